@@ -1,6 +1,7 @@
 """What all tests share: a quiet, deterministic environment, one local Ray cluster, and where real photographs are.
 
-A test's folder says what it needs: tests/unit nothing, tests/cluster and tests/e2e a Ray cluster, tests/gpu a CUDA device.
+A test's folder says what it needs: tests/unit nothing, tests/cluster and tests/e2e a Ray cluster, tests/gpu a
+CUDA device.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ RAY_TMPDIR = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))
 os.environ.update(
     {
         "RAY_TMPDIR": str(RAY_TMPDIR),  # away from any other cluster of this machine
-        "RAY_AUTH_MODE": "token",  # as on a real cluster; a token of our own, so that none is written to the home folder
+        "RAY_AUTH_MODE": "token",  # as on a real cluster, with a token of our own: none is written to the home folder
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
@@ -43,7 +44,7 @@ NEEDS_RAY = {"cluster", "e2e"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests by their folder; deselect (and so count, not skip) those this machine has no GPU or photographs for."""
+    """Mark tests by their folder; deselect those that need a GPU or photographs this machine does not have."""
     for item in items:
         folder = item.path.relative_to(ROOT).parts[1] if item.path.is_relative_to(ROOT / "tests") else ""
         if folder in {"cluster", "e2e", "gpu"}:
@@ -81,7 +82,7 @@ def _no_ray_in_unit_tests(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 
 
 def _refuse_ray(*_args: object, **_kwargs: object) -> None:
-    raise AssertionError("A unit test called ray.init. Move the test to tests/cluster, or Ray out of the code it tests.")
+    raise AssertionError("A unit test called ray.init. Move it to tests/cluster, or Ray out of the code it tests.")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,63 @@
+# Everything a person or CI runs. `make help` lists it. Needs Python 3.11+ and make; installs the rest into .venv.
+
+PYTHON ?= python3
+BIN    := .venv/bin
+WORKSPACE ?= workspace/demo
+# What `make test` leaves out. GPU tests, and those on ../shared/data, drop out by themselves where there is neither.
+MARKS  ?= not network and not realdata
+PYTEST_ARGS ?=
+BENCHES ?= $(sort $(wildcard benchmarks/bench_*.py))
+
+# Ray asks `uv` to rebuild the environment of every worker when it sees one; ours is the same on all.
+export RAY_ENABLE_UV_RUN_RUNTIME_ENV = 0
+export RAY_USAGE_STATS_ENABLED = 0
+export UV_LINK_MODE ?= copy
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test check format bench reference lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: .venv/.installed ## Install the locked dependencies into .venv (once; again when the lock changes)
+
+.venv/.installed: requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit(f"Python 3.11 to 3.13 is needed, found {v.major}.{v.minor}. Name another: make setup PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv<1'
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@touch $@
+
+demo: setup ## The whole road on drawn faces: photos, training, index, report, then one query over HTTP
+	$(BIN)/python -m ray_jobs.pipeline demo --workspace $(WORKSPACE)
+	$(BIN)/python -m serve.demo --workspace $(WORKSPACE)
+
+serve: setup ## Serve the demo's result on http://127.0.0.1:8000 until Ctrl-C
+	$(BIN)/serve run serve.app:build_app workspace=$(WORKSPACE)
+
+test: setup ## All tests but those that need the network or ../shared/data (CPU, about 10 minutes on 2 cores)
+	$(BIN)/python -m pytest tests retrieval -m "$(MARKS)" --durations=15 $(PYTEST_ARGS)
+
+check: setup ## Formatting, lint, types, and that docs/reference is what --help says
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python docs/reference/generate.py --check
+
+format: setup ## Let ruff format and mend what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## Run every benchmark in turn and print its ratios
+	@for bench in $(BENCHES); do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+reference: setup ## Write docs/reference from each job's --help
+	$(BIN)/python docs/reference/generate.py
+
+lock: setup ## Resolve pyproject.toml into requirements.lock, with hashes
+	$(BIN)/uv pip compile --quiet --upgrade --extra dev --generate-hashes --no-emit-index-url --no-header \
+	    --python $(BIN)/python pyproject.toml -o requirements.lock
+
+clean: ## Remove caches; .venv and workspaces stay
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -r {} +
+	rm -rf .pytest_cache .ruff_cache build *.egg-info
