@@ -1,0 +1,147 @@
+"""The docs say what is so: links lead somewhere, commands exist, and the reference is what --help prints."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SOURCES = [path for room in ("retrieval", "ray_jobs", "serve") for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+def page_id(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings: lower case, words joined by dashes."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def links(text: str) -> list[str]:
+    """Targets of [text](target) and ![text](target) outside code."""
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+    return re.findall(r"\]\(([^)\s]+)\)", prose)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in links(page.read_text()):
+        if link.startswith(("https://", "http://", "mailto:")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), f"{page_id(page)} links to {link}, which is not there"
+        assert not anchor or anchor in headings(target), f"{page_id(page)} links to {link}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_pages_are_plain_ascii_without_paths_of_one_machine(page: Path) -> None:
+    text = page.read_text()
+    assert [character for character in text if ord(character) > 127] == []
+    assert not re.findall(r"(?<![\w.~])/(?:home|root|work|Users|tmp)/\w+", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_commands_exist(page: Path) -> None:
+    text = page.read_text()
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    for code in re.findall(r"```.*?```|`[^`\n]+`|^ {4}.+$", text, flags=re.DOTALL | re.MULTILINE):
+        for target in re.findall(r"\bmake ([a-z]+)", code):
+            assert target in targets, f"{page_id(page)}: no `make {target}`"
+        for module in re.findall(r"python -m ((?:ray_jobs|serve|retrieval)\.\w+)", code):
+            assert (ROOT / Path(*module.split("."))).with_suffix(".py").exists(), f"{page_id(page)}: no {module}"
+        for script in re.findall(r"python ((?:benchmarks|docs)/[\w/]+\.py)", code):
+            assert (ROOT / script).exists(), f"{page_id(page)}: no {script}"
+
+
+def test_every_page_can_be_found_from_the_readme() -> None:
+    reached, todo = set(), [ROOT / "README.md"]
+    while todo:
+        page = todo.pop()
+        if page in reached:
+            continue
+        reached.add(page)
+        targets = [(page.parent / link.partition("#")[0]).resolve() for link in links(page.read_text())]
+        todo += [target for target in targets if target.suffix == ".md"]
+    assert [page_id(page) for page in PAGES if page not in reached] == []
+
+
+@pytest.fixture(scope="session")
+def reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reference_generate", ROOT / "docs/reference/generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_what_help_prints(reference: ModuleType) -> None:
+    assert reference.outdated() == [], "run `make reference`"
+
+
+def runnable(path: Path) -> bool:
+    return '__name__ == "__main__"' in path.read_text()
+
+
+def test_every_command_has_its_page(reference: ModuleType) -> None:
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SOURCES if runnable(path)}
+    assert modules == set(reference.COMMANDS)
+
+
+def config_fields() -> list[tuple[str, str]]:
+    """(class, field) of every config dataclass of the jobs: what a user can set."""
+    found = []
+    for path in (ROOT / "ray_jobs").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
+                found += [
+                    (node.name, item.target.id)
+                    for item in node.body
+                    if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+                ]
+    return found
+
+
+def test_every_setting_of_every_job_is_in_the_reference() -> None:
+    text = "\n".join(path.read_text() for path in (ROOT / "docs/reference").glob("*.md"))
+    fields = config_fields()
+    assert len(fields) > 30
+    missing = [f"{owner}.{name}" for owner, name in fields if f"{name.replace('_', '-')}" not in text]
+    assert missing == []
+
+
+def undocumented_fields(path: Path) -> list[str]:
+    """Fields of config dataclasses without the docstring that becomes their --help."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
+            for item, after in zip(node.body, [*node.body[1:], None], strict=True):
+                if isinstance(item, ast.AnnAssign):
+                    said = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                    found += [] if said else [f"{path.name}: {node.name}.{ast.unparse(item.target)}"]
+    return found
+
+
+def test_every_setting_has_a_sentence() -> None:
+    assert [name for path in SOURCES for name in undocumented_fields(path)] == []
+
+
+def test_a_missing_sentence_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text('class AConfig:\n    x: int = 1\n    """Said."""\n    y: int = 2\n')
+    assert undocumented_fields(tmp_path / "a.py") == ["a.py: AConfig.y"]
+
+
+def test_make_help_lists_every_target() -> None:
+    listed = subprocess.run(["make", "help"], cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert phony is not None
+    assert [name for name in phony[1].split() if f"make {name}" not in listed] == []
