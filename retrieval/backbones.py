@@ -35,21 +35,20 @@ def _cut_vgg(net: nn.Module) -> nn.Sequential:
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """How to build a trunk: torchvision's builder, where to cut, and the channels it gives."""
+    """How to build a trunk: torchvision's builder and where to cut."""
 
     build: Callable[..., nn.Module]
     cut: Callable[[nn.Module], nn.Sequential]
-    channels: int
 
 
 BACKBONES: dict[str, Backbone] = {
-    "mobilenet_v2": Backbone(tv.mobilenet_v2, _cut_features, 1280),
-    "resnet18": Backbone(tv.resnet18, _cut_resnet, 512),
-    "resnet34": Backbone(tv.resnet34, _cut_resnet, 512),
-    "resnet50": Backbone(tv.resnet50, _cut_resnet, 2048),
-    "resnet101": Backbone(tv.resnet101, _cut_resnet, 2048),
-    "resnet152": Backbone(tv.resnet152, _cut_resnet, 2048),
-    "vgg16": Backbone(tv.vgg16, _cut_vgg, 512),
+    "mobilenet_v2": Backbone(tv.mobilenet_v2, _cut_features),
+    "resnet18": Backbone(tv.resnet18, _cut_resnet),
+    "resnet34": Backbone(tv.resnet34, _cut_resnet),
+    "resnet50": Backbone(tv.resnet50, _cut_resnet),
+    "resnet101": Backbone(tv.resnet101, _cut_resnet),
+    "resnet152": Backbone(tv.resnet152, _cut_resnet),
+    "vgg16": Backbone(tv.vgg16, _cut_vgg),
 }
 
 
@@ -105,7 +104,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"'{path}' does not hold a state dict (name -> tensor). Save one with torch.save(net.state_dict()).")
+        raise ValueError(
+            f"'{path}' does not hold a state dict (name -> tensor). Save one with torch.save(net.state_dict())."
+        )
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
@@ -130,6 +131,24 @@ def load_into(trunk: nn.Module, state: dict[str, Tensor], *, where: str) -> None
             f"unexpected {extra[:4]} ({len(extra)}), other shape {wrong[:4]} ({len(wrong)}). Check --backbone."
         )
     trunk.load_state_dict({key: state[key].to(own[key].dtype) if key in state else own[key] for key in own})
+
+
+def cut_after(trunk: nn.Sequential, layer: str) -> nn.Sequential:
+    """The trunk up to and including `layer`, by its torchvision name ("features.13", "layer3", "layer4.1").
+
+    Raises: ValueError if the trunk has no such place to cut, naming the places.
+    """
+    head, _, rest = layer.partition(".")
+    names = [name for name, _ in trunk.named_children()]
+    if head not in names:
+        raise ValueError(f"Cannot cut after '{layer}': no layer '{head}'. Cut after one of: {', '.join(names)}.")
+    kept = OrderedDict(list(trunk.named_children())[: names.index(head) + 1])
+    if rest:
+        inner = kept[head]
+        if not isinstance(inner, nn.Sequential):
+            raise ValueError(f"Cannot cut inside '{head}', it is one block. Cut after it, or before.")
+        kept[head] = cut_after(inner, rest)
+    return nn.Sequential(kept)
 
 
 def units(trunk: nn.Module) -> Iterator[nn.Module]:
@@ -168,12 +187,10 @@ def freeze_all_but_last(trunk: nn.Module, num_layers: int | None) -> list[str]:
     """
     if num_layers is not None and num_layers < 0:
         raise ValueError(f"The number of unfrozen layers must be 0 or more, got {num_layers}.")
-    if num_layers is not None:
-        trunk.requires_grad_(False)
-        for layer in layers_in_forward_order(trunk)[len(layers_in_forward_order(trunk)) - num_layers :]:
+    trunk.requires_grad_(num_layers is None)
+    if num_layers:
+        for layer in layers_in_forward_order(trunk)[-num_layers:]:
             layer.requires_grad_(True)
-    else:
-        trunk.requires_grad_(True)
     return [name for name, parameter in trunk.named_parameters() if parameter.requires_grad]
 
 

@@ -47,7 +47,7 @@ class AveragePool(nn.Module):
     """Mean over space (SPoC; adaptive average pooling to 1x1)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=(-2, -1))
+        return x.float().mean(dim=(-2, -1))
 
 
 class GeMPool(nn.Module):
@@ -62,4 +62,18 @@ class GeMPool(nn.Module):
         return gem(x.float(), self.p)
 
 
-POOLINGS: dict[str, type[nn.Module]] = {"avg": AveragePool, "gem": GeMPool}
+class GridPool(nn.Module):
+    """Means over a g x g grid of cells, laid end to end: (B, C, h, w) -> (B, C*g*g).
+
+    Keeps where on an aligned object (a cropped face) a feature was seen, which one mean over the whole map forgets.
+    """
+
+    def __init__(self, grid: int = 3) -> None:
+        super().__init__()
+        self.grid = grid
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.adaptive_avg_pool2d(x.float(), self.grid).flatten(1)
+
+
+POOLINGS: dict[str, type[nn.Module]] = {"avg": AveragePool, "gem": GeMPool, "grid": GridPool}

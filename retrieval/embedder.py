@@ -1,0 +1,107 @@
+"""JPEG crops -> embeddings, as fast as the device goes. Shared by the embed job, evaluation and the query service."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx.experimental.optimization import fuse
+
+from retrieval import images
+from retrieval.artifacts import Folder
+from retrieval.model import EmbeddingNet, load_bundle
+from retrieval.pooling import l2n
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """ "auto" is the GPU if there is one, else the CPU. Raises: ValueError for a device that is not here."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"Device '{device}' was asked for, but PyTorch finds no GPU here. Use --device auto or cpu.")
+    return torch.device(device)
+
+
+def pick_dtype(device: torch.device, precision: Precision = "auto") -> torch.dtype:
+    """bfloat16 where the hardware multiplies it natively, else float32 (emulated bfloat16 is slower than float32)."""
+    if precision != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+class Embedder:
+    """A bundle made ready for inference: BatchNorm folded into convolutions, channels_last, bfloat16 where native.
+
+    `fingerprint` and `spec` are the bundle's, `dim` the embedding's length.
+    """
+
+    def __init__(
+        self,
+        model: str | Folder | EmbeddingNet,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+        batch_size: int = 64,
+        num_threads: int | None = None,
+    ) -> None:
+        """Args:
+        model: folder of a bundle, or a network (left as it is).
+        num_threads: PyTorch threads of this process; None leaves PyTorch's own choice.
+        """
+        if num_threads:
+            torch.set_num_threads(num_threads)
+        self.device = pick_device(device)
+        self.dtype = pick_dtype(self.device, precision)
+        self.batch_size = batch_size
+        net = model if isinstance(model, EmbeddingNet) else load_bundle(model)
+        self.fingerprint, self.spec, self.dim = net.fingerprint, net.spec, net.dim
+        self._net = copy.deepcopy(net).to(self.device).eval()
+        self._net.trunk = fuse(self._net.trunk).to(dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # One thread decodes the next batch while the trunk runs on this one.
+        self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
+
+    def embed_jpegs(self, jpegs: Sequence[bytes]) -> np.ndarray:
+        """Embeddings of stored crops.
+
+        Args:    jpegs: N JPEG files as ingest stores them (any size; resized to the spec's if it differs).
+        Returns: (N, D) float32, unit norm.
+        """
+        out = np.empty((len(jpegs), self.dim), dtype=np.float32)
+        start = 0
+        for pixels in self._decoded(jpegs):
+            out[start : start + len(pixels)] = self.embed_pixels(pixels).float().cpu().numpy()
+            start += len(pixels)
+        return out
+
+    @torch.inference_mode()
+    def embed_pixels(self, pixels: Tensor) -> Tensor:
+        """(B, S, S, 3) uint8 -> (B, D) float32 on the device, unit norm; with `flip`, of the image and its mirror."""
+        x = self._net.normalise(pixels.to(self.device, non_blocking=True)).to(self.dtype)
+        if not self.spec.config.flip:
+            return self._net(x)
+        return l2n(self._net(x) + self._net(x.flip(3).contiguous(memory_format=torch.channels_last)))
+
+    def _decoded(self, jpegs: Sequence[bytes]) -> Iterator[Tensor]:
+        """Batches of pixels, the next one decoded in the background."""
+        starts = range(0, len(jpegs), self.batch_size)
+        waiting = None
+        for start in starts:
+            coming = self._decoder.submit(self._decode, jpegs[start : start + self.batch_size])
+            if waiting is not None:
+                yield waiting.result()
+            waiting = coming
+        if waiting is not None:
+            yield waiting.result()
+
+    def _decode(self, jpegs: Sequence[bytes]) -> Tensor:
+        size = self.spec.config.image_size
+        return torch.from_numpy(np.stack([images.decode_stored(jpeg, size) for jpeg in jpegs]))
