@@ -11,7 +11,6 @@ BENCHES ?= $(sort $(wildcard benchmarks/bench_*.py))
 # Ray asks `uv` to rebuild the environment of every worker when it sees one; ours is the same on all.
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV = 0
 export RAY_USAGE_STATS_ENABLED = 0
-export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test check format bench reference lock clean
