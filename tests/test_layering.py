@@ -21,10 +21,11 @@ FORBIDDEN = {
 HOMES = {
     "faiss": {"retrieval.index"},
     "pycolmap": {"retrieval.sfm"},
-    "cv2": {"retrieval.images", "retrieval.faces", "retrieval.demo_faces"},  # demo_faces draws with it
+    # The demo source draws with it.
+    "cv2": {"retrieval.images", "retrieval.faces", "retrieval.demo_drawing", "retrieval.demo_features"},
     "mlflow": {"ray_jobs.tracking", "serve.registry"},
     "tyro": {"ray_jobs", "serve"},
-    "matplotlib": {"retrieval.report", "retrieval.demo_faces", "ray_jobs.tracking"},
+    "matplotlib": {"retrieval.report", "ray_jobs.tracking"},
     "pickle": set(),
     "joblib": set(),
 }
