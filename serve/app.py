@@ -1,0 +1,217 @@
+"""The query service on Ray Serve: photo in, ranked gallery images out.
+
+    serve run serve.app:build_app workspace=W           # then open http://127.0.0.1:8000
+
+    Search (HTTP, page, thumbnails) -> Embedder (find the face, embed; batched, autoscaled, GPU if any)
+                                    -> IndexShard (all shards of the index, until memory forces a split)
+
+A hop between replicas costs as much as a small search, so there are two of them and no more.
+"""
+
+# No `from __future__ import annotations`: Ray Serve and FastAPI read the annotations as types.
+import asyncio
+import base64
+import logging
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import ray
+import torch
+from fastapi import FastAPI, Query, Request
+from fastapi.responses import Response
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from serve import edge
+from serve.edge import Refusal
+from serve.gallery import Gallery
+from serve.pair import Pair
+from serve.parts import Embedded, Embedder, Found, IndexShard, Unusable
+from serve.schemas import (
+    Answer,
+    ErrorBody,
+    Health,
+    Info,
+    Limits,
+    QueryPhoto,
+    Result,
+    Seconds,
+    ServeArgs,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Search:
+    """The ingress: takes requests in or turns them away, asks the other two, and answers."""
+
+    def __init__(self, args: ServeArgs, pair: Pair, embedder: DeploymentHandle, index: DeploymentHandle) -> None:
+        self._args = args
+        self._pair = pair
+        self._embedder = embedder
+        self._index = index
+        self._gallery = Gallery(pair.collection, pair.index)
+        self._num_searching = 0
+        self._info: Info | None = None
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Ray Serve asks for the routes once this replica's constructor is done."""
+        api = edge.new_api()
+        edge.add_page(api)
+        errors: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in set(edge.STATUS.values())}
+        max_k = self._args.max_k
+
+        @api.post("/search", responses=errors)
+        async def search(
+            request: Request, k: Annotated[int, Query(ge=1, le=max_k)] = min(10, max_k), crop: bool = False
+        ) -> Answer:
+            return await self.search(request, k, crop)
+
+        @api.get("/gallery/{row}", response_class=Response, responses={404: {"model": ErrorBody}})
+        async def gallery(request: Request, row: str) -> Response:
+            return await self.thumbnail(row, request.headers.get("if-none-match"))
+
+        @api.get("/info")
+        async def info() -> Info:
+            return await self.info()
+
+        @api.get("/health")
+        async def health() -> Health:
+            await self.info()
+            return Health()
+
+        return api
+
+    async def search(self, request: Request, k: int, with_crop: bool) -> Answer:
+        """Raises: Refusal, always with a reason that says whose fault it is."""
+        started = time.perf_counter()
+        edge.check_media_type(request.headers.get("content-type"))
+        with self._place_in_queue():
+            try:
+                async with asyncio.timeout(self._args.timeout_s):
+                    photo = await edge.read_body(request, self._args.max_body_bytes)
+                    seen: Embedded | Unusable = await self._ask(self._embedder.embed, photo)
+                    if isinstance(seen, Unusable):
+                        raise edge.refuse_photo(seen.reason, seen.detail)
+                    found: Found = await self._ask(self._index.search, seen.embedding, k, seen.model)
+            except TimeoutError as error:
+                raise Refusal("timeout", f"No answer within {self._args.timeout_s:g} s.") from error
+        prefix = request.scope.get("root_path", "").rstrip("/")
+        return _answer(seen, found, prefix, with_crop, time.perf_counter() - started)
+
+    @contextmanager
+    def _place_in_queue(self) -> Iterator[None]:
+        """Counted before the body is read, so that what a crowd can make this process hold is bounded."""
+        if self._num_searching >= self._args.max_queue:
+            raise edge.busy(self._args.retry_after_s)
+        self._num_searching += 1
+        try:
+            yield
+        finally:
+            self._num_searching -= 1
+
+    async def _ask(self, method: DeploymentHandle, *args: Any) -> Any:
+        response = method.remote(*args)
+        try:
+            return await response
+        except asyncio.CancelledError:
+            response.cancel()  # out of time, or the client left: nobody wants this work
+            raise
+        except BackPressureError as error:
+            raise edge.busy(self._args.retry_after_s) from error
+        except (DeploymentUnavailableError, RayActorError) as error:
+            again = {"Retry-After": str(self._args.retry_after_s)}
+            raise Refusal("unavailable", "A part of the service is starting or has failed.", again) from error
+
+    async def thumbnail(self, row: str, etag_seen: str | None) -> Response:
+        """The stored crop of one row of the index."""
+        # ASCII digits only: int() also takes signs, spaces and other scripts' digits.
+        if not re.fullmatch(r"[0-9]{1,12}", row) or int(row) >= len(self._gallery):
+            raise Refusal("not-found", f"There is no such image: rows are 0 to {len(self._gallery) - 1}.")
+        # A row means another image after the index is rebuilt, so browsers must ask; the answer is then mostly 304.
+        headers = {"ETag": f'"{self._pair.index_fingerprint[:16]}-{int(row)}"', "Cache-Control": "private, no-cache"}
+        if etag_seen == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+        jpeg = await asyncio.to_thread(self._gallery.jpeg, int(row))
+        return Response(jpeg, media_type="image/jpeg", headers=headers)
+
+    async def info(self) -> Info:
+        """What is loaded, asked of the parts themselves, once they are up."""
+        if self._info is None:
+            try:
+                async with asyncio.timeout(5):
+                    model, index = await asyncio.gather(
+                        self._ask(self._embedder.describe), self._ask(self._index.describe)
+                    )
+            except TimeoutError as error:
+                again = {"Retry-After": str(self._args.retry_after_s)}
+                raise Refusal("unavailable", "The service is starting.", again) from error
+            limits = Limits(**{name: getattr(self._args, name) for name in Limits.model_fields})
+            self._info = Info(model=model, index=index, collection=self._pair.collection_fingerprint, limits=limits)
+        return self._info
+
+
+def _answer(seen: Embedded, found: Found, prefix: str, with_crop: bool, seconds: float) -> Answer:
+    crop = f"data:image/jpeg;base64,{base64.b64encode(seen.crop).decode()}" if with_crop else None
+    neighbours = zip(found.rows, found.scores, found.image_ids, found.labels, strict=True)
+    return Answer(
+        query=QueryPhoto(width=seen.width, height=seen.height, box=seen.box, crop=crop),
+        results=[
+            Result(rank=rank, image_id=image_id, score=score, label=label, thumbnail=f"{prefix}/gallery/{row}")
+            for rank, (row, score, image_id, label) in enumerate(neighbours, start=1)
+        ],
+        model=seen.model,
+        index=found.index,
+        seconds=Seconds(total=seconds, prepare=seen.prepare_seconds, embed=seen.embed_seconds, search=found.seconds),
+    )
+
+
+def build_app(args: ServeArgs) -> serve.Application:
+    """The three deployments, sized and bound. Reads manifests only; what is heavy is loaded by the replicas.
+
+    Raises: ValueError if the workspace holds no matching model and index.
+    """
+    pair = Pair.open(args.workspace)
+    logger.info("serving model %s with index %s", pair.model_fingerprint[:12], pair.index_fingerprint[:12])
+    # Replacements start before the old replicas stop, and a broken one is not retried 20 times.
+    common: dict[str, Any] = {"max_surge_percent": 100, "max_constructor_retry_count": 3}
+    embed = serve.deployment(Embedder).options(
+        ray_actor_options={"num_cpus": args.embedder_cpus, "num_gpus": _gpus(args)},
+        autoscaling_config={
+            "min_replicas": args.min_embedders,
+            "max_replicas": args.max_embedders,
+            "target_ongoing_requests": max(1, args.max_batch // 2),
+        },
+        max_ongoing_requests=2 * args.max_batch,  # one batch in the network, one being decoded
+        max_queued_requests=args.max_queue,
+        **common,
+    )
+    index = serve.deployment(IndexShard).options(
+        ray_actor_options={"num_cpus": 0.25},
+        num_replicas=args.index_replicas,
+        max_ongoing_requests=32,
+        max_queued_requests=args.max_queue,
+        **common,
+    )
+    search = serve.deployment(serve.ingress()(Search)).options(
+        ray_actor_options={"num_cpus": 0.25},
+        # More than max_queue come in: thumbnails, and those whom we tell in JSON that the queue is full.
+        max_ongoing_requests=args.max_queue + 128,
+        max_queued_requests=256,
+        backpressure_config={"status_code": 503, "retry_after_s": args.retry_after_s},
+        **common,
+    )
+    return search.bind(args, pair, embed.bind(args, pair), index.bind(pair))
+
+
+def _gpus(args: ServeArgs) -> float:
+    """GPUs an Embedder reserves. `serve run` calls `build_app` before it connects to Ray: then this machine's count."""
+    if args.embedder_gpus is not None:
+        return args.embedder_gpus
+    found = ray.cluster_resources().get("GPU", 0) if ray.is_initialized() else torch.cuda.device_count()
+    return 1.0 if found >= 1 and args.device != "cpu" else 0.0

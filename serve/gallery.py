@@ -1,0 +1,53 @@
+"""The stored crops of the gallery, by row of the index. A row is an integer; no path ever comes from a request."""
+
+from __future__ import annotations
+
+import functools
+
+import pyarrow.parquet as pq
+
+from retrieval.artifacts import Folder, part_name
+from retrieval.index import IDS
+
+
+class Gallery:
+    """Reads single JPEGs out of a collection. Safe to use from several threads.
+
+    Holds 8 bytes an image, the footers of the parts used last, and the JPEGs asked for last.
+    """
+
+    def __init__(self, collection: Folder, index: Folder, *, num_cached: int = 512) -> None:
+        """Args: collection, index: sealed folders; the index was made from the collection.
+        num_cached: JPEGs kept in memory (about 15 KB each)."""
+        table = index.read_table(IDS, columns=["part", "row_in_part"])
+        self._parts = table["part"].to_numpy()
+        self._rows = table["row_in_part"].to_numpy()
+        self._images = collection / "images"
+        self._footer = functools.lru_cache(maxsize=256)(self._read_footer)
+        self.jpeg = functools.lru_cache(maxsize=num_cached)(self._read)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _read(self, row: int) -> bytes:
+        """The JPEG of one row.
+
+        Raises: IndexError if there is no such row; ValueError if the collection is damaged.
+        """
+        if not 0 <= row < len(self):
+            raise IndexError(f"Row {row} is not in 0..{len(self) - 1}.")
+        part, left = int(self._parts[row]), int(self._rows[row])
+        footer = self._footer(part)
+        for group in range(footer.num_row_groups):
+            num_rows = footer.row_group(group).num_rows
+            if left < num_rows:
+                # A file of our own each time: Parquet readers must not be shared between threads.
+                with self._images.fs.open_input_file(self._images.file(part_name(part))) as stream:
+                    table = pq.ParquetFile(stream, metadata=footer).read_row_group(group, columns=["jpeg"])
+                return table["jpeg"][left].as_py()
+            left -= num_rows
+        raise ValueError(f"{self._images / part_name(part)} has no row {self._rows[row]}: the collection is damaged.")
+
+    def _read_footer(self, part: int) -> pq.FileMetaData:
+        with self._images.fs.open_input_file(self._images.file(part_name(part))) as stream:
+            return pq.read_metadata(stream)

@@ -1,0 +1,227 @@
+// The query page: one photo in, ranked images out. Text from the data set is always inserted as text, never as HTML.
+"use strict";
+
+const CHOICES_OF_K = [5, 10, 20, 50, 100];
+const at = (id) => document.getElementById(id);
+const page = Object.fromEntries(
+  ["about", "again", "answers", "box", "caption", "drop", "empty", "error", "facts", "file", "form", "k", "overlay",
+    "photo", "results", "stage", "status"].map((id) => [id, at(id)]),
+);
+
+let limits = null; // what the server said in /info
+let photo = null; // the File or Blob searched with
+let running = null; // AbortController of the search under way
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function showError(message) {
+  page.error.textContent = message ?? "";
+  page.error.hidden = !message;
+}
+
+function number(value) {
+  return value.toLocaleString("en");
+}
+
+function bytes(value) {
+  return value < 1 << 20 ? `${Math.max(1, Math.round(value / 1024))} KB` : `${(value / (1 << 20)).toFixed(1)} MB`;
+}
+
+// ---- talking to the server
+
+class Refused extends Error {}
+
+async function ask(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused("The server did not answer. Is it still running?");
+  }
+  let body = null;
+  try {
+    body = await response.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error; // else not JSON: a proxy in between answered, handled below
+  }
+  if (response.ok && body) return body;
+  let message = body?.error?.message ?? `The server answered ${response.status}.`;
+  const wait = response.headers.get("Retry-After");
+  if (wait) message += ` (in about ${wait} s)`;
+  throw new Refused(message);
+}
+
+async function loadInfo() {
+  try {
+    const info = await ask("info");
+    limits = info.limits;
+    const people = info.index.num_identities ? ` of ${number(info.index.num_identities)} people` : "";
+    page.about.textContent = `Searches ${number(info.index.num_images)} stored photos${people}.`;
+    offerK(limits.max_k);
+  } catch (error) {
+    showError(error.message);
+  }
+}
+
+function offerK(maximum) {
+  const choices = CHOICES_OF_K.filter((k) => k <= maximum);
+  if (!choices.length) choices.push(maximum);
+  page.k.replaceChildren(...choices.map((k) => new Option(k, k, k === 10, k === 10)));
+}
+
+async function search() {
+  if (!photo) return;
+  running?.abort();
+  const mine = new AbortController();
+  running = mine;
+  const sent = photo;
+  page.answers.setAttribute("aria-busy", "true");
+  page.status.textContent = "Searching…";
+  showError(null);
+  const started = performance.now();
+  try {
+    const answer = await ask(`search?k=${page.k.value}`, {
+      method: "POST",
+      headers: { "Content-Type": sent.type || "application/octet-stream" },
+      body: sent,
+      signal: mine.signal,
+    });
+    showAnswer(answer, (performance.now() - started) / 1000);
+  } catch (error) {
+    if (error.name === "AbortError") return; // a newer search took over
+    clearAnswer();
+    showError(error instanceof Refused ? error.message : `The page failed: ${error.message}`);
+  } finally {
+    if (running === mine) {
+      running = null;
+      page.answers.setAttribute("aria-busy", "false");
+    }
+  }
+}
+
+// ---- the query photo
+
+function take(file) {
+  if (!file) return;
+  if (file.type && !file.type.startsWith("image/")) {
+    showError(`“${file.name || "This"}” is not an image.`);
+    return;
+  }
+  if (limits && file.size > limits.max_body_bytes) {
+    showError(`The photo has ${bytes(file.size)}; this server takes up to ${bytes(limits.max_body_bytes)}.`);
+    return;
+  }
+  photo = file;
+  page.box.setAttribute("hidden", "");
+  URL.revokeObjectURL(page.photo.src);
+  page.photo.src = URL.createObjectURL(file);
+  page.stage.hidden = false;
+  page.drop.classList.add("filled");
+  page.caption.textContent = `${file.name || "pasted image"} · ${bytes(file.size)}`;
+  page.caption.hidden = false;
+  page.again.disabled = false;
+  search();
+}
+
+async function drawBox(query) {
+  await page.photo.decode().catch(() => {}); // a format this browser cannot show: the search works all the same
+  const [x1, y1, x2, y2] = query.box;
+  page.overlay.setAttribute("viewBox", `0 0 ${query.width} ${query.height}`);
+  page.overlay.setAttribute("preserveAspectRatio", "none");
+  // The box may reach outside the photo; what lies outside is not seen.
+  const left = Math.max(x1, 0), top = Math.max(y1, 0);
+  const right = Math.min(x2, query.width), bottom = Math.min(y2, query.height);
+  const place = { x: left, y: top, width: right - left, height: bottom - top };
+  for (const [name, value] of Object.entries(place)) page.box.setAttribute(name, value);
+  const whole = right - left >= query.width && bottom - top >= query.height;
+  page.box.toggleAttribute("hidden", whole);
+}
+
+// ---- the answer
+
+function card(result) {
+  const item = element("li", "card");
+  const name = result.label ?? result.image_id;
+  const image = element("img");
+  image.src = result.thumbnail;
+  image.alt = `Result ${result.rank}: ${name}`;
+  image.loading = "lazy";
+  image.width = image.height = 218;
+  const text = element("div", "card-text");
+  const top = element("div", "card-top");
+  top.append(element("span", "rank", `#${result.rank}`), element("span", "score", result.score.toFixed(3)));
+  top.lastChild.title = "Similarity: cosine of the two embeddings, 1 is the same photo";
+  const bar = element("div", "bar");
+  bar.setAttribute("aria-hidden", "true");
+  const fill = element("span");
+  fill.style.width = `${Math.round(100 * Math.min(1, Math.max(0, result.score)))}%`;
+  bar.append(fill);
+  text.append(top, bar);
+  if (result.label !== null) text.append(element("div", "label", result.label));
+  text.append(element("div", "id", result.image_id));
+  item.append(image, text);
+  return item;
+}
+
+function showAnswer(answer, seconds) {
+  page.results.replaceChildren(...answer.results.map(card));
+  page.empty.hidden = true;
+  page.status.textContent = `${answer.results.length} images, the most alike first`;
+  drawBox(answer.query);
+  const ms = (value) => `${(1000 * value).toFixed(0)} ms`;
+  showFacts([
+    ["Photo", `${number(answer.query.width)} × ${number(answer.query.height)} px`],
+    ["Find face, crop", ms(answer.seconds.prepare)],
+    ["Embed", ms(answer.seconds.embed)],
+    ["Search index", ms(answer.seconds.search)],
+    ["Round trip", ms(seconds)],
+    ["Model", answer.model.slice(0, 12)],
+    ["Index", answer.index.slice(0, 12)],
+  ]);
+}
+
+function clearAnswer() {
+  page.results.replaceChildren();
+  page.status.textContent = "";
+  page.empty.hidden = false;
+  page.facts.hidden = true;
+}
+
+function showFacts(pairs) {
+  page.facts.replaceChildren(...pairs.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]));
+  page.facts.hidden = false;
+}
+
+// ---- events
+
+page.file.addEventListener("change", () => take(page.file.files[0]));
+page.form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  search();
+});
+page.k.addEventListener("change", search);
+document.addEventListener("paste", (event) => {
+  take([...event.clipboardData.files].find((file) => file.type.startsWith("image/")));
+});
+// Anywhere on the page: a photo dropped beside the field must not make the browser leave the page.
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  page.drop.classList.add("over");
+});
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) page.drop.classList.remove("over");
+});
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  page.drop.classList.remove("over");
+  take(event.dataTransfer.files[0]);
+});
+
+offerK(100);
+loadInfo();

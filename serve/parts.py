@@ -1,0 +1,175 @@
+"""The two parts behind the ingress, one hop each: photo -> embedding, embedding -> neighbours."""
+
+# No `from __future__ import annotations` in serve/: Ray Serve, FastAPI and pydantic read annotations as types.
+import asyncio
+import dataclasses
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ray import serve
+
+from retrieval import embedder, images
+from retrieval.faces import Box, FaceDetector
+from retrieval.images import BadImage
+from retrieval.index import Searcher
+from retrieval.ingestion import PrepareConfig, Prepared, prepare
+from serve.pair import Pair
+from serve.schemas import IndexInfo, ModelInfo, ServeArgs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Embedded:
+    """What Embedder found in a photo. `embedding` is (D,) float32, L2-normalised, of the model named by `model`."""
+
+    embedding: np.ndarray
+    model: str
+    width: int
+    height: int
+    box: Box
+    crop: bytes
+    prepare_seconds: float
+    embed_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unusable:
+    """A photo that cannot be searched with: a value, not an exception, so that no log calls it a failure of ours."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """The neighbours of one query, best first, in the index named by `index`."""
+
+    rows: list[int]
+    scores: list[float]
+    image_ids: list[str]
+    labels: list[str | None]
+    index: str
+    seconds: float
+
+
+def query_preparation(preparation: dict[str, Any], max_pixels: int) -> PrepareConfig:
+    """The gallery's own preparation, with this server's limit on pixels.
+
+    A gallery cut by its source's boxes (crop='box') is searched by the best face: a query photo brings no box.
+    """
+    config = PrepareConfig(**preparation)
+    return dataclasses.replace(config, max_pixels=max_pixels, crop="haar" if config.crop == "box" else config.crop)
+
+
+class Embedder:
+    """Photo bytes -> embedding, through the same kernel that made the gallery."""
+
+    def __init__(self, args: ServeArgs, pair: Pair) -> None:
+        threads = max(1, int(args.embedder_cpus))
+        images.limit_threads(1)
+        self._embedder = embedder.Embedder(
+            pair.model.uri, device=args.device, precision=args.precision, num_threads=threads
+        )
+        if self._embedder.fingerprint != pair.model_fingerprint:
+            raise ValueError(
+                f"{pair.model} holds model {self._embedder.fingerprint[:12]}, expected {pair.model_fingerprint[:12]}: "
+                f"it was replaced while the service started. Start it again."
+            )
+        self._config = query_preparation(self._embedder.spec.preparation, args.max_pixels)
+        self._local = threading.local()
+        self._prepare_pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
+        self._embed_pool = ThreadPoolExecutor(1, thread_name_prefix="embed")
+        self._embed.set_max_batch_size(args.max_batch)
+        # The first pass sets up libraries and memory; no client should wait for it.
+        size = self._config.size
+        self._embedder.embed_jpegs([images.encode_jpeg(np.zeros((size, size, 3), np.uint8))])
+
+    async def embed(self, photo: bytes) -> Embedded | Unusable:
+        """Prepare the photo in a thread, then embed it with whatever else is waiting."""
+        loop = asyncio.get_running_loop()
+        started = time.perf_counter()
+        try:
+            ready, width, height = await loop.run_in_executor(self._prepare_pool, self._prepare, photo)
+        except BadImage as error:
+            return Unusable(reason=error.reason, detail=error.detail)
+        prepared = time.perf_counter()
+        embedding = await self._embed(ready.jpeg)
+        return Embedded(
+            embedding=embedding,
+            model=self._embedder.fingerprint,
+            width=width,
+            height=height,
+            box=ready.box,
+            crop=ready.jpeg,
+            prepare_seconds=prepared - started,
+            embed_seconds=time.perf_counter() - prepared,
+        )
+
+    def _prepare(self, photo: bytes) -> tuple[Prepared, int, int]:
+        if not hasattr(self._local, "detector"):  # one a thread: OpenCV's classifier keeps state while it searches
+            self._local.detector = FaceDetector(self._config) if self._config.crop == "haar" else None
+        return prepare(photo, self._config, self._local.detector), *images.upright_size(photo)
+
+    # No waiting for company: what arrives during one forward pass makes the next batch.
+    @serve.batch(batch_wait_timeout_s=0.0)
+    async def _embed(self, jpegs: list[bytes]) -> list[np.ndarray]:
+        loop = asyncio.get_running_loop()
+        return list(await loop.run_in_executor(self._embed_pool, self._embedder.embed_jpegs, jpegs))
+
+    def describe(self) -> ModelInfo:
+        return ModelInfo(
+            fingerprint=self._embedder.fingerprint,
+            embedding_dim=self._embedder.dim,
+            device=str(self._embedder.device),
+            crop=self._config.crop,
+        )
+
+
+class IndexShard:
+    """Embedding -> neighbours. Holds every shard of the index, mapped from disk where FAISS can."""
+
+    def __init__(self, pair: Pair) -> None:
+        self._pair = pair
+        # One thread a query: two are slower on one query, and other queries have a use for the second core.
+        self._searcher = Searcher.open(pair.index, num_threads=1)
+        loaded = self._searcher.manifest.fingerprint
+        if loaded != pair.index_fingerprint:
+            raise ValueError(
+                f"{pair.index} holds index {loaded[:12]}, expected {pair.index_fingerprint[:12]}: it was replaced "
+                f"while the service started. Start it again."
+            )
+
+    def search(self, embedding: np.ndarray, k: int, model: str) -> Found:
+        """The k nearest. `model` is the fingerprint of the model that made the embedding.
+
+        Raises: ValueError if that is not the model of this index.
+        """
+        started = time.perf_counter()
+        if model != self._pair.model_fingerprint:
+            ours = self._pair.model_fingerprint[:12]
+            raise ValueError(
+                f"The query was embedded by model {model[:12]}, this index is of {ours}. Ask its own pair."
+            )
+        found = self._searcher.search(embedding[None], min(k, len(self._searcher)))
+        rows = found.rows[0][found.rows[0] >= 0]
+        return Found(
+            rows=rows.tolist(),
+            scores=found.scores[0][: len(rows)].tolist(),
+            image_ids=self._searcher.ids[rows].tolist(),
+            labels=self._searcher.labels[rows].tolist(),
+            index=self._pair.index_fingerprint,
+            seconds=time.perf_counter() - started,
+        )
+
+    def describe(self) -> IndexInfo:
+        manifest = self._searcher.manifest
+        return IndexInfo(
+            fingerprint=manifest.fingerprint,
+            factory=str(manifest.config.get("factory", "")),
+            num_images=len(self._searcher),
+            num_identities=len({label for label in self._searcher.labels if label is not None}),
+            dim=self._searcher.dim,
+        )

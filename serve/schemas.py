@@ -1,0 +1,140 @@
+"""What goes in and out of the query service: its settings, its answers, its refusals. All checked by pydantic."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from retrieval.images import MAX_PIXELS_LIMIT
+
+MIB = 1 << 20
+
+
+class ServeArgs(BaseModel):
+    """Settings of `serve run serve.app:build_app name=value ...`. Host and port are Ray Serve's own settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    workspace: str = Field(description="Folder or URI that the pipeline wrote: the one that holds CURRENT.json.")
+    max_body_bytes: int = Field(16 * MIB, ge=1024, le=256 * MIB, description="Largest photo taken, in bytes (413).")
+    max_pixels: int = Field(
+        50_000_000, ge=256, le=MAX_PIXELS_LIMIT, description="Largest photo decoded, width x height (413)."
+    )
+    max_k: int = Field(100, ge=1, le=10_000, description="Most results a query may ask for (422).")
+    max_queue: int = Field(
+        32, ge=1, le=10_000, description="Searches in progress or waiting per ingress replica; more are refused (503)."
+    )
+    retry_after_s: int = Field(1, ge=1, le=3600, description="What a refused client is told to wait, in seconds.")
+    timeout_s: float = Field(20.0, gt=0, le=600, description="Longest a search may take, upload included (504).")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where photos are embedded.")
+    precision: str = Field("auto", description="Number format of the network; as in `ray_jobs.embed --help`.")
+    max_batch: int = Field(16, ge=1, le=1024, description="Most photos embedded in one forward pass.")
+    embedder_cpus: float = Field(1.0, gt=0, description="CPUs reserved by an Embedder replica; also its thread count.")
+    embedder_gpus: float | None = Field(
+        None, ge=0, description="GPUs reserved by an Embedder replica. Default: 1 if there is one now, else 0."
+    )
+    min_embedders: int = Field(1, ge=1, description="Embedder replicas kept when idle.")
+    max_embedders: int = Field(4, ge=1, description="Embedder replicas under load, where the cluster has room.")
+    index_replicas: int = Field(1, ge=1, description="Replicas of the index; each holds all shards.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ServeArgs":
+        if self.min_embedders > self.max_embedders:
+            raise ValueError(f"min_embedders={self.min_embedders} is above max_embedders={self.max_embedders}.")
+        return self
+
+
+class QueryPhoto(BaseModel):
+    """What was seen in the photo that was sent."""
+
+    width: int = Field(description="Of the upright photo (EXIF orientation applied), pixels.")
+    height: int
+    box: tuple[float, float, float, float] = Field(
+        description="x1, y1, x2, y2 of the square searched with, pixels of the upright photo; may reach outside it."
+    )
+    crop: str | None = Field(None, description="That square as stored, as a data: URL; only with ?crop=true.")
+
+
+class Result(BaseModel):
+    """One image of the gallery."""
+
+    rank: int = Field(description="From 1.")
+    image_id: str
+    score: float = Field(description="Cosine similarity of the embeddings, -1 to 1; larger is closer.")
+    label: str | None = Field(description="Identity, or null where the source gives none.")
+    thumbnail: str = Field(description="Address of the stored crop, on this server.")
+
+
+class Seconds(BaseModel):
+    """Where the time went."""
+
+    total: float = Field(description="From the first byte of the request to the answer.")
+    prepare: float = Field(description="Decode, find the face, crop.")
+    embed: float = Field(description="The network, including the wait for its batch.")
+    search: float = Field(description="The index.")
+
+
+class Answer(BaseModel):
+    """POST /search."""
+
+    query: QueryPhoto
+    results: list[Result]
+    model: str = Field(description="Fingerprint of the model bundle.")
+    index: str = Field(description="Fingerprint of the index.")
+    seconds: Seconds
+
+
+class Limits(BaseModel):
+    """What is refused."""
+
+    max_body_bytes: int
+    max_pixels: int
+    max_k: int
+    max_queue: int
+    timeout_s: float
+
+
+class ModelInfo(BaseModel):
+    """What the Embedder has loaded."""
+
+    fingerprint: str
+    embedding_dim: int
+    device: str
+    crop: str = Field(description="How a query photo is cut: haar (the best face) or none (the whole photo).")
+
+
+class IndexInfo(BaseModel):
+    """What IndexShard has loaded."""
+
+    fingerprint: str
+    factory: str
+    num_images: int
+    num_identities: int
+    dim: int
+
+
+class Info(BaseModel):
+    """GET /info."""
+
+    model: ModelInfo
+    index: IndexInfo
+    collection: str = Field(description="Fingerprint of the collection that the thumbnails come from.")
+    limits: Limits
+
+
+class Health(BaseModel):
+    """GET /health."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ErrorDetail(BaseModel):
+    """Why there is no answer: `reason` for programs, `message` for people."""
+
+    reason: str
+    message: str
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is not 200."""
+
+    error: ErrorDetail
