@@ -29,14 +29,23 @@ HEADER = "<!-- Written by `make reference` from --help. Do not edit. -->"
 
 
 def help_text(module: str, arguments: list[str]) -> str:
-    """What `python -m MODULE ARGUMENTS --help` prints at 100 columns, without colour or trailing blanks."""
+    """What `python -m MODULE ARGUMENTS --help` prints at 100 columns, without colour, frames or trailing blanks."""
     env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
     command = [sys.executable, "-m", module, *arguments, "--help"]
     done = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True)
     if done.returncode != 0:
         raise ValueError(f"`{' '.join(command[1:])}` failed with {done.returncode}:\n{done.stderr[-2000:]}")
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).replace(str(Path.home()), "~")
-    return "\n".join(line.rstrip() for line in plain.strip().splitlines())
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+    plain = plain.replace(str(ROOT / Path(*module.split("."))) + ".py", f"python -m {module}")
+    return "\n".join(unframed(line) for line in plain.strip().splitlines())
+
+
+def unframed(line: str) -> str:
+    """A line of --help without the box drawn round it: a box's top becomes its title, other borders empty lines."""
+    if re.match("^[\u256d\u2570\u2502] ?[\u2500 ]", line) and "\u2500\u2500" in line:
+        title = line.strip("\u256d\u256e\u2570\u256f\u2502\u2500 ")
+        return f"{title}:" if title else ""
+    return line.removeprefix("\u2502").removesuffix("\u2502").rstrip()
 
 
 def page(module: str) -> str:
