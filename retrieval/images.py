@@ -81,6 +81,12 @@ def image_size(data: bytes) -> tuple[int, int]:
     return _open(data).size
 
 
+def upright_size(data: bytes) -> tuple[int, int]:
+    """(width, height) as seen, EXIF orientation applied, without decoding a pixel. Raises: BadImage."""
+    image = _open(data)
+    return (image.height, image.width) if _orientation(image) >= 5 else image.size
+
+
 def encode_jpeg(image: Pixels, quality: int = 95) -> bytes:
     """(H, W, 3) uint8 RGB -> JPEG bytes; quality 1 to 100, 4:2:0 chroma as cameras do."""
     done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
