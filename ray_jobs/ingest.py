@@ -1,0 +1,147 @@
+"""Ingest: a folder of photographs -> a collection of face crops, with books of what was kept and what was not.
+
+    python -m ray_jobs.ingest --source PHOTOS --out COLLECTION
+    ray job submit --working-dir . -- python -m ray_jobs.ingest --source s3://bucket/photos --out s3://bucket/collection
+
+Run it again after an interruption: it goes on with the parts that are not done. Rejected photographs are in
+COLLECTION/rejected/*.parquet with their reasons, what the source lacked is in COLLECTION/source.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import ray
+import tyro
+from ray.exceptions import RayTaskError
+
+from ray_jobs.session import run_parts, session
+from retrieval import catalog
+from retrieval.artifacts import Books, Folder, Manifest, plain, read_manifest, seal
+from retrieval.datasets import Layout
+from retrieval.images import limit_threads
+from retrieval.ingestion import PrepareConfig, ingest_part
+from retrieval.splits import SplitConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IngestConfig:
+    """Turn photographs into a collection."""
+
+    source: str
+    """Folder or manifest (CSV, Parquet) of photographs: a path that every node sees, or a URI such as s3://..."""
+    out: str
+    """Folder or URI of the collection to make. One that was begun with the same settings is continued."""
+    layout: Layout = "auto"
+    """How the source is laid out. celeba: its published files. lfw: one folder a person. folder: any tree, no labels.
+    manifest: a table with a column path. auto: told by what is there."""
+    prepare: Annotated[PrepareConfig, tyro.conf.arg(name="")] = field(default_factory=PrepareConfig)
+    """What is done to each photograph."""
+    split: Annotated[SplitConfig, tyro.conf.arg(name="")] = field(default_factory=SplitConfig)
+    """How identities are divided."""
+    part_size: int | None = None
+    """Photographs a part, the unit of work and of resuming. None: at most 256, less for a small source."""
+    cpus_per_part: float = 1.0
+    """CPUs reserved for each part under work; lower runs more of them at once, for slow storage."""
+
+
+def main(cfg: IngestConfig) -> Folder:
+    """Make the collection, or finish it. Returns its folder, sealed.
+
+    Raises: ValueError for what the user can put right, in words.
+    """
+    out = Folder.of(cfg.out)
+    settings = {name: value for name, value in plain(cfg).items() if name not in catalog.NOT_COMPARED}
+    with session():
+        plan = on_cluster(
+            catalog.plan_collection,
+            out.uri,
+            source=Folder.of(cfg.source).uri,
+            layout=cfg.layout,
+            config=settings,
+            part_size=cfg.part_size,
+        )
+        if not plan["sealed"]:
+            _work(cfg, out, plan, settings)
+    _report(out, read_manifest(out, catalog.KIND))
+    return out
+
+
+def source_fingerprint(source: str, layout: Layout = "auto") -> str:
+    """The source's fingerprint, worked out on the cluster: listing millions of names is no work for a driver."""
+    return on_cluster(catalog.source_fingerprint, Folder.of(source).uri, layout)
+
+
+def on_cluster(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a function as one Ray task; its own exception comes back, not Ray's wrapping of it."""
+    try:
+        return ray.get(ray.remote(work).remote(*args, **kwargs))
+    except RayTaskError as error:
+        raise error.cause from None
+
+
+def ingest_batch(batch: dict[str, Any], *, out: str, root: str, config: PrepareConfig) -> dict[str, Any]:
+    """One part on one worker: {"part": [n]} -> its counts, as a row that is small whatever the part."""
+    limit_threads(1)
+    result = ingest_part(Folder(out), int(batch["part"][0]), Folder(root), config)
+    return {"taken": [result.taken], "result": [json.dumps(dataclasses.asdict(result))]}
+
+
+def _work(cfg: IngestConfig, out: Folder, plan: dict[str, Any], settings: dict[str, Any]) -> None:
+    logger.info("ingest: %d photos in %d parts -> %s", plan["photos"], plan["parts"], out)
+    taken = stored = resumed = 0
+    rejected: Counter[str] = Counter()
+    files: dict[str, str] = {}
+    kwargs = {"out": out.uri, "root": plan["root"], "config": cfg.prepare}
+    rows = run_parts(
+        "ingest",
+        list(range(plan["parts"])),
+        ingest_batch,
+        total_items=plan["photos"],
+        fn_kwargs=kwargs,
+        num_cpus=cfg.cpus_per_part,
+    )
+    for row in rows:
+        result = json.loads(row["result"])
+        taken, stored, resumed = taken + result["taken"], stored + result["stored"], resumed + result["resumed"]
+        rejected.update(result["rejected"])
+        files |= result["files"]
+    if resumed:
+        logger.info("ingest: %d of %d parts had been done before", resumed, plan["parts"])
+    divided = on_cluster(catalog.write_catalog, out.uri, plan["parts"], cfg.split)
+    kept = stored - divided["counts"]["dropped"]
+    counts = {"source": plan["photos"], "stored": stored, "rejected": taken - stored}
+    counts["rejected_by_reason"] = dict(sorted(rejected.items()))
+    seal(
+        out,
+        kind=catalog.KIND,
+        config=settings,
+        inputs={"source": plan["fingerprint"]},
+        counts=counts | divided["counts"],
+        books=[
+            Books(stage="plan", taken=plan["photos"], kept=taken),
+            Books(stage="ingest", taken=taken, kept=stored, rejected=rejected),
+            Books(stage="split", taken=stored, kept=kept, rejected=divided["dropped"]),
+        ],
+        files=files | divided["files"],
+    )
+
+
+def _report(out: Folder, manifest: Manifest) -> None:
+    for book in manifest.books:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(book["rejected"].items())) or "none"
+        logger.info("%s: %d in, %d kept, rejected: %s", book["stage"], book["taken"], book["kept"], reasons)
+    counts = {name: count for name, count in manifest.counts.items() if not isinstance(count, dict)}
+    logger.info("collection at %s: %s", out, ", ".join(f"{name} {count}" for name, count in counts.items()))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(IngestConfig))

@@ -1,0 +1,112 @@
+"""Which photographs train, validate, ask and answer. Split by identity, seeded, so that nobody is on two sides.
+
+20 % of the identities are test: one photograph of each is a query, its others are the gallery.
+10 % of the rest are val, for choosing among models; the remainder is train.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+DUPLICATE = "duplicate"
+SINGLE = "single-image identity"
+UNLABELLED = "unlabelled"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitConfig:
+    """How identities are divided."""
+
+    test_fraction: float = 0.2
+    """Part of the identities kept for testing: queries and gallery."""
+    val_fraction: float = 0.1
+    """Part of the other identities kept for choosing among models."""
+    seed: int = 0
+    """Draws the identities and each one's query photo."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("test_fraction", self.test_fraction), ("val_fraction", self.val_fraction)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} is {value}, expected 0 or more and less than 1, for example 0.2.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assignment:
+    """Where one photograph goes: train, val, query, gallery or dropped (then `reason` says why)."""
+
+    split: str
+    reason: str | None = None
+    duplicate_of: str | None = None
+
+
+def assign_splits(
+    image_ids: Sequence[str], labels: Sequence[str | None], hashes: Sequence[str], config: SplitConfig
+) -> list[Assignment]:
+    """Divide a collection's stored photographs. The result does not depend on their order.
+
+    Args:
+        image_ids: unique names.
+        labels: identity of each, or None. If none has a label, all are gallery: there is nothing to train or test.
+            If some have one, those without can be neither a match nor a sure non-match and are dropped.
+        hashes: content hash of each; of equal ones only the first by image_id is used.
+
+    Returns: one Assignment a photograph, in the order given.
+
+    Raises: ValueError if the lengths differ or an image_id comes twice.
+    """
+    if not len(image_ids) == len(labels) == len(hashes) == len(set(image_ids)):
+        raise ValueError(
+            f"Expected unique image_ids and as many labels and hashes, got {len(image_ids)} image_ids "
+            f"({len(set(image_ids))} different), {len(labels)} labels, {len(hashes)} hashes."
+        )
+    order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
+    first: dict[str, int] = {}
+    for row in order:
+        first.setdefault(hashes[row], row)
+    people: dict[str, list[int]] = {}
+    for row in order:
+        label = labels[row]
+        if label is not None and first[hashes[row]] == row:
+            people.setdefault(label, []).append(row)
+    side = _sides([label for label, rows in people.items() if len(rows) >= 2], config)
+    queries = {_query(label, people[label], image_ids, config.seed) for label in side if side[label] == "test"}
+    unlabelled = all(label is None for label in labels)
+
+    def assign(row: int) -> Assignment:
+        label = labels[row]
+        if first[hashes[row]] != row:
+            return Assignment(split="dropped", reason=DUPLICATE, duplicate_of=image_ids[first[hashes[row]]])
+        if label is None:
+            return Assignment(split="gallery") if unlabelled else Assignment(split="dropped", reason=UNLABELLED)
+        if label not in side:
+            return Assignment(split="dropped", reason=SINGLE)
+        if side[label] == "test":
+            return Assignment(split="query" if row in queries else "gallery")
+        return Assignment(split=side[label])
+
+    return [assign(row) for row in range(len(image_ids))]
+
+
+def _sides(labels: list[str], config: SplitConfig) -> dict[str, str]:
+    """Label -> train, val or test. Labels are drawn by hash, so one more person hardly moves the others."""
+    drawn = sorted(labels, key=lambda label: _draw(config.seed, "identity", label))
+    num_test = _share(len(drawn), config.test_fraction)
+    num_val = _share(len(drawn) - num_test, config.val_fraction)
+    sides = ["test"] * num_test + ["val"] * num_val + ["train"] * (len(drawn) - num_test - num_val)
+    return dict(zip(drawn, sides, strict=True))
+
+
+def _share(count: int, fraction: float) -> int:
+    """Rounded, but at least one where a part was asked for and there are two to divide."""
+    return max(round(count * fraction), 1 if fraction > 0 and count >= 2 else 0)
+
+
+def _query(label: str, rows: list[int], image_ids: Sequence[str], seed: int) -> int:
+    return min(rows, key=lambda row: _draw(seed, "query", label, image_ids[row]))
+
+
+def _draw(*parts: object) -> bytes:
+    """A pseudo-random key that is the same on every machine and Python, unlike `hash` and `random.sample`."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
