@@ -236,13 +236,13 @@ def attribute_agreement(
     check_attributes(query_attributes)
     check_attributes(gallery_attributes)
     num_attributes = query_attributes.shape[1]
-    known = gallery_attributes.any(axis=1)
-    used = query_attributes.any(axis=1)
+    known = (gallery_attributes != 0).sum(axis=1) > 0
+    used = (query_attributes != 0).sum(axis=1) > 0
     accuracy, distance = np.full((len(rows), len(ks)), np.nan), np.full((len(rows), len(ks)), np.nan)
     for start, end in blocks(len(rows), rows.shape[1] * num_attributes):
         some = rows[start:end]
         theirs, mine = gallery_attributes[np.maximum(some, 0)], query_attributes[start:end, None, :]
-        counts: np.ndarray = (some >= 0) & known[np.maximum(some, 0)] & used[start:end, None]
+        counts = (some >= 0) & known[np.maximum(some, 0)] & used[start:end, None]
         matching = np.equal(theirs, mine).sum(axis=2) / num_attributes
         apart = np.abs(theirs.astype(np.int16) - mine).sum(axis=2) / num_attributes
         for column, k in enumerate(ks):

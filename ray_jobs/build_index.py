@@ -1,0 +1,111 @@
+"""Build index: embeddings -> index/shard-*.faiss, in parallel, searchable as one.
+
+    python -m ray_jobs.build_index --embeddings W/embeddings/... --collection W/collection/... --out W/index/flat
+    ray job submit --working-dir . -- python -m ray_jobs.build_index --index.factory IVF256,Flat ...
+
+Every embedding goes from storage to the task that builds its shard and on into that shard's file: the driver sees
+counts and hashes only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+import tyro
+from ray.exceptions import RayTaskError
+
+from ray_jobs.session import run_parts, session
+from retrieval.artifacts import Books, Folder, Manifest, begin, hash_file, read_manifest, seal
+from retrieval.index import IDS, IndexConfig, needs_training
+from retrieval.shards import TRAINED, assign_rows, num_shards, write_shard, write_trained
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildIndexConfig:
+    """Build a search index from embeddings."""
+
+    embeddings: str
+    """Folder or URI of sealed embeddings (python -m ray_jobs.embed)."""
+    collection: str
+    """Folder or URI of the collection the embeddings were made from."""
+    out: str
+    """Folder or URI to write the index to: new, empty, or left by an unfinished run of the same settings."""
+    splits: tuple[str, ...] = ("query", "gallery", "train", "val")
+    """Which images are indexed, by split of the catalog. Evaluation uses only gallery."""
+    index: IndexConfig = field(default_factory=IndexConfig)
+    """What kind of index."""
+
+
+def main(cfg: BuildIndexConfig) -> Manifest:
+    """Run the job; a sealed index of the same settings and inputs is returned as it is.
+
+    Raises: ValueError if the embeddings were made from another collection, or the settings do not fit them.
+    """
+    embeddings, collection, out = Folder.of(cfg.embeddings), Folder.of(cfg.collection), Folder.of(cfg.out)
+    embedded = read_manifest(embeddings, "embeddings")
+    inputs = _inputs(embedded, read_manifest(collection, "collection"), cfg)
+    dim = int(embedded.counts["dim"])
+    needs_training(cfg.index, dim)  # refuses an unknown factory string before anything is written
+    work: dict[str, Any] = {
+        "kind": "index",
+        "config": cfg,
+        "inputs": inputs,
+        "ignore": ("embeddings", "collection", "out"),
+    }
+    if (done := begin(out, **work)) is not None:
+        logger.info("build_index: %s is sealed already, %d images", out, done.counts["num"])
+        return done
+    with session():
+        found = _in_task(assign_rows, collection, out, cfg.splits)
+        num = sum(found.get(split, 0) for split in set(cfg.splits))
+        trained_on = _in_task(write_trained, embeddings, out, cfg.index, dim)
+        shards = _build_shards(cfg, embeddings, out, dim, num)
+    left_out = {f"split-{split}": count for split, count in found.items() if split not in cfg.splits}
+    taken, kept = int(embedded.counts["num"]), sum(shard["num"] for shard in shards)
+    books = [Books(stage="index", taken=taken, kept=kept, rejected=left_out)]
+    counts = {"num": kept, "dim": dim, "shards": len(shards), "trained_on": trained_on}
+    counts["bytes"] = sum(shard["bytes"] for shard in shards)
+    files = {shard["name"]: shard["sha256"] for shard in shards}
+    files |= {name: hash_file(out, name) for name in (IDS, TRAINED) if out.exists(name)}
+    logger.info("build_index: %d images in %d shards of '%s' at %s", kept, len(shards), cfg.index.factory, out)
+    return seal(out, counts=counts, books=books, files=files, **work)
+
+
+def _inputs(embedded: Manifest, collected: Manifest, cfg: BuildIndexConfig) -> dict[str, str]:
+    made_from = str(embedded.inputs.get("collection"))
+    if made_from != collected.fingerprint:
+        raise ValueError(
+            f"The embeddings {cfg.embeddings} were made from collection {made_from[:12]}, not from "
+            f"{collected.fingerprint[:12]} at {cfg.collection}. Embed this collection, or name the other one."
+        )
+    return {"embeddings": embedded.fingerprint, "collection": made_from, "model": embedded.inputs["model"]}
+
+
+def _build_shards(cfg: BuildIndexConfig, embeddings: Folder, out: Folder, dim: int, num: int) -> list[dict[str, Any]]:
+    shards = num_shards(cfg.index, num)
+    fixed = {"embeddings": embeddings, "out": out, "config": cfg.index, "dim": dim, "shards": shards}
+    rows = run_parts("build_index", list(range(shards)), _shard_batch, total_items=num, fn_kwargs=fixed)
+    return sorted(rows, key=lambda row: row["name"])
+
+
+def _shard_batch(batch: dict[str, Any], **fixed: Any) -> dict[str, Any]:
+    done = write_shard(shard=int(batch["part"][0]), **fixed)
+    return {name: [value] for name, value in {**done, "taken": done["num"]}.items()}
+
+
+def _in_task(work: Callable[..., Any], *args: Any) -> Any:
+    """Run on the cluster; an error comes back as the one that was raised there, without Ray's wrapping."""
+    try:
+        return ray.get(ray.remote(work).remote(*args))
+    except RayTaskError as error:
+        raise error.cause from None
+
+
+if __name__ == "__main__":
+    main(tyro.cli(BuildIndexConfig, description=__doc__))
