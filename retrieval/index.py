@@ -299,7 +299,7 @@ class Shard:
             whole = _read(folder, name, mmap)
             flat = isinstance(faiss.downcast_index(whole.index), faiss.IndexFlat)
             return cls(_Flat(whole) if flat else _Approximate(whole), faiss.vector_to_array(whole.id_map))
-        except (RuntimeError, AttributeError, KeyError) as error:
+        except (RuntimeError, AttributeError, KeyError, ValueError) as error:
             raise ValueError(f"{folder / name} is not a whole index shard ({error}). Build the index again.") from error
 
     def search(self, queries: np.ndarray, k: int) -> Neighbours:

@@ -254,7 +254,7 @@ class KDTree:
             scale, visits = float(arrays["scale"][0]), int(arrays["max_visits"][0]) or None
             tree = cls(nodes, arrays["axes"], scale, arrays["vectors"], arrays["order"], visits)
         except (SafetensorError, KeyError) as error:
-            raise ValueError(f"These bytes are no whole KD-tree ({error}). Build the index again.") from error
+            raise ValueError(f"Not the bytes of a whole KD-tree: {error}.") from error
         extra = {name.removeprefix("extra."): value for name, value in arrays.items() if name.startswith("extra.")}
         return tree, extra
 
