@@ -128,7 +128,7 @@ def _work(cfg: IngestConfig, out: Folder, plan: dict[str, Any], settings: dict[s
         counts=counts | divided["counts"],
         books=[
             Books(stage="plan", taken=plan["photos"], kept=taken),
-            Books(stage="ingest", taken=taken, kept=stored, rejected=rejected),
+            Books(stage="ingest", taken=taken, kept=stored, rejected=dict(rejected)),
             Books(stage="split", taken=stored, kept=kept, rejected=divided["dropped"]),
         ],
         files=files | divided["files"],
