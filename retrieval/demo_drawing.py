@@ -47,11 +47,11 @@ def render(person: Person, shot: Shot, size: tuple[int, int]) -> np.ndarray:
     (rows, columns), head = face.part(*HEAD)
     skin = skin_of(head, person, shot, rng) * shade[rows, columns] + np.float32(0.16) * shine[rows, columns]
     paint_over(around[:, rows, columns], cover(outline(head, person) * 0.95, unit), skin)
-    if not person.bald:
-        paint_over(around, _hair_in_front(face, person, shot), hair)
     if "glasses" in shot.wears:
         (rows, columns), upper = face.part(*EYES)
         _glasses(around[:, rows, columns], upper, person)
+    if not person.bald:
+        paint_over(around, _hair_in_front(face, person, shot), hair)
     if "hat" in shot.wears:
         _hat(around, face, person, shot, shade)
     return _camera(canvas, shot, rng)
