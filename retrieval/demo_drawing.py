@@ -225,8 +225,9 @@ def _glasses(canvas: np.ndarray, face: Face, person: Person) -> None:
     frame = cover(0.024 - np.abs(inside), face.unit)
     bridge = cover(np.minimum(0.022 - np.abs(face.v + 0.02), person.eye_gap - across - face.au + 0.03), face.unit)
     temple = cover(np.minimum(0.024 - np.abs(face.v + 0.05), face.au - person.eye_gap - across), face.unit)
-    temple *= np.abs(face.x) < person.width
-    paint(canvas, np.maximum(np.maximum(frame, bridge), temple), person.glasses_colour, 0.95)
+    # Beyond the head's silhouette u stays at its edge, so a frame there would go on to the window's border.
+    on_head = cover(person.width + 0.02 - np.abs(face.x), face.unit)
+    paint(canvas, on_head * np.maximum(np.maximum(frame, bridge), temple), person.glasses_colour, 0.95)
 
 
 def _hat(canvas: np.ndarray, face: Face, person: Person, shot: Shot, shade: np.ndarray) -> None:
