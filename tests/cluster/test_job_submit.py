@@ -18,9 +18,22 @@ from pathlib import Path
 
 import pytest
 
+from retrieval.artifacts import Folder, read_manifest
+from retrieval.demo_faces import draw_collection
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-JOBS = ("ingest", "train", "embed", "build_index", "evaluate", "pipeline")
+
+# What `python -m ray_jobs.<job> --help` does for each job, in one process: torch and ray are imported once.
+HELP_OF_ALL = """
+import runpy, sys
+for job in ("ingest", "train", "embed", "build_index", "evaluate", "pipeline"):
+    sys.argv = [job, "--help"]
+    try:
+        runpy.run_module(f"ray_jobs.{job}", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        print("EXPLAINED", job, end.code)
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,3 +155,31 @@ def test_the_cluster_runs_our_interpreter_with_only_our_code(cluster: Cluster) -
     assert str(BIN) in line
     assert "'retrieval'" in line
     assert not any(f"'{name}'" in line for name in (".venv", ".git", "tests", "docs", "workspace"))
+
+
+def test_every_job_explains_itself_on_the_cluster(cluster: Cluster) -> None:
+    done = cluster.submit("python", "-c", HELP_OF_ALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("EXPLAINED") == done.stdout.count(" 0\n") == 6, done.stdout
+    assert done.stdout.count("usage:") == 6
+
+
+def test_a_job_submitted_to_the_cluster_does_its_work_there(cluster: Cluster, tmp_path: Path) -> None:
+    draw_collection(tmp_path / "photos", num_identities=4, images_per_identity=3, size=(120, 147))
+    out = tmp_path / "collection"
+    command = (
+        "python",
+        "-m",
+        "ray_jobs.ingest",
+        "--source",
+        str(tmp_path / "photos"),
+        "--out",
+        str(out),
+        "--size",
+        "64",
+    )
+    done = cluster.submit(*command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    manifest = read_manifest(Folder.of(out), "collection")
+    assert manifest.counts["source"] == 12 == manifest.counts["stored"] + manifest.counts["rejected"]
+    assert f"collection at {out}" in done.stdout, "its log comes back to the one who submitted it"
