@@ -178,9 +178,8 @@ def build_app(args: ServeArgs) -> serve.Application:
     """
     pair = Pair.open(args.workspace)
     logger.info("serving model %s with index %s", pair.model_fingerprint[:12], pair.index_fingerprint[:12])
-    # Replacements start before the old replicas stop, and a broken one is not retried 20 times.
-    common: dict[str, Any] = {"max_surge_percent": 100, "max_constructor_retry_count": 3}
-    embed = serve.deployment(Embedder).options(
+    embed = _deployment(
+        Embedder,
         ray_actor_options={"num_cpus": args.embedder_cpus, "num_gpus": _gpus(args)},
         autoscaling_config={
             "min_replicas": args.min_embedders,
@@ -189,24 +188,29 @@ def build_app(args: ServeArgs) -> serve.Application:
         },
         max_ongoing_requests=2 * args.max_batch,  # one batch in the network, one being decoded
         max_queued_requests=args.max_queue,
-        **common,
     )
-    index = serve.deployment(IndexShard).options(
+    index = _deployment(
+        IndexShard,
         ray_actor_options={"num_cpus": 0.25},
         num_replicas=args.index_replicas,
         max_ongoing_requests=32,
         max_queued_requests=args.max_queue,
-        **common,
     )
-    search = serve.deployment(serve.ingress()(Search)).options(
+    search = _deployment(
+        serve.ingress()(Search),
         ray_actor_options={"num_cpus": 0.25},
         # More than max_queue come in: thumbnails, and those whom we tell in JSON that the queue is full.
         max_ongoing_requests=args.max_queue + 128,
         max_queued_requests=256,
         backpressure_config={"status_code": 503, "retry_after_s": args.retry_after_s},
-        **common,
     )
     return search.bind(args, pair, embed.bind(args, pair), index.bind(pair))
+
+
+def _deployment(kind: Any, **options: Any) -> Any:
+    """Replacements start before the old replicas stop, and one that cannot start is not tried 20 times."""
+    made: Any = serve.deployment(kind)
+    return made.options(max_surge_percent=100, max_constructor_retry_count=3, **options)
 
 
 def _gpus(args: ServeArgs) -> float:

@@ -44,6 +44,10 @@ class Pair:
                     f"index again."
                 )
         return cls(
-            **{kind: folders[kind] for kind in seals},
-            **{f"{kind}_fingerprint": seal.fingerprint for kind, seal in seals.items()},
+            collection=folders["collection"],
+            model=folders["model"],
+            index=folders["index"],
+            collection_fingerprint=seals["collection"].fingerprint,
+            model_fingerprint=seals["model"].fingerprint,
+            index_fingerprint=seals["index"].fingerprint,
         )

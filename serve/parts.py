@@ -5,6 +5,7 @@ import asyncio
 import dataclasses
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,7 @@ class Found:
     seconds: float
 
 
-def query_preparation(preparation: dict[str, Any], max_pixels: int) -> PrepareConfig:
+def query_preparation(preparation: Mapping[str, Any], max_pixels: int) -> PrepareConfig:
     """The gallery's own preparation, with this server's limit on pixels.
 
     A gallery cut by its source's boxes (crop='box') is searched by the best face: a query photo brings no box.
@@ -82,10 +83,18 @@ class Embedder:
         self._local = threading.local()
         self._prepare_pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
         self._embed_pool = ThreadPoolExecutor(1, thread_name_prefix="embed")
-        self._embed.set_max_batch_size(args.max_batch)
-        # The first pass sets up libraries and memory; no client should wait for it.
+        batch: Any = self._embed  # serve.batch adds setters that its types do not show
+        batch.set_max_batch_size(args.max_batch)
+        self._warm_up(threads)
+
+    def _warm_up(self, threads: int) -> None:
+        """What is made on first use is made now: no client should wait for it."""
         size = self._config.size
-        self._embedder.embed_jpegs([images.encode_jpeg(np.zeros((size, size, 3), np.uint8))])
+        blank = images.encode_jpeg(np.zeros((size, size, 3), np.uint8))
+        for done in [self._prepare_pool.submit(self._prepare, blank) for _ in range(threads)]:
+            if not isinstance(done.exception(), BadImage | None):
+                done.result()
+        self._embedder.embed_jpegs([blank])
 
     async def embed(self, photo: bytes) -> Embedded | Unusable:
         """Prepare the photo in a thread, then embed it with whatever else is waiting."""

@@ -26,7 +26,9 @@ class ServeArgs(BaseModel):
     retry_after_s: int = Field(1, ge=1, le=3600, description="What a refused client is told to wait, in seconds.")
     timeout_s: float = Field(20.0, gt=0, le=600, description="Longest a search may take, upload included (504).")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where photos are embedded.")
-    precision: str = Field("auto", description="Number format of the network; as in `ray_jobs.embed --help`.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Number format of the network; auto is bf16 where the hardware multiplies it."
+    )
     max_batch: int = Field(16, ge=1, le=1024, description="Most photos embedded in one forward pass.")
     embedder_cpus: float = Field(1.0, gt=0, description="CPUs reserved by an Embedder replica; also its thread count.")
     embedder_gpus: float | None = Field(

@@ -122,6 +122,7 @@ function take(file) {
   URL.revokeObjectURL(page.photo.src);
   page.photo.src = URL.createObjectURL(file);
   page.stage.hidden = false;
+  fitPhoto();
   page.drop.classList.add("filled");
   page.caption.textContent = `${file.name || "pasted image"} · ${bytes(file.size)}`;
   page.caption.hidden = false;
@@ -129,8 +130,17 @@ function take(file) {
   search();
 }
 
-async function drawBox(query) {
-  await page.photo.decode().catch(() => {}); // a format this browser cannot show: the search works all the same
+async function fitPhoto() {
+  try {
+    await page.photo.decode();
+  } catch {
+    return; // a format this browser cannot show, or a newer photo: the search works all the same
+  }
+  // As large as the panel allows, small photos too, at most 360 pixels high.
+  page.stage.style.width = `min(100%, ${(360 * page.photo.naturalWidth) / page.photo.naturalHeight}px)`;
+}
+
+function drawBox(query) {
   const [x1, y1, x2, y2] = query.box;
   page.overlay.setAttribute("viewBox", `0 0 ${query.width} ${query.height}`);
   page.overlay.setAttribute("preserveAspectRatio", "none");
@@ -163,7 +173,7 @@ function card(result) {
   fill.style.width = `${Math.round(100 * Math.min(1, Math.max(0, result.score)))}%`;
   bar.append(fill);
   text.append(top, bar);
-  if (result.label !== null) text.append(element("div", "label", result.label));
+  if (result.label !== null) text.append(element("div", "label", /^\d+$/.test(result.label) ? `identity ${result.label}` : result.label));
   text.append(element("div", "id", result.image_id));
   item.append(image, text);
   return item;
@@ -174,10 +184,12 @@ function showAnswer(answer, seconds) {
   page.empty.hidden = true;
   page.status.textContent = `${answer.results.length} images, the most alike first`;
   drawBox(answer.query);
+  const [x1, y1, x2, y2] = answer.query.box;
   const ms = (value) => `${(1000 * value).toFixed(0)} ms`;
   showFacts([
     ["Photo", `${number(answer.query.width)} × ${number(answer.query.height)} px`],
-    ["Find face, crop", ms(answer.seconds.prepare)],
+    ["Searched with", `${Math.round(x2 - x1)} × ${Math.round(y2 - y1)} px`, "key"],
+    ["Find and crop", ms(answer.seconds.prepare)],
     ["Embed", ms(answer.seconds.embed)],
     ["Search index", ms(answer.seconds.search)],
     ["Round trip", ms(seconds)],
@@ -194,7 +206,8 @@ function clearAnswer() {
 }
 
 function showFacts(pairs) {
-  page.facts.replaceChildren(...pairs.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]));
+  const rows = pairs.flatMap(([name, value, kind]) => [element("dt", kind, name), element("dd", "", value)]);
+  page.facts.replaceChildren(...rows);
   page.facts.hidden = false;
 }
 
