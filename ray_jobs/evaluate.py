@@ -1,0 +1,331 @@
+"""Evaluate: how well photos of the same person find each other, in figures, plots and a report to read.
+
+Compare systems on a collection's own queries and gallery (what the pipeline does, before and after training):
+
+    python -m ray_jobs.evaluate --collection C --out R --systems before=MODEL,EMBEDDINGS,INDEX after=...
+
+Or try any bundle on any labelled photos: every photo is a query against all the others (leave one out):
+
+    python -m ray_jobs.evaluate --model BUNDLE --source PHOTOS --out DIR
+    ray job submit --working-dir . -- python -m ray_jobs.evaluate --model s3://... --source s3://... --out s3://...
+
+The first writes metrics.json, report.html and its pictures to R; the second to DIR/report, beside the collection and
+the embeddings it had to make. The tables are printed at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ray
+import tyro
+from ray.exceptions import RayTaskError
+
+from ray_jobs.session import run_parts, session
+from retrieval import catalog, measure, model, protocols, report, report_html, report_tables
+from retrieval.artifacts import Books, Folder, Manifest, begin, plain, read_manifest, seal
+from retrieval.datasets import Layout
+from retrieval.embedder import Embedder, Precision
+from retrieval.images import limit_threads
+from retrieval.ingestion import PrepareConfig, ingest_part
+from retrieval.splits import SplitConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig:
+    """Measure systems on a collection, or a bundle on a labelled source."""
+
+    out: str
+    """Folder or URI for the results: new, empty, or left by an unfinished run of the same settings."""
+    collection: str | None = None
+    """Folder or URI of a sealed collection, whose queries are asked of its gallery."""
+    systems: tuple[str, ...] = ()
+    """What to compare on it, the starting point first: NAME=MODEL,EMBEDDINGS,INDEX, three folders or URIs each. The index
+    must be one of the gallery alone (build_index --splits gallery)."""
+    model: str | None = None
+    """Folder or URI of a bundle to try on --source."""
+    source: str | None = None
+    """Labelled photos to try --model on, in any layout that ingest reads."""
+    layout: Layout = "auto"
+    """How --source is laid out, see ingest --help."""
+    ks: tuple[int, ...] = protocols.KS
+    """Numbers of results to measure attribute agreement and query time at; clipped to what the gallery has."""
+    sheet_queries: int = 8
+    """Queries drawn for the ranked-result sheets."""
+    max_queries: int | None = None
+    """With --source: draw this many queries instead of asking with every photo. For sets of more than about 50,000."""
+    seed: int = 0
+    """Draws the sheets' queries, and those of --max-queries."""
+    device: str = "auto"
+    """With --source: where the model runs: auto, cpu or cuda."""
+    precision: Precision = "auto"
+    """With --source: auto is bf16 where the hardware has it, else fp32."""
+    num_workers: int = 1
+    """With --source: processes that prepare and embed photos; each takes a GPU if the cluster has any."""
+
+    def __post_init__(self) -> None:
+        compare = self.collection is not None and bool(self.systems) and self.model is None and self.source is None
+        attempt = self.model is not None and self.source is not None and self.collection is None and not self.systems
+        if not compare and not attempt:
+            raise ValueError(
+                "Give either --collection and --systems (compare systems on a collection), or --model and --source "
+                "(try a bundle on labelled photos)."
+            )
+        if not self.ks or min(self.ks) < 1 or self.sheet_queries < 1:
+            raise ValueError(f"ks is {self.ks} and sheet_queries {self.sheet_queries}, expected numbers of 1 or more.")
+        if self.max_queries is not None and self.max_queries < 1:
+            raise ValueError(f"max_queries is {self.max_queries}, expected 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class System:
+    """One side of a comparison. Without an index, an exact one is made in memory."""
+
+    name: str
+    model: Folder
+    embeddings: Folder
+    index: Folder | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> System:
+        """NAME=MODEL,EMBEDDINGS,INDEX."""
+        name, equals, rest = text.partition("=")
+        folders = rest.split(",")
+        if not equals or not name or len(folders) != 3 or not all(folders):
+            raise ValueError(f"Cannot read system '{text}'. Write NAME=MODEL,EMBEDDINGS,INDEX, three folders.")
+        model, embeddings, index = (Folder.of(folder) for folder in folders)
+        return cls(name=name, model=model, embeddings=embeddings, index=index)
+
+    def fingerprints(self, collected: Manifest) -> dict[str, str]:
+        """What it is made of.
+
+        Raises: ValueError if its parts, or they and the collection, do not belong together.
+        """
+        seals = {
+            "model": read_manifest(self.model, "model"),
+            "embeddings": read_manifest(self.embeddings, "embeddings"),
+        }
+        belongs = [("embeddings", "model", seals["model"]), ("embeddings", "collection", collected)]
+        if self.index is not None:
+            seals["index"] = read_manifest(self.index, "index")
+            belongs.append(("index", "embeddings", seals["embeddings"]))
+        for made, of, wanted in belongs:
+            if seals[made].inputs.get(of) != wanted.fingerprint:
+                raise ValueError(
+                    f"System '{self.name}': its {made} were made with {of} {str(seals[made].inputs.get(of))[:12]}, the "
+                    f"{of} given is {wanted.fingerprint[:12]}. Name folders that were made from each other."
+                )
+        return {f"{self.name}.{kind}": manifest.fingerprint for kind, manifest in seals.items()}
+
+
+def main(cfg: EvaluateConfig) -> Manifest:
+    """Run the job and print its tables. Results sealed under the same settings and inputs are printed again.
+
+    Raises: ValueError for settings or inputs that do not fit.
+    """
+    with session():
+        if cfg.collection is not None:
+            systems = [System.parse(text) for text in cfg.systems]
+            return _report(cfg, Folder.of(cfg.out), Folder.of(cfg.collection), systems, "query/gallery")
+        out = Folder.of(cfg.out)
+        system = System(name="model", model=Folder.of(str(cfg.model)), embeddings=out / "embeddings")
+        _ingest_source(cfg, out / "collection", system.model)
+        _embed(cfg, out / "collection", system)
+        return _report(cfg, out / "report", out / "collection", [system], "leave-one-out")
+
+
+def _report(cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[System], protocol: str) -> Manifest:
+    collected = read_manifest(collection, "collection")
+    inputs = {"collection": collected.fingerprint}
+    for system in systems:
+        inputs |= system.fingerprints(collected)
+    names = [system.name for system in systems]
+    if len(set(names)) != len(names):
+        raise ValueError(f"Two systems share a name: {', '.join(names)}. Give each its own.")
+    settings = {name: getattr(cfg, name) for name in ("ks", "sheet_queries", "max_queries", "seed")}
+    work: dict[str, Any] = {
+        "kind": "report",
+        "config": settings | {"protocol": protocol, "systems": names},
+        "inputs": inputs,
+    }
+    manifest = begin(out, **work)
+    if manifest is None:
+        metrics = _on_cluster(_write_report, out, collection, systems, protocol, **settings)
+        counts = {name: metrics["data"][name] for name in ("num_queries", "num_gallery", "num_identities")}
+        for name, figures in metrics["systems"].items():
+            counts |= {f"{name}/{key}": figures[key] for key in report_tables.RETRIEVAL_METRICS}
+        manifest = seal(out, counts=counts, **work)
+    print(f"\n{report_tables.as_text(out.read_json('metrics.json'))}\n\nReport: {out}/report.html", flush=True)
+    return manifest
+
+
+def _write_report(
+    out: Folder,
+    collection: Folder,
+    systems: list[System],
+    protocol: str,
+    *,
+    ks: tuple[int, ...],
+    sheet_queries: int,
+    max_queries: int | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Everything of a report, on one worker: embeddings stay there, figures come back."""
+    if protocol == "leave-one-out":
+        task = protocols.leave_one_out(collection, ks, max_queries, seed)
+    else:
+        task = protocols.query_gallery(collection, ks)
+    metrics: dict[str, Any] = {"data": protocols.describe(task), "systems": {}, "floors": measure.floors(task)}
+    sheets, plots = [], []
+    for system in systems:
+        queries, gallery = (protocols.read_embeddings(system.embeddings, side) for side in (task.queries, task.gallery))
+        search = measure.open_index(system.index, task.gallery) if system.index else measure.flat_search(gallery)
+        figures, found = measure.measure(task, queries, gallery, search)
+        metrics["systems"][system.name] = _origin(system) | figures
+        rows = measure.sheet_rows(task, found, collection, num_queries=sheet_queries, seed=seed)
+        sheets.append((system.name, report.sheet_jpg(rows, title=f"{system.name}: the nearest of each query")))
+        if system.model.exists("history.json"):
+            plots.append((f"training curves, {system.name}", report.curves_png(system.model.read_json("history.json"))))
+    plots.insert(0, ("identity retrieval", report.retrieval_png(metrics)))
+    if metrics["floors"] is not None:
+        plots.insert(1, ("attribute accuracy", report.attributes_png(metrics)))
+    for name, data in plots:
+        out.write_bytes(f"{name.replace(', ', '-').replace(' ', '_')}.png", data)
+    for name, data in sheets:
+        out.write_bytes(f"ranked_results-{name}.jpg", data)
+    facts = {"collection": f"{collection} {read_manifest(collection).fingerprint}"}
+    for system in systems:
+        for kind in ("model", "embeddings", "index"):
+            if (folder := getattr(system, kind)) is not None:
+                facts[f"{system.name}: {kind}"] = f"{folder} {read_manifest(folder).fingerprint}"
+    title = "Identity retrieval: " + ", then ".join(system.name for system in systems)
+    page = report_html.render(metrics, title=title, plots=plots, sheets=sheets, facts=facts)
+    out.write_bytes("report.html", page.encode())
+    out.write_json("metrics.json", metrics)
+    return metrics
+
+
+def _origin(system: System) -> dict[str, Any]:
+    """What the manifests tell of a system: the cost of its embeddings, and the type of its index."""
+    embedded = read_manifest(system.embeddings, "embeddings")
+    index = read_manifest(system.index, "index").config["index"]["factory"] if system.index else "Flat"
+    return {
+        "embed_images": embedded.counts["num"],
+        "embed_seconds": embedded.counts.get("seconds"),
+        "embedding_dim": embedded.counts["dim"],
+        "index_type": index,
+        "model": read_manifest(system.model).fingerprint,
+    }
+
+
+def _ingest_source(cfg: EvaluateConfig, out: Folder, bundle: Folder) -> None:
+    """Make the collection of --source, its photos prepared as the bundle wants them."""
+    prepare = _preparation(bundle)
+    split = SplitConfig(test_fraction=0.0, val_fraction=0.0)  # leave-one-out asks with everything: nothing is set aside
+    settings = {"layout": cfg.layout, "prepare": plain(prepare), "split": plain(split)}
+    source = Folder.of(str(cfg.source)).uri
+    plan = _on_cluster(
+        catalog.plan_collection, out.uri, source=source, layout=cfg.layout, config=settings, part_size=None
+    )
+    if plan["sealed"]:
+        return
+    fixed = {"out": out, "root": Folder(plan["root"]), "prepare": prepare}
+    rows = run_parts("prepare", list(range(plan["parts"])), _ingest_part, total_items=plan["photos"], fn_kwargs=fixed)
+    results = [json.loads(row["result"]) for row in rows]
+    rejected: Counter[str] = Counter()
+    files: dict[str, str] = {}
+    for result in results:
+        rejected.update(result["rejected"])
+        files |= result["files"]
+    taken, stored = (sum(result[name] for result in results) for name in ("taken", "stored"))
+    made = _on_cluster(catalog.write_catalog, out.uri, plan["parts"], split)
+    counts = {"source": plan["photos"], "stored": stored, "rejected_by_reason": dict(rejected), "parts": plan["parts"]}
+    seal(
+        out,
+        kind=catalog.KIND,
+        config=settings,
+        inputs={"source": plan["fingerprint"]},
+        counts=counts | made["counts"],
+        books=[
+            Books(stage="plan", taken=plan["photos"], kept=taken),
+            Books(stage="ingest", taken=taken, kept=stored, rejected=rejected),
+        ],
+        files=files | made["files"],
+    )
+
+
+def _ingest_part(batch: dict[str, Any], *, out: Folder, root: Folder, prepare: PrepareConfig) -> dict[str, Any]:
+    limit_threads(1)
+    result = ingest_part(out, int(batch["part"][0]), root, prepare)
+    return {"taken": [result.taken], "result": [json.dumps(asdict(result))]}
+
+
+def _preparation(bundle: Folder) -> PrepareConfig:
+    """How the bundle wants a photo prepared.
+
+    Raises: ValueError if it does not say: then it was not made by training on a collection.
+    """
+    stored = model.load_spec(bundle).preparation
+    if not stored:
+        raise ValueError(f"The bundle {bundle} does not say how photos are prepared for it. Train or embed it again.")
+    return PrepareConfig(**stored)
+
+
+def _embed(cfg: EvaluateConfig, collection: Folder, system: System) -> None:
+    """Embed the collection, part after part, on as many workers as asked for."""
+    collected, bundle = read_manifest(collection), read_manifest(system.model, "model")
+    work: dict[str, Any] = {
+        "kind": "embeddings",
+        "config": {"precision": cfg.precision},
+        "inputs": {"collection": collected.fingerprint, "model": bundle.fingerprint},
+    }
+    if begin(system.embeddings, **work) is not None:
+        return
+    gpus = 1 if cfg.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= cfg.num_workers else 0
+    made = {"collection": collection, "out": system.embeddings, "model": system.model.uri}
+    rows = run_parts(
+        "embed",
+        list(range(int(collected.counts["parts"]))),
+        EmbedPart,
+        total_items=int(collected.counts["stored"]),
+        fn_constructor_kwargs=made | {"device": cfg.device, "precision": cfg.precision},
+        compute=ray.data.ActorPoolStrategy(size=cfg.num_workers),
+        num_gpus=gpus or None,
+    )
+    num, seconds = 0, 0.0
+    for row in rows:
+        num, seconds = num + row["num"], seconds + row["seconds"]
+    counts = {"num": num, "dim": bundle.counts["embedding_dim"], "seconds": seconds / cfg.num_workers}
+    books = [Books(stage="embed", taken=collected.counts["stored"], kept=num)]
+    seal(system.embeddings, counts=counts, books=books, **work)
+
+
+class EmbedPart:
+    """Holds a bundle ready in one worker process, and embeds parts with it."""
+
+    def __init__(self, *, collection: Folder, out: Folder, model: str, device: str, precision: Precision) -> None:
+        self._collection, self._out = collection, out
+        self._embedder = Embedder(model, device=device, precision=precision)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        done = protocols.write_embeddings(self._collection, self._out, int(batch["part"][0]), self._embedder)
+        return {"taken": [done["num"]], "num": [done["num"]], "seconds": [done["seconds"]]}
+
+
+def _on_cluster(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run as one Ray task; an error comes back as the one raised there, without Ray's wrapping."""
+    try:
+        return ray.get(ray.remote(work).remote(*args, **kwargs))
+    except RayTaskError as error:
+        raise error.cause from None
+
+
+if __name__ == "__main__":
+    main(tyro.cli(EvaluateConfig, description=__doc__))

@@ -1,0 +1,201 @@
+"""Who is asked about whom, and reading what that takes out of a collection and its embeddings.
+
+`query_gallery`: the catalog's queries against its gallery. `leave_one_out`: every photo that has another of its
+identity is a query against all the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrieval.artifacts import EMBEDDING_SCHEMA, Folder, part_name
+from retrieval.datasets import ATTRIBUTES
+from retrieval.embedder import Embedder
+
+KS = (10, 20, 50, 100, 1000)
+_NOT_COMPARABLE = ("duplicate", "unlabelled")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Images:
+    """Images of one side, sorted by image_id.
+
+    labels: (N,) object array of str or None. attributes: (N, A) int8, a row of zeros where they are not known.
+    parts, rows: (N,) int, where each lies in the collection.
+    """
+
+    ids: list[str]
+    labels: np.ndarray
+    attributes: np.ndarray
+    parts: np.ndarray
+    rows: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Images:
+        ids = [self.ids[row] for row in rows]
+        return Images(
+            ids=ids,
+            labels=self.labels[rows],
+            attributes=self.attributes[rows],
+            parts=self.parts[rows],
+            rows=self.rows[rows],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """What is asked of what. `exclude`: (Q,) int64, a gallery row that each query is not compared with, -1 for none."""
+
+    protocol: str
+    queries: Images
+    gallery: Images
+    exclude: np.ndarray
+    ks_asked: tuple[int, ...]
+
+    @property
+    def ks(self) -> list[int]:
+        """The ks asked for, clipped to the results a query can have."""
+        most = len(self.gallery.ids) - (1 if self.protocol == "leave-one-out" else 0)
+        return sorted({min(k, most) for k in self.ks_asked})
+
+
+def query_gallery(collection: Folder, ks: Sequence[int] = KS) -> Task:
+    """The catalog's own queries against its gallery.
+
+    Raises: ValueError if the collection has no queries.
+    """
+    catalog = collection.read_table("catalog.parquet")
+    splits = np.asarray(catalog["split"].to_pylist(), dtype=object)
+    queries, gallery = (_images(catalog.filter(pa.array(splits == name))) for name in ("query", "gallery"))
+    if not queries.ids or not gallery.ids:
+        raise ValueError(
+            f"{collection} has {len(queries.ids)} query and {len(gallery.ids)} gallery photos: it was made of photos "
+            f"without labels, or of too few people. Give labels (layouts celeba, lfw, manifest), or more people."
+        )
+    exclude = np.full(len(queries.ids), -1, dtype=np.int64)
+    return Task(protocol="query/gallery", queries=queries, gallery=gallery, exclude=exclude, ks_asked=tuple(ks))
+
+
+def leave_one_out(collection: Folder, ks: Sequence[int] = KS, max_queries: int | None = None, seed: int = 0) -> Task:
+    """Every photo with another of its identity against all other photos; exact duplicates and unlabelled ones left out.
+
+    Args:
+        max_queries: draw this many of the queries, for sets where all against all takes too long.
+
+    Raises: ValueError if no identity has two photos.
+    """
+    catalog = collection.read_table("catalog.parquet")
+    reasons = np.asarray(catalog["reason"].to_pylist(), dtype=object)
+    gallery = _images(catalog.filter(pa.array([reason not in _NOT_COMPARABLE for reason in reasons])))
+    _, group, counts = np.unique(gallery.labels.astype(str), return_inverse=True, return_counts=True)
+    asking = np.flatnonzero(counts[group] > 1)
+    labelled = np.array([label is not None for label in gallery.labels], dtype=bool)
+    asking = asking[labelled[asking]]
+    if not len(asking):
+        raise ValueError(
+            f"No identity of {collection} has two different photos ({len(gallery.ids)} photos): there is nothing to "
+            f"find again. Name a source with labels and two photos or more a person (layouts celeba, lfw, manifest)."
+        )
+    if max_queries is not None and max_queries < len(asking):
+        asking = np.sort(np.random.default_rng(seed).choice(asking, max_queries, replace=False))
+    return Task(
+        protocol="leave-one-out", queries=gallery.take(asking), gallery=gallery, exclude=asking, ks_asked=tuple(ks)
+    )
+
+
+def _images(catalog: pa.Table) -> Images:
+    catalog = catalog.sort_by("image_id")
+    attributes = np.zeros((len(catalog), len(ATTRIBUTES)), dtype=np.int8)
+    for row, values in enumerate(catalog["attributes"].to_pylist()):
+        if values is not None:
+            attributes[row] = values
+    return Images(
+        ids=catalog["image_id"].to_pylist(),
+        labels=np.array(catalog["label"].to_pylist(), dtype=object),
+        attributes=attributes,
+        parts=catalog["part"].to_numpy(),
+        rows=catalog["row"].to_numpy(),
+    )
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """The `data` of metrics.json: what was asked of what."""
+    gallery_labels = set(task.gallery.labels)
+    matchless = 0
+    if task.protocol != "leave-one-out":
+        matchless = sum(label not in gallery_labels for label in task.queries.labels)
+    return {
+        "protocol": task.protocol,
+        "num_queries": len(task.queries.ids),
+        "num_gallery": len(task.gallery.ids),
+        "num_identities": len(set(task.queries.labels)),
+        "num_without_positive": matchless,
+        "num_queries_without_attributes": int((~task.queries.attributes.any(axis=1)).sum()),
+        "num_gallery_without_attributes": int((~task.gallery.attributes.any(axis=1)).sum()),
+        "ks_asked": list(task.ks_asked),
+        "ks": task.ks,
+    }
+
+
+def read_embeddings(folder: Folder, images: Images) -> np.ndarray:
+    """(N, D) float32 embeddings of `images`, one part in memory at a time.
+
+    Raises: ValueError if a part holds other images than the catalog says.
+    """
+    out: np.ndarray | None = None
+    for part in np.unique(images.parts):
+        mine = np.flatnonzero(images.parts == part)
+        table = folder.read_table(part_name(int(part)))
+        if len(table) <= int(images.rows[mine].max()):
+            raise ValueError(f"{folder}/{part_name(int(part))} has only {len(table)} rows. Embed the collection again.")
+        table = table.take(pa.array(images.rows[mine]))
+        if table["image_id"].to_pylist() != [images.ids[row] for row in mine]:
+            raise ValueError(
+                f"{folder}/{part_name(int(part))} holds other images than the collection's catalog. Embed it again."
+            )
+        flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        vectors = flat.reshape(len(mine), -1)
+        out = np.empty((len(images.ids), vectors.shape[1]), np.float32) if out is None else out
+        out[mine] = vectors
+    assert out is not None, "an Images of a Task is never empty"
+    return out
+
+
+def read_jpegs(collection: Folder, places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
+    """JPEG bytes of single images by (part, row), reading only the row groups that hold them."""
+    found: dict[tuple[int, int], bytes] = {}
+    images = collection / "images"
+    for part in sorted({part for part, _ in places}):
+        rows = sorted(row for own, row in places if own == part)
+        with images.fs.open_input_file(images.file(part_name(part))) as stream:
+            reader, start = pq.ParquetFile(stream), 0
+            for group in range(reader.num_row_groups):
+                end = start + reader.metadata.row_group(group).num_rows
+                if inside := [row for row in rows if start <= row < end]:
+                    jpegs = reader.read_row_group(group, columns=["jpeg"])["jpeg"]
+                    found |= {(part, row): jpegs[row - start].as_py() for row in inside}
+                start = end
+    return found
+
+
+def write_embeddings(collection: Folder, out: Folder, part: int, embedder: Embedder) -> dict[str, Any]:
+    """Embed one part of a collection into out/part-N.parquet, in the order of its images; one that is there is kept.
+
+    Returns: {"num": images, "seconds": spent on them, 0 for a part that was there}.
+    """
+    name, started = part_name(part), time.perf_counter()
+    table = (collection / "images").read_table(name, columns=["image_id", "jpeg"])
+    if out.exists(name):
+        return {"num": len(table), "seconds": 0.0}
+    vectors = embedder.embed_jpegs(table["jpeg"].to_pylist())
+    flat = pa.array(vectors.ravel(), pa.float32())
+    offsets = pa.array(np.arange(len(vectors) + 1) * embedder.dim, pa.int32())
+    columns = [table["image_id"].combine_chunks(), pa.ListArray.from_arrays(offsets, flat)]
+    out.write_table(name, pa.table(columns, schema=EMBEDDING_SCHEMA))
+    return {"num": len(table), "seconds": time.perf_counter() - started}

@@ -1,0 +1,214 @@
+"""Pictures of an evaluation: the content of metrics.json (see report_tables) or photos in, image bytes out.
+
+Figures are drawn through matplotlib's object interface: no global state, no display, safe in any worker.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from retrieval import images
+from retrieval.report_tables import FLOORS, RETRIEVAL_METRICS
+
+RIGHT, WRONG = "#1a7f37", "#cf222e"
+INK, FAINT, GRID = "#1f2328", "#6e7781", "#d8dee4"
+_COLORS = ("#8c96a0", "#0969da", "#bc4c00", "#8250df", "#1b7c83")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hit:
+    """One result on a ranked sheet: `jpeg` bytes, its label, its score and whether it shows the query's identity."""
+
+    jpeg: bytes
+    label: str
+    score: float
+    right: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SheetRow:
+    """One query with its best results, best first."""
+
+    jpeg: bytes
+    label: str
+    hits: Sequence[Hit]
+
+
+def sheet_jpg(rows: Sequence[SheetRow], *, title: str, num_results: int = 10, thumb: int = 96) -> bytes:
+    """A ranked-result sheet: each query, then its results left to right, framed green (right) or red (wrong).
+
+    Right and wrong differ in the mark under the picture too, for readers who do not tell red from green.
+    """
+    cell, lead = 1.0, 0.35  # axes units: a thumbnail is 0.86 wide, the query stands a little apart
+    width, height = (num_results + 1) * cell + lead, len(rows) * 1.22 * cell
+    figure = Figure(figsize=(width, height + 0.55), dpi=thumb / 0.86, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, height / (height + 0.55)))
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.axis("off")
+    figure.text(0.012, 1 - 0.3 / (height + 0.55), title, va="center", fontsize=11, color=INK, weight="bold")
+    for number, row in enumerate(rows):
+        top = number * 1.22 + 0.03
+        _thumbnail(axes, row.jpeg, 0.07, top, thumb, INK, 1.0)
+        _caption(axes, 0.5, top, f"query {row.label}", INK)
+        for place, hit in enumerate(row.hits[:num_results]):
+            left = (place + 1) * cell + lead + 0.03
+            color = RIGHT if hit.right else WRONG
+            _thumbnail(axes, hit.jpeg, left, top, thumb, color, 3.0)
+            _caption(axes, left + 0.43, top, f"{'✓' if hit.right else '✗'} {hit.score:.2f}  {hit.label}", color)
+    return _saved(figure, "jpg")
+
+
+def _thumbnail(axes: Axes, jpeg: bytes, left: float, top: float, thumb: int, color: str, line: float) -> None:
+    picture = images.decode_stored(jpeg, thumb)
+    axes.imshow(picture, extent=(left, left + 0.86, top + 0.86, top), aspect="auto", interpolation="antialiased")
+    axes.add_patch(Rectangle((left, top), 0.86, 0.86, fill=False, edgecolor=color, linewidth=line, joinstyle="round"))
+
+
+def _caption(axes: Axes, x: float, top: float, text: str, color: str) -> None:
+    short = text if len(text) <= 19 else f"{text[:18]}…"
+    axes.text(x, top + 0.99, short, ha="center", va="center", fontsize=5.8, color=color)
+
+
+def curves_png(history: Sequence[Mapping[str, float]]) -> bytes:
+    """Training curves: loss, validation metrics, spread of the embeddings, seconds an epoch; a panel each, if recorded.
+
+    Args:
+        history: one mapping per epoch with keys such as epoch, train/loss, val/mAP, val/recall@1, train/spread,
+            seconds/train. Keys may be missing from some epochs; other numbers are not drawn.
+
+    Raises: ValueError if no epoch holds a number that can be drawn.
+    """
+    epochs = [float(row.get("epoch", number)) for number, row in enumerate(history)]
+    panels = [(title, keys) for title, keys in _panels(history) if keys]
+    if not panels:
+        raise ValueError(
+            f"Nothing to draw in a history of {len(history)} epochs: expected train/..., val/..., seconds/..."
+        )
+    figure, grid = _figure(len(panels))
+    for axes, (title, keys) in zip(grid, panels):
+        for number, key in enumerate(keys):
+            points = [(at, row[key]) for at, row in zip(epochs, history) if _is_number(row.get(key))]
+            color = _COLORS[(number + 1) % len(_COLORS)]
+            axes.plot(*zip(*points), color=color, label=key.partition("/")[2], linewidth=2, marker="o", markersize=3.5)
+        if title == "validation":
+            _mark_best(axes, epochs, history, keys[0])
+        _dress(axes, title, "epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if title.startswith("seconds"):
+            axes.set_ylim(bottom=0)
+        if len(keys) > 1 or title == "validation":
+            axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    return _saved(figure, "png")
+
+
+def _panels(history: Sequence[Mapping[str, float]]) -> list[tuple[str, list[str]]]:
+    numbers = sorted({key for row in history for key, value in row.items() if _is_number(value)})
+    val = [key for key in numbers if key.startswith("val/") and not key.endswith("loss")]
+    val.sort(key=lambda key: key != "val/mAP")  # mAP chooses the checkpoint, so it leads and gets the mark
+    losses = [key for key in numbers if key.endswith("loss")]
+    spread = [key for key in numbers if key == "train/spread"]
+    seconds = [key for key in numbers if key.startswith("seconds/")]
+    return [("loss", losses), ("validation", val), ("spread of embeddings", spread), ("seconds an epoch", seconds)]
+
+
+def _mark_best(axes: Axes, epochs: Sequence[float], history: Sequence[Mapping[str, float]], key: str) -> None:
+    value, at = max((row[key], -epoch) for epoch, row in zip(epochs, history) if _is_number(row.get(key)))
+    axes.plot(
+        [-at], [value], marker="o", markersize=10, markerfacecolor="none", markeredgecolor=RIGHT, markeredgewidth=1.8
+    )
+    axes.annotate(
+        f"best {value:.3f}",
+        (-at, value),
+        textcoords="offset points",
+        xytext=(0, 9),
+        ha="center",
+        fontsize=8,
+        color=RIGHT,
+    )
+
+
+def attributes_png(metrics: Mapping[str, Any]) -> bytes:
+    """Attribute accuracy over k for every system, between the floors and the ceiling measured on the same data."""
+    figure, (axes,) = _figure(1, width=6.6)
+    floors, ks = metrics["floors"], metrics["data"]["ks"]
+    for key, name in FLOORS.items():
+        if _is_number(floors.get(key)):
+            axes.axhline(floors[key], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+            axes.text(
+                1.01, floors[key], name, transform=axes.get_yaxis_transform(), fontsize=8, color=FAINT, va="center"
+            )
+    best = [floors[f"oracle@{k}"] for k in ks]
+    axes.plot(ks, best, color=FAINT, linewidth=1.2, marker="v", markersize=4, label="best possible")
+    for number, (name, system) in enumerate(metrics["systems"].items()):
+        values = [system[f"attribute_accuracy@{k}"] for k in ks]
+        axes.plot(ks, values, color=_color(number), linewidth=2.2, marker="o", markersize=5, label=name)
+    axes.set_xscale("log")
+    axes.set_xticks(ks, [str(k) for k in ks])
+    axes.minorticks_off()
+    _dress(axes, "attribute accuracy of the top k", "k")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    return _saved(figure, "png")
+
+
+def retrieval_png(metrics: Mapping[str, Any]) -> bytes:
+    """Bars of recall@1/5/10 and mAP, the systems side by side."""
+    figure, (axes,) = _figure(1, width=6.6)
+    systems = metrics["systems"]
+    wide = 0.8 / len(systems)
+    for number, (name, system) in enumerate(systems.items()):
+        places = [at + (number - (len(systems) - 1) / 2) * wide for at in range(len(RETRIEVAL_METRICS))]
+        values = [system[metric] for metric in RETRIEVAL_METRICS]
+        bars = axes.bar(places, values, wide * 0.94, color=_color(number), label=name)
+        axes.bar_label(bars, fmt="%.3f", fontsize=8, color=INK, padding=2)
+    axes.set_xticks(range(len(RETRIEVAL_METRICS)), RETRIEVAL_METRICS)
+    _dress(axes, "identity retrieval", "")
+    axes.set_ylim(0, min(1.08, axes.get_ylim()[1] * 1.12))
+    axes.grid(visible=False, axis="x")
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK, ncols=len(systems))
+    return _saved(figure, "png")
+
+
+def _color(number: int) -> str:
+    return _COLORS[number % len(_COLORS)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _figure(num_panels: int, width: float = 4.2) -> tuple[Figure, Sequence[Axes]]:
+    columns = min(num_panels, 2)
+    lines = math.ceil(num_panels / columns)
+    figure = Figure(figsize=(width * columns, 3.4 * lines), dpi=130, facecolor="white", layout="constrained")
+    grid: list[Axes] = list(figure.subplots(lines, columns, squeeze=False).ravel())
+    for unused in grid[num_panels:]:
+        unused.axis("off")
+    return figure, grid[:num_panels]
+
+
+def _dress(axes: Axes, title: str, x: str) -> None:
+    axes.set_title(title, fontsize=11, color=INK, loc="left", weight="bold")
+    axes.set_xlabel(x, color=FAINT)
+    axes.grid(color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=FAINT, labelsize=9, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(GRID)
+
+
+def _saved(figure: Figure, kind: str) -> bytes:
+    data = io.BytesIO()
+    figure.savefig(data, format=kind, pil_kwargs={"quality": 88} if kind == "jpg" else None)
+    return data.getvalue()
