@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from retrieval.report_tables import FLOORS
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SOURCES = [path for room in ("retrieval", "ray_jobs", "serve") for path in sorted((ROOT / room).rglob("*.py"))]
@@ -145,3 +147,20 @@ def test_make_help_lists_every_target() -> None:
     phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     assert phony is not None
     assert [name for name in phony[1].split() if f"make {name}" not in listed] == []
+
+
+def metric_keys() -> set[str]:
+    """Metric names as they stand in the code that measures: 'train/loss', and 'recall@' for f"recall@{k}"."""
+    found = set()
+    for name in ("evaluation", "floors", "measure", "training"):
+        for node in ast.walk(ast.parse((ROOT / "retrieval" / f"{name}.py").read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found |= set(re.findall(r"^(?:(?:train|val|seconds)/\w+|[a-z_]+@(?:10)?)$", node.value))
+    return found
+
+
+def test_every_metric_is_explained() -> None:
+    keys = metric_keys()
+    assert {"train/loss", "recall@", "oracle@", "query_seconds@", "seconds/mine"} <= keys
+    page = (ROOT / "docs/reference/metrics.md").read_text()
+    assert sorted(key for key in keys | {"mAP", *FLOORS} if f"`{key}" not in page) == []
