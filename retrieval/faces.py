@@ -85,7 +85,8 @@ class FaceDetector:
             minSize=(self.config.min_face, self.config.min_face),
         )
         across, down = width / small.shape[1], height / small.shape[0]
-        return [(x * across, y * down, (x + w) * across, (y + h) * down) for x, y, w, h in found]
+        rows = [[float(value) for value in row] for row in found]
+        return [(x * across, y * down, (x + w) * across, (y + h) * down) for x, y, w, h in rows]
 
 
 def merge_boxes(boxes: Sequence[Box], min_overlap: float = 0.3) -> list[Box]:

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS_LIMIT = 170_000_000
 """Pillow itself refuses images above 178,956,970 pixels; a higher limit of ours could not be kept."""
 _ORIENTATION_TAG = 0x0112
