@@ -15,28 +15,39 @@ class ServeArgs(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     workspace: str = Field(description="Folder or URI that the pipeline wrote: the one that holds CURRENT.json.")
-    max_body_bytes: int = Field(16 * MIB, ge=1024, le=256 * MIB, description="Largest photo taken, in bytes (413).")
+    max_body_bytes: int = Field(
+        default=16 * MIB, ge=1024, le=256 * MIB, description="Largest photo taken, in bytes (413)."
+    )
     max_pixels: int = Field(
-        50_000_000, ge=256, le=MAX_PIXELS_LIMIT, description="Largest photo decoded, width x height (413)."
+        default=50_000_000, ge=256, le=MAX_PIXELS_LIMIT, description="Largest photo decoded, width x height (413)."
     )
-    max_k: int = Field(100, ge=1, le=10_000, description="Most results a query may ask for (422).")
+    max_k: int = Field(default=100, ge=1, le=10_000, description="Most results a query may ask for (422).")
     max_queue: int = Field(
-        32, ge=1, le=10_000, description="Searches in progress or waiting per ingress replica; more are refused (503)."
+        default=32,
+        ge=1,
+        le=10_000,
+        description="Searches in progress or waiting per ingress replica; more are refused (503).",
     )
-    retry_after_s: int = Field(1, ge=1, le=3600, description="What a refused client is told to wait, in seconds.")
-    timeout_s: float = Field(20.0, gt=0, le=600, description="Longest a search may take, upload included (504).")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where photos are embedded.")
+    retry_after_s: int = Field(
+        default=1, ge=1, le=3600, description="What a refused client is told to wait, in seconds."
+    )
+    timeout_s: float = Field(
+        default=20.0, gt=0, le=600, description="Longest a search may take, upload included (504)."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where photos are embedded.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Number format of the network; auto is bf16 where the hardware multiplies it."
+        default="auto", description="Number format of the network; auto is bf16 where the hardware multiplies it."
     )
-    max_batch: int = Field(16, ge=1, le=1024, description="Most photos embedded in one forward pass.")
-    embedder_cpus: float = Field(1.0, gt=0, description="CPUs reserved by an Embedder replica; also its thread count.")
+    max_batch: int = Field(default=16, ge=1, le=1024, description="Most photos embedded in one forward pass.")
+    embedder_cpus: float = Field(
+        default=1.0, gt=0, description="CPUs reserved by an Embedder replica; also its thread count."
+    )
     embedder_gpus: float | None = Field(
-        None, ge=0, description="GPUs reserved by an Embedder replica. Default: 1 if there is one now, else 0."
+        default=None, ge=0, description="GPUs reserved by an Embedder replica. Default: 1 if there is one now, else 0."
     )
-    min_embedders: int = Field(1, ge=1, description="Embedder replicas kept when idle.")
-    max_embedders: int = Field(4, ge=1, description="Embedder replicas under load, where the cluster has room.")
-    index_replicas: int = Field(1, ge=1, description="Replicas of the index; each holds all shards.")
+    min_embedders: int = Field(default=1, ge=1, description="Embedder replicas kept when idle.")
+    max_embedders: int = Field(default=4, ge=1, description="Embedder replicas under load, where the cluster has room.")
+    index_replicas: int = Field(default=1, ge=1, description="Replicas of the index; each holds all shards.")
 
     @model_validator(mode="after")
     def _consistent(self) -> "ServeArgs":
@@ -53,7 +64,7 @@ class QueryPhoto(BaseModel):
     box: tuple[float, float, float, float] = Field(
         description="x1, y1, x2, y2 of the square searched with, pixels of the upright photo; may reach outside it."
     )
-    crop: str | None = Field(None, description="That square as stored, as a data: URL; only with ?crop=true.")
+    crop: str | None = Field(default=None, description="That square as stored, as a data: URL; only with ?crop=true.")
 
 
 class Result(BaseModel):

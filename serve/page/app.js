@@ -96,6 +96,7 @@ async function search() {
   } catch (error) {
     if (error.name === "AbortError") return; // a newer search took over
     clearAnswer();
+    page.empty.hidden = true;
     showError(error instanceof Refused ? error.message : `The page failed: ${error.message}`);
   } finally {
     if (running === mine) {
@@ -134,10 +135,17 @@ async function fitPhoto() {
   try {
     await page.photo.decode();
   } catch {
-    return; // a format this browser cannot show, or a newer photo: the search works all the same
+    if (page.photo.complete && !page.photo.naturalWidth) showNoPhoto();
+    return; // else a newer photo took its place
   }
   // As large as the panel allows, small photos too, at most 360 pixels high.
   page.stage.style.width = `min(100%, ${(360 * page.photo.naturalWidth) / page.photo.naturalHeight}px)`;
+}
+
+function showNoPhoto() {
+  // A format that this browser cannot show; the server may know it all the same.
+  page.stage.hidden = true;
+  page.drop.classList.remove("filled");
 }
 
 function drawBox(query) {
@@ -155,9 +163,20 @@ function drawBox(query) {
 
 // ---- the answer
 
+function pathElement(path) {
+  const made = element("div", "id");
+  // Lines break after a slash first.
+  for (const piece of path.split(/(?<=\/)/)) made.append(piece, document.createElement("wbr"));
+  return made;
+}
+
+function labelText(label) {
+  return /^\d+$/.test(label) ? `identity ${label}` : label.replaceAll("_", " ");
+}
+
 function card(result) {
   const item = element("li", "card");
-  const name = result.label ?? result.image_id;
+  const name = result.label === null ? result.image_id : labelText(result.label);
   const image = element("img");
   image.src = result.thumbnail;
   image.alt = `Result ${result.rank}: ${name}`;
@@ -173,8 +192,8 @@ function card(result) {
   fill.style.width = `${Math.round(100 * Math.min(1, Math.max(0, result.score)))}%`;
   bar.append(fill);
   text.append(top, bar);
-  if (result.label !== null) text.append(element("div", "label", /^\d+$/.test(result.label) ? `identity ${result.label}` : result.label));
-  text.append(element("div", "id", result.image_id));
+  if (result.label !== null) text.append(element("div", "label", labelText(result.label)));
+  text.append(pathElement(result.image_id));
   item.append(image, text);
   return item;
 }

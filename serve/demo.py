@@ -1,0 +1,105 @@
+"""Start the query service on a finished workspace, ask it one question with curl, show the answer, and stop.
+
+python -m serve.demo --workspace workspace/demo --source workspace/demo/photos
+"""
+
+import json
+import logging
+import shutil
+import socket
+import subprocess
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import tyro
+from ray import serve
+
+from retrieval.artifacts import Folder, read_current
+from serve.app import build_app
+from serve.schemas import Answer, ServeArgs
+
+logger = logging.getLogger(__name__)
+_PAGE_PORT = 8000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueryOnceConfig:
+    """Serve a workspace, ask one question over HTTP, and stop."""
+
+    workspace: str
+    """Folder or URI that the pipeline wrote."""
+    source: str
+    """Folder of the photos it was made from; one of its query photos, which are not in the gallery, is sent."""
+    k: int = 5
+    """How many results to ask for."""
+
+
+def main(cfg: QueryOnceConfig) -> Answer:
+    """Returns the answer, which is also printed.
+
+    Raises: ValueError if the workspace is not finished, or the photo to send is not in the source.
+    """
+    photo, label = query_photo(cfg)
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
+    try:
+        port = _free_port()
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        serve.run(build_app(ServeArgs(workspace=cfg.workspace)))
+        answer = Answer.model_validate(ask(f"http://127.0.0.1:{port}/search?k={cfg.k}", photo))
+    finally:
+        serve.shutdown()
+        if ours:
+            ray.shutdown()
+    right = sum(result.label == label for result in answer.results)
+    print(f"{right} of the {len(answer.results)} nearest are photos of the same person, {label}.", flush=True)
+    return answer
+
+
+def query_photo(cfg: QueryOnceConfig) -> tuple[Path, str]:
+    """The first query photo of the collection, as a file of the source, and who it shows."""
+    collection = read_current(Folder.of(cfg.workspace))["collection"]
+    rows = collection.read_table("catalog.parquet", ["image_id", "label", "split"]).to_pylist()
+    queries = sorted((row["image_id"], row["label"]) for row in rows if row["split"] == "query")
+    if not queries:
+        raise ValueError(f"{collection} has no query photos: its source has no labels. Nothing to ask with.")
+    photo = Path(cfg.source) / queries[0][0]
+    if not photo.is_file():
+        raise ValueError(f"There is no {photo}. Name the folder that the collection was made from with --source.")
+    return photo, queries[0][1]
+
+
+def ask(url: str, photo: Path) -> dict[str, Any]:
+    """POST the photo with curl, or with Python where there is none, and show both command and answer."""
+    command = ["curl", "--silent", "--show-error", "--fail-with-body", "--data-binary", f"@{photo}", url]
+    print(f"\n$ {' '.join(command)}", flush=True)
+    if shutil.which("curl"):
+        body = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    else:
+        print("(no curl here: sent by Python)", flush=True)
+        with urllib.request.urlopen(urllib.request.Request(url, data=photo.read_bytes()), timeout=120) as response:
+            body = response.read().decode()
+    answer = json.loads(body)
+    print(json.dumps(answer, indent=2), flush=True)
+    return answer
+
+
+def _free_port() -> int:
+    """The page's usual port if nobody has it, else any."""
+    for port in (_PAGE_PORT, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
+    raise OSError("No free port on 127.0.0.1.")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(QueryOnceConfig))
