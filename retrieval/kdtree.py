@@ -42,9 +42,9 @@ def sigmoid(z: np.ndarray | float) -> np.ndarray | float:
     return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(z, dtype=np.float64)))
 
 
-def goes_right(projection: np.ndarray | float, t: np.ndarray | float) -> np.ndarray | bool:
-    """The node rule: S = sign(sigmoid(W.f - t) - t), S >= 0 goes right. `projection` is W.f."""
-    return np.sign(sigmoid(np.asarray(projection) - t) - t) >= 0
+def goes_right(projection: np.ndarray | float, t: np.ndarray | float) -> np.ndarray:
+    """The node rule: S = sign(sigmoid(W.f - t) - t), S >= 0 goes right. `projection` is W.f. Returns bool."""
+    return np.asarray(np.sign(sigmoid(np.asarray(projection) - t) - t) >= 0)
 
 
 def threshold_of(t: np.ndarray | float) -> np.ndarray | float:
@@ -353,7 +353,7 @@ def _split(projected: np.ndarray, scale: float) -> tuple[int, float, np.ndarray]
         return None
     step = steps[np.argmin(np.abs(steps - len(values) // 2))]
     t = solve_t(float(values[step - 1] + values[step]) / 2)
-    right = np.asarray(goes_right(y, t))
+    right = goes_right(y, t)
     return (axis, t, right) if 0 < right.sum() < len(right) else None
 
 
