@@ -128,8 +128,8 @@ def test_celeba_with_all_its_lists(tmp_path: Path) -> None:
         identity_CelebA="000001.jpg 2880\n000002.jpg 2937\n000003.jpg 2880\n",
         list_attr_celeba=f"3\n{HEADER} \n000001.jpg {YES}\n000002.jpg {NO}\n000003.jpg  {YES}\n",
         list_eval_partition="000001.jpg 0\n000002.jpg 1\n000003.jpg 2\n",
-        list_landmarks_align_celeba="3\nlefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y "
-        "rightmouth_x rightmouth_y\n000001.jpg 69 109 106 113 77 142 73 152 108 154\n",
+        list_landmarks_align_celeba="3\nlefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x "
+        "leftmouth_y rightmouth_x rightmouth_y\n000001.jpg 69 109 106 113 77 142 73 152 108 154\n",
     )
     source = list_source(str(tmp_path))
     one, two, three = source.photos
@@ -151,8 +151,9 @@ def test_celeba_with_all_its_lists(tmp_path: Path) -> None:
 def test_celeba_as_it_is_often_damaged(tmp_path: Path) -> None:
     celeba(
         tmp_path,
-        identity_CelebA="\ufeff000001.jpg   7\r\n\r\n  000002.jpg\t8  \r\n000002.jpg 8\r\n000002.jpg 9\r\n000009.jpg 7\r\n?\r\n",
-        list_attr_celeba=f"202599\n{HEADER}\n000001.jpg {YES}\n000003.jpg 1 -1 1\n000002.jpg {YES.replace('1', '5', 1)}\n",
+        identity_CelebA="\ufeff000001.jpg   7\r\n\r\n  000002.jpg\t8  \r\n000002.jpg 8\r\n000002.jpg 9\r\n"
+        "000009.jpg 7\r\n?\r\n",
+        list_attr_celeba=f"202599\n{HEADER}\n000001.jpg {YES}\n000003.jpg 1 -1 1\n000002.jpg 5{YES[1:]}\n",
     )
     touch(tmp_path, "stray.jpg")
     source = list_source(str(tmp_path))
@@ -204,10 +205,8 @@ def test_celeba_names_with_spaces_and_no_image_folder(tmp_path: Path) -> None:
     touch(tmp_path, "a/my photo.jpg", "b/my photo.jpg")
     (tmp_path / "identity_CelebA.txt").write_text("my photo.jpg 3\n")
     source = list_source(str(tmp_path))
-    assert [(photo.image_id, photo.label) for photo in source.photos] == [
-        ("a/my photo.jpg", "3"),
-        ("b/my photo.jpg", "3"),
-    ]
+    assert [photo.image_id for photo in source.photos] == ["a/my photo.jpg", "b/my photo.jpg"]
+    assert [photo.label for photo in source.photos] == ["3", "3"]
 
 
 def test_lists_without_any_photo_are_refused(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_small_face_is_found_in_a_second_look() -> None:
     photo[700:918, 1000:1178] = face
     assert FaceDetector(DetectorConfig(max_detect_side=160)).detect(photo) == []
     (box,) = FaceDetector(DetectorConfig(max_detect_side=1280)).detect(photo)
-    x, y = points.mean(axis=0) + (1000, 700)
+    x, y = points.mean(axis=0) + np.array([1000, 700])
     assert box[0] < x < box[2]
     assert box[1] < y < box[3]
     assert 50 < box[2] - box[0] < 180
