@@ -148,7 +148,9 @@ def busy(retry_after_s: float) -> Refusal:
 
 def _error(reason: str, message: str, headers: Mapping[str, str] | None = None, status: int | None = None) -> Response:
     body = ErrorBody(error=ErrorDetail(reason=reason, message=message))
-    return JSONResponse(body.model_dump(), status_code=status or STATUS[reason], headers=dict(headers or {}))
+    # Security headers here too: Starlette answers a crash from outside all middleware.
+    everything = {**SECURITY_HEADERS, **(headers or {})}
+    return JSONResponse(body.model_dump(), status_code=status or STATUS[reason], headers=everything)
 
 
 async def _on_refusal(_: Request, error: Exception) -> Response:

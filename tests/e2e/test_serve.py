@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import io
 import socket
 import struct
@@ -11,7 +12,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -25,7 +25,7 @@ from serve.app import build_app
 from serve.schemas import Answer, ErrorBody, Info, ServeArgs
 from tests.workspace import Workspace, make_workspace
 
-MAX_BODY, MAX_QUEUE, MAX_K = 300_000, 4, 12
+MAX_BODY, MAX_QUEUE, MAX_K, TIMEOUT = 300_000, 4, 12, 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +49,7 @@ def service(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         max_pixels=2_000_000,
         max_k=MAX_K,
         max_queue=MAX_QUEUE,
+        timeout_s=TIMEOUT,
         precision="fp32",
         embedder_cpus=0.5,
         max_embedders=1,
@@ -233,14 +234,12 @@ def test_path_traversal_reads_nothing(service: Service, target: str) -> None:
 
 
 def raw(port: int, request: bytes) -> tuple[int, bytes]:
-    """Send bytes, read until the server closes: (status, body)."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    """Send bytes as they are, wait for one answer: (status, body)."""
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT + 20) as connection:
         connection.sendall(request)
-        received = b""
-        while piece := connection.recv(65536):
-            received += piece
-    head, _, body = received.partition(b"\r\n\r\n")
-    return int(head.split()[1]), body
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return answer.status, answer.read()
 
 
 def test_a_body_declared_too_large_is_refused_before_it_is_sent(service: Service) -> None:
@@ -299,9 +298,13 @@ def test_a_crowd_gets_answers_or_503_and_nothing_else(service: Service) -> None:
     assert all([result["image_id"] for result in response.json()["results"]] == first for response in answered)
 
 
-def test_time_out(service: Service) -> None:
-    """Last, since it deploys the application again, with no time at all."""
-    args = ServeArgs(workspace=str(service.made.folder), timeout_s=1e-3, embedder_cpus=0.3, max_embedders=1)
-    serve.run(build_app(args))
-    photo: Path = next(iter(service.made.photos.values()))
-    refusal(wait_for(lambda: search(service, photo.read_bytes()), 504), 504, "timeout")
+def test_an_upload_that_stalls_is_timed_out(service: Service) -> None:
+    head = "POST /search HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 1000\r\n\r\n"
+    status, body = raw(service.port, head.encode() + b"\xff\xd8\xff")
+    assert status == 504
+    assert ErrorBody.model_validate_json(body).error.reason == "timeout"
+
+
+def test_a_large_upload_gets_its_refusal_and_the_connection_survives(service: Service) -> None:
+    refusal(search(service, b"x" * 20_000_000), 413, "body-too-large")
+    assert service.client.get("/health").status_code == 200
