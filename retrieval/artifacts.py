@@ -385,4 +385,7 @@ def read_current(workspace: Folder) -> dict[str, Folder]:
             f"Run `python -m ray_jobs.pipeline faces --workspace {workspace}` first."
         )
     paths = workspace.read_json(CURRENT)["paths"]
-    return {name: Folder(path) if "://" in path or path.startswith("/") else workspace / path for name, path in paths.items()}
+    return {
+        name: Folder(path) if "://" in path or path.startswith("/") else workspace / path
+        for name, path in paths.items()
+    }
