@@ -52,10 +52,9 @@ def run_parts(
     # One block a part: a part is the unit of scheduling, retry and resume. Each costs Ray about 20 ms.
     dataset = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
     done = ray.data.Dataset.map_batches(dataset, work, batch_size=1, **map_batches_args)
-    started, finished, items = time.monotonic(), 0, 0
+    started, items = time.monotonic(), 0
     last = started
-    for row in done.iter_rows():
-        finished += 1
+    for finished, row in enumerate(done.iter_rows(), start=1):
         items += int(row.get("taken", 0))
         now = time.monotonic()
         if now - last > 5 or finished == len(parts):

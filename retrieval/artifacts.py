@@ -196,7 +196,7 @@ class Books:
         if out != self.taken:
             raise ValueError(
                 f"The books of stage '{self.stage}' do not balance: {self.taken} in, {self.kept} kept + "
-                f"{dict(self.rejected)} rejected = {out}. Nothing was sealed; run the step again to redo what is missing."
+                f"{dict(self.rejected)} rejected = {out}. Nothing was sealed; run the step again to redo the rest."
             )
 
 
@@ -245,7 +245,7 @@ def begin(
             speed, places) do not change the output and are not compared.
         inputs: name -> fingerprint of each input artefact.
 
-    Returns: the manifest if the same work is sealed here; None if there is work to do (new, or started and not finished).
+    Returns: the manifest if the same work is sealed here; None if there is work to do (new, or begun and not finished).
 
     Raises: ValueError if the folder holds other work, naming every setting that differs.
     """
@@ -278,7 +278,7 @@ def seal(
     files: Mapping[str, str] | None = None,
     ignore: Sequence[str] = (),
 ) -> Manifest:
-    """Write the manifest, last. `files` is relative name -> sha256, worked out by the workers; None hashes them here."""
+    """Write the manifest, last. `files` is relative name -> sha256, found by the workers; None hashes them here."""
     names = [name for name in folder.list() if name not in (MANIFEST, STARTED)]
     hashes = {name: hash_file(folder, name) for name in names} if files is None else dict(files)
     if missing := sorted(set(hashes) ^ set(names)):
