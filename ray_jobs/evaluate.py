@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,13 +25,14 @@ from typing import Any
 
 import ray
 import tyro
+from ray.data import ActorPoolStrategy
 from ray.exceptions import RayTaskError
 
 from ray_jobs.session import run_parts, session
 from retrieval import catalog, measure, model, protocols, report, report_html, report_tables
-from retrieval.artifacts import Books, Folder, Manifest, begin, plain, read_manifest, seal
+from retrieval.artifacts import Books, Folder, Manifest, begin, part_name, plain, read_manifest, seal
 from retrieval.datasets import Layout
-from retrieval.embedder import Embedder, Precision
+from retrieval.embedder import Embedder, Precision, embed_part
 from retrieval.images import limit_threads
 from retrieval.ingestion import PrepareConfig, ingest_part
 from retrieval.splits import SplitConfig
@@ -47,8 +49,8 @@ class EvaluateConfig:
     collection: str | None = None
     """Folder or URI of a sealed collection, whose queries are asked of its gallery."""
     systems: tuple[str, ...] = ()
-    """What to compare on it, the starting point first: NAME=MODEL,EMBEDDINGS,INDEX, three folders or URIs each. The index
-    must be one of the gallery alone (build_index --splits gallery)."""
+    """What to compare on it, the starting point first: NAME=MODEL,EMBEDDINGS,INDEX, three folders or URIs each.
+    The index must be one of the gallery alone (build_index --splits gallery)."""
     model: str | None = None
     """Folder or URI of a bundle to try on --source."""
     source: str | None = None
@@ -67,8 +69,8 @@ class EvaluateConfig:
     """With --source: where the model runs: auto, cpu or cuda."""
     precision: Precision = "auto"
     """With --source: auto is bf16 where the hardware has it, else fp32."""
-    num_workers: int = 1
-    """With --source: processes that prepare and embed photos; each takes a GPU if the cluster has any."""
+    num_workers: int = 0
+    """With --source: processes that hold the model; 0: one a GPU, or one a CPU core where there is no GPU."""
 
     def __post_init__(self) -> None:
         compare = self.collection is not None and bool(self.systems) and self.model is None and self.source is None
@@ -219,6 +221,7 @@ def _origin(system: System) -> dict[str, Any]:
     return {
         "embed_images": embedded.counts["num"],
         "embed_seconds": embedded.counts.get("seconds"),
+        "embed_seconds_in_model": embedded.counts.get("seconds_in_model"),
         "embedding_dim": embedded.counts["dim"],
         "index_type": index,
         "model": read_manifest(system.model).fingerprint,
@@ -255,7 +258,7 @@ def _ingest_source(cfg: EvaluateConfig, out: Folder, bundle: Folder) -> None:
         counts=counts | made["counts"],
         books=[
             Books(stage="plan", taken=plan["photos"], kept=taken),
-            Books(stage="ingest", taken=taken, kept=stored, rejected=rejected),
+            Books(stage="ingest", taken=taken, kept=stored, rejected=dict(rejected)),
         ],
         files=files | made["files"],
     )
@@ -288,35 +291,46 @@ def _embed(cfg: EvaluateConfig, collection: Folder, system: System) -> None:
     }
     if begin(system.embeddings, **work) is not None:
         return
-    gpus = 1 if cfg.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= cfg.num_workers else 0
-    made = {"collection": collection, "out": system.embeddings, "model": system.model.uri}
-    rows = run_parts(
-        "embed",
-        list(range(int(collected.counts["parts"]))),
-        EmbedPart,
-        total_items=int(collected.counts["stored"]),
-        fn_constructor_kwargs=made | {"device": cfg.device, "precision": cfg.precision},
-        compute=ray.data.ActorPoolStrategy(size=cfg.num_workers),
-        num_gpus=gpus or None,
+    parts = sorted(int(name[-13:-8]) for name in collected.files if name.startswith("images/"))
+    resources = ray.cluster_resources()
+    use_gpu = cfg.device != "cpu" and resources.get("GPU", 0) >= 1
+    workers = cfg.num_workers or int(resources.get("GPU" if use_gpu else "CPU", 1))
+    device = cfg.device if use_gpu else "cpu"
+    started = time.monotonic()
+    rows = list(
+        run_parts(
+            "embed",
+            parts,
+            EmbedPart,
+            total_items=int(collected.counts["stored"]),
+            fn_constructor_args=(collection, system, device, cfg.precision),
+            compute=ActorPoolStrategy(size=max(1, min(workers, len(parts)))),
+            num_cpus=1,
+            num_gpus=1 if use_gpu else 0,
+        )
     )
-    num, seconds = 0, 0.0
-    for row in rows:
-        num, seconds = num + row["num"], seconds + row["seconds"]
-    counts = {"num": num, "dim": bundle.counts["embedding_dim"], "seconds": seconds / cfg.num_workers}
+    num = sum(row["kept"] for row in rows)
+    counts = {
+        "num": num,
+        "dim": bundle.counts["embedding_dim"],
+        "seconds": time.monotonic() - started,
+        "seconds_in_model": sum(row["seconds"] for row in rows),
+    }
     books = [Books(stage="embed", taken=collected.counts["stored"], kept=num)]
-    seal(system.embeddings, counts=counts, books=books, **work)
+    files = {part_name(row["part"]): row["sha256"] for row in rows}
+    seal(system.embeddings, counts=counts, books=books, files=files, **work)
 
 
 class EmbedPart:
     """Holds a bundle ready in one worker process, and embeds parts with it."""
 
-    def __init__(self, *, collection: Folder, out: Folder, model: str, device: str, precision: Precision) -> None:
-        self._collection, self._out = collection, out
-        self._embedder = Embedder(model, device=device, precision=precision)
+    def __init__(self, collection: Folder, system: System, device: str, precision: Precision) -> None:
+        self._collection, self._out = collection, system.embeddings
+        self._embedder = Embedder(system.model, device=device, precision=precision, num_threads=1)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        done = protocols.write_embeddings(self._collection, self._out, int(batch["part"][0]), self._embedder)
-        return {"taken": [done["num"]], "num": [done["num"]], "seconds": [done["seconds"]]}
+        done = embed_part(self._embedder, self._collection, self._out, int(batch["part"][0]))
+        return {name: [value] for name, value in done.items()}
 
 
 def _on_cluster(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -76,8 +76,9 @@ def measure(task: Task, queries: np.ndarray, gallery: np.ndarray, search: Search
     near = min(10, found.rows.shape[1])
     best = drop_rows(flat_search(gallery)(queries, near + 1), task.exclude, near)
     figures["index_recall@10"] = index_recall_at_k(found.rows[:, :near], best.rows)
-    asked = task.queries.attributes.any(axis=1)
-    known: np.ndarray = np.append(task.gallery.attributes.any(axis=1), False)  # row -1, no result, reads the last
+    asked: np.ndarray = np.asarray(task.queries.attributes.any(axis=1))
+    known = np.zeros(len(task.gallery.ids) + 1, dtype=bool)  # row -1, no result, reads the last
+    known[:-1] = task.gallery.attributes.any(axis=1)
     agreement = attribute_agreement(task.queries.attributes, task.gallery.attributes, found.rows, ks=task.ks)
     figures |= agreement.values
     for k in task.ks:

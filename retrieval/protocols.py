@@ -6,7 +6,6 @@ identity is a query against all the others.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrieval.artifacts import EMBEDDING_SCHEMA, Folder, part_name
+from retrieval.artifacts import Folder, part_name
 from retrieval.datasets import ATTRIBUTES
-from retrieval.embedder import Embedder
 
 KS = (10, 20, 50, 100, 1000)
 _NOT_COMPARABLE = ("duplicate", "unlabelled")
@@ -182,20 +180,3 @@ def read_jpegs(collection: Folder, places: Sequence[tuple[int, int]]) -> dict[tu
                     found |= {(part, row): jpegs[row - start].as_py() for row in inside}
                 start = end
     return found
-
-
-def write_embeddings(collection: Folder, out: Folder, part: int, embedder: Embedder) -> dict[str, Any]:
-    """Embed one part of a collection into out/part-N.parquet, in the order of its images; one that is there is kept.
-
-    Returns: {"num": images, "seconds": spent on them, 0 for a part that was there}.
-    """
-    name, started = part_name(part), time.perf_counter()
-    table = (collection / "images").read_table(name, columns=["image_id", "jpeg"])
-    if out.exists(name):
-        return {"num": len(table), "seconds": 0.0}
-    vectors = embedder.embed_jpegs(table["jpeg"].to_pylist())
-    flat = pa.array(vectors.ravel(), pa.float32())
-    offsets = pa.array(np.arange(len(vectors) + 1) * embedder.dim, pa.int32())
-    columns = [table["image_id"].combine_chunks(), pa.ListArray.from_arrays(offsets, flat)]
-    out.write_table(name, pa.table(columns, schema=EMBEDDING_SCHEMA))
-    return {"num": len(table), "seconds": time.perf_counter() - started}

@@ -1,0 +1,216 @@
+"""Evaluation on a real local Ray: a drawn collection, two random bundles, the reports that come of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ray_jobs import build_index, embed, evaluate, ingest
+from ray_jobs.build_index import BuildIndexConfig
+from ray_jobs.embed import EmbedConfig
+from ray_jobs.evaluate import EvaluateConfig
+from ray_jobs.ingest import IngestConfig
+from retrieval import artifacts, evaluation, model
+from retrieval.artifacts import Folder, part_name
+from retrieval.demo_faces import draw_collection
+from retrieval.embedder import Embedder
+from retrieval.index import IndexConfig
+from retrieval.ingestion import PrepareConfig
+from retrieval.model import ModelConfig
+from retrieval.splits import SplitConfig
+
+PREPARE = PrepareConfig(size=64, crop="none")
+
+
+def bundle(folder: Path, seed: int) -> str:
+    config = ModelConfig(backbone="mobilenet_v2", embedding_dim=8, image_size=32)
+    model.save_bundle(model.build(config, preparation=artifacts.plain(PREPARE), seed=seed), str(folder))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CelebA's format: 8 people, 4 photos each; photos 1 to 3 lose their attribute rows."""
+    folder = tmp_path_factory.mktemp("drawn")
+    draw_collection(folder, num_identities=8, images_per_identity=4, seed=1, size=(60, 72))
+    lines = (folder / "list_attr_celeba.txt").read_text().splitlines()
+    (folder / "list_attr_celeba.txt").write_text("\n".join(lines[:2] + lines[5:]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(drawn: Path, tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> EvaluateConfig:
+    """A finished comparison of two systems: one on a flat index, one on a KD-tree."""
+    root = tmp_path_factory.mktemp("compared")
+    collection = str(root / "collection")
+    split = SplitConfig(test_fraction=0.5, val_fraction=0.0)
+    ingest.main(IngestConfig(source=str(drawn), out=collection, prepare=PREPARE, split=split, part_size=16))
+    systems = []
+    for seed, factory in enumerate(("Flat", "KDTree")):
+        made = [bundle(root / f"model{seed}", seed), str(root / f"embeddings{seed}"), str(root / f"index{seed}")]
+        embed.main(EmbedConfig(collection=collection, model=made[0], out=made[1], num_workers=1, precision="fp32"))
+        build_index.main(
+            BuildIndexConfig(
+                embeddings=made[1],
+                collection=collection,
+                out=made[2],
+                splits=("gallery",),
+                index=IndexConfig(factory=factory, num_shards=2),
+            )
+        )
+        systems.append(f"{'before' if seed == 0 else 'after'}={','.join(made)}")
+    cfg = EvaluateConfig(
+        out=str(root / "report"), collection=collection, systems=tuple(systems), ks=(2, 5, 1000), sheet_queries=3
+    )
+    evaluate.main(cfg)
+    return cfg
+
+
+def test_figures_of_a_comparison_are_those_of_a_plain_computation(compared: EvaluateConfig) -> None:
+    metrics = Folder.of(compared.out).read_json("metrics.json")
+    catalog = Folder.of(str(compared.collection)).read_table("catalog.parquet").sort_by("image_id").to_pylist()
+    folder = Folder.of(compared.systems[1].split(",")[1])
+    vectors = {
+        row["image_id"]: np.array(row["embedding"])
+        for part in range(2)
+        for row in folder.read_table(part_name(part)).to_pylist()
+    }
+    queries, gallery = ([row for row in catalog if row["split"] == split] for split in ("query", "gallery"))
+    assert (len(queries), len(gallery)) == (4, 12)
+    hits, accuracy = [], []
+    for query in queries:
+        scores = np.array([vectors[query["image_id"]] @ vectors[row["image_id"]] for row in gallery], dtype=np.float32)
+        best = [gallery[i] for i in np.argsort(-scores, kind="stable")]  # ties in order of image_id
+        hits.append(best[0]["label"] == query["label"])
+        if query["attributes"] is not None:
+            known = [row["attributes"] for row in best[:5] if row["attributes"] is not None]
+            accuracy.append(np.mean([np.mean(np.array(found) == query["attributes"]) for found in known]))
+    after = metrics["systems"]["after"]
+    assert after["recall@1"] == pytest.approx(np.mean(hits))
+    assert after["attribute_accuracy@5"] == pytest.approx(np.mean(accuracy))
+    assert after["attribute_distance@5"] == pytest.approx(2 * (1 - np.mean(accuracy)))
+    assert after["index_recall@10"] == 1.0
+    assert after["index_type"] == "KDTree"
+    assert after["query_seconds@2"] > 0 and after["embed_images"] == 32
+    assert metrics["data"]["ks"] == [2, 5, 12]
+    floors = metrics["floors"]
+    assert floors["random_pair"] <= floors["same_identity_pair"] <= floors["oracle@2"] <= 1
+    with_attributes = (
+        sum(row["attributes"] is not None for row in queries),
+        sum(row["attributes"] is not None for row in gallery),
+    )
+    assert after["attribute_pairs@12"] == with_attributes[0] * with_attributes[1]
+
+
+def test_the_report_is_one_file_that_loads_nothing(compared: EvaluateConfig) -> None:
+    out = Path(compared.out)
+    page = (out / "report.html").read_text()
+    assert "<script" not in page
+    assert set(re.findall(r'(?:src|href)="(.{12})', page)) == {"data:image/p", "data:image/j"}
+    inside = [base64.b64decode(data) for data in re.findall(r'base64,([^"]+)', page)]
+    names = (
+        "identity_retrieval.png",
+        "attribute_accuracy.png",
+        "ranked_results-before.jpg",
+        "ranked_results-after.jpg",
+    )
+    assert inside == [(out / name).read_bytes() for name in names]
+    for words in ("4 query photos against a gallery of 12", "1000 clipped to 12", "majority vector", "other data"):
+        assert words in page, words
+
+
+def test_a_sealed_comparison_is_printed_again(compared: EvaluateConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (Path(compared.out) / "report.html").stat().st_mtime_ns
+    manifest = evaluate.main(compared)
+    printed = capsys.readouterr().out
+    assert "Identity retrieval" in printed and "index_recall@10" in printed and "Published on CelebA" in printed
+    assert (Path(compared.out) / "report.html").stat().st_mtime_ns == before
+    figures = json.loads((Path(compared.out) / "metrics.json").read_text())["systems"]["after"]
+    assert manifest.counts["after/mAP"] == figures["mAP"]
+
+
+def test_systems_that_do_not_belong_together_are_refused(compared: EvaluateConfig, tmp_path: Path) -> None:
+    (_, before), (_, after) = (text.split("=") for text in compared.systems)
+    mixed = f"mixed={after.split(',')[0]},{before.split(',')[1]},{before.split(',')[2]}"
+    with pytest.raises(ValueError, match="its embeddings were made with model"):
+        evaluate.main(replace(compared, systems=(mixed,), out=str(tmp_path / "a")))
+    with pytest.raises(ValueError, match="NAME=MODEL,EMBEDDINGS,INDEX"):
+        evaluate.main(replace(compared, systems=("before",), out=str(tmp_path / "b")))
+    with pytest.raises(ValueError, match="share a name: before, before"):
+        evaluate.main(replace(compared, systems=(compared.systems[0],) * 2, out=str(tmp_path / "c")))
+
+
+def test_an_index_of_more_than_the_gallery_is_refused(compared: EvaluateConfig, tmp_path: Path) -> None:
+    bundle_, embeddings, _ = compared.systems[0].partition("=")[2].split(",")
+    index = str(tmp_path / "index")
+    build_index.main(BuildIndexConfig(embeddings=embeddings, collection=str(compared.collection), out=index))
+    wide = replace(compared, systems=(f"wide={bundle_},{embeddings},{index}",), out=str(tmp_path / "report"))
+    with pytest.raises(ValueError, match="holds 32 images, the gallery has 12.*--splits gallery"):
+        evaluate.main(wide)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "Give either"),
+        ({"model": "m"}, "Give either"),
+        ({"model": "m", "source": "s", "collection": "c"}, "Give either"),
+        ({"model": "m", "source": "s", "ks": (0,)}, "1 or more"),
+        ({"model": "m", "source": "s", "max_queries": 0}, "1 or more"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EvaluateConfig(out="o", **given)  # type: ignore[arg-type]
+
+
+def test_any_bundle_on_a_labelled_folder_leave_one_out(drawn: Path, tmp_path: Path, ray_local: None) -> None:
+    """Two people with three photos, one with a single photo, a copy of a photo, and a file that is no photo."""
+    source = tmp_path / "people"
+    photos = sorted((drawn / "img_align_celeba").iterdir())
+    layout = {"ann": photos[:3], "bob": photos[3:6], "cyd": photos[6:7]}
+    for person, files in layout.items():
+        (source / person).mkdir(parents=True)
+        for number, file in enumerate(files):
+            (source / person / f"{number}.jpg").write_bytes(file.read_bytes())
+    (source / "bob" / "copy.jpg").write_bytes(photos[3].read_bytes())
+    (source / "bob" / "text.jpg").write_text("not a photo")
+    cfg = EvaluateConfig(
+        model=bundle(tmp_path / "model", 0), source=str(source), out=str(tmp_path / "out"), ks=(3,), precision="fp32"
+    )
+    evaluate.main(cfg)
+
+    out = Folder.of(cfg.out)
+    metrics = (out / "report").read_json("metrics.json")
+    data = metrics["data"]
+    assert (data["num_queries"], data["num_gallery"], data["num_identities"]) == (6, 7, 2)
+    assert metrics["floors"] is None
+    assert artifacts.read_manifest(out / "collection").counts["rejected_by_reason"] == {"not-an-image": 1}
+    assert artifacts.read_manifest(out / "collection").counts["duplicates"] == 1
+    table = (out / "collection/images").read_table(part_name(0)).to_pylist()
+    kept = sorted((row for row in table if not row["image_id"].endswith("copy.jpg")), key=lambda row: row["image_id"])
+    vectors = Embedder(str(cfg.model), precision="fp32").embed_jpegs([row["jpeg"] for row in kept])
+    expected = evaluation.leave_one_out(vectors, [row["label"] for row in kept])
+    figures = metrics["systems"]["model"]
+    assert figures["mAP"] == pytest.approx(expected.values["mAP"], abs=1e-6)
+    assert figures["recall@1"] == pytest.approx(expected.values["recall@1"])
+    assert "Not measured" in (tmp_path / "out" / "report" / "report.html").read_text()
+
+    with pytest.raises(ValueError, match="other settings or inputs"):
+        evaluate.main(replace(cfg, model=bundle(tmp_path / "other", 1)))
+
+
+def test_a_source_without_pairs_is_refused(drawn: Path, tmp_path: Path, ray_local: None) -> None:
+    source = tmp_path / "flat"
+    source.mkdir()
+    for file in sorted((drawn / "img_align_celeba").iterdir())[:3]:
+        (source / file.name).write_bytes(file.read_bytes())
+    cfg = EvaluateConfig(model=bundle(tmp_path / "model", 0), source=str(source), out=str(tmp_path / "out"))
+    with pytest.raises(ValueError, match="No identity of .* has two different photos"):
+        evaluate.main(cfg)

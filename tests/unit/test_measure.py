@@ -1,0 +1,125 @@
+"""One system's figures against a plain loop, and reading single photos and embeddings back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from retrieval import measure, protocols
+from retrieval.artifacts import CATALOG_SCHEMA, EMBEDDING_SCHEMA, IMAGE_SCHEMA, Folder, part_name
+from retrieval.datasets import ATTRIBUTES
+
+PEOPLE = ("ann", "ann", "ann", "bob", "bob", "cyd", None, "ann")
+REASONS = (None, None, None, None, None, "single-image identity", "unlabelled", "duplicate")
+SPLITS = ("query", "gallery", "gallery", "query", "gallery", "dropped", "dropped", "dropped")
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Folder:
+    """Eight photos in two parts; the attributes of the fifth are not known."""
+    folder, rng = Folder.of(tmp_path / "collection"), np.random.default_rng(5)
+    rows = []
+    for number, (label, split, reason) in enumerate(zip(PEOPLE, SPLITS, REASONS)):
+        attributes = None if number == 4 else rng.choice([-1, 1], len(ATTRIBUTES)).tolist()
+        place = {"part": number % 2, "row": number // 2}
+        known = {"image_id": f"{number}.jpg", "label": label, "split": split, "reason": reason}
+        rows.append(known | place | {"attributes": attributes})
+    folder.write_table("catalog.parquet", pa.Table.from_pylist(rows, CATALOG_SCHEMA))
+    for part in (0, 1):
+        photos = [
+            {"image_id": row["image_id"], "jpeg": row["image_id"].encode()} for row in rows if row["part"] == part
+        ]
+        (folder / "images").write_table(part_name(part), pa.Table.from_pylist(photos, IMAGE_SCHEMA), row_group_size=3)
+        vectors = [
+            {"image_id": row["image_id"], "embedding": rng.normal(size=4)} for row in rows if row["part"] == part
+        ]
+        (folder / "embeddings").write_table(part_name(part), pa.Table.from_pylist(vectors, EMBEDDING_SCHEMA))
+    return folder
+
+
+def test_leave_one_out_asks_with_everyone_who_has_a_match(collection: Folder) -> None:
+    task = protocols.leave_one_out(collection, ks=(1, 100))
+    assert task.gallery.ids == [f"{n}.jpg" for n in range(6)]  # the single one is a distractor; the copy is left out
+    assert task.queries.ids == [f"{n}.jpg" for n in range(5)]
+    assert task.exclude.tolist() == [0, 1, 2, 3, 4]
+    assert task.ks == [1, 5]
+    drawn = [protocols.leave_one_out(collection, max_queries=2, seed=seed) for seed in (1, 1, 2)]
+    assert drawn[0].queries.ids == drawn[1].queries.ids
+    assert all(len(some.queries.ids) == 2 for some in drawn)
+    assert [drawn[2].gallery.ids[row] for row in drawn[2].exclude] == drawn[2].queries.ids
+
+
+def test_query_gallery_takes_the_catalogs_split(collection: Folder) -> None:
+    task = protocols.query_gallery(collection)
+    assert (task.queries.ids, task.gallery.ids) == (["0.jpg", "3.jpg"], ["1.jpg", "2.jpg", "4.jpg"])
+    assert protocols.describe(task)["num_gallery_without_attributes"] == 1
+    assert protocols.describe(task)["ks_asked"] == [10, 20, 50, 100, 1000] and task.ks == [3]
+    catalog = collection.read_table("catalog.parquet")
+    unlabelled = catalog.set_column(2, "split", pa.array(["gallery"] * len(catalog)))
+    collection.write_table("catalog.parquet", unlabelled)
+    with pytest.raises(ValueError, match="has 0 query and 8 gallery photos"):
+        protocols.query_gallery(collection)
+
+
+def test_embeddings_and_photos_are_read_from_their_places(collection: Folder) -> None:
+    task = protocols.leave_one_out(collection)
+    vectors = protocols.read_embeddings(collection / "embeddings", task.gallery)
+    for row, image_id in enumerate(task.gallery.ids):
+        place = int(task.gallery.parts[row]), int(task.gallery.rows[row])
+        assert protocols.read_jpegs(collection, [place])[place] == image_id.encode()
+        stored = (collection / "embeddings").read_table(part_name(place[0]))
+        assert vectors[row] == pytest.approx(stored["embedding"][place[1]].as_py())
+    moved = (collection / "embeddings").read_table(part_name(0)).take(pa.array([1, 0, 2, 3]))
+    (collection / "embeddings").write_table(part_name(0), moved)
+    with pytest.raises(ValueError, match="other images than the collection's catalog"):
+        protocols.read_embeddings(collection / "embeddings", task.gallery)
+
+
+@pytest.mark.parametrize("make", [protocols.leave_one_out, protocols.query_gallery])
+def test_figures_equal_a_plain_loop(collection: Folder, make: object) -> None:
+    task = protocols.leave_one_out(collection, (2,)) if make is protocols.leave_one_out else make(collection, (2,))  # type: ignore[operator]
+    queries, gallery = (protocols.read_embeddings(collection / "embeddings", s) for s in (task.queries, task.gallery))
+    figures, found = measure.measure(task, queries, gallery, measure.flat_search(gallery))
+    hits, accuracy, pairs = [], [], 0
+    for query in range(len(queries)):
+        others = [row for row in range(len(gallery)) if task.gallery.ids[row] != task.queries.ids[query]]
+        best = sorted(others, key=lambda row: -float(queries[query] @ gallery[row]))
+        assert found.rows[query].tolist() == best[:2]
+        hits.append(task.gallery.labels[best[0]] == task.queries.labels[query])
+        mine = task.queries.attributes[query]
+        known = [task.gallery.attributes[row] for row in best[:2] if task.gallery.attributes[row].any()]
+        if mine.any() and known:
+            accuracy.append(np.mean([(theirs == mine).mean() for theirs in known]))
+            pairs += len(known)
+    assert figures["recall@1"] == pytest.approx(np.mean(hits))
+    assert figures["attribute_accuracy@2"] == pytest.approx(np.mean(accuracy))
+    assert figures["attribute_pairs@2"] == pairs
+    assert figures["index_recall@10"] == 1.0 and figures["query_seconds@2"] > 0
+
+
+def test_sheets_show_the_same_queries_for_every_system(collection: Folder) -> None:
+    task = protocols.leave_one_out(collection, (5,))
+    vectors = protocols.read_embeddings(collection / "embeddings", task.gallery)
+    sheets = []
+    for sign in (1, -1):
+        scaled = vectors * np.array([1, sign, 1, 1], np.float32)
+        _, found = measure.measure(task, vectors[task.exclude], scaled, measure.flat_search(scaled))
+        sheets.append(measure.sheet_rows(task, found, collection, num_queries=3, seed=2))
+    assert [row.jpeg for row in sheets[0]] == [row.jpeg for row in sheets[1]]
+    assert [[hit.jpeg for hit in row.hits] for row in sheets[0]] != [
+        [hit.jpeg for hit in row.hits] for row in sheets[1]
+    ]
+    for row in sheets[0]:
+        assert len(row.hits) == 5 and row.jpeg not in [hit.jpeg for hit in row.hits]
+        assert [hit.right for hit in row.hits] == [hit.label == row.label for hit in row.hits]
+
+
+def test_floors_are_none_where_nothing_has_attributes(collection: Folder) -> None:
+    task = protocols.query_gallery(collection)
+    found = measure.floors(task)
+    assert found is not None and found["oracle@3"] >= found["same_identity_pair"]
+    task.gallery.attributes[:] = 0
+    assert measure.floors(task) is None
