@@ -84,7 +84,7 @@ def _cards(metrics: Mapping[str, Any]) -> str:
             before = systems[first][key]
             kind = "up" if value > before else "down" if value < before else "faint"
             then = f'<span class="{kind}">{value - before:+.3f}</span> '
-            then += f'<span class="faint">from {before:.3f} {escape(first)}</span>'
+            then += f'<span class="faint">{escape(first)}: {before:.3f}</span>'
         cards.append(f'<div class="card"><span class="faint">{key}</span><b>{value:.3f}</b>{then}</div>')
     return f'<div class="cards">{"".join(cards)}</div>'
 

@@ -136,9 +136,9 @@ def _seconds(metrics: Mapping[str, Any]) -> Table:
         spent = [_number(system[key], 1) for key in ("embed_seconds", "embed_seconds_in_model")]
         cells = [f"{system['embed_images']:,}", *spent, system["index_type"]]
         rows.append((name, *cells, *(_number(system[f"query_seconds@{k}"]) for k in ks)))
-    header = ("", "images", "embed s", "in model s", "index", *(f"query s, k={k}" for k in ks))
-    note = "embed s: the whole set, start of the workers included; in model s: summed over the workers. query s: all "
-    note += f"{metrics['data']['num_queries']:,} queries through the index, one thread{_clipped(metrics)}"
+    header = ("", "images", "embed s", "in model s", "index", *(f"query k={k}" for k in ks))
+    note = "embed s: the whole set, start of the workers included; in model s: summed over the workers; query: seconds "
+    note += f"for all {metrics['data']['num_queries']:,} queries through the index, one thread{_clipped(metrics)}"
     return Table(title="Seconds", header=header, rows=tuple(rows), note=note)
 
 
