@@ -76,7 +76,10 @@ def main(cfg: IngestConfig) -> Folder:
 
 
 def source_fingerprint(source: str, layout: Layout = "auto") -> str:
-    """The source's fingerprint, worked out on the cluster: listing millions of names is no work for a driver."""
+    """The source's fingerprint, worked out on the cluster: listing millions of names is no work for a driver.
+
+    Needs a running `session`.
+    """
     return on_cluster(catalog.source_fingerprint, Folder.of(source).uri, layout)
 
 
