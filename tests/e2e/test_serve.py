@@ -264,7 +264,7 @@ def test_more_queries_than_places_are_told_to_come_back(service: Service) -> Non
     held = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(MAX_QUEUE)]
     try:
         for connection in held:
-            connection.sendall(head.encode())
+            connection.sendall(head.encode() + b"\xff\xd8\xff")
         response = wait_for(lambda: search(service, photo), 503)
         refusal(response, 503, "busy")
         assert response.headers["retry-after"] == "1"
