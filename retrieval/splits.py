@@ -61,14 +61,11 @@ def assign_splits(
             f"Expected unique image_ids and as many labels and hashes, got {len(image_ids)} image_ids "
             f"({len(set(image_ids))} different), {len(labels)} labels, {len(hashes)} hashes."
         )
-    order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
     first: dict[str, int] = {}
-    for row in order:
-        first.setdefault(hashes[row], row)
     people: dict[str, list[int]] = {}
-    for row in order:
+    for row in sorted(range(len(image_ids)), key=image_ids.__getitem__):
         label = labels[row]
-        if label is not None and first[hashes[row]] == row:
+        if first.setdefault(hashes[row], row) == row and label is not None:
             people.setdefault(label, []).append(row)
     side = _sides([label for label, rows in people.items() if len(rows) >= 2], config)
     queries = {_query(label, people[label], image_ids, config.seed) for label in side if side[label] == "test"}
