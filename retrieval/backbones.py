@@ -152,7 +152,7 @@ def cut_after(trunk: nn.Sequential, layer: str) -> nn.Sequential:
 
 
 def units(trunk: nn.Module) -> Iterator[nn.Module]:
-    """The trunk as a flat chain: nested nn.Sequential opened, residual blocks whole. Applying them in turn is the trunk."""
+    """The trunk as a flat chain: nested nn.Sequential opened, residual blocks whole. In turn they are the trunk."""
     for child in trunk.children():
         if type(child).forward is nn.Sequential.forward:
             yield from units(child)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.fx.experimental.optimization import fuse
 
 from retrieval import images
-from retrieval.artifacts import Folder
+from retrieval.artifacts import EMBEDDING_SCHEMA, Folder, hash_file, part_name
 from retrieval.model import EmbeddingNet, load_bundle
 from retrieval.pooling import l2n
 
@@ -105,3 +107,25 @@ class Embedder:
     def _decode(self, jpegs: Sequence[bytes]) -> Tensor:
         size = self.spec.config.image_size
         return torch.from_numpy(np.stack([images.decode_stored(jpeg, size) for jpeg in jpegs]))
+
+
+def embed_part(embedder: Embedder, collection: Folder, out: Folder, part: int) -> dict[str, Any]:
+    """Embed one part of a collection into out/part-<part>.parquet, unless it is there.
+
+    Returns: part, taken, kept, dim, seconds (in the model), resumed (1 if it was there), sha256 of the file.
+    """
+    name, started = part_name(part), time.monotonic()
+    resumed = int(out.exists(name))
+    images_of = collection.read_table(f"images/{name}", columns=["image_id"] if resumed else ["image_id", "jpeg"])
+    if not resumed:
+        vectors = embedder.embed_jpegs(images_of.column("jpeg").to_pylist())
+        flat = pa.array(vectors.reshape(-1))
+        offsets = pa.array(np.arange(0, vectors.size + 1, embedder.dim, dtype=np.int32))
+        columns = {"image_id": images_of.column("image_id"), "embedding": pa.ListArray.from_arrays(offsets, flat)}
+        out.write_table(name, pa.table(columns, schema=EMBEDDING_SCHEMA))
+    kept = out.read_table(name, columns=["image_id"])
+    if kept.column("image_id") != images_of.column("image_id"):
+        raise ValueError(f"{out}/{name} does not match images/{name} of {collection}. Remove {out} and embed again.")
+    seconds = time.monotonic() - started
+    counts = {"part": part, "taken": len(images_of), "kept": len(kept), "dim": embedder.dim}
+    return {**counts, "seconds": seconds, "resumed": resumed, "sha256": hash_file(out, name)}

@@ -6,6 +6,7 @@ A bundle is a sealed folder: `model.safetensors` (every tensor), `model.json` (t
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,9 +152,13 @@ def _start_from(net: EmbeddingNet, other: EmbeddingNet) -> EmbeddingNet:
     return net
 
 
-def trainable_parameters(net: nn.Module) -> list[str]:
-    """Names of the parameters that train."""
-    return [name for name, parameter in net.named_parameters() if parameter.requires_grad]
+def digest_of(net: nn.Module) -> str:
+    """sha256 hex of all tensors by name: tells two starting points apart."""
+    total = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
 
 
 @torch.no_grad()

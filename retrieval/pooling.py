@@ -10,7 +10,7 @@ L2_EPS = 1e-6
 
 
 def gem(x: Tensor, p: Tensor | float, eps: float = GEM_EPS) -> Tensor:
-    """Generalised-mean pooling over space: y_c = (mean_hw max(x_chw, eps)^p)^(1/p)   (Radenovic et al., arXiv:1711.02512).
+    """Generalised-mean pooling: y_c = (mean_hw max(x_chw, eps)^p)^(1/p)   (Radenovic et al., arXiv:1711.02512).
 
     Args:
         x: (B, C, h, w) float, any range, clamped below at eps.

@@ -1,0 +1,193 @@
+"""Train: a collection -> a fine-tuned model bundle, by Ray Train (DDP), with negatives re-mined every epoch.
+
+    python -m ray_jobs.train --collection W/collection --out W/model --weights mobilenet_v2.pth
+    ray job submit --working-dir . -- python -m ray_jobs.train --collection s3://... --out s3://... --num-workers 4
+
+A killed worker, or the same command given again after a crash, goes on from the last epoch with the same draws.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+import tyro
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from ray_jobs.session import session
+from ray_jobs.tracking import Tracker, fetch_bundle, store_uri
+from retrieval import artifacts, model, report
+from retrieval.artifacts import Folder, Manifest, begin, digest, plain, read_manifest
+from retrieval.collection import localise
+from retrieval.model import ModelConfig
+from retrieval.ranks import Rank
+from retrieval.training import TrainConfig, TripletTrainer
+
+logger = logging.getLogger(__name__)
+# What decides the result is the model, the training settings and the inputs' fingerprints; these do not.
+_SPEED_ONLY = ("collection", "out", "weights", "num_workers", "cpus_per_worker", "device", "cache", "max_failures")
+_SPEED_ONLY += ("tracking_uri",)
+CHECKPOINT = "state.pt"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainJobConfig:
+    """Fine-tune a model on a collection."""
+
+    collection: str
+    """Folder or URI of a sealed collection with labels (python -m ray_jobs.ingest)."""
+    out: str
+    """Folder or URI of the bundle to make. One that was begun with the same settings is continued."""
+    weights: str = "imagenet"
+    """Starting point: imagenet (torchvision downloads it), a .pth or .safetensors file, a bundle's folder,
+    models:/name@alias in MLflow, or none."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How it is fine-tuned."""
+    num_workers: int = 1
+    """Processes training together (DDP), one GPU each where there are GPUs. 0: in the job's own process."""
+    cpus_per_worker: int = 0
+    """CPU cores of each worker; 0: the nodes' cores divided by their workers."""
+    device: str = "auto"
+    """auto: a GPU a worker if the cluster has any; cpu; cuda."""
+    cache: str = ""
+    """Folder on each node's disk for crops and frozen features; empty: the system's temporary folder."""
+    max_failures: int = 3
+    """How often a lost worker is replaced before the job gives up."""
+    tracking_uri: str = ""
+    """MLflow store that `models:/` weights are fetched from; empty: MLFLOW_TRACKING_URI."""
+
+
+def main(cfg: TrainJobConfig, tracker: Tracker | None = None) -> Manifest:
+    """Train, or find it done. Returns the bundle's manifest.
+
+    Args: tracker: MLflow run that rank 0 logs each epoch into.
+
+    Raises: ValueError for settings, weights or a collection that do not fit, before any worker starts.
+    """
+    collection, out = Folder.of(cfg.collection), Folder.of(cfg.out)
+    preparation = read_manifest(collection, "collection").config["prepare"]
+    weights = resolve_weights(cfg.weights, cfg.tracking_uri, out)
+    # Builds the network once here: a wrong name or file must fail in a second, not after workers have started.
+    start = model.build(cfg.model, weights=weights, preparation=preparation, seed=cfg.train.seed)
+    inputs = {"collection": read_manifest(collection).fingerprint, "weights": model.digest_of(start)}
+    if (done := begin(out, kind="model", config=cfg, inputs=inputs, ignore=_SPEED_ONLY)) is not None:
+        logger.info("train: %s is sealed already", out)
+        return done
+    with session():
+        _fit(cfg, out, start, inputs, tracker)
+    return read_manifest(out, "model")
+
+
+def resolve_weights(weights: str, tracking_uri: str, near: Folder) -> str:
+    """`weights` with an MLflow URI replaced by a local folder, and a local path made absolute."""
+    if weights.startswith("models:/"):
+        cache = Path(tempfile.gettempdir()) / "retrieval-bundles"
+        return str(fetch_bundle(weights, cache, uri=store_uri(tracking_uri or None, near)))
+    return weights if weights in ("none", "imagenet") else Folder.of(weights).uri
+
+
+def _fit(
+    cfg: TrainJobConfig, out: Folder, start: model.EmbeddingNet, inputs: dict[str, str], tracker: Tracker | None
+) -> None:
+    use_gpu = cfg.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
+    cpus = cfg.cpus_per_worker or _cpus_per_worker(cfg.num_workers)
+    # Each attempt at the same work goes on from its checkpoints; other work has another name, so never mixes with it.
+    name = f"train-{digest([plain(cfg.model), plain(cfg.train), inputs])[:12]}"
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "cfg": cfg,
+            "inputs": inputs,
+            "tracker": tracker,
+            "name": name,
+            "threads": cpus,
+            "start": ray.put(start),
+        },
+        scaling_config=ScalingConfig(
+            num_workers=cfg.num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)}
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=f"{out.uri}-checkpoints",
+            failure_config=FailureConfig(max_failures=cfg.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    trainer.fit()
+    if not out.exists(artifacts.MANIFEST):
+        raise RuntimeError("Training ended without a bundle. Run the same command again to go on from the last epoch.")
+
+
+def _cpus_per_worker(num_workers: int) -> int:
+    """Cores for each of the workers when they are spread over the nodes that have any."""
+    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    cores = [count for count in cores if count] or [1]
+    return max(1, min(cores) // max(1, -(-num_workers // len(cores))))
+
+
+def train_worker(config: Mapping[str, Any]) -> None:
+    """One rank of the run: localise, train epoch by epoch with a checkpoint each; rank 0 seals the bundle."""
+    cfg: TrainJobConfig = config["cfg"]
+    context = ray.train.get_context()
+    rank = Rank(
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        local_rank=context.get_local_rank(),
+        local_world=context.get_local_world_size(),
+    )
+    logging.basicConfig(level=logging.INFO if rank.rank == 0 else logging.WARNING, format="%(message)s")
+    torch.set_num_threads(config["threads"])
+    cache = Path(cfg.cache or tempfile.gettempdir()) / "retrieval-cache"
+    local = localise(Folder.of(cfg.collection), cache, ("train", "val"))
+    scratch = cache / config["name"]
+    device = ray.train.torch.get_device() if cfg.device != "cpu" else torch.device("cpu")
+    trainer = TripletTrainer(ray.get(config["start"]), local, cfg.train, scratch=scratch, rank=rank, device=device)
+    if (checkpoint := ray.train.get_checkpoint()) is not None:
+        with checkpoint.as_directory() as folder:
+            trainer.load_state((Path(folder) / CHECKPOINT).read_bytes())
+        logger.info("train: going on after epoch %d", trainer.history[-1]["epoch"])
+    for metrics in trainer.run():
+        _report_epoch(trainer, metrics, config["tracker"])
+    if rank.rank == 0:
+        _seal(trainer, cfg, config["inputs"])
+    if rank.local_rank == 0:
+        shutil.rmtree(scratch, ignore_errors=True)  # our own cache of frozen features, nothing else
+
+
+def _report_epoch(trainer: TripletTrainer, metrics: dict[str, Any], tracker: Tracker | None) -> None:
+    """Checkpoint and metrics of one epoch. Every rank must call it: Ray Train waits for all."""
+    if trainer.rank.rank != 0:
+        ray.train.report(metrics)
+        return
+    shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in metrics.items()}
+    logger.info("train: %s", ", ".join(f"{key} {value}" for key, value in shown.items() if key != "tuples_sha256"))
+    if tracker is not None:
+        tracker.log_metrics(metrics, step=metrics["epoch"], prefix="train")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / CHECKPOINT).write_bytes(trainer.state())
+        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+
+
+def _seal(trainer: TripletTrainer, cfg: TrainJobConfig, inputs: dict[str, str]) -> None:
+    out = Folder.of(cfg.out)
+    trainer.load_best()
+    out.write_json("history.json", trainer.history)
+    out.write_bytes("curves.png", report.curves_png(trainer.history))
+    best = {"best_epoch": trainer.best["epoch"], "best_val_mAP": trainer.best["val/mAP"]}
+    counts = {"train_images": len(trainer.pool), "val_images": len(trainer.val), "unfrozen": len(trainer.unfrozen)}
+    model.save_bundle(trainer.net, out, config=cfg, inputs=inputs, counts=counts | best, ignore=_SPEED_ONLY)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(TrainJobConfig))
