@@ -56,11 +56,7 @@ def assign_splits(
 
     Raises: ValueError if the lengths differ or an image_id comes twice.
     """
-    if not len(image_ids) == len(labels) == len(hashes) == len(set(image_ids)):
-        raise ValueError(
-            f"Expected unique image_ids and as many labels and hashes, got {len(image_ids)} image_ids "
-            f"({len(set(image_ids))} different), {len(labels)} labels, {len(hashes)} hashes."
-        )
+    _check(image_ids, labels, hashes)
     first: dict[str, int] = {}
     people: dict[str, list[int]] = {}
     for row in sorted(range(len(image_ids)), key=image_ids.__getitem__):
@@ -84,6 +80,14 @@ def assign_splits(
         return Assignment(split=side[label])
 
     return [assign(row) for row in range(len(image_ids))]
+
+
+def _check(image_ids: Sequence[str], labels: Sequence[str | None], hashes: Sequence[str]) -> None:
+    if not len(image_ids) == len(labels) == len(hashes) == len(set(image_ids)):
+        raise ValueError(
+            f"Expected unique image_ids and as many labels and hashes, got {len(image_ids)} image_ids "
+            f"({len(set(image_ids))} different), {len(labels)} labels, {len(hashes)} hashes."
+        )
 
 
 def _sides(labels: list[str], config: SplitConfig) -> dict[str, str]:
