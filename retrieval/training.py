@@ -71,6 +71,7 @@ class TrainConfig:
     precision: Precision = "auto"
     """auto: bfloat16 where the hardware multiplies it natively."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How training images are changed."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "groups_per_batch", "companions", "images_per_identity"):
