@@ -20,11 +20,11 @@ from torch import Tensor, nn
 def _cut_resnet(net: nn.Module) -> nn.Sequential:
     """Everything before avgpool; ends in ReLU."""
     names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-    return nn.Sequential(OrderedDict((name, getattr(net, name)) for name in names))
+    return nn.Sequential(OrderedDict((name, net.get_submodule(name)) for name in names))
 
 
 def _cut_features(net: nn.Module) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(features=net.features))
+    return nn.Sequential(OrderedDict(features=net.get_submodule("features")))
 
 
 def _cut_vgg(net: nn.Module) -> nn.Sequential:
