@@ -164,7 +164,9 @@ def _report(cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[
         for name, figures in metrics["systems"].items():
             counts |= {f"{name}/{key}": figures[key] for key in report_tables.RETRIEVAL_METRICS}
         manifest = seal(out, counts=counts, **work)
-    print(f"\n{report_tables.as_text(out.read_json('metrics.json'))}\n\nReport: {out}/report.html", flush=True)
+    metrics = out.read_json("metrics.json")
+    metrics["systems"] = {name: metrics["systems"][name] for name in names}  # the file sorts them by name
+    print(f"\n{report_tables.as_text(metrics)}\n\nReport: {out}/report.html", flush=True)
     return manifest
 
 

@@ -37,6 +37,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from retrieval.artifacts import MANIFEST, Folder, digest, hash_file, plain, read_manifest
+from retrieval.champion import beats
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ class Tracker:
                 description=f"{metric} = {value:.4f}",
             )
         champion = _champion(client, name)
-        better, reason = _beats(version, champion)
+        better, reason = _compare(version, champion)
         if better:
             client.set_registered_model_alias(name, CHAMPION, version.version)
         logger.info("MLflow: %s version %s: %s", name, version.version, reason)
@@ -209,7 +210,7 @@ def open_run(
     with _explained(uri):
         client = _client(uri)
         found = client.get_experiment_by_name(experiment)
-        number = found.experiment_id if found else client.create_experiment(experiment, _artifact_location(uri))
+        number = found.experiment_id if found else _new_experiment(client, experiment, uri)
         runs = client.search_runs([number], filter_string=f"tags.key = '{key}'", max_results=1)
         if runs:
             run_id = runs[0].info.run_id
@@ -219,6 +220,14 @@ def open_run(
         client.log_dict(run_id, {"key": key, "tags": dict(tags or {})}, "config/run.json")
     logger.info("MLflow: run %s of experiment '%s' at %s", run_id, experiment, uri)
     return Tracker(uri, run_id)
+
+
+def _new_experiment(client: MlflowClient, experiment: str, uri: str) -> str:
+    """Its artifacts lie beside a SQLite file; a server knows its own place."""
+    path = _sqlite_path(uri)
+    # The tag opens MLflow's page on training runs; its default view is for language models.
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    return client.create_experiment(experiment, str(path.parent / ARTIFACTS) if path else None, tags=kind)
 
 
 def promote(uri: str, name: str, version: str) -> None:
@@ -271,24 +280,13 @@ def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
     return client.get_model_version(name, str(number)) if number else None
 
 
-def _beats(version: ModelVersion, champion: ModelVersion | None) -> tuple[bool, str]:
-    """Whether `version` takes the alias, and why in words."""
+def _compare(version: ModelVersion, champion: ModelVersion | None) -> tuple[bool, str]:
     if champion is None:
         return True, "first version, so it is the champion"
     if champion.version == version.version:
         return False, "it is the champion already"
-    there, here = champion.tags, version.tags
-    if "value" not in there:
-        return False, f"champion {champion.version} has no recorded metric to beat; promote a version by hand"
-    if (there["metric"], there["measured_on"]) != (here["metric"], here["measured_on"]):
-        return False, (
-            f"champion {champion.version} was measured by {there['metric']} on data {there['measured_on'][:12]}, "
-            f"this one by {here['metric']} on {here['measured_on'][:12]}: they do not compare; promote one by hand"
-        )
-    new, old = float(here["value"]), float(there["value"])
-    if new > old:
-        return True, f"{here['metric']} {new:.4f} beats champion {champion.version} ({old:.4f})"
-    return False, f"{here['metric']} {new:.4f} does not beat champion {champion.version} ({old:.4f})"
+    better, reason = beats(version.tags, champion.tags)
+    return better, f"champion is version {champion.version}: {reason}"
 
 
 def _resolve(client: MlflowClient, model_uri: str) -> ModelVersion:
@@ -328,12 +326,6 @@ def _client(uri: str) -> MlflowClient:
 def _sqlite_path(uri: str) -> Path | None:
     """The absolute file of a sqlite URI, with three or four slashes; None for any other store."""
     return Path(uri.removeprefix("sqlite:///")).expanduser().absolute() if uri.startswith("sqlite:///") else None
-
-
-def _artifact_location(uri: str) -> str | None:
-    """Beside the SQLite file; a server knows its own place."""
-    path = _sqlite_path(uri)
-    return str(path.parent / ARTIFACTS) if path else None
 
 
 def _reach(uri: str) -> None:

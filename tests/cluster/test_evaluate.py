@@ -130,6 +130,7 @@ def test_a_sealed_comparison_is_printed_again(compared: EvaluateConfig, capsys: 
     manifest = evaluate.main(compared)
     printed = capsys.readouterr().out
     assert "Identity retrieval" in printed and "index_recall@10" in printed and "Published on CelebA" in printed
+    assert printed.index("\nbefore ") < printed.index("\nafter ")
     assert (Path(compared.out) / "report.html").stat().st_mtime_ns == before
     figures = json.loads((Path(compared.out) / "metrics.json").read_text())["systems"]["after"]
     assert manifest.counts["after/mAP"] == figures["mAP"]
