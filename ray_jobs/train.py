@@ -184,7 +184,8 @@ def _seal(trainer: TripletTrainer, cfg: TrainJobConfig, inputs: dict[str, str]) 
     trainer.load_best()
     out.write_json("history.json", trainer.history)
     out.write_bytes("curves.png", report.curves_png(trainer.history))
-    best = {"best_epoch": trainer.best["epoch"], "best_val_mAP": trainer.best["val/mAP"]}
+    validated = trainer.best["val/mAP"] if "val/mAP" in trainer.history[0] else None
+    best = {"best_epoch": trainer.best["epoch"], "best_val_mAP": validated}
     counts = {"train_images": len(trainer.pool), "val_images": len(trainer.val), "unfrozen": len(trainer.unfrozen)}
     model.save_bundle(trainer.net, out, config=cfg, inputs=inputs, counts=counts | best, ignore=_SPEED_ONLY)
 

@@ -1,0 +1,79 @@
+"""Named, complete settings of a pipeline. A flag changes one setting of the chosen preset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from retrieval.datasets import Layout
+from retrieval.demo_faces import DemoConfig
+from retrieval.index import IndexConfig
+from retrieval.ingestion import PrepareConfig
+from retrieval.model import ModelConfig
+from retrieval.splits import SplitConfig
+from retrieval.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineConfig:
+    """From a folder of photographs to a search service."""
+
+    source: str = ""
+    """Folder or manifest of photographs, a path or URI that every node sees; empty: draw the demo's faces."""
+    layout: Layout = "auto"
+    """How the source is laid out: celeba, lfw, folder, manifest; auto finds out."""
+    workspace: str = "workspace"
+    """Folder or URI for all that is made. A step that lies there finished, from the same inputs, is not done again."""
+    weights: str = "imagenet"
+    """Starting point: imagenet (torchvision downloads it), a .pth or .safetensors file, a bundle's folder,
+    models:/name@alias in MLflow, or none (random)."""
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    """What is done to each photograph."""
+    split: SplitConfig = field(default_factory=SplitConfig)
+    """How identities are divided into training, validation and test."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How it is fine-tuned."""
+    index: IndexConfig = field(default_factory=IndexConfig)
+    """The index that is evaluated and served."""
+    served_splits: tuple[str, ...] = ("train", "val", "query", "gallery")
+    """Which photographs the query service searches."""
+    demo: DemoConfig = field(default_factory=DemoConfig)
+    """The drawn faces, where no source is given."""
+    num_workers: int = 1
+    """Training processes (DDP). The other steps use all that the cluster has."""
+    device: str = "auto"
+    """auto: GPUs if the cluster has any; cpu; cuda."""
+    tracking_uri: str = ""
+    """MLflow store; empty: MLFLOW_TRACKING_URI, else SQLite in the workspace."""
+    model_name: str = "faces"
+    """Name in MLflow's registry, and of the experiment."""
+
+
+# Layer features.13 of MobileNet-V2 and a 3 x 3 grid were the best of what docs/explanation/recipe.md tried.
+FACES = PipelineConfig(
+    model=ModelConfig(cut="features.13", pooling="grid", grid=3, flip=True, image_size=160),
+)
+# What the source work describes: the whole trunk, one mean over space, a fresh head.
+FACES_PUBLISHED = PipelineConfig(
+    model=ModelConfig(image_size=218),
+    train=TrainConfig(whiten_head=False, views=0),
+)
+DEMO = PipelineConfig(
+    workspace="workspace/demo",
+    weights="none",
+    model=ModelConfig(cut="features.13", pooling="grid", grid=3, image_size=112),
+    train=TrainConfig(epochs=4, views=2),
+    demo=DemoConfig(num_identities=80, images_per_identity=10, flaws=True),
+    served_splits=("train", "val", "gallery"),
+    model_name="faces-demo",
+)
+
+PRESETS: dict[str, tuple[str, PipelineConfig]] = {
+    "faces": ("Find the same person. The recipe that measured best.", FACES),
+    "faces-published": (
+        "Find the same person, with the published recipe: whole trunk, average pooling.",
+        FACES_PUBLISHED,
+    ),
+    "demo": ("The whole road on drawn faces, with nothing downloaded.", DEMO),
+}
