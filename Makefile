@@ -29,7 +29,7 @@ setup: .venv/.installed ## Install the locked dependencies into .venv (once; aga
 
 demo: setup ## The whole road on drawn faces: photos, training, index, report, then one query over HTTP
 	$(BIN)/python -m ray_jobs.pipeline demo --workspace $(WORKSPACE)
-	$(BIN)/python -m serve.demo --workspace $(WORKSPACE) --source $(WORKSPACE)/photos
+	$(BIN)/python -m serve.demo --workspace $(WORKSPACE)
 
 serve: setup ## Serve the demo's result on http://127.0.0.1:8000 until Ctrl-C
 	$(BIN)/serve run serve.app:build_app workspace=$(WORKSPACE)

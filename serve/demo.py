@@ -1,8 +1,9 @@
 """Start the query service on a finished workspace, ask it one question with curl, show the answer, and stop.
 
-python -m serve.demo --workspace workspace/demo --source workspace/demo/photos
+python -m serve.demo --workspace workspace/demo
 """
 
+import hashlib
 import json
 import logging
 import shutil
@@ -17,7 +18,7 @@ import ray
 import tyro
 from ray import serve
 
-from retrieval.artifacts import Folder, read_current
+from retrieval.artifacts import Folder, part_name, read_current
 from serve.app import build_app
 from serve.schemas import Answer, ServeArgs
 
@@ -31,8 +32,8 @@ class QueryOnceConfig:
 
     workspace: str
     """Folder or URI that the pipeline wrote."""
-    source: str
-    """Folder of the photos it was made from; one of its query photos, which are not in the gallery, is sent."""
+    source: str = ""
+    """Folder of the photos it was made from; one of the query photos is sent. Empty: those that the demo drew."""
     k: int = 5
     """How many results to ask for."""
 
@@ -63,14 +64,22 @@ def main(cfg: QueryOnceConfig) -> Answer:
 def query_photo(cfg: QueryOnceConfig) -> tuple[Path, str]:
     """The first query photo of the collection, as a file of the source, and who it shows."""
     collection = read_current(Folder.of(cfg.workspace))["collection"]
-    rows = collection.read_table("catalog.parquet", ["image_id", "label", "split"]).to_pylist()
-    queries = sorted((row["image_id"], row["label"]) for row in rows if row["split"] == "query")
+    rows = collection.read_table("catalog.parquet", ["image_id", "label", "split", "part", "row"]).to_pylist()
+    queries = sorted(
+        (row["image_id"], row["label"], row["part"], row["row"]) for row in rows if row["split"] == "query"
+    )
     if not queries:
         raise ValueError(f"{collection} has no query photos: its source has no labels. Nothing to ask with.")
-    photo = Path(cfg.source) / queries[0][0]
-    if not photo.is_file():
-        raise ValueError(f"There is no {photo}. Name the folder that the collection was made from with --source.")
-    return photo, queries[0][1]
+    image_id, part = queries[0]["image_id"], part_name(queries[0]["part"])
+    hashes = collection.read_table(f"images/{part}", ["content_hash"])["content_hash"]
+    wanted = hashes[queries[0]["row"]].as_py()
+    # The pipeline keeps the sets it drew side by side, with equal names for different photos.
+    sources = [Path(cfg.source)] if cfg.source else sorted(Path(cfg.workspace).glob("photos/*"))
+    for photo in (source / image_id for source in sources):
+        if photo.is_file() and hashlib.sha256(photo.read_bytes()).hexdigest() == wanted:
+            return photo, queries[0]["label"]
+    where = ", ".join(map(str, sources)) or f"{cfg.workspace}/photos"
+    raise ValueError(f"There is no {image_id} in {where}. Name the folder that the collection was made from: --source.")
 
 
 def ask(url: str, photo: Path) -> dict[str, Any]:

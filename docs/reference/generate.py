@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 
 # Module -> what stands between its name and --help. One page a module.
 COMMANDS: dict[str, list[list[str]]] = {
-    "ray_jobs.pipeline": [[], ["faces"], ["demo"]],
+    "ray_jobs.pipeline": [[], ["faces"]],  # the other presets have the same flags with other defaults
     "ray_jobs.ingest": [[]],
     "ray_jobs.train": [[]],
     "ray_jobs.embed": [[]],

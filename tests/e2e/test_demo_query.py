@@ -55,5 +55,5 @@ def test_the_same_is_asked_without_curl(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_wrong_source_is_named(tmp_path: Path) -> None:
     made = make_workspace(tmp_path, num_identities=6)
-    with pytest.raises(ValueError, match="Name the folder that the collection was made from"):
+    with pytest.raises(ValueError, match="There is no img_align_celeba/.* Name the folder"):
         main(QueryOnceConfig(workspace=str(made.folder), source=str(tmp_path)))
