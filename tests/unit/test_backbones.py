@@ -1,0 +1,231 @@
+"""Trunks equal torchvision's networks; cuts, freezing and splitting change nothing; bad names and files are refused."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+import torchvision.models as tv
+from torch import Tensor, nn
+
+from retrieval import backbones
+from retrieval.backbones import BACKBONES, build_trunk, cut_after, freeze_all_but_last, read_state, split_frozen
+
+CHANNELS = {"mobilenet_v2": 1280, "resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048}
+CHANNELS |= {"resnet152": 2048, "vgg16": 512}
+
+
+def photos(num: int = 2) -> Tensor:
+    return torch.randn(num, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def on_meta(name: str) -> nn.Sequential:
+    """The network's shape without its numbers: the large ones cost nothing."""
+    with torch.device("meta"):
+        return build_trunk(name)
+
+
+@pytest.fixture(scope="module")
+def resnet18() -> tv.ResNet:
+    """With running statistics away from 0 and 1, so that BatchNorm does something."""
+    torch.manual_seed(0)
+    net = tv.resnet18().eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean = torch.randn(module.num_features) * 0.1
+            module.running_var = torch.rand(module.num_features) + 0.5
+    return net
+
+
+@pytest.fixture(scope="module")
+def trunks() -> dict[str, nn.Sequential]:
+    """One small network of each family, with numbers."""
+    torch.manual_seed(0)
+    vgg = on_meta("vgg16").to_empty(device="cpu")
+    for parameter in vgg.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    return {"resnet18": build_trunk("resnet18"), "mobilenet_v2": build_trunk("mobilenet_v2"), "vgg16": vgg}
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_table_gives_the_published_channels_and_torchvision_s_names(name: str) -> None:
+    trunk = on_meta(name)
+    step = 16 if name == "vgg16" else 32
+    got = trunk(torch.zeros(1, 3, 64, 64, device="meta"))
+    assert tuple(got.shape) == (1, CHANNELS[name], 64 // step, 64 // step)
+    with torch.device("meta"):
+        whole = BACKBONES[name].build(weights=None)
+    expected = {key for key in whole.state_dict() if not key.startswith(("fc.", "classifier."))}
+    assert set(trunk.state_dict()) == expected
+
+
+def test_trunks_end_in_an_activation() -> None:
+    vgg, mobile = on_meta("vgg16"), on_meta("mobilenet_v2")
+    assert isinstance(list(vgg.modules())[-1], nn.ReLU)  # without its last max-pool
+    assert isinstance(list(mobile.modules())[-1], nn.ReLU6)
+
+
+def test_resnet_trunk_is_what_torchvision_pools(resnet18: tv.ResNet, tmp_path: Path) -> None:
+    torch.save(resnet18.state_dict(), tmp_path / "net.pth")
+    seen: list[Tensor] = []
+    handle = resnet18.avgpool.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    with torch.no_grad():
+        resnet18(photos())
+        got = build_trunk("resnet18", str(tmp_path / "net.pth"))(photos())
+    handle.remove()
+    assert torch.equal(got, seen[0])
+
+
+@pytest.mark.parametrize("form", ["safetensors", "half", "wrapped", "no counters"])
+def test_published_forms_of_a_weights_file_all_load(resnet18: tv.ResNet, tmp_path: Path, form: str) -> None:
+    state = {key: value.clone() for key, value in resnet18.state_dict().items()}
+    file = tmp_path / ("net.safetensors" if form == "safetensors" else "net.pth")
+    if form == "half":
+        state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    if form == "no counters":
+        state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    if form == "safetensors":
+        safetensors.torch.save_file(state, file)
+    elif form == "wrapped":
+        torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, file)
+    else:
+        torch.save(state, file)
+    trunk = build_trunk("resnet18", str(file))
+    assert trunk.state_dict()["layer4.1.conv2.weight"].dtype == torch.float32
+    for key, value in trunk.state_dict().items():
+        if key in state:
+            assert torch.equal(value, state[key].to(value.dtype)), key
+
+
+def test_unknown_backbone_lists_the_known() -> None:
+    with pytest.raises(ValueError, match="Unknown backbone 'resnet17'.*mobilenet_v2.*vgg16"):
+        build_trunk("resnet17")
+
+
+def test_missing_file_is_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="No weights file at.*Give a .pth or .safetensors"):
+        build_trunk("resnet18", str(tmp_path / "absent.pth"))
+
+
+@pytest.mark.parametrize("name", ["text.pth", "text.safetensors", "empty.pth", "zip.pth", "other.pth"])
+def test_what_is_no_weights_file_is_said_in_words(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    if name == "zip.pth":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("readme.txt", "hello")
+    elif name == "other.pth":
+        torch.save([1, 2, 3], file)
+    else:
+        file.write_text("" if name.startswith("empty") else "these are no weights\n")
+    with pytest.raises(ValueError, match="is not a readable weights file|does not hold a state dict"):
+        read_state(file)
+
+
+class _Runs:
+    """Pickles into a call that makes a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.target,))
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_a_pickled_object_is_refused_and_not_run(tmp_path: Path, how: str) -> None:
+    file, touched = tmp_path / "net.pth", tmp_path / "touched"
+    if how == "torch":
+        torch.save({"a": _Runs(touched)}, file)
+    else:
+        file.write_bytes(pickle.dumps(_Runs(touched)))
+    with pytest.raises(ValueError, match="is not a readable weights file"):
+        read_state(file)
+    assert not touched.exists()
+
+
+def test_weights_of_another_network_are_refused_with_their_names(resnet18: tv.ResNet, tmp_path: Path) -> None:
+    state = resnet18.state_dict()
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(ValueError, match=r"do not fit this backbone: missing .*features.0.0.weight.*Check --backbone"):
+        build_trunk("mobilenet_v2", str(tmp_path / "net.pth"))
+    torch.save({**state, "conv1.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "shape.pth")
+    with pytest.raises(ValueError, match=r"other shape \['conv1.weight \(64, 3, 3, 3\) for \(64, 3, 7, 7\)'\]"):
+        build_trunk("resnet18", str(tmp_path / "shape.pth"))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "last"),
+    [("resnet18", "layer3", "layer3"), ("resnet18", "layer4.0", "layer4"), ("mobilenet_v2", "features.3", "features")],
+)
+def test_a_cut_trunk_gives_that_layer_s_output(
+    trunks: dict[str, nn.Sequential], name: str, layer: str, last: str
+) -> None:
+    trunk, seen = trunks[name], []
+    handle = trunk.get_submodule(layer).register_forward_hook(lambda _module, _args, out: seen.append(out))
+    with torch.no_grad():
+        trunk(photos())
+        handle.remove()
+        cut = cut_after(trunk, layer)
+        assert torch.equal(cut(photos()), seen[0])
+    assert list(dict(cut.named_children()))[-1] == last
+    assert set(cut.state_dict()) < set(trunk.state_dict())  # names are kept
+
+
+@pytest.mark.parametrize("layer", ["layer9", "features.99", "layer4.0.conv1", "relu.0"])
+def test_no_such_place_to_cut_is_said_in_words(trunks: dict[str, nn.Sequential], layer: str) -> None:
+    with pytest.raises(ValueError, match="Cannot cut"):
+        cut_after(trunks["mobilenet_v2" if "features" in layer else "resnet18"], layer)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vgg16"])
+@pytest.mark.parametrize("num_layers", [0, 1, 10, None])
+def test_frozen_prefix_and_tail_are_the_trunk(
+    trunks: dict[str, nn.Sequential], name: str, num_layers: int | None
+) -> None:
+    trunk = trunks[name]
+    unfrozen = freeze_all_but_last(trunk, num_layers)
+    frozen, tail = split_frozen(trunk)
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    trained = {id(parameter) for parameter in tail.parameters() if parameter.requires_grad}
+    assert trained == {id(trunk.get_parameter(name)) for name in unfrozen}
+    assert bool(trained) == (num_layers not in (0, 1))  # the very last layer is an activation, without parameters
+    assert len(list(frozen)) + len(list(tail)) == len(list(backbones.units(trunk)))
+    with torch.no_grad():
+        assert torch.equal(tail(frozen(photos())), trunk(photos()))
+        if num_layers is None:
+            assert len(frozen) == 0
+        else:
+            assert frozen(photos()).shape != photos().shape
+
+
+def test_last_ten_layers_of_mobilenet_v2() -> None:
+    trunk = on_meta("mobilenet_v2")
+    names = [name for name, _ in trunk.named_parameters()]
+    unfrozen = freeze_all_but_last(trunk, 10)
+    assert unfrozen == names[names.index("features.17.conv.0.1.weight") :]
+    assert "features.17.conv.0.0.weight" not in unfrozen
+
+
+def test_last_ten_layers_of_resnet50_are_its_last_block() -> None:
+    trunk = on_meta("resnet50")
+    expected = [name for name, _ in trunk.named_parameters() if name.startswith("layer4.2.")]
+    assert freeze_all_but_last(trunk, 10) == expected
+    assert len(expected) == 9  # three convolutions, three norms of two; and the ReLU that is called three times: 9 + 1
+
+
+def test_every_call_of_a_shared_activation_is_a_layer() -> None:
+    trunk = on_meta("resnet18")
+    called = backbones.layers_in_forward_order(trunk)
+    block = trunk.get_submodule("layer4.1")
+    kinds = [type(layer).__name__ for layer in called[-6:]]
+    assert kinds == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU"]
+    assert called[-6] is block.get_submodule("conv1") and called[-1] is called[-4] is block.get_submodule("relu")
+
+
+def test_a_negative_number_of_layers_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 or more, got -2"):
+        freeze_all_but_last(on_meta("resnet18"), -2)
