@@ -64,7 +64,8 @@ def main(cfg: QueryOnceConfig) -> Answer:
 def query_photo(cfg: QueryOnceConfig) -> tuple[Path, str]:
     """The first query photo of the collection, as a file of the source, and who it shows."""
     collection = read_current(Folder.of(cfg.workspace))["collection"]
-    rows = collection.read_table("catalog.parquet", ["image_id", "label", "split", "part", "row"]).to_pylist()
+    columns = ["image_id", "label", "split", "part", "row"]
+    rows: list[dict[str, Any]] = collection.read_table("catalog.parquet", columns).to_pylist()
     queries = sorted(
         (row["image_id"], row["label"], row["part"], row["row"]) for row in rows if row["split"] == "query"
     )

@@ -57,9 +57,9 @@ def test_commands_exist(page: Path) -> None:
     text = page.read_text()
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     for code in re.findall(r"```.*?```|`[^`\n]+`|^ {4}.+$", text, flags=re.DOTALL | re.MULTILINE):
-        for target in re.findall(r"\bmake ([a-z]+)", code):
+        for target in re.findall(r"(?:^|`|&& )\s*make ([a-z]+)", code, flags=re.MULTILINE):
             assert target in targets, f"{page_id(page)}: no `make {target}`"
-        for module in re.findall(r"python -m ((?:ray_jobs|serve|retrieval)\.\w+)", code):
+        for module in re.findall(r"python -m ((?:ray_jobs|serve|retrieval)\.[a-z]\w+)", code):
             assert (ROOT / Path(*module.split("."))).with_suffix(".py").exists(), f"{page_id(page)}: no {module}"
         for script in re.findall(r"python ((?:benchmarks|docs)/[\w/]+\.py)", code):
             assert (ROOT / script).exists(), f"{page_id(page)}: no {script}"

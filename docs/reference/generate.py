@@ -45,7 +45,7 @@ def unframed(line: str) -> str:
     if re.match("^[\u256d\u2570\u2502] ?[\u2500 ]", line) and "\u2500\u2500" in line:
         title = line.strip("\u256d\u256e\u2570\u256f\u2502\u2500 ")
         return f"{title}:" if title else ""
-    return line.removeprefix("\u2502").removesuffix("\u2502").rstrip()
+    return line.removeprefix("\u2502").removesuffix("\u2502").replace("\u2022", "-").rstrip()
 
 
 def page(module: str) -> str:
