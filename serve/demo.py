@@ -66,9 +66,7 @@ def query_photo(cfg: QueryOnceConfig) -> tuple[Path, str]:
     collection = read_current(Folder.of(cfg.workspace))["collection"]
     columns = ["image_id", "label", "split", "part", "row"]
     rows: list[dict[str, Any]] = collection.read_table("catalog.parquet", columns).to_pylist()
-    queries = sorted(
-        (row["image_id"], row["label"], row["part"], row["row"]) for row in rows if row["split"] == "query"
-    )
+    queries = sorted((row for row in rows if row["split"] == "query"), key=lambda row: row["image_id"])
     if not queries:
         raise ValueError(f"{collection} has no query photos: its source has no labels. Nothing to ask with.")
     image_id, part = queries[0]["image_id"], part_name(queries[0]["part"])
