@@ -63,7 +63,7 @@ DEMO = PipelineConfig(
     workspace="workspace/demo",
     weights="none",
     model=ModelConfig(cut="features.13", pooling="grid", grid=3, image_size=112),
-    train=TrainConfig(epochs=4, views=2),
+    train=TrainConfig(epochs=8, views=3, groups_per_batch=2),
     demo=DemoConfig(num_identities=80, images_per_identity=10, flaws=True),
     served_splits=("train", "val", "gallery"),
     model_name="faces-demo",

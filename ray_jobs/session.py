@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,17 +24,15 @@ def session() -> Iterator[None]:
     mine = not ray.is_initialized()
     if mine:
         # Local workers import this checkout through the driver's sys.path; a submitted job through its working_dir.
-        ray.init(logging_level=logging.WARNING, log_to_driver=True, include_dashboard=False if _alone() else None)
-        ray.data.DataContext.get_current().enable_progress_bars = False
+        # With its dashboard: Ray Train asks it about its own actors and complains every second where there is none.
+        ray.init(logging_level=logging.WARNING)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # `run_parts` says how far a job is, in items
     try:
         yield
     finally:
         if mine:
             ray.shutdown()
-
-
-def _alone() -> bool:
-    return "RAY_ADDRESS" not in os.environ
 
 
 def run_parts(

@@ -20,7 +20,7 @@ import ray
 import ray.train
 import torch
 import tyro
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from ray_jobs.session import session
@@ -122,6 +122,7 @@ def _fit(
             storage_path=f"{out.uri}-checkpoints",
             failure_config=FailureConfig(max_failures=cfg.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
     trainer.fit()
@@ -173,7 +174,7 @@ def _report_epoch(trainer: TripletTrainer, metrics: dict[str, Any], tracker: Tra
     shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in metrics.items()}
     logger.info("train: %s", ", ".join(f"{key} {value}" for key, value in shown.items() if key != "tuples_sha256"))
     if tracker is not None:
-        tracker.log_metrics(metrics, step=metrics["epoch"], prefix="train")
+        tracker.log_metrics(metrics, step=metrics["epoch"])
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / CHECKPOINT).write_bytes(trainer.state())
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))

@@ -21,6 +21,8 @@ from retrieval.pooling import l2n
 
 Strategy = Literal["random", "semi-hard", "hardest"]
 STRATEGIES: tuple[Strategy, ...] = ("random", "semi-hard", "hardest")
+SPREAD_FLOOR = 0.2
+"""Embeddings whose `spread` is below this have collapsed, or are about to."""
 _BLOCK = 2048  # identities searched at once
 
 
@@ -132,18 +134,14 @@ def spread(embeddings: Tensor) -> float:
     return float(2 * (1 - embeddings.mean(dim=0).square().sum()))
 
 
-def choose_strategy(
-    wanted: Strategy, *, epoch: int, warmup_epochs: int, spread_now: float, spread_floor: float = 0.2
-) -> Strategy:
+def choose_strategy(wanted: Strategy, *, epoch: int, warmup_epochs: int, spread_now: float) -> Strategy:
     """The strategy for this epoch (1, 2, ...): never one that is known to collapse from here.
 
     Hardest negatives wait for `warmup_epochs` of semi-hard ones, and give way to them again in any epoch whose
-    embeddings spread less than `spread_floor`; below a quarter of it even semi-hard gives way to random. It is a
-    function of the epoch and its embeddings only, so a resumed run decides alike.
+    embeddings spread less than twice SPREAD_FLOOR. It is a function of the epoch and its embeddings only, so a resumed
+    run decides alike. (Embeddings that collapse all the same: see `TripletTrainer.mine`.)
     """
-    if spread_now < spread_floor / 4:
-        return "random"
-    if wanted == "hardest" and (epoch <= warmup_epochs or spread_now < spread_floor):
+    if wanted == "hardest" and (epoch <= warmup_epochs or spread_now < 2 * SPREAD_FLOOR):
         return "semi-hard"
     return wanted
 

@@ -120,8 +120,9 @@ class TripletTrainer:
         self.labels = mining.label_numbers(local.labels)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"epoch": 0, "val/mAP": -1.0, "state": None}
-        # Running statistics stay ImageNet's: nothing but weights changes, so no rank and no batch size matters.
+        self._rate_scale = 1.0
         net.to(self.device).eval()
+        # Running statistics stay as they are: only weights change, so no rank and no batch size matters.
         unfreeze = None if config.unfreeze_layers < 0 else config.unfreeze_layers
         self.unfrozen = backbones.freeze_all_but_last(net.trunk, unfreeze)
         self._frozen, tail = backbones.split_frozen(net.trunk)
@@ -162,7 +163,11 @@ class TripletTrainer:
         """The epoch's groups, (G, M) int64 rows into `local` padded with -1, equal on all ranks, and what was seen."""
         config = self.config
         labels = mining.label_numbers(self.local.labels[self.pool])
-        embeddings = self.rank.gather(self._embed(self.pool[self.rank.mine]), len(self.pool))
+        embeddings = self._embed_pool()
+        collapsed = mining.spread(embeddings) < mining.SPREAD_FLOOR and self.best["state"] is not None
+        if collapsed:
+            self._go_back(epoch)
+            embeddings = self._embed_pool()
         spread = mining.spread(embeddings)
         strategy = mining.choose_strategy(
             config.negatives, epoch=epoch, warmup_epochs=config.warmup_epochs, spread_now=spread
@@ -173,8 +178,27 @@ class TripletTrainer:
             labels, identities, per_identity=config.images_per_identity, seed=config.seed, epoch=epoch
         )
         groups = np.where(places >= 0, self.pool[places], -1)
-        report = {"groups": len(groups), "tuples_sha256": mining.tuples_digest(groups)}
+        report = {
+            "groups": len(groups),
+            "tuples_sha256": mining.tuples_digest(groups),
+            "train/went_back": int(collapsed),
+        }
         return groups, {**report, "train/spread": spread, "train/negatives": strategy}
+
+    def _embed_pool(self) -> Tensor:
+        return self.rank.gather(self._embed(self.pool[self.rank.mine]), len(self.pool))
+
+    def _go_back(self, epoch: int) -> None:
+        """Collapsed embeddings do not come apart again: return to the best weights, at a quarter of the rate."""
+        self._rate_scale /= 4
+        self._tail.load_state_dict(self.best["state"])
+        self._optimiser.state.clear()
+        logger.warning(
+            "Epoch %d: the embeddings collapsed to a point; going back to epoch %d with %.3g times the learning rate",
+            epoch,
+            self.best["epoch"],
+            self._rate_scale,
+        )
 
     def train_on(self, groups: np.ndarray, epoch: int, strategy: mining.Strategy) -> dict[str, Any]:
         """One step per batch of groups; each rank runs its share of the batch's images through the network."""
@@ -214,17 +238,15 @@ class TripletTrainer:
         """Everything a fresh trainer needs to go on: what trains, the optimiser, the history, the best so far."""
         buffer = io.BytesIO()
         optimiser = self._optimiser.state_dict()
-        torch.save(
-            {"tail": self._tail.state_dict(), "optimiser": optimiser, "history": self.history, "best": self.best},
-            buffer,
-        )
+        run = {"history": self.history, "best": self.best, "rate_scale": self._rate_scale}
+        torch.save({"tail": self._tail.state_dict(), "optimiser": optimiser, **run}, buffer)
         return buffer.getvalue()
 
     def load_state(self, data: bytes) -> None:
         state = torch.load(io.BytesIO(data), map_location=self.device, weights_only=True)
         self._tail.load_state_dict(state["tail"])
         self._optimiser.load_state_dict(state["optimiser"])
-        self.history, self.best = state["history"], state["best"]
+        self.history, self.best, self._rate_scale = state["history"], state["best"], state["rate_scale"]
 
     def load_best(self) -> None:
         """Put the best epoch's weights into `net`, in float32, ready to be saved."""
@@ -333,7 +355,7 @@ class TripletTrainer:
         rise = 0.15
         part = progress / rise if progress < rise else 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise)))
         for group in self._optimiser.param_groups:
-            group["lr"] = self.config.learning_rate * part
+            group["lr"] = self.config.learning_rate * part * self._rate_scale
 
 
 def _pool(local: LocalCollection, config: TrainConfig) -> np.ndarray:
