@@ -37,9 +37,8 @@ def make_patterns(
     for part, start in enumerate(range(0, len(rows), part_size)):
         stored = []
         for row, (image_id, identity, shot) in enumerate(rows[start : start + part_size]):
-            stored.append(
-                {"image_id": image_id, "jpeg": encode_jpeg(pattern(identity, shot)), "width": 64, "height": 64}
-            )
+            photo = {"image_id": image_id, "jpeg": encode_jpeg(pattern(identity, shot)), "box": [0, 0, 64, 64]}
+            stored.append(photo | {"width": 64, "height": 64})
             label = {"image_id": image_id, "label": f"p{identity:03d}", "split": names[identity]}
             listed.append({**label, "part": part, "row": row})
         out.write_table(f"images/{part_name(part)}", pa.Table.from_pylist(stored, schema=IMAGE_SCHEMA))

@@ -1,0 +1,126 @@
+"""The fast road to embeddings equals the plain network, and a part on disk holds them in the images' order."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from retrieval import model
+from retrieval.artifacts import Folder, hash_file, part_name
+from retrieval.embedder import Embedder, embed_part, pick_device, pick_dtype
+from retrieval.images import decode_stored, encode_jpeg
+from retrieval.model import EmbeddingNet, ModelConfig
+from retrieval.pooling import l2n
+from tests.patterns import make_patterns, pattern
+
+CONFIG = ModelConfig(backbone="resnet18", image_size=64, embedding_dim=16)
+
+
+@pytest.fixture(scope="module")
+def jpegs() -> list[bytes]:
+    return [encode_jpeg(pattern(identity, shot)) for identity in range(5) for shot in range(2)]
+
+
+def network(backbone: str = "resnet18", **settings: object) -> EmbeddingNet:
+    """Random weights, and running statistics that BatchNorm must not lose when it is folded."""
+    net = model.build(dataclasses.replace(CONFIG, backbone=backbone, **settings), seed=2)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(3)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean = 0.1 * torch.randn(module.num_features, generator=generator)
+            module.running_var = 0.5 + torch.rand(module.num_features, generator=generator)
+    return net
+
+
+@torch.no_grad()
+def plainly(net: EmbeddingNet, jpegs: list[bytes]) -> np.ndarray:
+    """One image after another: decode, normalise by the formula, forward."""
+    out = []
+    for jpeg in jpegs:
+        pixels = torch.from_numpy(decode_stored(jpeg, 64)).double() / 255
+        x = ((pixels - torch.tensor(net.spec.mean)) / torch.tensor(net.spec.std)).permute(2, 0, 1)[None].float()
+        out.append((l2n(net(x) + net(x.flip(3))) if net.spec.config.flip else net(x))[0].numpy())
+    return np.stack(out)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_float32_equals_the_network(jpegs: list[bytes], backbone: str, flip: bool) -> None:
+    net = network(backbone, flip=flip)
+    before = model.digest_of(net)
+    got = Embedder(net, device="cpu", precision="fp32", batch_size=4).embed_jpegs(jpegs)
+    assert got.dtype == np.float32 and got.shape == (10, 16)
+    assert np.abs(got - plainly(net, jpegs)).max() < 1e-5
+    assert np.abs(np.linalg.norm(got, axis=1) - 1).max() < 1e-4
+    assert model.digest_of(net) == before  # the given network is left as it is
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
+def test_bfloat16_stays_close(jpegs: list[bytes], backbone: str) -> None:
+    net = network(backbone)
+    got = Embedder(net, device="cpu", precision="bf16").embed_jpegs(jpegs)
+    assert got.dtype == np.float32
+    assert (got * plainly(net, jpegs)).sum(axis=1).min() >= 0.99
+
+
+def test_an_image_and_its_mirror_embed_alike_with_flip(jpegs: list[bytes]) -> None:
+    pixels = torch.from_numpy(np.stack([decode_stored(jpeg, 64) for jpeg in jpegs]))
+    both = [Embedder(network(flip=flip), device="cpu", precision="fp32") for flip in (False, True)]
+    plain, flipping = (embedder.embed_pixels(pixels) - embedder.embed_pixels(pixels.flip(2)) for embedder in both)
+    assert flipping.abs().max() < 1e-6 < 1e-3 < plain.abs().max()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 64])
+def test_batches_change_nothing(jpegs: list[bytes], batch_size: int) -> None:
+    net = network(cut="layer2")
+    whole = Embedder(net, device="cpu", precision="fp32").embed_jpegs(jpegs)
+    got = Embedder(net, device="cpu", precision="fp32", batch_size=batch_size).embed_jpegs(jpegs)
+    assert np.abs(got - whole).max() < 1e-6
+
+
+def test_nothing_gives_nothing_and_a_broken_image_says_so(jpegs: list[bytes]) -> None:
+    embedder = Embedder(network(cut="layer1"), device="cpu", precision="fp32")
+    assert embedder.embed_jpegs([]).shape == (0, 16)
+    with pytest.raises(ValueError, match="the collection is damaged"):
+        embedder.embed_jpegs([*jpegs, b"text"])
+
+
+def test_other_sizes_are_resized(jpegs: list[bytes]) -> None:
+    net = network(cut="layer2", image_size=32)
+    assert Embedder(net, device="cpu", precision="fp32").embed_jpegs(jpegs[:2]).shape == (2, 16)
+
+
+def test_a_gpu_that_is_not_there_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # so that a machine with one says it too
+    assert pick_device("auto") == torch.device("cpu")
+    with pytest.raises(ValueError, match="finds no GPU here. Use --device auto or cpu"):
+        pick_device("cuda")
+
+
+def test_precision_can_be_chosen() -> None:
+    cpu = torch.device("cpu")
+    assert (pick_dtype(cpu, "fp32"), pick_dtype(cpu, "bf16")) == (torch.float32, torch.bfloat16)
+    assert pick_dtype(cpu) in (torch.float32, torch.bfloat16)
+
+
+def test_a_part_holds_its_images_embeddings_and_is_not_done_again(tmp_path: Path) -> None:
+    make_patterns(tmp_path / "collection", train=3, val=0, query=0, shots=3, part_size=5)
+    collection, out = Folder.of(tmp_path / "collection"), Folder.of(tmp_path / "out")
+    embedder = Embedder(network(cut="layer2"), device="cpu", precision="fp32")
+    done = embed_part(embedder, collection, out, 1)
+    assert (done["part"], done["taken"], done["kept"], done["dim"], done["resumed"]) == (1, 4, 4, 16, 0)
+    images, rows = collection.read_table(f"images/{part_name(1)}"), out.read_table(part_name(1))
+    assert rows.column("image_id").to_pylist() == images.column("image_id").to_pylist()
+    expected = embedder.embed_jpegs(images.column("jpeg").to_pylist())
+    assert np.array_equal(np.stack(rows.column("embedding").to_pylist()).astype(np.float32), expected)
+    written = (tmp_path / "out" / part_name(1)).stat().st_mtime_ns
+    again = embed_part(embedder, collection, out, 1)
+    assert (again["resumed"], again["sha256"]) == (1, done["sha256"]) == (1, hash_file(out, part_name(1)))
+    assert (tmp_path / "out" / part_name(1)).stat().st_mtime_ns == written
+    out.write_bytes(part_name(0), out.read_bytes(part_name(1)))
+    with pytest.raises(ValueError, match="does not match images/part-00000.parquet.*embed again"):
+        embed_part(embedder, collection, out, 0)
