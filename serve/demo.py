@@ -53,9 +53,8 @@ def main(cfg: QueryOnceConfig) -> Answer:
         serve.run(build_app(ServeArgs(workspace=cfg.workspace)))
         answer = Answer.model_validate(ask(f"http://127.0.0.1:{port}/search?k={cfg.k}", photo))
     finally:
-        serve.shutdown()
-        if ours:
-            ray.shutdown()
+        # Our own Ray ends with everything on it; in a caller's, only the service ends.
+        (ray.shutdown if ours else serve.shutdown)()
     right = sum(result.label == label for result in answer.results)
     print(f"{right} of the {len(answer.results)} nearest are photos of the same person, {label}.", flush=True)
     return answer
