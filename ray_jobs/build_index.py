@@ -10,15 +10,12 @@ counts and hashes only.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
 import tyro
-from ray.exceptions import RayTaskError
 
-from ray_jobs.session import run_parts, session
+from ray_jobs.session import on_cluster, run_parts, session
 from retrieval.artifacts import Books, Folder, Manifest, begin, hash_file, read_manifest, seal
 from retrieval.index import IDS, IndexConfig, needs_training
 from retrieval.shards import TRAINED, assign_rows, num_shards, write_shard, write_trained
@@ -62,9 +59,9 @@ def main(cfg: BuildIndexConfig) -> Manifest:
         logger.info("build_index: %s is sealed already, %d images", out, done.counts["num"])
         return done
     with session():
-        found = _in_task(assign_rows, collection, out, cfg.splits)
+        found = on_cluster(assign_rows, collection, out, cfg.splits)
         num = sum(found.get(split, 0) for split in set(cfg.splits))
-        trained_on = _in_task(write_trained, embeddings, out, cfg.index, dim)
+        trained_on = on_cluster(write_trained, embeddings, out, cfg.index, dim)
         shards = _build_shards(cfg, embeddings, out, dim, num)
     left_out = {f"split-{split}": count for split, count in found.items() if split not in cfg.splits}
     taken, kept = int(embedded.counts["num"]), sum(shard["num"] for shard in shards)
@@ -104,14 +101,6 @@ def _shard_batch(batch: dict[str, Any], **fixed: Any) -> dict[str, Any]:
     except ValueError as error:  # the user's to mend: said in the driver in one sentence, without Ray's stack
         return {"error": [str(error)]}
     return {name: [value] for name, value in {**done, "taken": done["num"]}.items()}
-
-
-def _in_task(work: Callable[..., Any], *args: Any) -> Any:
-    """Run on the cluster; an error comes back as the one that was raised there, without Ray's wrapping."""
-    try:
-        return ray.get(ray.remote(work).remote(*args))
-    except RayTaskError as error:
-        raise error.cause from None
 
 
 if __name__ == "__main__":

@@ -9,21 +9,14 @@ only the missing parts are done. Bytes go storage -> actor -> storage.
 
 from __future__ import annotations
 
-import logging
-import time
 from dataclasses import dataclass
-from typing import Any
 
-import ray
 import tyro
-from ray.data import ActorPoolStrategy
 
-from ray_jobs.session import run_parts, session
-from retrieval.artifacts import Books, Folder, Manifest, begin, part_name, read_manifest, seal
-from retrieval.embedder import Embedder, Precision, embed_part
-
-logger = logging.getLogger(__name__)
-_SPEED_ONLY = ("collection", "model", "out", "num_workers", "cpus_per_worker", "device", "batch_size")
+from ray_jobs.parts import make_embeddings
+from ray_jobs.session import session
+from retrieval.artifacts import Folder, Manifest
+from retrieval.embedder import Precision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,79 +41,22 @@ class EmbedConfig:
     """auto: bfloat16 where the hardware multiplies it natively."""
 
 
-class EmbedPart:
-    """The actor: a loaded model, and the two folders it reads from and writes to."""
-
-    def __init__(self, cfg: EmbedConfig, use_gpu: bool) -> None:
-        device = cfg.device if use_gpu else "cpu"
-        self._embedder = Embedder(
-            cfg.model,
-            device=device,
-            precision=cfg.precision,
-            batch_size=cfg.batch_size,
-            num_threads=cfg.cpus_per_worker,
-        )
-        self._collection, self._out = Folder.of(cfg.collection), Folder.of(cfg.out)
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        done = embed_part(self._embedder, self._collection, self._out, int(batch["part"][0]))
-        return {name: [value] for name, value in done.items()}
-
-
 def main(cfg: EmbedConfig) -> Manifest:
     """Embed, or find it done. Returns the embeddings' manifest.
 
     Raises: ValueError if the collection or the model is not sealed, or `out` holds other work.
     """
-    collection, bundle, out = Folder.of(cfg.collection), Folder.of(cfg.model), Folder.of(cfg.out)
-    photos, model = read_manifest(collection, "collection"), read_manifest(bundle, "model")
-    inputs = {"collection": photos.fingerprint, "model": model.fingerprint}
-    if (done := begin(out, kind="embeddings", config=cfg, inputs=inputs, ignore=_SPEED_ONLY)) is not None:
-        logger.info("embed: %s is sealed already, %d embeddings", out, done.counts["num"])
-        return done
-    parts = sorted(int(name[-13:-8]) for name in photos.files if name.startswith("images/"))
     with session():
-        started = time.monotonic()
-        rows = list(_run(cfg, parts, photos.counts["stored"]))
-        seconds = time.monotonic() - started
-    taken, kept = sum(row["taken"] for row in rows), sum(row["kept"] for row in rows)
-    counts = {
-        "num": kept,
-        "dim": rows[0]["dim"],
-        "seconds": seconds,
-        "seconds_in_model": sum(row["seconds"] for row in rows),
-        "resumed_parts": sum(row["resumed"] for row in rows),
-    }
-    return seal(
-        out,
-        kind="embeddings",
-        config=cfg,
-        inputs=inputs,
-        counts=counts,
-        books=[
-            Books(stage="embed", taken=photos.counts["stored"], kept=taken),
-            Books(stage="write", taken=taken, kept=kept),
-        ],
-        files={part_name(row["part"]): row["sha256"] for row in rows},
-        ignore=_SPEED_ONLY,
-    )
-
-
-def _run(cfg: EmbedConfig, parts: list[int], total: int) -> Any:
-    resources = ray.cluster_resources()
-    use_gpu = cfg.device != "cpu" and resources.get("GPU", 0) >= 1
-    most = int(resources.get("GPU", 0)) if use_gpu else int(resources.get("CPU", 1)) // cfg.cpus_per_worker
-    size = max(1, min(cfg.num_workers or most, len(parts)))
-    return run_parts(
-        "embed",
-        parts,
-        EmbedPart,
-        total_items=total,
-        fn_constructor_kwargs={"cfg": cfg, "use_gpu": use_gpu},
-        compute=ActorPoolStrategy(size=size),
-        num_cpus=cfg.cpus_per_worker,
-        num_gpus=1 if use_gpu else 0,
-    )
+        return make_embeddings(
+            Folder.of(cfg.collection),
+            Folder.of(cfg.model),
+            Folder.of(cfg.out),
+            workers=cfg.num_workers,
+            cpus=cfg.cpus_per_worker,
+            batch_size=cfg.batch_size,
+            device=cfg.device,
+            precision=cfg.precision,
+        )
 
 
 if __name__ == "__main__":

@@ -15,29 +15,19 @@ the embeddings it had to make. The tables are printed at the end.
 
 from __future__ import annotations
 
-import json
-import logging
-import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import ray
 import tyro
-from ray.data import ActorPoolStrategy
-from ray.exceptions import RayTaskError
 
-from ray_jobs.session import run_parts, session
-from retrieval import catalog, measure, model, protocols, report, report_html, report_tables
-from retrieval.artifacts import Books, Folder, Manifest, begin, part_name, plain, read_manifest, seal
+from ray_jobs.parts import make_collection, make_embeddings
+from ray_jobs.session import on_cluster, session
+from retrieval import measure, model, protocols, report, report_html, report_tables
+from retrieval.artifacts import Folder, Manifest, begin, plain, read_manifest, seal
 from retrieval.datasets import Layout
-from retrieval.embedder import Embedder, Precision, embed_part
-from retrieval.images import limit_threads
-from retrieval.ingestion import PrepareConfig, ingest_part
+from retrieval.embedder import Precision
+from retrieval.ingestion import PrepareConfig
 from retrieval.splits import SplitConfig
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +129,14 @@ def main(cfg: EvaluateConfig) -> Manifest:
         out = Folder.of(cfg.out)
         system = System(name="model", model=Folder.of(str(cfg.model)), embeddings=out / "embeddings")
         _ingest_source(cfg, out / "collection", system.model)
-        _embed(cfg, out / "collection", system)
+        make_embeddings(
+            out / "collection",
+            system.model,
+            system.embeddings,
+            workers=cfg.num_workers,
+            device=cfg.device,
+            precision=cfg.precision,
+        )
         return _report(cfg, out / "report", out / "collection", [system], "leave-one-out")
 
 
@@ -159,7 +156,7 @@ def _report(cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[
     }
     manifest = begin(out, **work)
     if manifest is None:
-        metrics = _on_cluster(_write_report, out, collection, systems, protocol, **settings)
+        metrics = on_cluster(_write_report, out, collection, systems, protocol, **settings)
         counts = {name: metrics["data"][name] for name in ("num_queries", "num_gallery", "num_identities")}
         for name, figures in metrics["systems"].items():
             counts |= {f"{name}/{key}": figures[key] for key in report_tables.RETRIEVAL_METRICS}
@@ -235,41 +232,7 @@ def _ingest_source(cfg: EvaluateConfig, out: Folder, bundle: Folder) -> None:
     prepare = _preparation(bundle)
     split = SplitConfig(test_fraction=0.0, val_fraction=0.0)  # leave-one-out asks with everything: nothing is set aside
     settings = {"layout": cfg.layout, "prepare": plain(prepare), "split": plain(split)}
-    source = Folder.of(str(cfg.source)).uri
-    plan = _on_cluster(
-        catalog.plan_collection, out.uri, source=source, layout=cfg.layout, config=settings, part_size=None
-    )
-    if plan["sealed"]:
-        return
-    fixed = {"out": out, "root": Folder(plan["root"]), "prepare": prepare}
-    rows = run_parts("prepare", list(range(plan["parts"])), _ingest_part, total_items=plan["photos"], fn_kwargs=fixed)
-    results = [json.loads(row["result"]) for row in rows]
-    rejected: Counter[str] = Counter()
-    files: dict[str, str] = {}
-    for result in results:
-        rejected.update(result["rejected"])
-        files |= result["files"]
-    taken, stored = (sum(result[name] for result in results) for name in ("taken", "stored"))
-    made = _on_cluster(catalog.write_catalog, out.uri, plan["parts"], split)
-    counts = {"source": plan["photos"], "stored": stored, "rejected_by_reason": dict(rejected), "parts": plan["parts"]}
-    seal(
-        out,
-        kind=catalog.KIND,
-        config=settings,
-        inputs={"source": plan["fingerprint"]},
-        counts=counts | made["counts"],
-        books=[
-            Books(stage="plan", taken=plan["photos"], kept=taken),
-            Books(stage="ingest", taken=taken, kept=stored, rejected=dict(rejected)),
-        ],
-        files=files | made["files"],
-    )
-
-
-def _ingest_part(batch: dict[str, Any], *, out: Folder, root: Folder, prepare: PrepareConfig) -> dict[str, Any]:
-    limit_threads(1)
-    result = ingest_part(out, int(batch["part"][0]), root, prepare)
-    return {"taken": [result.taken], "result": [json.dumps(asdict(result))]}
+    make_collection(out, str(cfg.source), layout=cfg.layout, prepare=prepare, split=split, settings=settings)
 
 
 def _preparation(bundle: Folder) -> PrepareConfig:
@@ -281,66 +244,6 @@ def _preparation(bundle: Folder) -> PrepareConfig:
     if not stored:
         raise ValueError(f"The bundle {bundle} does not say how photos are prepared for it. Train or embed it again.")
     return PrepareConfig(**stored)
-
-
-def _embed(cfg: EvaluateConfig, collection: Folder, system: System) -> None:
-    """Embed the collection, part after part, on as many workers as asked for."""
-    collected, bundle = read_manifest(collection), read_manifest(system.model, "model")
-    work: dict[str, Any] = {
-        "kind": "embeddings",
-        "config": {"precision": cfg.precision},
-        "inputs": {"collection": collected.fingerprint, "model": bundle.fingerprint},
-    }
-    if begin(system.embeddings, **work) is not None:
-        return
-    parts = sorted(int(name[-13:-8]) for name in collected.files if name.startswith("images/"))
-    resources = ray.cluster_resources()
-    use_gpu = cfg.device != "cpu" and resources.get("GPU", 0) >= 1
-    workers = cfg.num_workers or int(resources.get("GPU" if use_gpu else "CPU", 1))
-    device = cfg.device if use_gpu else "cpu"
-    started = time.monotonic()
-    rows = list(
-        run_parts(
-            "embed",
-            parts,
-            EmbedPart,
-            total_items=int(collected.counts["stored"]),
-            fn_constructor_args=(collection, system, device, cfg.precision),
-            compute=ActorPoolStrategy(size=max(1, min(workers, len(parts)))),
-            num_cpus=1,
-            num_gpus=1 if use_gpu else 0,
-        )
-    )
-    num = sum(row["kept"] for row in rows)
-    counts = {
-        "num": num,
-        "dim": bundle.counts["embedding_dim"],
-        "seconds": time.monotonic() - started,
-        "seconds_in_model": sum(row["seconds"] for row in rows),
-    }
-    books = [Books(stage="embed", taken=collected.counts["stored"], kept=num)]
-    files = {part_name(row["part"]): row["sha256"] for row in rows}
-    seal(system.embeddings, counts=counts, books=books, files=files, **work)
-
-
-class EmbedPart:
-    """Holds a bundle ready in one worker process, and embeds parts with it."""
-
-    def __init__(self, collection: Folder, system: System, device: str, precision: Precision) -> None:
-        self._collection, self._out = collection, system.embeddings
-        self._embedder = Embedder(system.model, device=device, precision=precision, num_threads=1)
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        done = embed_part(self._embedder, self._collection, self._out, int(batch["part"][0]))
-        return {name: [value] for name, value in done.items()}
-
-
-def _on_cluster(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run as one Ray task; an error comes back as the one raised there, without Ray's wrapping."""
-    try:
-        return ray.get(ray.remote(work).remote(*args, **kwargs))
-    except RayTaskError as error:
-        raise error.cause from None
 
 
 if __name__ == "__main__":

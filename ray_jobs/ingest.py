@@ -9,24 +9,18 @@ COLLECTION/rejected/*.parquet with their reasons, what the source lacked is in C
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
-import ray
 import tyro
-from ray.exceptions import RayTaskError
 
-from ray_jobs.session import run_parts, session
+from ray_jobs.parts import make_collection
+from ray_jobs.session import on_cluster, session
 from retrieval import catalog
-from retrieval.artifacts import Books, Folder, Manifest, plain, read_manifest, seal
+from retrieval.artifacts import Folder, Manifest, plain
 from retrieval.datasets import Layout
-from retrieval.images import limit_threads
-from retrieval.ingestion import PrepareConfig, ingest_part
+from retrieval.ingestion import PrepareConfig
 from retrieval.splits import SplitConfig
 
 logger = logging.getLogger(__name__)
@@ -61,81 +55,23 @@ def main(cfg: IngestConfig) -> Folder:
     out = Folder.of(cfg.out)
     settings = {name: value for name, value in plain(cfg).items() if name not in catalog.NOT_COMPARED}
     with session():
-        plan = on_cluster(
-            catalog.plan_collection,
-            out.uri,
-            source=Folder.of(cfg.source).uri,
+        manifest = make_collection(
+            out,
+            cfg.source,
             layout=cfg.layout,
-            config=settings,
+            prepare=cfg.prepare,
+            split=cfg.split,
+            settings=settings,
             part_size=cfg.part_size,
+            cpus_per_part=cfg.cpus_per_part,
         )
-        if not plan["sealed"]:
-            _work(cfg, out, plan, settings)
-    _report(out, read_manifest(out, catalog.KIND))
+    _report(out, manifest)
     return out
 
 
 def source_fingerprint(source: str, layout: Layout = "auto") -> str:
-    """The source's fingerprint, worked out on the cluster: listing millions of names is no work for a driver.
-
-    Needs a running `session`.
-    """
+    """The source's fingerprint, worked out on the cluster: listing millions of names is no work for a driver."""
     return on_cluster(catalog.source_fingerprint, Folder.of(source).uri, layout)
-
-
-def on_cluster(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run a function as one Ray task; its own exception comes back, not Ray's wrapping of it."""
-    try:
-        return ray.get(ray.remote(work).remote(*args, **kwargs))
-    except RayTaskError as error:
-        raise error.cause from None
-
-
-def ingest_batch(batch: dict[str, Any], *, out: str, root: str, config: PrepareConfig) -> dict[str, Any]:
-    """One part on one worker: {"part": [n]} -> its counts, as a row that is small whatever the part."""
-    limit_threads(1)
-    result = ingest_part(Folder(out), int(batch["part"][0]), Folder(root), config)
-    return {"taken": [result.taken], "result": [json.dumps(dataclasses.asdict(result))]}
-
-
-def _work(cfg: IngestConfig, out: Folder, plan: dict[str, Any], settings: dict[str, Any]) -> None:
-    logger.info("ingest: %d photos in %d parts -> %s", plan["photos"], plan["parts"], out)
-    taken = stored = resumed = 0
-    rejected: Counter[str] = Counter()
-    files: dict[str, str] = {}
-    kwargs = {"out": out.uri, "root": plan["root"], "config": cfg.prepare}
-    rows = run_parts(
-        "ingest",
-        list(range(plan["parts"])),
-        ingest_batch,
-        total_items=plan["photos"],
-        fn_kwargs=kwargs,
-        num_cpus=cfg.cpus_per_part,
-    )
-    for row in rows:
-        result = json.loads(row["result"])
-        taken, stored, resumed = taken + result["taken"], stored + result["stored"], resumed + result["resumed"]
-        rejected.update(result["rejected"])
-        files |= result["files"]
-    if resumed:
-        logger.info("ingest: %d of %d parts had been done before", resumed, plan["parts"])
-    divided = on_cluster(catalog.write_catalog, out.uri, plan["parts"], cfg.split)
-    kept = stored - divided["counts"]["dropped"]
-    counts = {"source": plan["photos"], "stored": stored, "rejected": taken - stored}
-    counts["rejected_by_reason"] = dict(sorted(rejected.items()))
-    seal(
-        out,
-        kind=catalog.KIND,
-        config=settings,
-        inputs={"source": plan["fingerprint"]},
-        counts=counts | divided["counts"],
-        books=[
-            Books(stage="plan", taken=plan["photos"], kept=taken),
-            Books(stage="ingest", taken=taken, kept=stored, rejected=dict(rejected)),
-            Books(stage="split", taken=stored, kept=kept, rejected=divided["dropped"]),
-        ],
-        files=files | divided["files"],
-    )
 
 
 def _report(out: Folder, manifest: Manifest) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,17 @@ def session() -> Iterator[None]:
     finally:
         if mine:
             ray.shutdown()
+
+
+def on_cluster(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a function as one Ray task: work that may grow with the collection stays out of the driver.
+
+    An error comes back as the one raised there, without Ray's wrapping.
+    """
+    try:
+        return ray.get(ray.remote(work).remote(*args, **kwargs))
+    except RayTaskError as error:
+        raise error.cause from None
 
 
 def run_parts(

@@ -33,7 +33,7 @@ HOMES = {
 ROOMS = ("retrieval", "ray_jobs", "serve")
 
 # A job imports no other job; these are not jobs, and `pipeline` calls them all in order.
-SHARED_BY_JOBS = {"ray_jobs.session", "ray_jobs.tracking", "ray_jobs.presets"}
+SHARED_BY_JOBS = {"ray_jobs.session", "ray_jobs.parts", "ray_jobs.tracking", "ray_jobs.presets"}
 
 
 def imports(source: str, module: str) -> Iterator[str]:
