@@ -164,7 +164,9 @@ class TripletTrainer:
         config = self.config
         labels = mining.label_numbers(self.local.labels[self.pool])
         embeddings = self._embed_pool()
-        collapsed = mining.spread(embeddings) < mining.SPREAD_FLOOR and self.best["state"] is not None
+        # A start that lies close together already (random weights, no whitening) is no collapse.
+        floor = min(mining.SPREAD_FLOOR, self.history[1]["train/spread"] / 2) if epoch > 1 else 0.0
+        collapsed = mining.spread(embeddings) < floor
         if collapsed:
             self._go_back(epoch)
             embeddings = self._embed_pool()
