@@ -185,7 +185,7 @@ def start_head_from_whitening(head: nn.Sequential, projection: Tensor, mean: Ten
 
 def save_bundle(
     net: EmbeddingNet,
-    folder: Folder | str,
+    folder: Folder | Path | str,
     *,
     config: Any = None,
     inputs: Mapping[str, str] | None = None,
@@ -212,7 +212,7 @@ def save_bundle(
     return manifest
 
 
-def load_spec(folder: Folder | str) -> ModelSpec:
+def load_spec(folder: Folder | Path | str) -> ModelSpec:
     """The spec of a bundle. Raises: ValueError if there is no sealed bundle, or its spec is not ours."""
     folder = Folder.of(folder)
     artifacts.read_manifest(folder, "model")
@@ -228,7 +228,7 @@ def load_spec(folder: Folder | str) -> ModelSpec:
     )
 
 
-def load_bundle(folder: Folder | str, device: str | torch.device = "cpu") -> EmbeddingNet:
+def load_bundle(folder: Folder | Path | str, device: str | torch.device = "cpu") -> EmbeddingNet:
     """The network of a sealed bundle, in eval mode. Checks the weights against the manifest's hash first."""
     folder = Folder.of(folder)
     spec = load_spec(folder)
