@@ -1,0 +1,100 @@
+"""The train job on a real local Ray: a bundle is sealed; a worker killed in epoch 2 changes nothing of the result."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_jobs.train import TrainJobConfig, main
+from retrieval import model
+from retrieval.artifacts import Folder, read_manifest
+from retrieval.demo_faces import draw_collection
+from retrieval.ingestion import PrepareConfig
+from retrieval.model import ModelConfig
+from retrieval.training import TrainConfig
+from tests.cluster.killing import killed_when
+from tests.workspace import make_collection
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+RESULTS = ("epoch", "tuples_sha256", "train/triplets", "train/loss", "train/spread", "val/mAP")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a sealed collection of 12 drawn people x 5 at 64 pixels."""
+    folder = tmp_path_factory.mktemp("train")
+    draw_collection(folder / "drawn", num_identities=12, images_per_identity=5, seed=2)
+    make_collection(Folder.of(folder / "collection"), folder / "drawn", PrepareConfig(crop="none", size=64))
+    return folder
+
+
+def job(root: Path, out: str, **settings: Any) -> TrainJobConfig:
+    # A fresh view at every use and all layers trained: an epoch takes long enough to be killed in.
+    train = TrainConfig(epochs=3, groups_per_batch=2, unfreeze_layers=-1, views=0, precision="fp32", seed=3)
+    cfg = TrainJobConfig(
+        collection=str(root / "collection"),
+        out=str(root / out),
+        weights="none",
+        model=ModelConfig(backbone="resnet18", cut="layer3", image_size=64, embedding_dim=32),
+        train=train,
+        cache=str(root / f"cache-{out}"),
+        cpus_per_worker=1,
+        device="cpu",
+    )
+    return dataclasses.replace(cfg, **settings)
+
+
+def history(root: Path, out: str) -> list[dict[str, Any]]:
+    found = Folder.of(root / out).read_json("history.json")
+    return [{key: value for key, value in epoch.items() if key in RESULTS} for epoch in found]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(root: Path) -> TrainJobConfig:
+    cfg = job(root, "undisturbed")
+    main(cfg)
+    return cfg
+
+
+def test_a_bundle_is_sealed_and_not_made_again(root: Path, undisturbed: TrainJobConfig) -> None:
+    manifest = read_manifest(Folder.of(undisturbed.out), "model")
+    assert set(manifest.files) == {"model.safetensors", "model.json", "history.json", "curves.png"}
+    assert manifest.inputs["collection"] == read_manifest(Folder.of(root / "collection")).fingerprint
+    assert manifest.counts["train_images"] >= 35 and manifest.counts["val_images"] == 5
+    net = model.load_bundle(undisturbed.out)
+    assert net.spec.preparation["crop"] == "none" and net.dim == 32
+    epochs = history(root, "undisturbed")
+    assert [epoch["epoch"] for epoch in epochs] == [0, 1, 2, 3]
+    assert len({epoch["tuples_sha256"] for epoch in epochs[1:]}) == 3
+    assert max(epoch["val/mAP"] for epoch in epochs) == manifest.counts["best_val_mAP"]
+    assert main(undisturbed) == manifest
+    with pytest.raises(ValueError, match=r"made with other settings.*train.*another output folder"):
+        main(dataclasses.replace(undisturbed, train=dataclasses.replace(undisturbed.train, margin=0.3)))
+
+
+def test_a_worker_killed_in_epoch_two_draws_the_same_tuples(root: Path, undisturbed: TrainJobConfig) -> None:
+    checkpoints = root / "killed-checkpoints"
+
+    def in_epoch_two() -> bool:  # reports of epochs 0 and 1 are on disk
+        return len(list(checkpoints.glob("train-*/checkpoint_*/state.pt"))) >= 2
+
+    with killed_when(in_epoch_two, "RayTrainWorker") as killed:
+        main(job(root, "killed"))
+    assert len(killed) == 1
+    assert history(root, "killed") == history(root, "undisturbed")
+    ours, theirs = (Folder.of(root / name).read_bytes("model.safetensors") for name in ("killed", "undisturbed"))
+    assert ours == theirs
+
+
+def test_what_cannot_be_trained_is_said_before_any_worker_starts(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="No weights file at"):
+        main(job(root, "absent", weights=str(tmp_path / "absent.pth")))
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(ValueError, match="not a readable weights file"):
+        main(job(root, "text", weights=str(tmp_path / "text.pth")))
+    with pytest.raises(ValueError, match="No sealed collection"):
+        main(job(root, "none", collection=str(tmp_path / "absent")))
+    assert not (root / "absent").exists() and not (root / "text").exists()
