@@ -170,6 +170,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     list(alone.run())
     other = torch.multiprocessing.spawn(_second, args=(str(tmp_path),), join=False)  # type: ignore[attr-defined]
     shared = _train_as_rank(0, tmp_path)
+    assert other is not None
     while not other.join():
         pass
     for got, expected in zip(shared.history, alone.history, strict=True):
