@@ -40,7 +40,8 @@ def test_forward_is_trunk_pool_l2_head_l2(pool: str, head: str) -> None:
         }[pool]
         x = pooling.l2n(pooled)
         if head == "mlp":
-            first, second = net.head[0], net.head[2]  # type: ignore[index]
+            first, second = net.get_submodule("head.0"), net.get_submodule("head.2")
+            assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
             x = (x @ first.weight.T + first.bias).clamp(min=0) @ second.weight.T + second.bias
         expected = pooling.l2n(x)
     got = embed(net)

@@ -169,6 +169,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     start = weights(alone.net).clone()
     list(alone.run())
     other = torch.multiprocessing.spawn(_second, args=(str(tmp_path),), join=False)  # type: ignore[attr-defined]
+    assert other is not None
     shared = _train_as_rank(0, tmp_path)
     assert other is not None
     while not other.join():
