@@ -62,11 +62,9 @@ def main(cfg: Config) -> float:
     ours, theirs = embedder.embed_jpegs, lambda photos: eager(net, photos, cfg)
     for work in (ours, theirs):
         work(jpegs[: cfg.batch_size])  # warm
-    seconds: list[tuple[float, float]] = []
-    for _ in range(cfg.rounds):
-        fast, vectors = timed(ours, jpegs)
-        slow, expected = timed(theirs, jpegs)
-        seconds.append((fast, slow))
+    rounds = [(timed(ours, jpegs), timed(theirs, jpegs)) for _ in range(cfg.rounds)]
+    seconds = [(fast, slow) for (fast, _), (slow, _) in rounds]
+    vectors, expected = (found for _, found in rounds[-1])
     ratios = [slow / fast for fast, slow in seconds]
     cosine = (vectors * expected).sum(axis=1)
     recalls = [leave_one_out(found, labels, ks=(10,)).values["recall@10"] for found in (vectors, expected)]

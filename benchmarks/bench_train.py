@@ -56,7 +56,8 @@ def main(cfg: Config) -> float:
         root = Path(temp)
         local = localise(draw(cfg, root), root / "cache", ("train", "val"))
         net = model.build(ModelConfig(backbone=cfg.backbone, image_size=cfg.size), weights=cfg.weights)
-        train = TrainConfig(epochs=cfg.epochs + 1, views=2, calibrate_norms=cfg.weights == "none")
+        # A rate at which random weights do not collapse: going back would add to the time of mining.
+        train = TrainConfig(epochs=cfg.epochs + 1, views=2, learning_rate=1e-6)
         started = time.perf_counter()
         trainer = TripletTrainer(net, local, train, scratch=root / "scratch", device=pick_device(cfg.device))
         prepared = time.perf_counter() - started

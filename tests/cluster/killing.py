@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,19 +35,17 @@ def _ancestors(pid: int) -> Iterator[int]:
 
 
 @contextmanager
-def killed_when(ready: Callable[[], bool], title: str, within: float = 120) -> Iterator[list[int]]:
+def killed_when(ready: Callable[[], bool], title: str) -> Iterator[list[int]]:
     """Beside the block, wait until `ready()` and kill -9 one worker. Yields a list that will hold its process id."""
     killed: list[int] = []
     over = threading.Event()
 
     def watch() -> None:
-        deadline = time.monotonic() + within
-        while not over.is_set() and time.monotonic() < deadline:
+        while not over.wait(0.01):
             if ready() and (found := workers(title)):
                 os.kill(found[0], signal.SIGKILL)
                 killed.append(found[0])
                 return
-            time.sleep(0.01)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -33,7 +33,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job(root: Path, out: str, **settings: Any) -> TrainJobConfig:
     # A fresh view at every use and all layers trained: an epoch takes long enough to be killed in.
-    train = TrainConfig(epochs=3, groups_per_batch=2, unfreeze_layers=-1, views=0, precision="fp32", seed=3)
+    train = TrainConfig(epochs=3, groups_per_batch=1, unfreeze_layers=-1, views=0, precision="fp32", seed=3)
     cfg = TrainJobConfig(
         collection=str(root / "collection"),
         out=str(root / out),
