@@ -6,6 +6,7 @@ the pool, share the embeddings, mine, take steps, validate. Nothing is rebuilt b
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import math
@@ -77,6 +78,9 @@ class TrainConfig:
         for name in ("epochs", "groups_per_batch", "companions", "images_per_identity"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        for name in ("views", "pool_size", "warmup_epochs", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
         for name in ("learning_rate", "margin"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
@@ -125,7 +129,9 @@ class TripletTrainer:
         # Running statistics stay as they are: only weights change, so no rank and no batch size matters.
         unfreeze = None if config.unfreeze_layers < 0 else config.unfreeze_layers
         self.unfrozen = backbones.freeze_all_but_last(net.trunk, unfreeze)
-        self._frozen, tail = backbones.split_frozen(net.trunk)
+        frozen, tail = backbones.split_frozen(net.trunk)
+        # A copy: the bundle keeps the frozen weights as they came, not rounded to the precision they run in.
+        self._frozen = copy.deepcopy(frozen)
         self._tail = _Tail(tail, net).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._frozen.to(self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
@@ -251,10 +257,9 @@ class TripletTrainer:
         self.history, self.best, self._rate_scale = state["history"], state["best"], state["rate_scale"]
 
     def load_best(self) -> None:
-        """Put the best epoch's weights into `net`, in float32, ready to be saved."""
+        """Put the best epoch's weights into `net`, ready to be saved."""
         if self.best["state"] is not None:
             self._tail.load_state_dict(self.best["state"])
-        self.net.float()
 
     def _close_epoch(self, metrics: dict[str, Any]) -> None:
         self.history.append(metrics)

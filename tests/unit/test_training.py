@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -66,9 +66,12 @@ def test_a_resumed_run_is_an_undisturbed_one(local: LocalCollection, tmp_path: P
     assert resumed.best["epoch"] == whole.best["epoch"]
 
 
-def test_frozen_layers_stay_and_the_others_learn(local: LocalCollection, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_frozen_layers_stay_and_the_others_learn(
+    local: LocalCollection, tmp_path: Path, precision: Literal["fp32", "bf16"]
+) -> None:
     start = model.build(NET).state_dict()
-    run = trainer(local, tmp_path, dataclasses.replace(TINY, unfreeze_layers=5))
+    run = trainer(local, tmp_path, dataclasses.replace(TINY, unfreeze_layers=5, precision=precision))
     list(run.run())
     trained = {f"trunk.{name}" for name in run.unfrozen} | {name for name in start if name.startswith("head.")}
     assert trained and all(name.startswith(("trunk.layer2.1.", "head.")) for name in trained)
