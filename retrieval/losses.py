@@ -30,14 +30,10 @@ def triplet(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 
     return (squared_l2(anchor, positive) - squared_l2(anchor, negative) + margin).clamp(min=0)
 
 
-def mean_of_active(loss: Tensor, num_active: Tensor | None = None) -> Tensor:
+def mean_of_active(loss: Tensor) -> Tensor:
     """Mean over the terms above zero: satisfied triplets give no gradient and must not dilute the others.
 
-    Args:
-        loss: (B,) float >= 0.
-        num_active: scalar, the count to divide by if it is not this tensor's own (of all DDP ranks together).
-
+    Args:    loss: (B,) float >= 0.
     Returns: scalar; 0 if no term is active.
     """
-    count = (loss > 0).sum() if num_active is None else num_active
-    return loss.sum() / torch.as_tensor(count, dtype=loss.dtype, device=loss.device).clamp(min=1)
+    return loss.sum() / (loss > 0).sum().clamp(min=1)
