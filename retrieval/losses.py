@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -23,6 +22,7 @@ def triplet(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 
     Returns: (B,) float, each >= 0, not reduced.
 
     Example:
+        >>> import torch
         >>> a, p, n = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]]), torch.tensor([[0.0, 1.0]])
         >>> triplet(a, p, n)  # 0.8 - 2.0 + 0.2 < 0
         tensor([0.])
