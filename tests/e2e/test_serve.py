@@ -11,56 +11,22 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from ray import serve
 
 from retrieval import images
 from retrieval.artifacts import read_manifest
-from serve.app import build_app
-from serve.schemas import Answer, ErrorBody, Info, ServeArgs
-from tests.workspace import Workspace, make_workspace
-
-MAX_BODY, MAX_QUEUE, MAX_K, TIMEOUT = 300_000, 4, 12, 10.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Service:
-    """A running service and what it runs on."""
-
-    client: httpx.Client
-    port: int
-    made: Workspace
+from serve.schemas import Answer, ErrorBody, Info
+from tests.service import MAX_BODY, MAX_K, MAX_QUEUE, TIMEOUT, Service, running_service
 
 
 @pytest.fixture(scope="module")
 def service(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    made = make_workspace(tmp_path_factory.mktemp("serve"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    args = ServeArgs(
-        workspace=str(made.folder),
-        max_body_bytes=MAX_BODY,
-        max_pixels=2_000_000,
-        max_k=MAX_K,
-        max_queue=MAX_QUEUE,
-        timeout_s=TIMEOUT,
-        precision="fp32",
-        embedder_cpus=0.5,
-        max_embedders=1,
-    )
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
-    try:
-        serve.run(build_app(args))
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            yield Service(client=client, port=port, made=made)
-    finally:
-        serve.shutdown()
+    with running_service(tmp_path_factory.mktemp("serve")) as running:
+        yield running
 
 
 def search(service: Service, photo: bytes, query: str = "k=5") -> httpx.Response:
