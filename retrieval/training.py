@@ -11,7 +11,7 @@ import io
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -323,16 +323,26 @@ class TripletTrainer:
         return self._cache.read(rows, np.array([_draw(seed, self._cache.num_views) for seed in seeds], dtype=np.int64))
 
     @torch.inference_mode()
-    def _embed(self, rows: np.ndarray, *, base_views: bool = False, batch_size: int = 256) -> Tensor:
+    def _embed(self, rows: np.ndarray, *, base_views: bool = False, batch_size: int = 128) -> Tensor:
         """(n, D) float32 on the device, of the plain image, or of all base views as the embedder does."""
         out = torch.empty(len(rows), self.net.dim, device=self.device)
-        for start in range(0, len(rows), batch_size):
-            chunk = rows[start : start + batch_size]
-            views = range(self._base_views if base_views else 1)
+        views = range(self._base_views if base_views else 1)
+        starts = range(0, len(rows), batch_size)
+        # The next batch is read from the disk's cache while the tail runs on this one.
+        coming = [
+            self._decoder.submit(self._read_views, rows[start : start + batch_size], views) for start in starts[:1]
+        ]
+        for start, following in zip(starts, [*starts[1:], None], strict=True):
+            maps = coming.pop().result()
+            if following is not None:
+                coming = [self._decoder.submit(self._read_views, rows[following : following + batch_size], views)]
             with self._autocast():
-                parts = [self._tail(self._cache.read(chunk, view).to(self.device)) for view in views]
-            out[start : start + len(chunk)] = parts[0] if len(parts) == 1 else l2n(parts[0] + parts[1])
+                parts = [self._tail(each.to(self.device)) for each in maps]
+            out[start : start + batch_size] = parts[0] if len(parts) == 1 else l2n(parts[0] + parts[1])
         return out
+
+    def _read_views(self, rows: np.ndarray, views: Iterable[int]) -> list[Tensor]:
+        return [self._cache.read(rows, view) for view in views]
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
