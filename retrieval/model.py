@@ -30,8 +30,9 @@ class ModelConfig:
     """Name of a torchvision network: mobilenet_v2, resnet18/34/50/101/152, vgg16."""
     cut: str = ""
     """Last layer kept, by torchvision's name ("features.13", "layer3"); empty keeps the whole trunk."""
-    pooling: Literal["avg", "gem", "grid"] = "avg"
-    """avg: mean over space. gem: generalised mean with a trainable power. grid: means over grid x grid cells."""
+    pooling: Literal["avg", "gem", "mac", "rmac", "grid"] = "avg"
+    """avg: mean over space (SPoC). gem: generalised mean with a trainable power. mac: maximum. rmac: sum of the maxima
+    of square regions. grid: means over grid x grid cells."""
     grid: int = 3
     """Cells a side for grid pooling."""
     head: Literal["mlp", "none"] = "mlp"

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 GEM_EPS = 1e-6
 L2_EPS = 1e-6
+RMAC_LEVELS = 3
+RMAC_OVERLAP = 0.4
+RMAC_STEPS = range(2, 8)
 
 
 def gem(x: Tensor, p: Tensor | float, eps: float = GEM_EPS) -> Tensor:
@@ -43,6 +46,66 @@ def l2n(x: Tensor, eps: float = L2_EPS) -> Tensor:
     return x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + eps)
 
 
+def mac(x: Tensor) -> Tensor:
+    """Maximum activations of convolutions, gem's limit for p = infinity: y_c = max_hw x_chw.
+
+    Args:    x: (B, C, h, w) float.
+    Returns: (B, C), dtype of x, not L2-normalised.
+    """
+    return x.amax(dim=(-2, -1))
+
+
+def rmac_regions(height: int, width: int, levels: int = RMAC_LEVELS) -> list[tuple[int, int, int]]:
+    """The square regions of R-MAC, as (top, left, side)   (Tolias et al., arXiv:1511.05879, sec. 3.2).
+
+    At level l squares of side floor(2 * short / (l + 1)) are spread evenly, l along the short side. Along the long side
+    there are m - 1 more: m, of 2 to 7, is the number of squares of the short side's length that overlap by nearest to
+    40 %. A square map has as many along both.
+    """
+    short, long = min(height, width), max(height, width)
+    overlap = {m: (short - (long - short) / (m - 1)) / short for m in RMAC_STEPS}
+    extra = 0 if height == width else min(RMAC_STEPS, key=lambda m: abs(overlap[m] - RMAC_OVERLAP)) - 1
+    regions = []
+    for level in range(1, levels + 1):
+        side = 2 * short // (level + 1)
+        if side:
+            tops = _spread(height - side, level + (extra if height > width else 0))
+            lefts = _spread(width - side, level + (extra if width > height else 0))
+            regions += [(top, left, side) for top in tops for left in lefts]
+    return regions
+
+
+def _spread(room: int, num: int) -> list[int]:
+    """`num` whole positions from 0 to `room`, as even as rounding down leaves them."""
+    return [0] if num == 1 else [k * room // (num - 1) for k in range(num)]
+
+
+def rmac(x: Tensor, levels: int = RMAC_LEVELS) -> Tensor:
+    """Regional maxima: y = l2n(mac(x)) + sum_R l2n(mac(x_R)) over `rmac_regions`   (Tolias et al., arXiv:1511.05879).
+
+    Args:    x: (B, C, h, w) float.
+    Returns: (B, C), dtype of x, not L2-normalised.
+    """
+    total = l2n(mac(x))
+    for top, left, side in rmac_regions(x.shape[-2], x.shape[-1], levels):
+        total = total + l2n(mac(x[..., top : top + side, left : left + side]))
+    return total
+
+
+class MACPool(nn.Module):
+    """`mac`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return mac(x.float())
+
+
+class RMACPool(nn.Module):
+    """`rmac` on three levels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rmac(x.float())
+
+
 class AveragePool(nn.Module):
     """Mean over space (SPoC; adaptive average pooling to 1x1)."""
 
@@ -51,15 +114,15 @@ class AveragePool(nn.Module):
 
 
 class GeMPool(nn.Module):
-    """`gem` with one shared trainable p, 3 at the start."""
+    """`gem` with a trainable p, 3 at the start: one shared by all channels, or one for each of `num_channels`."""
 
-    def __init__(self, p: float = 3.0) -> None:
+    def __init__(self, p: float = 3.0, num_channels: int | None = None) -> None:
         super().__init__()
-        self.p = nn.Parameter(torch.tensor(p))
+        self.p = nn.Parameter(torch.tensor(p) if num_channels is None else torch.full((num_channels,), p))
 
     def forward(self, x: Tensor) -> Tensor:
         # Powers of small numbers lose too much in bfloat16.
-        return gem(x.float(), self.p)
+        return gem(x.float(), self.p if self.p.ndim == 0 else self.p[:, None, None])
 
 
 class GridPool(nn.Module):
@@ -76,4 +139,10 @@ class GridPool(nn.Module):
         return nn.functional.adaptive_avg_pool2d(x.float(), self.grid).flatten(1)
 
 
-POOLINGS: dict[str, type[nn.Module]] = {"avg": AveragePool, "gem": GeMPool, "grid": GridPool}
+POOLINGS: dict[str, type[nn.Module]] = {
+    "avg": AveragePool,
+    "gem": GeMPool,
+    "mac": MACPool,
+    "rmac": RMACPool,
+    "grid": GridPool,
+}

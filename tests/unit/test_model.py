@@ -146,7 +146,7 @@ def test_weights_of_the_trunk_come_from_a_file(tmp_path: Path) -> None:
     ("settings", "words"),
     [
         ({"backbone": "resnet17"}, "Unknown backbone 'resnet17'"),
-        ({"pooling": "max"}, "Unknown pooling 'max'. Choose one of: avg, gem, grid"),
+        ({"pooling": "max"}, "Unknown pooling 'max'. Choose one of: avg, gem, mac, rmac, grid"),
         ({"grid": 0}, "grid must be 1 or more, got 0"),
         ({"embedding_dim": 0}, "embedding_dim must be 1 or more, got 0"),
         ({"image_size": 16}, "image_size must be 32 or more"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from retrieval.pooling import POOLINGS, AveragePool, GeMPool, GridPool, gem, l2n
+from retrieval.pooling import POOLINGS, AveragePool, GeMPool, GridPool, gem, l2n, mac, rmac, rmac_regions
 
 
 def maps(*shape: int) -> Tensor:
@@ -82,6 +82,70 @@ def test_grid_pool_is_the_mean_of_each_cell() -> None:
     ]
     assert torch.allclose(GridPool(3)(x), torch.stack(cells, dim=1), atol=1e-6)
     assert torch.allclose(GridPool(1)(x), AveragePool()(x), atol=1e-6)
+
+
+def test_gem_pool_learns_a_power_for_each_channel() -> None:
+    x, pool = maps(2, 3, 4, 5).abs().float(), GeMPool(num_channels=3)
+    assert torch.allclose(pool(x), gem(x, 3.0))
+    pool(x).sum().backward()
+    assert pool.p.grad is not None and pool.p.grad.shape == (3,) and (pool.p.grad != 0).all()
+    with torch.no_grad():
+        pool.p.copy_(torch.tensor([1.0, 2.0, 5.0]))
+    for channel, p in enumerate((1.0, 2.0, 5.0)):
+        assert torch.allclose(pool(x)[:, channel], gem(x, p)[:, channel])
+
+
+def slow_regions(height: int, width: int) -> list[tuple[int, int, int]]:
+    """The published steps one by one, in floats, with the region's centre as it is written there."""
+    short = min(height, width)
+    gaps = [(max(height, width) - short) / (steps - 1) for steps in (2, 3, 4, 5, 6, 7)]
+    off = [abs((short**2 - short * gap) / short**2 - 0.4) for gap in gaps]
+    best = off.index(min(off))
+    more_down, more_across = (best + 1) * (height > width), (best + 1) * (width > height)
+    found = []
+    for level in (1, 2, 3):
+        side = math.floor(2 * short / (level + 1))
+        half = math.floor(side / 2 - 1)
+        down = (height - side) / (level + more_down - 1) if level + more_down > 1 else 0.0
+        across = (width - side) / (level + more_across - 1) if level + more_across > 1 else 0.0
+        for i in range(level + more_down):
+            for j in range(level + more_across):
+                # 1e-9: a whole number that a float falls just short of is that number
+                top, left = math.floor(half + i * down + 1e-9) - half, math.floor(half + j * across + 1e-9) - half
+                if side:
+                    found.append((top, left, side))
+    return found
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 7, 12, 24, 32])
+@pytest.mark.parametrize("width", [1, 2, 5, 12, 23, 32])
+def test_rmac_regions_are_the_published_grid_and_stay_inside(height: int, width: int) -> None:
+    got = rmac_regions(height, width)
+    assert got == slow_regions(height, width)
+    assert all(0 <= top <= height - side and 0 <= left <= width - side for top, left, side in got)
+
+
+def test_rmac_regions_by_hand() -> None:
+    """A square has 1 + 4 + 9. Of 24 x 32 two whole squares overlap by 2/3, nearest to 0.4: 1x2 + 2x3 + 3x4."""
+    assert rmac_regions(6, 6)[:5] == [(0, 0, 6), (0, 0, 4), (0, 2, 4), (2, 0, 4), (2, 2, 4)]
+    assert [side for _, _, side in rmac_regions(6, 6)] == [6] + [4] * 4 + [3] * 9
+    assert [side for _, _, side in rmac_regions(24, 32)] == [24] * 2 + [16] * 6 + [12] * 12
+    assert rmac_regions(24, 32)[:2] == [(0, 0, 24), (0, 8, 24)]
+    assert rmac_regions(1, 1) == [(0, 0, 1)]  # deeper squares would have no pixel
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 6, 9), (1, 3, 8, 8), (1, 4, 2, 1)])
+def test_mac_and_rmac_are_loops(shape: tuple[int, int, int, int]) -> None:
+    x = maps(*shape)
+    for image, largest, regional in zip(x, mac(x), rmac(x), strict=True):
+        assert largest.tolist() == [max(channel.flatten().tolist()) for channel in image]
+        total = [0.0] * shape[1]
+        for top, left, side in [(0, 0, 0), *slow_regions(*shape[2:])]:
+            part = image[:, top : top + side, left : left + side] if side else image
+            found = [max(channel.flatten().tolist()) for channel in part]
+            norm = math.sqrt(sum(v * v for v in found)) + 1e-6
+            total = [old + v / norm for old, v in zip(total, found, strict=True)]
+        assert regional.tolist() == pytest.approx(total, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(POOLINGS))
