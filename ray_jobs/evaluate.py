@@ -1,8 +1,9 @@
-"""Evaluate: how well photos of the same person find each other, in figures, plots and a report to read.
+"""Evaluate: how well photos of the same person or place find each other, in figures, plots and a report to read.
 
 Compare systems on a collection's own queries and gallery (what the pipeline does, before and after training):
 
     python -m ray_jobs.evaluate --collection C --out R --systems before=MODEL,EMBEDDINGS,INDEX after=...
+    python -m ray_jobs.evaluate ... --protocol leave-one-out --expansion.num 10 --rerank 100
 
 Or try any bundle on any labelled photos: every photo is a query against all the others (leave one out):
 
@@ -40,7 +41,18 @@ class EvaluateConfig:
     """Folder or URI of a sealed collection, whose queries are asked of its gallery."""
     systems: tuple[str, ...] = ()
     """What to compare on it, the starting point first: NAME=MODEL,EMBEDDINGS,INDEX, three folders or URIs each.
-    The index must be one of the gallery alone (build_index --splits gallery)."""
+    The index must be one of the gallery alone (build_index --splits gallery); without one the search is exact."""
+    protocol: Literal["query-gallery", "leave-one-out"] = "query-gallery"
+    """With --systems: the catalog's queries ask its gallery, or each photo of both asks all the others."""
+    subject: Literal["person", "place"] = "person"
+    """What a label names, for the report's words."""
+    expansion: ExpansionConfig = field(default_factory=ExpansionConfig)
+    """Query expansion: each system is scored a second time with it, if --expansion.num is above 0."""
+    rerank: int = 0
+    """The first so many results are put in order of the local features that fit one geometry, and each system scored
+    once more; 0: not. Costs about half a second a photo that is looked at."""
+    tuples: str = ""
+    """Folder or URI of training tuples, to show what they were mined from: cameras, points, tuples."""
     model: str | None = None
     """Folder or URI of a bundle to try on --source."""
     source: str | None = None
@@ -72,6 +84,8 @@ class EvaluateConfig:
             )
         if not self.ks or min(self.ks) < 1 or self.sheet_queries < 1:
             raise ValueError(f"ks is {self.ks} and sheet_queries {self.sheet_queries}, expected numbers of 1 or more.")
+        if self.rerank < 0:
+            raise ValueError(f"rerank is {self.rerank}, expected 0 (not) or how many results, for example 100.")
         if self.max_queries is not None and self.max_queries < 1:
             raise ValueError(f"max_queries is {self.max_queries}, expected 1 or more.")
 
@@ -87,13 +101,13 @@ class System:
 
     @classmethod
     def parse(cls, text: str) -> System:
-        """NAME=MODEL,EMBEDDINGS,INDEX."""
+        """NAME=MODEL,EMBEDDINGS or NAME=MODEL,EMBEDDINGS,INDEX."""
         name, equals, rest = text.partition("=")
         folders = rest.split(",")
-        if not equals or not name or len(folders) != 3 or not all(folders):
+        if not equals or not name or len(folders) not in (2, 3) or not all(folders):
             raise ValueError(f"Cannot read system '{text}'. Write NAME=MODEL,EMBEDDINGS,INDEX, three folders.")
-        model, embeddings, index = (Folder.of(folder) for folder in folders)
-        return cls(name=name, model=model, embeddings=embeddings, index=index)
+        model, embeddings, *index = (Folder.of(folder) for folder in folders)
+        return cls(name=name, model=model, embeddings=embeddings, index=index[0] if index else None)
 
     def fingerprints(self, collected: Manifest) -> dict[str, str]:
         """What it is made of.

@@ -1,6 +1,9 @@
 """Train: a collection -> a fine-tuned model bundle, by Ray Train (DDP), with negatives re-mined every epoch.
 
+By labels (triplets), or, with --tuples, by what reconstruction found without any (siamese, contrastive):
+
     python -m ray_jobs.train --collection W/collection --out W/model --weights mobilenet_v2.pth
+    python -m ray_jobs.train --collection W/collection --tuples W/tuples --out W/model --model.keep-aspect True ...
     ray job submit --working-dir . -- python -m ray_jobs.train --collection s3://... --out s3://... --num-workers 4
 
 A killed worker, or the same command given again after a crash, goes on from the last epoch with the same draws.
@@ -31,12 +34,15 @@ from retrieval.collection import localise
 from retrieval.model import ModelConfig
 from retrieval.ranks import Rank
 from retrieval.training import TrainConfig, TripletTrainer
+from retrieval.tuple_training import TupleTrainConfig, TupleTrainer
+from retrieval.tuples import read_tuples
 
 logger = logging.getLogger(__name__)
 # What decides the result is the model, the training settings and the inputs' fingerprints; these do not.
 _SPEED_ONLY = ("collection", "out", "weights", "num_workers", "cpus_per_worker", "device", "cache", "max_failures")
-_SPEED_ONLY += ("tracking_uri",)
+_SPEED_ONLY += ("tracking_uri", "tuples")
 CHECKPOINT = "state.pt"
+Trainer = TripletTrainer | TupleTrainer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +50,10 @@ class TrainJobConfig:
     """Fine-tune a model on a collection."""
 
     collection: str
-    """Folder or URI of a sealed collection with labels (python -m ray_jobs.ingest)."""
+    """Folder or URI of a sealed collection (python -m ray_jobs.ingest); with labels, unless --tuples is given."""
+    tuples: str = ""
+    """Folder or URI of that collection's training tuples (python -m ray_jobs.reconstruct): `siamese` says how they are
+    used. Empty: triplets are drawn by the collection's labels, as `train` says."""
     out: str
     """Folder or URI of the bundle to make. One that was begun with the same settings is continued."""
     weights: str = "imagenet"
@@ -53,7 +62,9 @@ class TrainJobConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""
     train: TrainConfig = field(default_factory=TrainConfig)
-    """How it is fine-tuned."""
+    """How it is fine-tuned by labels."""
+    siamese: TupleTrainConfig = field(default_factory=TupleTrainConfig)
+    """How it is fine-tuned by --tuples."""
     num_workers: int = 1
     """Processes training together (DDP), one GPU each where there are GPUs. 0: in the job's own process."""
     cpus_per_worker: int = 0
@@ -79,14 +90,40 @@ def main(cfg: TrainJobConfig, tracker: Tracker | None = None) -> Manifest:
     preparation = read_manifest(collection, "collection").config["prepare"]
     weights = resolve_weights(cfg.weights, cfg.tracking_uri, out)
     # Builds the network once here: a wrong name or file must fail in a second, not after workers have started.
-    start = model.build(cfg.model, weights=weights, preparation=preparation, seed=cfg.train.seed)
+    start = model.build(cfg.model, weights=weights, preparation=preparation, seed=_recipe(cfg).seed)
     inputs = {"collection": read_manifest(collection).fingerprint, "weights": model.digest_of(start)}
-    if (done := begin(out, kind="model", config=cfg, inputs=inputs, ignore=_SPEED_ONLY)) is not None:
+    inputs |= _tuples_of(cfg, inputs["collection"])
+    if (done := begin(out, kind="model", config=cfg, inputs=inputs, ignore=_ignored(cfg))) is not None:
         logger.info("train: %s is sealed already", out)
         return done
     with session():
         _fit(cfg, out, start, inputs, tracker)
     return read_manifest(out, "model")
+
+
+def _recipe(cfg: TrainJobConfig) -> TrainConfig | TupleTrainConfig:
+    return cfg.siamese if cfg.tuples else cfg.train
+
+
+def _ignored(cfg: TrainJobConfig) -> tuple[str, ...]:
+    """Settings that do not decide the result: those for speed, and the recipe that is not used."""
+    return (*_SPEED_ONLY, "train" if cfg.tuples else "siamese")
+
+
+def _tuples_of(cfg: TrainJobConfig, collected: str) -> dict[str, str]:
+    """The tuples as an input.
+
+    Raises: ValueError if they were made of another collection.
+    """
+    if not cfg.tuples:
+        return {}
+    manifest = read_manifest(Folder.of(cfg.tuples), "tuples")
+    if manifest.inputs.get("collection") != collected:
+        raise ValueError(
+            f"The tuples {cfg.tuples} were made of collection {str(manifest.inputs.get('collection'))[:12]}, not of "
+            f"{collected[:12]} at {cfg.collection}. Reconstruct this collection, or name the other one."
+        )
+    return {"tuples": manifest.fingerprint}
 
 
 def resolve_weights(weights: str, tracking_uri: str, near: Folder) -> str:
@@ -103,7 +140,7 @@ def _fit(
     use_gpu = cfg.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
     cpus = cfg.cpus_per_worker or _cpus_per_worker(cfg.num_workers)
     # Each attempt at the same work goes on from its checkpoints; other work has another name, so never mixes with it.
-    name = f"train-{digest([plain(cfg.model), plain(cfg.train), inputs])[:12]}"
+    name = f"train-{digest([plain(cfg.model), plain(_recipe(cfg)), inputs])[:12]}"
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
@@ -153,7 +190,13 @@ def train_worker(config: Mapping[str, Any]) -> None:
     local = localise(Folder.of(cfg.collection), cache, ("train", "val"))
     scratch = cache / config["name"]
     device = ray.train.torch.get_device() if cfg.device != "cpu" else torch.device("cpu")
-    trainer = TripletTrainer(ray.get(config["start"]), local, cfg.train, scratch=scratch, rank=rank, device=device)
+    start = ray.get(config["start"])
+    trainer: Trainer
+    if cfg.tuples:
+        tuples = read_tuples(Folder.of(cfg.tuples))
+        trainer = TupleTrainer(start, local, tuples, cfg.siamese, rank=rank, device=device)
+    else:
+        trainer = TripletTrainer(start, local, cfg.train, scratch=scratch, rank=rank, device=device)
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         with checkpoint.as_directory() as folder:
             trainer.load_state((Path(folder) / CHECKPOINT).read_bytes())
@@ -166,7 +209,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
         shutil.rmtree(scratch, ignore_errors=True)  # our own cache of frozen features, nothing else
 
 
-def _report_epoch(trainer: TripletTrainer, metrics: dict[str, Any], tracker: Tracker | None) -> None:
+def _report_epoch(trainer: Trainer, metrics: dict[str, Any], tracker: Tracker | None) -> None:
     """Checkpoint and metrics of one epoch. Every rank must call it: Ray Train waits for all."""
     if trainer.rank.rank != 0:
         ray.train.report(metrics)
@@ -180,7 +223,7 @@ def _report_epoch(trainer: TripletTrainer, metrics: dict[str, Any], tracker: Tra
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
 
 
-def _seal(trainer: TripletTrainer, cfg: TrainJobConfig, inputs: dict[str, str]) -> None:
+def _seal(trainer: Trainer, cfg: TrainJobConfig, inputs: dict[str, str]) -> None:
     out = Folder.of(cfg.out)
     trainer.load_best()
     out.write_json("history.json", trainer.history)
@@ -188,7 +231,7 @@ def _seal(trainer: TripletTrainer, cfg: TrainJobConfig, inputs: dict[str, str]) 
     validated = trainer.best["val/mAP"] if "val/mAP" in trainer.history[0] else None
     best = {"best_epoch": trainer.best["epoch"], "best_val_mAP": validated}
     counts = {"train_images": len(trainer.pool), "val_images": len(trainer.val), "unfrozen": len(trainer.unfrozen)}
-    model.save_bundle(trainer.net, out, config=cfg, inputs=inputs, counts=counts | best, ignore=_SPEED_ONLY)
+    model.save_bundle(trainer.net, out, config=cfg, inputs=inputs, counts=counts | best, ignore=_ignored(cfg))
 
 
 if __name__ == "__main__":

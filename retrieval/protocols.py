@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from retrieval.artifacts import Folder, part_name
@@ -80,15 +81,27 @@ def query_gallery(collection: Folder, ks: Sequence[int] = KS) -> Task:
     return Task(protocol="query/gallery", queries=queries, gallery=gallery, exclude=exclude, ks_asked=tuple(ks))
 
 
-def leave_one_out(collection: Folder, ks: Sequence[int] = KS, max_queries: int | None = None, seed: int = 0) -> Task:
-    """Every photo with another of its identity against all other photos; exact duplicates and unlabelled ones left out.
+def leave_one_out(
+    collection: Folder,
+    ks: Sequence[int] = KS,
+    max_queries: int | None = None,
+    seed: int = 0,
+    splits: Sequence[str] | None = None,
+) -> Task:
+    """Every photo with another of its identity against all other photos.
+
+    Exact duplicates are left out, and photos dropped for having no label: they may be a match or not. Unlabelled photos
+    that the split kept are distractors: they answer and do not ask.
 
     Args:
         max_queries: draw this many of the queries, for sets where all against all takes too long.
+        splits: only photos of these; None takes all, those set aside as singles too.
 
     Raises: ValueError if no identity has two photos.
     """
     catalog = collection.read_table("catalog.parquet")
+    if splits is not None:
+        catalog = catalog.filter(pc.is_in(catalog["split"], pa.array(list(splits))))
     reasons = np.asarray(catalog["reason"].to_pylist(), dtype=object)
     gallery = _images(catalog.filter(pa.array([reason not in _NOT_COMPARABLE for reason in reasons])))
     _, group, counts = np.unique(gallery.labels.astype(str), return_inverse=True, return_counts=True)

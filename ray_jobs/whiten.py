@@ -1,0 +1,126 @@
+"""Whiten: a model, its embeddings and training tuples -> the same model with whitening learned on them, applied last.
+
+    python -m ray_jobs.whiten --model W/model --collection W/collection --embeddings W/embeddings \\
+        --tuples W/tuples --out W/whitened
+
+Whitening must be learned at the size and scales that it is used at: embed with those, then whiten. The sums are taken
+by Ray tasks, each over its share of the embeddings; only sums, of a size that depends on the dimension, are added up.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import ray
+import tyro
+
+from ray_jobs.session import on_cluster, session
+from retrieval import model, whitening_parts
+from retrieval.artifacts import Folder, Manifest, begin, read_manifest
+from retrieval.whitening_parts import WhitenConfig
+
+logger = logging.getLogger(__name__)
+_PLACES = ("model", "collection", "embeddings", "tuples", "out")
+_PAIRS_PER_TASK = 20_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WhitenJobConfig:
+    """Learn whitening and put it into a model."""
+
+    model: str
+    """Folder or URI of a bundle without whitening."""
+    collection: str
+    """Folder or URI of the collection that was embedded."""
+    embeddings: str
+    """Folder or URI of that collection's embeddings by that model (python -m ray_jobs.embed)."""
+    tuples: str = ""
+    """Folder or URI of the collection's tuples (python -m ray_jobs.reconstruct): whose pairs match. Not for pca."""
+    out: str
+    """Folder or URI of the bundle to make."""
+    splits: tuple[str, ...] = ("train",)
+    """Which images it may be learned on, by split of the catalog: never those it is tested on."""
+    whiten: WhitenConfig = field(default_factory=WhitenConfig)
+    """What whitening."""
+
+
+def main(cfg: WhitenJobConfig) -> Manifest:
+    """Learn, or find it done. Returns the new bundle's manifest.
+
+    Raises: ValueError for inputs that were not made from each other, or too few pairs.
+    """
+    out, bundle = Folder.of(cfg.out), Folder.of(cfg.model)
+    inputs = _inputs(cfg)
+    work: dict[str, Any] = {"config": cfg, "inputs": inputs, "ignore": _PLACES}
+    if (done := begin(out, kind="model", **work)) is not None:
+        logger.info("whiten: %s is sealed already", out)
+        return done
+    with session():
+        shares = _shares(cfg)
+        logger.info("whiten: %s whitening from %d shares", cfg.whiten.method, len(shares))
+        # In a list, so that the task fetches one share at a time.
+        on_cluster(_finish, bundle, out, [shares], cfg.whiten, work)
+    return read_manifest(out, "model")
+
+
+def _inputs(cfg: WhitenJobConfig) -> dict[str, str]:
+    if cfg.whiten.method == "learned" and not cfg.tuples:
+        raise ValueError("Learned whitening needs matching pairs. Give --tuples, or --whiten.method pca.")
+    collected = read_manifest(Folder.of(cfg.collection), "collection").fingerprint
+    made = read_manifest(Folder.of(cfg.model), "model").fingerprint
+    embedded = read_manifest(Folder.of(cfg.embeddings), "embeddings")
+    expected = [("embeddings", embedded, "collection", collected), ("embeddings", embedded, "model", made)]
+    inputs = {"model": made, "embeddings": embedded.fingerprint, "collection": collected}
+    if cfg.whiten.method == "learned":
+        tuples = read_manifest(Folder.of(cfg.tuples), "tuples")
+        expected.append(("tuples", tuples, "collection", collected))
+        inputs["tuples"] = tuples.fingerprint
+    for name, manifest, of, wanted in expected:
+        if manifest.inputs.get(of) != wanted:
+            raise ValueError(
+                f"The {name} given were made with {of} {str(manifest.inputs.get(of))[:12]}, the {of} given is "
+                f"{wanted[:12]}. Name folders that were made from each other."
+            )
+    return inputs
+
+
+def _shares(cfg: WhitenJobConfig) -> list[Any]:
+    """References to the sums of each share of the descriptors, and of the pairs."""
+    embeddings, collection = Folder.of(cfg.embeddings), Folder.of(cfg.collection)
+    parts = on_cluster(whitening_parts.parts_of, collection, cfg.splits)
+    num = max(1, min(len(parts), 2 * int(ray.cluster_resources().get("CPU", 1))))
+    of_parts = ray.remote(whitening_parts.moments_of_parts)
+    shares = [of_parts.remote(embeddings, collection, cfg.splits, some.tolist()) for some in np.array_split(parts, num)]
+    if cfg.whiten.method == "learned":
+        pairs = ray.remote(whitening_parts.pairs_of).remote(Folder.of(cfg.tuples), cfg.whiten)
+        tasks = -(-cfg.whiten.max_pairs // _PAIRS_PER_TASK)
+        of_pairs = ray.remote(_pair_share)
+        shares += [of_pairs.remote(embeddings, collection, cfg.splits, pairs, n, tasks) for n in range(tasks)]
+    return shares
+
+
+def _pair_share(
+    embeddings: Folder, collection: Folder, splits: tuple[str, ...], pairs: whitening_parts.Pairs, number: int, of: int
+) -> Any:
+    """Sums over every `of`-th pair; nothing where there are fewer pairs than tasks."""
+    mine = (pairs[0][number::of], pairs[1][number::of])
+    return whitening_parts.moments_of_pairs(embeddings, collection, splits, mine) if mine[0] else None
+
+
+def _finish(bundle: Folder, out: Folder, shares: list[list[Any]], config: WhitenConfig, work: dict[str, Any]) -> None:
+    """Add up the shares, solve, and seal the new bundle."""
+    moments = (share for share in map(ray.get, shares[0]) if share is not None)
+    net = whitening_parts.whiten(model.load_bundle(bundle), moments, config)
+    known = read_manifest(bundle).counts
+    kept = {name: known[name] for name in ("best_epoch", "best_val_mAP") if name in known}
+    for name in ("history.json",):
+        if bundle.exists(name):
+            out.write_bytes(name, bundle.read_bytes(name))
+    model.save_bundle(net, out, counts=kept, **work)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(WhitenJobConfig, description=__doc__))
