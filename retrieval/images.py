@@ -94,6 +94,39 @@ def encode_jpeg(image: Pixels, quality: int = 95) -> bytes:
     return data.tobytes()
 
 
+def decode_whole(jpeg: bytes) -> Pixels:
+    """Decode a JPEG of our own collection at its stored size: (H, W, 3) uint8 RGB.
+
+    Raises: ValueError if the bytes are no JPEG, which means that the collection is damaged.
+    """
+    pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB) if jpeg else None
+    if pixels is None:
+        raise ValueError(f"A stored image of {len(jpeg)} bytes is no JPEG: the collection is damaged, ingest it again.")
+    return as_pixels(pixels)
+
+
+def decode_fit(jpeg: bytes, long_side: int) -> Pixels:
+    """Decode a JPEG of our own collection, whole, its long side at most `long_side` pixels, its aspect kept.
+
+    Returns: (h, w, 3) uint8 RGB; never upscaled, antialiased where it shrinks.
+    Raises: as `decode_whole`.
+    """
+    return fit(decode_whole(jpeg), long_side)
+
+
+def fit(image: Pixels, long_side: int) -> Pixels:
+    """Shrink so that the long side is at most `long_side` pixels, the aspect kept; smaller images stay as they are."""
+    height, width = image.shape[:2]
+    width, height = fitted(width, height, long_side)
+    return resize(image, width, height)
+
+
+def fitted(width: int, height: int, long_side: float) -> tuple[int, int]:
+    """The size that `fit` gives: (width, height), each at least 1."""
+    factor = min(1.0, long_side / max(width, height))
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
 def decode_stored(jpeg: bytes, size: int) -> Pixels:
     """Decode a JPEG of our own collection, fast, with no checks on its origin.
 
@@ -101,10 +134,7 @@ def decode_stored(jpeg: bytes, size: int) -> Pixels:
     Returns: (size, size, 3) uint8 RGB.
     Raises: ValueError if the bytes are no JPEG, which means that the collection is damaged.
     """
-    pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB) if jpeg else None
-    if pixels is None:
-        raise ValueError(f"A stored image of {len(jpeg)} bytes is no JPEG: the collection is damaged, ingest it again.")
-    return resize(as_pixels(pixels), size, size)
+    return resize(decode_whole(jpeg), size, size)
 
 
 def resize(image: Pixels, width: int, height: int) -> Pixels:
