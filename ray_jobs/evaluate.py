@@ -16,10 +16,11 @@ the embeddings it had to make. The tables are printed at the end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import tyro
+from retrieval.expansion import ExpansionConfig
 
 from ray_jobs.parts import make_collection, make_embeddings
 from ray_jobs.session import on_cluster, session

@@ -25,6 +25,7 @@ import torch
 import tyro
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from retrieval.tuple_training import TupleTrainConfig, TupleTrainer
 
 from ray_jobs.session import session
 from ray_jobs.tracking import Tracker, fetch_bundle, store_uri
@@ -34,7 +35,6 @@ from retrieval.collection import localise
 from retrieval.model import ModelConfig
 from retrieval.ranks import Rank
 from retrieval.training import TrainConfig, TripletTrainer
-from retrieval.tuple_training import TupleTrainConfig, TupleTrainer
 from retrieval.tuples import read_tuples
 
 logger = logging.getLogger(__name__)

@@ -65,7 +65,7 @@ def extract(jpeg: bytes, *, max_features: int = 2048) -> Features:
     height, width = pixels.shape[:2]
     keypoints, descriptors = np.empty((0, 4), np.float32), np.empty((0, 128), np.float32)
     if min(height, width) >= 16:
-        grey = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
+        grey = (pixels @ np.array([0.299, 0.587, 0.114]) / 255).astype(np.float32)
         keypoints, descriptors = _sift(max_features).extract(np.ascontiguousarray(grey))[:2]
     keypoints = np.asarray(keypoints, np.float32)[:max_features, :4]
     stored = np.minimum(np.rint(np.asarray(descriptors, np.float32)[:max_features] * 512), 255).astype(np.uint8)
@@ -116,8 +116,12 @@ def verify(a: Features, b: Features, *, max_error: float = 4.0, max_ratio: float
     options = pycolmap.TwoViewGeometryOptions()
     options.min_num_inliers, options.ransac.max_error, options.ransac.random_seed = MIN_LINK, max_error, seed
     geometry = pycolmap.estimate_two_view_geometry(
-        _camera(a), a.keypoints[:, :2].astype(np.float64), _camera(b), b.keypoints[:, :2].astype(np.float64),
-        pairs.astype(np.uint32), options,
+        _camera(a),
+        a.keypoints[:, :2].astype(np.float64),
+        _camera(b),
+        b.keypoints[:, :2].astype(np.float64),
+        pairs.astype(np.uint32),
+        options,
     )
     inliers = np.asarray(geometry.inlier_matches, dtype=np.int32).reshape(-1, 2)
     if geometry.config in _NO_GEOMETRY:
@@ -191,8 +195,12 @@ def _write_link(
     options = pycolmap.TwoViewGeometryOptions()
     options.min_num_inliers, options.ransac.random_seed = MIN_LINK, 0
     geometry = pycolmap.estimate_two_view_geometry(
-        _camera(a[1]), a[1].keypoints[:, :2].astype(np.float64), _camera(b[1]),
-        b[1].keypoints[:, :2].astype(np.float64), rows, options,
+        _camera(a[1]),
+        a[1].keypoints[:, :2].astype(np.float64),
+        _camera(b[1]),
+        b[1].keypoints[:, :2].astype(np.float64),
+        rows,
+        options,
     )
     database.write_two_view_geometry(a[0], b[0], geometry)
 
@@ -227,7 +235,7 @@ def _sparse(model: pycolmap.Reconstruction, features: Mapping[str, Features] | N
 
 
 def _pose(image: Any) -> tuple[np.ndarray, np.ndarray, float]:
-    pose = image.cam_from_world() if callable(image.cam_from_world) else image.cam_from_world
+    pose = image.cam_from_world()
     return pose.rotation.matrix(), np.asarray(pose.translation), float(image.camera.mean_focal_length())
 
 

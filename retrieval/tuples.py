@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from retrieval.artifacts import Folder, read_manifest
-from retrieval.covisibility import SparseModel, covisible
+from retrieval.covisibility import SparseModel, covisible_pairs
 
 KIND = "tuples"
 Positives = Literal["m1", "m2", "m3"]
@@ -78,7 +78,7 @@ def images_table(
     """
     model_of: dict[str, tuple[int, int]] = {}
     for number, model in enumerate(models):
-        for image_id, seen in zip(model.image_ids, model.points_seen, strict=True):
+        for image_id, seen in zip(model.image_ids, covisible_pairs(model).num_points, strict=True):
             if image_id in model_of:
                 raise ValueError(f"{image_id} is in models {model_of[image_id][0]} and {number}, expected one at most.")
             model_of[image_id] = (number, int(seen))
@@ -99,10 +99,11 @@ def tuples_table(images: pa.Table, models: Iterable[SparseModel], *, min_shared:
     cluster_of = dict(zip(images["image_id"].to_pylist(), images["cluster"].to_pylist(), strict=True))
     rows: list[dict[str, Any]] = []
     for model in models:
-        pairs = covisible(model, min_shared)
-        query = np.concatenate([pairs.first, pairs.second])
-        other = np.concatenate([pairs.second, pairs.first])
-        shared, change = np.tile(pairs.shared, 2), np.tile(pairs.scale_change, 2)
+        pairs = covisible_pairs(model)
+        enough = pairs.shared >= min_shared
+        first, second = pairs.first[enough], pairs.second[enough]
+        query, other = np.concatenate([first, second]), np.concatenate([second, first])
+        shared, change = np.tile(pairs.shared[enough], 2), np.tile(pairs.scale_change[enough], 2)
         for row in np.unique(query):
             mine = np.flatnonzero(query == row)
             mine = mine[np.argsort(other[mine])]
@@ -135,7 +136,9 @@ def divide(images: pa.Table, tuples: pa.Table, *, val_fraction: float, seed: int
     def split_of(table: pa.Table) -> pa.Array:
         return pa.array(["val" if cluster in val else "train" for cluster in table["cluster"].to_pylist()])
 
-    return tuple(table.set_column(table.column_names.index("split"), "split", split_of(table)) for table in (images, tuples))  # type: ignore[return-value]
+    return tuple(
+        table.set_column(table.column_names.index("split"), "split", split_of(table)) for table in (images, tuples)
+    )  # type: ignore[return-value]
 
 
 def labelled_tables(
@@ -155,13 +158,19 @@ def labelled_tables(
         for row in rows:
             alone = "no label" if labels[row] is None else "its label has no other image"
             known = {"image_id": image_ids[row], "cluster": cluster, "split": "train"}
-            state = {"status": REGISTERED, "reason": None} if len(rows) > 1 else {"status": UNREGISTERED, "reason": alone}
+            state = (
+                {"status": REGISTERED, "reason": None} if len(rows) > 1 else {"status": UNREGISTERED, "reason": alone}
+            )
             images.append(known | state | {"model": -1, "num_points": 0})
-            others = sorted((other for other in rows if other != row), key=lambda o: _draw(seed, image_ids[row], image_ids[o]))
+            others = sorted(
+                (other for other in rows if other != row), key=lambda o: _draw(seed, image_ids[row], image_ids[o])
+            )
             names = sorted(image_ids[other] for other in others[:max_candidates])
             if names:
                 shares = {"shared_points": [0] * len(names), "scale_change": [1.0] * len(names)}
-                found.append({"query": image_ids[row], "cluster": cluster, "split": "train", "candidates": names} | shares)
+                found.append(
+                    {"query": image_ids[row], "cluster": cluster, "split": "train", "candidates": names} | shares
+                )
     images.sort(key=lambda row: row["image_id"])
     found.sort(key=lambda row: row["query"])
     return pa.Table.from_pylist(images, IMAGES_SCHEMA), pa.Table.from_pylist(found, TUPLES_SCHEMA)

@@ -144,7 +144,9 @@ def describe(config: WhitenConfig) -> dict[str, Any]:
 
 def _catalog(collection: Folder, splits: Sequence[str]) -> pa.Table:
     catalog = collection.read_table("catalog.parquet", columns=["image_id", "split", "part", "row"])
-    return catalog.filter(pc.is_in(catalog["split"], pa.array(list(splits)))).sort_by([("part", "ascending"), ("row", "ascending")])
+    return catalog.filter(pc.is_in(catalog["split"], pa.array(list(splits)))).sort_by(
+        [("part", "ascending"), ("row", "ascending")]
+    )
 
 
 def _vectors(table: pa.Table) -> torch.Tensor:

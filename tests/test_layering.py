@@ -19,14 +19,14 @@ FORBIDDEN = {
 
 # Heavy libraries, and the only modules that may import each.
 HOMES = {
-    "faiss": {"retrieval.index"},
+    "faiss": {"retrieval.index", "retrieval.vocabulary"},
     "pycolmap": {"retrieval.sfm"},
     # The demo source draws with it.
     "cv2": {"retrieval.images", "retrieval.faces", "retrieval.demo_drawing", "retrieval.demo_features"},
     "mlflow": {"ray_jobs.tracking", "serve.registry"},
     "tyro": {"ray_jobs", "serve"},
     "matplotlib": {"retrieval.report", "ray_jobs.tracking"},
-    "pickle": set(),
+    "pickle": {"retrieval.ground_truth"},
     "joblib": set(),
 }
 

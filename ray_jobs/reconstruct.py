@@ -1,0 +1,155 @@
+"""Reconstruct: unordered photos -> training tuples, by structure-from-motion, nobody labelling anything.
+
+    python -m ray_jobs.reconstruct --collection W/collection --out W/tuples
+    python -m ray_jobs.reconstruct --collection W/collection --out W/tuples --labels-as-clusters True
+    ray job submit --working-dir . -- python -m ray_jobs.reconstruct --collection s3://... --out s3://...
+
+Local features, a vocabulary, candidate pairs, geometric checks and mapping each run as tasks that write their own
+file. A dead worker's task is done again; run the job again after a crash and only what is missing is done.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import tyro
+
+from ray_jobs.session import on_cluster, run_parts, session
+from retrieval import reconstruction, tuple_sources, tuples
+from retrieval.artifacts import Books, Folder, Manifest, begin, read_manifest, seal
+from retrieval.reconstruction import ReconstructConfig
+
+logger = logging.getLogger(__name__)
+_PAIRS_PER_BLOCK = 256
+_PLACES = ("collection", "out", "cpus_per_task")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReconstructJobConfig:
+    """Find which photos show the same place."""
+
+    collection: str
+    """Folder or URI of a sealed collection (python -m ray_jobs.ingest), its photos whole (--prepare.crop fit)."""
+    out: str
+    """Folder or URI of the tuples to make. One that was begun with the same settings is continued."""
+    splits: tuple[str, ...] = ("train",)
+    """Which photos are looked at, by split of the catalog: never those that test."""
+    labels_as_clusters: bool = False
+    """Take the collection's labels for the places instead of looking for them."""
+    models: str = ""
+    """Folder of COLMAP sparse models of these photos to take instead of mapping them."""
+    database: str = ""
+    """A retrieval-SfM database file (.pkl) whose tuples are of these photos, to take instead of looking for them."""
+    reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
+    """How they are found."""
+    cpus_per_task: float = 1.0
+    """CPU cores that Ray sets aside for each task."""
+
+    def __post_init__(self) -> None:
+        if self.labels_as_clusters + bool(self.models) + bool(self.database) > 1:
+            raise ValueError("Give one of --labels-as-clusters, --models and --database, or none to look for places.")
+
+
+def main(cfg: ReconstructJobConfig) -> Manifest:
+    """Run the job; sealed tuples of the same settings and inputs are returned as they are.
+
+    Raises: ValueError if the collection is not sealed, or no photo shares a place with another.
+    """
+    collection, out = Folder.of(cfg.collection), Folder.of(cfg.out)
+    inputs = {"collection": read_manifest(collection, "collection").fingerprint}
+    work: dict[str, Any] = {"kind": tuples.KIND, "config": cfg, "inputs": inputs, "ignore": _PLACES}
+    if (done := begin(out, **work)) is not None:
+        logger.info("reconstruct: %s is sealed already, %d queries", out, done.counts["queries"])
+        return done
+    with session():
+        if cfg.labels_as_clusters or cfg.models or cfg.database:
+            counts = on_cluster(_take, cfg, collection, out)
+        else:
+            counts = _look(cfg, collection, out)
+        books = [
+            Books(
+                stage="reconstruct",
+                taken=counts["images"],
+                kept=counts["registered"],
+                rejected=counts["unregistered"],
+            )
+        ]
+        logger.info("reconstruct: %s", ", ".join(f"{name} {value}" for name, value in counts.items()))
+        return on_cluster(seal, out, counts=counts, books=books, **work)
+
+
+def _take(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[str, Any]:
+    """Tuples that somebody else found."""
+    photos = reconstruction.wanted(collection, cfg.splits)
+    config = cfg.reconstruct
+    if cfg.labels_as_clusters:
+        found = tuple_sources.from_labels(photos, config)
+    elif cfg.models:
+        found = tuple_sources.from_models(photos, cfg.models, config)
+    else:
+        found = tuple_sources.from_database(photos, cfg.database)
+    return tuple_sources.write(out, *found)
+
+
+def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[str, Any]:
+    """All stages, each over the cluster; the driver sees counts."""
+    config, fixed = cfg.reconstruct, {"out": out, "config": cfg.reconstruct}
+    parts, num = on_cluster(_parts, collection, cfg.splits)
+    options: dict[str, Any] = {"num_cpus": cfg.cpus_per_task}
+    extract = fixed | {"collection": collection, "splits": cfg.splits}
+    _all(run_parts("features", parts, _extract, total_items=num, fn_kwargs=extract, **options))
+    if out.exists("pairs.parquet") and out.exists("photos.parquet"):
+        found = on_cluster(_count_pairs, out)
+    else:
+        found = on_cluster(reconstruction.find_pairs, collection, out, cfg.splits, config)
+    possible = num * (num - 1) // 2
+    logger.info("pairs: %d of %d possible are worth a check", found["pairs"], possible)
+    blocks = -(-found["pairs"] // _PAIRS_PER_BLOCK)
+    _all(run_parts("links", list(range(blocks)), _verify, total_items=found["pairs"], fn_kwargs=fixed, **options))
+    joined = on_cluster(reconstruction.group, out, blocks, config)
+    logger.info("groups: %(groups)d, joined by %(strong)d strong links of %(links)d", joined)
+    mapped = fixed | {"num_blocks": blocks}
+    _all(run_parts("models", list(range(joined["groups"])), _map, fn_kwargs=mapped, **options))
+    counts = on_cluster(reconstruction.assemble, out, joined["groups"], config)
+    return counts | {"pairs": found["pairs"], "pairs_possible": possible, "links": joined["links"]}
+
+
+def _all(rows: Any) -> None:
+    for _ in rows:
+        pass
+
+
+def _parts(collection: Folder, splits: tuple[str, ...]) -> tuple[list[int], int]:
+    photos = reconstruction.wanted(collection, splits)
+    if not len(photos):
+        raise ValueError(
+            f"{collection} has no photo in the splits {', '.join(splits)}, so there is nothing to reconstruct. "
+            f"Name others with --splits, or ingest with --split.keep-singles True, which keeps unlabelled photos."
+        )
+    return sorted(set(photos["part"].to_pylist())), len(photos)
+
+
+def _count_pairs(out: Folder) -> dict[str, int]:
+    return {"pairs": len(out.read_table("pairs.parquet", columns=["a"]))}
+
+
+def _extract(batch: dict[str, Any], **fixed: Any) -> dict[str, Any]:
+    return _row(reconstruction.extract_part(part=int(batch["part"][0]), **fixed))
+
+
+def _verify(batch: dict[str, Any], **fixed: Any) -> dict[str, Any]:
+    return _row(reconstruction.verify_block(block=int(batch["part"][0]), size=_PAIRS_PER_BLOCK, **fixed))
+
+
+def _map(batch: dict[str, Any], **fixed: Any) -> dict[str, Any]:
+    return _row(reconstruction.map_group(number=int(batch["part"][0]), **fixed))
+
+
+def _row(counts: dict[str, Any]) -> dict[str, Any]:
+    return {name: [value] for name, value in counts.items()}
+
+
+if __name__ == "__main__":
+    main(tyro.cli(ReconstructJobConfig, description=__doc__))

@@ -1,0 +1,369 @@
+"""From a collection's photographs to training tuples, nobody labelling anything: the work of each stage, by parts.
+
+    features   of each part of the collection, once              features/part-N.parquet
+    words      a vocabulary; each photo's words; an inverted file
+    pairs      each photo with the k most alike: never all pairs  pairs.parquet
+    links      pairs that one two-view geometry explains          links/block-N.parquet
+    groups     photos that strong links join, mapped together     models of each group
+    tuples     who shares points with whom
+
+Every file appears whole under its name, made from the same inputs to the same bytes, so any stage may be done again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrieval import sfm, tuples
+from retrieval.artifacts import Folder, part_name
+from retrieval.covisibility import SparseModel
+from retrieval.sfm import Features
+from retrieval.sparse_models import read_model, write_model
+from retrieval.vocabulary import InvertedFile, Quantiser, candidate_pairs, train_words
+
+logger = logging.getLogger(__name__)
+
+NO_KEYPOINTS = "too few local features"
+NO_LINK = "no other photo fits its geometry"
+WEAK_LINK = "linked too weakly to be mapped"
+NOT_MAPPED = "linked, but not in any model"
+SMALL_GROUP = "its group is smaller than a model"
+OVERLAP = "its model overlapped a larger one"
+
+_FEATURES = pa.schema(
+    [("image_id", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("num", pa.int32())]
+    + [(name, pa.binary()) for name in ("keypoints", "descriptors", "colours")]
+)
+_LINKS = pa.schema([("a", pa.int32()), ("b", pa.int32()), ("num_inliers", pa.int32()), ("matches", pa.binary())])
+_PHOTOS = pa.schema([("image_id", pa.string()), ("label", pa.string()), ("part", pa.int32()), ("num", pa.int32())])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReconstructConfig:
+    """How tuples are found."""
+
+    max_features: int = 2048
+    """Local features a photo, the strongest."""
+    num_words: int = 8192
+    """Size of the vocabulary; fewer where the sample is small."""
+    vocabulary_sample: int = 400_000
+    """Descriptors, drawn from all photos alike, that the vocabulary is trained on."""
+    num_candidates: int = 20
+    """Photos each photo is checked against: those with most words in common."""
+    strong_inliers: int = 30
+    """Matches that fit one geometry, from which two photos are mapped together."""
+    weak_inliers: int = 15
+    """From which two photos may show one place: they share a cluster, so neither is the other's negative."""
+    min_images: int = 3
+    """Photos a model has at least."""
+    min_points: int = 50
+    """3D points a model has at least."""
+    min_shared: int = 15
+    """3D points that a query and a candidate positive both see, at least."""
+    val_fraction: float = 0.15
+    """Part of the clusters kept for choosing among epochs."""
+    seed: int = 0
+    """Draws the vocabulary's sample and the clusters of val."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_features", "num_words", "vocabulary_sample", "num_candidates", "min_shared"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        if not sfm.MIN_LINK <= self.weak_inliers <= self.strong_inliers:
+            raise ValueError(
+                f"weak_inliers is {self.weak_inliers} and strong_inliers {self.strong_inliers}, expected "
+                f"{sfm.MIN_LINK} <= weak_inliers <= strong_inliers."
+            )
+        if self.min_images < 2 or not 0 <= self.val_fraction < 1:
+            raise ValueError(
+                f"min_images is {self.min_images}, expected 2 or more; val_fraction {self.val_fraction}, expected 0 "
+                f"or more and less than 1."
+            )
+
+
+# -- features --------------------------------------------------------------------------------------------------------
+
+
+def wanted(collection: Folder, splits: Sequence[str]) -> pa.Table:
+    """The photos to look at, sorted by image_id: image_id, label, part, row of the catalog."""
+    catalog = collection.read_table("catalog.parquet", columns=["image_id", "label", "split", "part", "row"])
+    return catalog.filter(pc.is_in(catalog["split"], pa.array(list(splits)))).sort_by("image_id")
+
+
+def extract_part(
+    collection: Folder, out: Folder, part: int, splits: Sequence[str], config: ReconstructConfig
+) -> dict[str, Any]:
+    """Local features of one part's photos, unless they are there. Returns part, taken, features, resumed."""
+    name = f"features/{part_name(part)}"
+    resumed = int(out.exists(name))
+    if not resumed:
+        photos = wanted(collection, splits)
+        photos = photos.filter(pa.array(photos["part"].to_numpy() == part))
+        jpegs = collection.read_table(f"images/{part_name(part)}", columns=["jpeg"]).take(photos["row"])["jpeg"]
+        found = [sfm.extract(jpeg.as_py(), max_features=config.max_features) for jpeg in jpegs]
+        out.write_table(name, _as_table(photos["image_id"].to_pylist(), found), compression="none", row_group_size=64)
+    num = out.read_table(name, columns=["num"])["num"].to_numpy()
+    return {"part": part, "taken": len(num), "features": int(num.sum()), "resumed": resumed}
+
+
+def _as_table(image_ids: Sequence[str], found: Sequence[Features]) -> pa.Table:
+    rows = [
+        {"image_id": image_id, "width": f.width, "height": f.height, "num": len(f.keypoints)}
+        | {name: getattr(f, name).tobytes() for name in ("keypoints", "descriptors", "colours")}
+        for image_id, f in zip(image_ids, found, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, _FEATURES)
+
+
+@functools.lru_cache(maxsize=6)
+def _features_of_part(out: Folder, part: int) -> dict[str, Features]:
+    found = {}
+    for row in out.read_table(f"features/{part_name(part)}").to_pylist():
+        found[row["image_id"]] = Features(
+            keypoints=np.frombuffer(row["keypoints"], np.float32).reshape(-1, 4),
+            descriptors=np.frombuffer(row["descriptors"], np.uint8).reshape(-1, 128),
+            colours=np.frombuffer(row["colours"], np.uint8).reshape(-1, 3),
+            width=row["width"],
+            height=row["height"],
+        )
+    return found
+
+
+# -- words and pairs -------------------------------------------------------------------------------------------------
+
+
+def find_pairs(collection: Folder, out: Folder, splits: Sequence[str], config: ReconstructConfig) -> dict[str, int]:
+    """Vocabulary, words, inverted file, candidate pairs. Writes photos.parquet, vocabulary.npy and pairs.parquet.
+
+    Holds the words of all photos (4 bytes a feature), one part's descriptors and the vocabulary's sample.
+    """
+    photos = wanted(collection, splits)
+    parts = photos["part"].to_numpy()
+    image_ids = photos["image_id"].to_pylist()
+    numbers = sorted(set(parts.tolist()))
+    sample = _sample(out, numbers, len(image_ids), config)
+    if not len(sample):
+        raise ValueError(f"None of the {len(image_ids)} photos shows any local feature: they are blank, or too small.")
+    words = train_words(sample, config.num_words, config.seed)
+    quantiser, found = Quantiser(words), {}
+    for part in numbers:
+        found |= {name: quantiser.assign(f.descriptors) for name, f in _features_of_part(out, part).items()}
+    own = [found[image_id] for image_id in image_ids]
+    file = InvertedFile.build(own, len(words))
+    pairs = sorted(set(candidate_pairs(file, range(len(image_ids)), config.num_candidates)))
+    # Blocks of neighbours read few parts each.
+    pairs.sort(key=lambda pair: (parts[pair[0]], parts[pair[1]], pair))
+    out.write_bytes("vocabulary.f32", words.tobytes())
+    columns = {"image_id": image_ids, "label": photos["label"], "part": parts, "num": [len(names) for names in own]}
+    out.write_table("photos.parquet", pa.table(columns, schema=_PHOTOS))
+    both = np.array(pairs, dtype=np.int32).reshape(-1, 2)
+    out.write_table("pairs.parquet", pa.table({"a": both[:, 0], "b": both[:, 1]}))
+    return {"photos": len(image_ids), "words": len(words), "pairs": len(both)}
+
+
+def _sample(out: Folder, parts: Sequence[int], num_photos: int, config: ReconstructConfig) -> np.ndarray:
+    """Descriptors of every photo, as many of each as make up the sample."""
+    each = max(1, config.vocabulary_sample // max(1, num_photos))
+    taken = []
+    for part in parts:
+        for image_id, found in sorted(_features_of_part(out, part).items()):
+            seed = hashlib.sha256(f"{config.seed}\0{image_id}".encode()).digest()[:8]
+            draw = np.random.default_rng(int.from_bytes(seed)).permutation(len(found.descriptors))[:each]
+            taken.append(found.descriptors[np.sort(draw)])
+    return np.concatenate(taken) if taken else np.empty((0, 128), np.uint8)
+
+
+# -- links -----------------------------------------------------------------------------------------------------------
+
+
+def block_name(block: int) -> str:
+    return f"links/block-{block:05d}.parquet"
+
+
+def verify_block(out: Folder, block: int, size: int, config: ReconstructConfig) -> dict[str, Any]:
+    """Check pairs [block * size, ...) of pairs.parquet, unless it is done. Returns block, taken, links, resumed."""
+    name = block_name(block)
+    pairs = out.read_table("pairs.parquet").slice(block * size, size)
+    resumed = int(out.exists(name))
+    if not resumed:
+        photos = out.read_table("photos.parquet", columns=["image_id", "part"])
+        image_ids, parts = photos["image_id"].to_pylist(), photos["part"].to_numpy()
+        rows = []
+        for a, b in zip(pairs["a"].to_pylist(), pairs["b"].to_pylist(), strict=True):
+            first, second = (_features_of_part(out, int(parts[row]))[image_ids[row]] for row in (a, b))
+            done = sfm.verify(first, second)
+            if done.num_inliers >= config.weak_inliers:
+                rows.append({"a": a, "b": b, "num_inliers": done.num_inliers, "matches": done.matches.tobytes()})
+        out.write_table(name, pa.Table.from_pylist(rows, _LINKS))
+    links = len(out.read_table(name, columns=["a"]))
+    return {"block": block, "taken": len(pairs), "links": links, "resumed": resumed}
+
+
+def _links(out: Folder, num_blocks: int) -> pa.Table:
+    tables = [out.read_table(block_name(block)) for block in range(num_blocks)]
+    return pa.concat_tables(tables) if tables else _LINKS.empty_table()
+
+
+# -- groups and models -----------------------------------------------------------------------------------------------
+
+
+def components(num: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(num,) int64: the smallest row that each row is joined with by the edges (a, b), directly or through others."""
+    root = np.arange(num)
+
+    def find(row: int) -> int:
+        while root[row] != row:
+            root[row] = root[root[row]]
+            row = int(root[row])
+        return row
+
+    for first, second in zip(a.tolist(), b.tolist(), strict=True):
+        x, y = find(first), find(second)
+        root[max(x, y)] = min(x, y)
+    return np.array([find(row) for row in range(num)], dtype=np.int64)
+
+
+def group(out: Folder, num_blocks: int, config: ReconstructConfig) -> dict[str, int]:
+    """Join photos by links: groups.parquet holds each photo's group to map (-1: none) and its cluster."""
+    photos = out.read_table("photos.parquet")
+    links = _links(out, num_blocks)
+    a, b, inliers = (links[name].to_numpy() for name in ("a", "b", "num_inliers"))
+    strong = inliers >= config.strong_inliers
+    joined, clusters = components(len(photos), a[strong], b[strong]), components(len(photos), a, b)
+    names, sizes = np.unique(joined, return_counts=True)
+    mapped = {int(name): number for number, name in enumerate(names[sizes >= config.min_images])}
+    groups = np.array([mapped.get(int(name), -1) for name in joined], dtype=np.int32)
+    linked = np.zeros((2, len(photos)), dtype=bool)  # at all, strongly
+    for at, kept in enumerate((np.ones(len(a), bool), strong)):
+        linked[at, a[kept]] = linked[at, b[kept]] = True
+    cluster = np.unique(clusters, return_inverse=True)[1].astype(np.int32)
+    columns = {"group": groups, "cluster": cluster, "linked": linked[0], "strong": linked[1]}
+    out.write_table("groups.parquet", pa.table({"image_id": photos["image_id"], **columns}))
+    return {"links": len(links), "strong": int(strong.sum()), "groups": len(mapped)}
+
+
+def map_group(out: Folder, number: int, num_blocks: int, config: ReconstructConfig) -> dict[str, Any]:
+    """Map one group, unless it is done: its models under groups/<number>/. Returns group, taken, models, registered."""
+    folder = out / "groups" / f"{number:05d}"
+    groups = out.read_table("groups.parquet")
+    members = np.flatnonzero(groups["group"].to_numpy() == number)
+    resumed = int(folder.exists("done.json"))
+    if not resumed:
+        photos = out.read_table("photos.parquet", columns=["image_id", "part"]).take(pa.array(members))
+        features = {
+            name: _features_of_part(out, part)[name]
+            for name, part in zip(photos["image_id"].to_pylist(), photos["part"].to_pylist(), strict=True)
+        }
+        image_ids = groups["image_id"].to_pylist()
+        own = _links(out, num_blocks)
+        inside = np.isin(own["a"].to_numpy(), members) & np.isin(own["b"].to_numpy(), members)
+        own = own.filter(pa.array(inside & (own["num_inliers"].to_numpy() >= config.weak_inliers)))
+        links = [
+            (image_ids[row["a"]], image_ids[row["b"]], np.frombuffer(row["matches"], np.int32).reshape(-1, 2))
+            for row in sorted(own.to_pylist(), key=lambda row: (row["a"], row["b"]))
+        ]
+        models = _kept(sfm.map_images(features, links, min_images=config.min_images), config)
+        for at, model in enumerate(models):
+            write_model(folder, at, model)
+        folder.write_json("done.json", {"models": len(models), "registered": sum(len(m.image_ids) for m in models)})
+    return {"group": number, "taken": len(members), "resumed": resumed, **folder.read_json("done.json")}
+
+
+def _kept(models: Sequence[SparseModel], config: ReconstructConfig) -> list[SparseModel]:
+    """The models, largest first, without the images that a larger one has; what is left too small is dropped."""
+    taken: set[str] = set()
+    kept = []
+    for model in models:
+        own = without(model, taken)
+        if len(own.image_ids) >= config.min_images and len(own.points) >= config.min_points:
+            kept.append(own)
+            taken |= set(own.image_ids)
+    return kept
+
+
+def without(model: SparseModel, image_ids: set[str]) -> SparseModel:
+    """The model without some images, and without the points that fewer than two of the others see."""
+    rows = np.array([row for row, name in enumerate(model.image_ids) if name not in image_ids], dtype=np.int64)
+    if len(rows) == len(model.image_ids):
+        return model
+    new_row = np.full(len(model.image_ids), -1)
+    new_row[rows] = np.arange(len(rows))
+    seen = new_row[model.obs_image] >= 0
+    often = np.bincount(model.obs_point[seen], minlength=len(model.points)) >= 2
+    seen &= often[model.obs_point]
+    new_point = np.cumsum(often) - 1
+    return SparseModel(
+        image_ids=[model.image_ids[row] for row in rows],
+        centres=model.centres[rows],
+        directions=model.directions[rows],
+        points=model.points[often],
+        colours=model.colours[often],
+        obs_image=new_row[model.obs_image[seen]],
+        obs_point=new_point[model.obs_point[seen]],
+        obs_scale=model.obs_scale[seen],
+    )
+
+
+# -- tuples ----------------------------------------------------------------------------------------------------------
+
+
+def assemble(out: Folder, num_groups: int, config: ReconstructConfig) -> dict[str, Any]:
+    """All groups' models under models/, and the two tables. Returns counts, and `unregistered`, why -> how many.
+
+    Raises: ValueError if no photo shares a place with another.
+    """
+    models: list[SparseModel] = []
+    for number in range(num_groups):
+        folder = out / "groups" / f"{number:05d}"
+        models += [read_model(folder, at) for at in range(folder.read_json("done.json")["models"])]
+    groups, photos = out.read_table("groups.parquet"), out.read_table("photos.parquet")
+    reasons = _reasons(groups, photos)
+    image_ids = groups["image_id"].to_pylist()
+    images = tuples.images_table(image_ids, groups["cluster"].to_numpy(), models, reasons)
+    found = tuples.tuples_table(images, models, min_shared=config.min_shared)
+    unregistered = Counter(reason for reason in images["reason"].to_pylist() if reason is not None)
+    if not len(found):
+        raise ValueError(
+            f"No two of the {len(image_ids)} photos share a place that can be reconstructed ({dict(unregistered)}), so "
+            f"there is nothing to train on. Give more photos of each place, taken from places near each other; or, if "
+            f"the photos are labelled, --labels-as-clusters."
+        )
+    for number, model in enumerate(models):
+        write_model(out, number, model)
+    images, found = tuples.divide(images, found, val_fraction=config.val_fraction, seed=config.seed)
+    tuples.write_tuples(out, images, found)
+    return {
+        "images": len(image_ids),
+        "registered": len(image_ids) - sum(unregistered.values()),
+        "unregistered": dict(sorted(unregistered.items())),
+        "models": len(models),
+        "points": sum(len(model.points) for model in models),
+        "clusters": len(set(images["cluster"].to_pylist())),
+        "queries": len(found),
+    }
+
+
+def _reasons(groups: pa.Table, photos: pa.Table) -> Mapping[str, str]:
+    """Why each photo would be in no model."""
+    reasons = {}
+    for row, num in zip(groups.to_pylist(), photos["num"].to_pylist(), strict=True):
+        if row["group"] >= 0:
+            reason = NOT_MAPPED
+        elif row["strong"]:
+            reason = SMALL_GROUP
+        elif row["linked"]:
+            reason = WEAK_LINK
+        else:
+            reason = NO_LINK if num >= sfm.MIN_LINK else NO_KEYPOINTS
+        reasons[row["image_id"]] = reason
+    return reasons
