@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import tyro
-from retrieval.expansion import ExpansionConfig
 
 from ray_jobs.parts import make_collection, make_embeddings
 from ray_jobs.session import on_cluster, session
@@ -28,6 +27,7 @@ from retrieval import measure, model, protocols, report, report_html, report_tab
 from retrieval.artifacts import Folder, Manifest, begin, plain, read_manifest, seal
 from retrieval.datasets import Layout
 from retrieval.embedder import Precision
+from retrieval.expansion import ExpansionConfig
 from retrieval.ingestion import PrepareConfig
 from retrieval.splits import SplitConfig
 

@@ -25,7 +25,6 @@ import torch
 import tyro
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from retrieval.tuple_training import TupleTrainConfig, TupleTrainer
 
 from ray_jobs.session import session
 from ray_jobs.tracking import Tracker, fetch_bundle, store_uri
@@ -35,6 +34,7 @@ from retrieval.collection import localise
 from retrieval.model import ModelConfig
 from retrieval.ranks import Rank
 from retrieval.training import TrainConfig, TripletTrainer
+from retrieval.tuple_training import TupleTrainConfig, TupleTrainer
 from retrieval.tuples import read_tuples
 
 logger = logging.getLogger(__name__)

@@ -52,6 +52,11 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
+def is_convolutional(name: str) -> bool:
+    """Whether the trunk's BatchNorms can be folded into its convolutions."""
+    return not name.startswith("vit")
+
+
 def check_backbone(name: str) -> Backbone:
     """The table's entry. Raises: ValueError for an unknown name, listing the known."""
     if name not in BACKBONES:

@@ -79,11 +79,13 @@ def write_catalog(out: str, num_parts: int, config: SplitConfig) -> dict[str, An
     Returns: {"counts": {...}, "dropped": reason -> count, "files": name -> sha256 of what `ingest_part` did not write}.
     """
     folder = Folder.of(out)
-    columns = ["image_id", "label", "attributes", "content_hash"]
+    columns = ["image_id", "label", "split", "attributes", "content_hash"]
     tables = [folder.read_table(f"images/{part_name(part)}", columns) for part in range(num_parts)]
     stored = pa.concat_tables(tables)
     image_ids, labels = stored.column("image_id").to_pylist(), stored.column("label").to_pylist()
-    assigned = assign_splits(image_ids, labels, stored.column("content_hash").to_pylist(), config)
+    assigned = assign_splits(
+        image_ids, labels, stored.column("content_hash").to_pylist(), config, stored.column("split").to_pylist()
+    )
     catalog = {
         "image_id": image_ids,
         "label": labels,

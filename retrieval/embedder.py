@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.optimization import fuse
 
-from retrieval import images
+from retrieval import backbones, images
 from retrieval.artifacts import EMBEDDING_SCHEMA, Folder, hash_file, part_name
 from retrieval.model import EmbeddingNet, load_bundle
 from retrieval.pooling import l2n
+from retrieval.prefetch import prefetch
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -67,7 +68,8 @@ class Embedder:
         net = model if isinstance(model, EmbeddingNet) else load_bundle(model)
         self.fingerprint, self.spec, self.dim = net.fingerprint, net.spec, net.dim
         self._net = copy.deepcopy(net).to(self.device).eval()
-        self._net.trunk = fuse(self._net.trunk).to(dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trunk = fuse(self._net.trunk) if backbones.is_convolutional(self.spec.config.backbone) else self._net.trunk
+        self._net.trunk = trunk.to(dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         # One thread decodes the next batch while the trunk runs on this one.
         self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
 
@@ -78,35 +80,41 @@ class Embedder:
         Returns: (N, D) float32, unit norm.
         """
         out = np.empty((len(jpegs), self.dim), dtype=np.float32)
-        start = 0
-        for pixels in self._decoded(jpegs):
-            out[start : start + len(pixels)] = self.embed_pixels(pixels).float().cpu().numpy()
-            start += len(pixels)
+        for rows, pixels in prefetch(self._decoder, lambda rows: self._decode(jpegs, rows), self._batches(jpegs)):
+            out[rows] = self.embed_pixels(pixels).float().cpu().numpy()
         return out
 
     @torch.inference_mode()
     def embed_pixels(self, pixels: Tensor) -> Tensor:
-        """(B, S, S, 3) uint8 -> (B, D) float32 on the device, unit norm; with `flip`, of the image and its mirror."""
+        """(B, H, W, 3) uint8 -> (B, D) float32 on the device, unit norm; with `flip`, of the image and its mirror."""
         x = self._net.normalise(pixels.to(self.device, non_blocking=True)).to(self.dtype)
         if not self.spec.config.flip:
             return self._net(x)
         return l2n(self._net(x) + self._net(x.flip(3).contiguous(memory_format=torch.channels_last)))
 
-    def _decoded(self, jpegs: Sequence[bytes]) -> Iterator[Tensor]:
-        """Batches of pixels, the next one decoded in the background."""
-        starts = range(0, len(jpegs), self.batch_size)
-        waiting = None
-        for start in starts:
-            coming = self._decoder.submit(self._decode, jpegs[start : start + self.batch_size])
-            if waiting is not None:
-                yield waiting.result()
-            waiting = coming
-        if waiting is not None:
-            yield waiting.result()
+    def _batches(self, jpegs: Sequence[bytes]) -> list[np.ndarray]:
+        """Rows that go through the network together: in order, or, where the aspect is kept, of one shape.
 
-    def _decode(self, jpegs: Sequence[bytes]) -> Tensor:
+        A batch of large photos is smaller, so that it has no more pixels than `batch_size` images of 224 x 224.
+        """
+        if not self.spec.config.keep_aspect:
+            return [
+                np.arange(len(jpegs))[start : start + self.batch_size]
+                for start in range(0, len(jpegs), self.batch_size)
+            ]
         size = self.spec.config.image_size
-        return torch.from_numpy(np.stack([images.decode_stored(jpeg, size) for jpeg in jpegs]))
+        shapes = np.array([images.fitted(*images.image_size(jpeg), size) for jpeg in jpegs]).reshape(-1, 2)
+        batches = []
+        for shape in np.unique(shapes, axis=0):
+            rows = np.flatnonzero((shapes == shape).all(axis=1))
+            step = max(1, self.batch_size * 224 * 224 // int(shape.prod()))
+            batches += [rows[start : start + step] for start in range(0, len(rows), step)]
+        return batches
+
+    def _decode(self, jpegs: Sequence[bytes], rows: np.ndarray) -> Tensor:
+        config = self.spec.config
+        decode = images.decode_fit if config.keep_aspect else images.decode_stored
+        return torch.from_numpy(np.stack([decode(jpegs[row], config.image_size) for row in rows]))
 
 
 def embed_part(embedder: Embedder, collection: Folder, out: Folder, part: int) -> dict[str, Any]:

@@ -45,13 +45,13 @@ _ROWS_PER_GROUP = 64  # what a reader must take in for one image
 class PrepareConfig(DetectorConfig):
     """What is done to every photograph, gallery or query. Travels in the model bundle as `preparation`."""
 
-    crop: Literal["haar", "box", "none"] = "haar"
+    crop: Literal["haar", "box", "none", "fit"] = "haar"
     """haar: cut out the best face found. box: cut out the box that the source gives. none: the whole photo, stretched
-    to a square (for sets that are cropped already)."""
+    to a square (for sets that are cropped already). fit: the whole photo in its own shape (for places)."""
     margin: float = 0.15
     """Room around the face on each side, as a part of the face box's side. Negative cuts tighter."""
     size: int = 218
-    """Side of the stored square, in pixels."""
+    """Side of the stored square, in pixels; with fit the longer side, at most: smaller photos are not enlarged."""
     quality: int = 95
     """JPEG quality of the stored square, 1 to 100."""
     max_pixels: int = 50_000_000
@@ -61,8 +61,8 @@ class PrepareConfig(DetectorConfig):
 
     def __post_init__(self) -> None:
         DetectorConfig.__post_init__(self)  # super() does not work in a dataclass with slots
-        if self.crop not in ("haar", "box", "none"):
-            raise ValueError(f"Unknown crop '{self.crop}'. Choose one of: haar, box, none.")
+        if self.crop not in ("haar", "box", "none", "fit"):
+            raise ValueError(f"Unknown crop '{self.crop}'. Choose one of: haar, box, none, fit.")
         if not -0.4 <= self.margin <= 2:
             raise ValueError(f"margin is {self.margin}, expected -0.4 to 2, for example 0.15.")
         if not 16 <= self.size <= 2048:
@@ -89,7 +89,8 @@ def prepare(data: bytes, config: PrepareConfig, detector: FaceDetector | None, b
     Args:
         data: the photo's bytes, in any format that `images.decode` reads.
         detector: needed for crop='haar' only; made once per process, `FaceDetector(config)`.
-        box: the source's own face box in upright pixels; needed for crop='box' only.
+        box: the source's own box in upright pixels; needed for crop='box'. With crop='fit' the photo is cut to it, at
+            full resolution, and shrunk as much as the whole photo would be (the benchmarks' rule for queries).
 
     Raises: BadImage with a reason of `images.decode`, or no-face, no-box or bad-box.
     """
@@ -98,6 +99,8 @@ def prepare(data: bytes, config: PrepareConfig, detector: FaceDetector | None, b
         height, width = pixels.shape[:2]
         whole = (0.0, 0.0, float(width * reduction), float(height * reduction))
         return _encoded(images.resize(pixels, config.size, config.size), config, whole)
+    if config.crop == "fit":
+        return _fit(data, config, box)
     if config.crop == "box":
         return _cut(data, config, _checked(box, config))
     if detector is None:
@@ -112,6 +115,24 @@ def prepare(data: bytes, config: PrepareConfig, detector: FaceDetector | None, b
     if reduction > 1 and square[2] - square[0] < config.size:
         return _cut(data, config, _scaled(square, reduction))  # a small face: cut it from a finer decode
     return _encoded(crop(pixels, square, config.size), config, _scaled(square, reduction))
+
+
+def _fit(data: bytes, config: PrepareConfig, box: Box | None) -> Prepared:
+    """The whole photo, or the part in `box`, in its own shape."""
+    width, height = images.upright_size(data)
+    if box is None:
+        wanted = images.fitted(width, height, config.size)
+        pixels, _ = _decode(data, config, reduce_to=min(wanted))
+        return _encoded(images.resize(pixels, *wanted), config, (0.0, 0.0, float(width), float(height)))
+    pixels, _ = _decode(data, config, reduce_to=None)
+    x1, y1 = (max(0, math.floor(edge)) for edge in box[:2])
+    x2, y2 = min(width, math.ceil(box[2])), min(height, math.ceil(box[3]))
+    if not all(math.isfinite(edge) for edge in box) or x2 - x1 < 1 or y2 - y1 < 1:
+        raise BadImage("bad-box", f"{box} holds no pixel of the {width} x {height} photo")
+    part = pixels[y1:y2, x1:x2]
+    long_side = config.size * max(x2 - x1, y2 - y1) / max(width, height)
+    wanted = images.fitted(x2 - x1, y2 - y1, long_side)
+    return _encoded(images.resize(part, *wanted), config, (float(x1), float(y1), float(x2), float(y2)))
 
 
 def _decode(data: bytes, config: PrepareConfig, reduce_to: int | None) -> tuple[Pixels, int]:

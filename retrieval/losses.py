@@ -37,3 +37,27 @@ def mean_of_active(loss: Tensor) -> Tensor:
     Returns: scalar; 0 if no term is active.
     """
     return loss.sum() / (loss > 0).sum().clamp(min=1)
+
+
+def contrastive(query: Tensor, others: Tensor, matching: Tensor, margin: float = 0.7) -> Tensor:
+    """Contrastive loss of a tuple, summed over its pairs   (Radenovic et al., arXiv:1711.02512, eq. 4).
+
+    0.5 D^2 for a matching pair, 0.5 max(0, margin - D)^2 for another, D = ||q - x + 1e-6||_2 (1e-6 on each coordinate,
+    which keeps the root's gradient finite at D = 0).
+
+    Args:
+        query: (B, D) float, unit norm. others: (B, K, D) float, unit norm, the positive and the negatives.
+        matching: (B, K) or (K,) bool, true for the positive.
+        margin: distance from which a negative is far enough.
+
+    Returns: (B,) float, each >= 0, not reduced: gradients of tuples are meant to add up.
+
+    Example:
+        >>> import torch
+        >>> q, x = torch.tensor([[1.0, 0.0]]), torch.tensor([[[0.6, 0.8], [0.8, 0.6]]])
+        >>> contrastive(q, x, torch.tensor([True, False]))  # 0.5 * 0.8 + 0.5 * (0.7 - 0.6325)^2
+        tensor([0.4023])
+    """
+    distance = (query[:, None, :] - others + 1e-6).square().sum(dim=-1).sqrt()
+    apart = (margin - distance).clamp(min=0).square()
+    return 0.5 * distance.square().where(matching, apart).sum(dim=-1)

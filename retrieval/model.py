@@ -1,12 +1,14 @@
-"""The embedding network and its bundle: trunk -> pooling -> L2 -> head -> L2, built from a spec alone.
+"""The embedding network and its bundle: trunk -> pooling -> L2 -> head -> L2 (-> whitening -> L2), from a spec alone.
 
 A bundle is a sealed folder: `model.safetensors` (every tensor), `model.json` (the spec), `manifest.json`.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,30 +29,51 @@ class ModelConfig:
     """What the network is. Enough, with its weights file, to build it again."""
 
     backbone: str = "mobilenet_v2"
-    """Name of a torchvision network: mobilenet_v2, resnet18/34/50/101/152, vgg16."""
+    """Name of a torchvision network, see retrieval/backbones.py: mobilenet_v2, resnet50, vgg16, vit_b_16 ..."""
     cut: str = ""
     """Last layer kept, by torchvision's name ("features.13", "layer3"); empty keeps the whole trunk."""
     pooling: Literal["avg", "gem", "mac", "rmac", "grid"] = "avg"
     """avg: mean over space (SPoC). gem: generalised mean with a trainable power. mac: maximum. rmac: sum of the maxima
     of square regions. grid: means over grid x grid cells."""
+    gem_per_channel: bool = False
+    """gem: a power for each channel instead of one for all."""
     grid: int = 3
     """Cells a side for grid pooling."""
-    head: Literal["mlp", "none"] = "mlp"
-    """mlp: Linear -> ReLU -> Linear to `embedding_dim`. none: the pooled features themselves."""
+    head: Literal["mlp", "linear", "none"] = "mlp"
+    """mlp: Linear -> ReLU -> Linear to `embedding_dim`. linear: one Linear, which started from a bundle's whitening
+    goes on training it. none: the pooled features themselves."""
     embedding_dim: int = 128
     """Length of the embedding with a head; without one it is what the pooling gives."""
     image_size: int = 218
-    """Side of the square input, pixels."""
+    """Side of the square input, pixels; with `keep_aspect` the longer side, at most."""
+    keep_aspect: bool = False
+    """Take photos in their own shape instead of squares; smaller ones are never enlarged."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes, as parts of the input's, at which each photo is described; they are averaged, see `EmbeddingNet`."""
     flip: bool = False
     """Embed the mirrored image too and take the L2-normalised sum: better, at twice the time."""
+    whitening: Literal["none", "learned", "pca"] = "none"
+    """How the whitening that is applied last was learned (python -m ray_jobs.whiten)."""
+    whitening_dim: int = 0
+    """Dimensions that whitening keeps; 0 without whitening."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "scales", tuple(self.scales))  # JSON has lists only
         backbones.check_backbone(self.backbone)
         if self.pooling not in pooling.POOLINGS:
             raise ValueError(f"Unknown pooling '{self.pooling}'. Choose one of: {', '.join(pooling.POOLINGS)}.")
         for name in ("grid", "embedding_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        if not self.scales or not all(0 < scale <= 4 for scale in self.scales):
+            raise ValueError(
+                f"scales are {self.scales}, expected one or more above 0 and up to 4, for example 1 0.7071."
+            )
+        if (self.whitening == "none") != (self.whitening_dim == 0):
+            raise ValueError(
+                f"whitening is '{self.whitening}' with {self.whitening_dim} dimensions. It is learned from a trained "
+                f"model's embeddings: python -m ray_jobs.whiten."
+            )
         if self.image_size < 32:
             raise ValueError(f"image_size must be 32 or more (the trunk halves it five times), got {self.image_size}.")
 
@@ -67,48 +90,162 @@ class ModelSpec:
 
 
 class EmbeddingNet(nn.Module):
-    """trunk -> pooling -> L2 -> head -> L2. `fingerprint` is its bundle's, empty until saved or loaded."""
+    """trunk -> pooling -> L2 -> head -> L2 -> mean over scales -> L2 -> whitening -> L2.
+
+    `fingerprint` is its bundle's, empty until saved or loaded. With several scales the image is resized (bilinear,
+    align_corners=False), described at each, and v = ((1/S) sum_s v_s^m)^(1/m), then L2; m is `power`
+    (Radenovic et al., arXiv:1711.02512, sec. 5.1). Whitening is y = P (x - mean), then L2.
+    """
+
+    whitening_projection: Tensor
+    whitening_mean: Tensor
 
     def __init__(self, spec: ModelSpec, trunk: nn.Sequential) -> None:
         super().__init__()
         config = spec.config
         self.spec, self.fingerprint = spec, ""
         self.trunk = backbones.cut_after(trunk, config.cut) if config.cut else trunk
-        self.pool = pooling.GridPool(config.grid) if config.pooling == "grid" else pooling.POOLINGS[config.pooling]()
-        self.num_features = self._count_features()
-        self.head = nn.Identity() if config.head == "none" else mlp_head(self.num_features, config.embedding_dim)
-        self.dim = self.num_features if config.head == "none" else config.embedding_dim
+        self.pool = self._build_pool()
+        self.num_features = int(self.pool(self._probe()).shape[1])
+        self.head, self.base_dim = self._build_head()
+        self.dim = config.whitening_dim or self.base_dim
+        if config.whitening != "none":
+            self._register_whitening(torch.zeros(config.whitening_dim, self.base_dim), torch.zeros(self.base_dim))
         self.eval()
 
     @torch.no_grad()
-    def _count_features(self) -> int:
+    def _probe(self) -> Tensor:
+        """The trunk's output for a small black image: tells how many channels there are."""
         was_training = self.trunk.training
-        size = self.pool(self.trunk.eval()(torch.zeros(1, 3, 64, 64))).shape[1]
+        maps = self.trunk.eval()(torch.zeros(1, 3, 64, 64))
         self.trunk.train(was_training)
-        return int(size)
+        return maps
+
+    def _build_pool(self) -> nn.Module:
+        config = self.spec.config
+        if config.pooling == "grid":
+            return pooling.GridPool(config.grid)
+        if config.pooling == "gem" and config.gem_per_channel:
+            return pooling.GeMPool(num_channels=int(self._probe().shape[1]))
+        return pooling.POOLINGS[config.pooling]()
+
+    def _build_head(self) -> tuple[nn.Module, int]:
+        config = self.spec.config
+        if config.head == "none":
+            return nn.Identity(), self.num_features
+        if config.head == "linear":
+            return nn.Linear(self.num_features, config.embedding_dim), config.embedding_dim
+        return mlp_head(self.num_features, config.embedding_dim), config.embedding_dim
+
+    def _register_whitening(self, projection: Tensor, mean: Tensor) -> None:
+        self.register_buffer("whitening_projection", projection.float())
+        self.register_buffer("whitening_mean", mean.float())
+
+    @property
+    def power(self) -> float:
+        """The exponent of the mean over scales: GeM's shared p where the descriptor is GeM's own, else 1."""
+        config = self.spec.config
+        plain = config.pooling == "gem" and config.head == "none" and not config.gem_per_channel
+        return float(self.pool.p.detach()) if plain and isinstance(self.pool, pooling.GeMPool) else 1.0
 
     def features(self, maps: Tensor) -> Tensor:
         """Pooled, L2-normalised features (B, F) of the trunk's output (B, C, h, w)."""
         return pooling.l2n(self.pool(maps))
 
     def from_maps(self, maps: Tensor) -> Tensor:
-        """Embeddings (B, D) float32, unit norm, of the trunk's output (B, C, h, w)."""
+        """Embeddings (B, D) float32, unit norm, of the trunk's output (B, C, h, w), at one scale, without whitening."""
         with torch.autocast(maps.device.type, enabled=False):
             return pooling.l2n(self.head(self.features(maps).float()))
 
     def forward(self, x: Tensor) -> Tensor:
         """Embeddings of normalised images.
 
-        Args:    x: (B, 3, S, S) float, ImageNet-normalised RGB.
+        A scale that would leave a side shorter than 32 pixels says nothing about the image and is left out, unless all
+        would.
+
+        Args:    x: (B, 3, H, W) float, ImageNet-normalised RGB.
         Returns: (B, D) float32, unit norm.
         """
-        return self.from_maps(self.trunk(x))
+        wanted = self.spec.config.scales
+        scales = [scale for scale in wanted if min(x.shape[2:]) * scale >= _LEAST_SIDE] or [max(wanted)]
+        power = self.power if len(scales) > 1 else 1.0
+        found = [self.from_maps(self.trunk(_scaled(x, scale))) for scale in scales]
+        if len(found) == 1:
+            return self.whiten(found[0])
+        mean = torch.stack(found).pow(power).mean(dim=0).pow(1.0 / power)
+        return self.whiten(pooling.l2n(mean))
+
+    def whiten(self, x: Tensor) -> Tensor:
+        """(B, F) -> (B, D): y = P (x - mean), then L2; x itself for a network without whitening."""
+        if self.spec.config.whitening == "none":
+            return x
+        return pooling.l2n((x - self.whitening_mean) @ self.whitening_projection.T)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """(B, S, S, 3) uint8 RGB -> (B, 3, S, S) float32, channels_last in memory, (x/255 - mean) / std."""
+        """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, channels_last in memory, (x/255 - mean) / std."""
         mean = torch.tensor(self.spec.mean, device=pixels.device)
         std = torch.tensor(self.spec.std, device=pixels.device)
         return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+_LEAST_SIDE = 32  # pixels; the trunks halve it five times
+
+
+def _scaled(x: Tensor, scale: float) -> Tensor:
+    if scale == 1:
+        return x
+    size = [max(1, math.floor(side * scale)) for side in x.shape[2:]]
+    resized = nn.functional.interpolate(x.float(), size=size, mode="bilinear", align_corners=False)
+    return resized.to(x.dtype, memory_format=torch.channels_last)
+
+
+def with_scales(net: EmbeddingNet, scales: Sequence[float]) -> EmbeddingNet:
+    """A copy that describes photos at these scales.
+
+    Raises: ValueError if it has whitening, which was learned at other scales.
+    """
+    if net.spec.config.whitening != "none":
+        raise ValueError("The model's whitening was learned at its own scales. Name the model without whitening.")
+    return _with_config(net, dataclasses.replace(net.spec.config, scales=tuple(scales)))
+
+
+def with_whitening(
+    net: EmbeddingNet, projection: Tensor, mean: Tensor, method: Literal["learned", "pca"]
+) -> EmbeddingNet:
+    """A copy with whitening applied last: y = projection (x - mean), then L2.
+
+    Args: projection: (D, F) float. mean: (F,) float, F the length of the net's embedding.
+    """
+    if projection.shape[1:] != mean.shape or mean.shape != (net.base_dim,):
+        raise ValueError(
+            f"Whitening of shapes {tuple(projection.shape)} and {tuple(mean.shape)} does not fit embeddings of length "
+            f"{net.base_dim}; expected (D, {net.base_dim}) and ({net.base_dim},)."
+        )
+    config = dataclasses.replace(net.spec.config, whitening=method, whitening_dim=len(projection))
+    other = _with_config(net, config)
+    other._register_whitening(projection, mean)
+    other.dim = len(projection)
+    return other
+
+
+def _with_config(net: EmbeddingNet, config: ModelConfig) -> EmbeddingNet:
+    other = copy.deepcopy(net)
+    other.spec, other.fingerprint = dataclasses.replace(net.spec, config=config), ""
+    return other
+
+
+def parameter_groups(net: EmbeddingNet, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+    """What an optimiser is given: GeM's p learns faster and does not decay   (arXiv:1711.02512, sec. 5.1).
+
+    One shared p: 10 times the rate; a p for each channel: 100 times. Parameters that do not train are left out.
+    """
+    power = net.pool.p if isinstance(net.pool, pooling.GeMPool) else None
+    others = [value for value in net.parameters() if value.requires_grad and value is not power]
+    groups: list[dict[str, Any]] = [{"params": others, "lr": learning_rate, "weight_decay": weight_decay}]
+    if power is not None and power.requires_grad:
+        faster = 10 if power.ndim == 0 else 100
+        groups.append({"params": [power], "lr": learning_rate * faster, "weight_decay": 0.0})
+    return groups
 
 
 def mlp_head(num_features: int, dim: int) -> nn.Sequential:
@@ -121,8 +258,13 @@ def build(
 ) -> EmbeddingNet:
     """A network with a fresh head. `weights`: see `backbones.build_trunk`, or the folder of another bundle.
 
-    A bundle given as weights must have the same trunk; its pooling and head are taken too where their shapes agree.
+    A bundle given as weights must have the same trunk; its pooling and head are taken too where their shapes agree. A
+    linear head starts from the bundle's whitening, if it has one of that length.
+
+    Raises: ValueError for weights that do not fit, or a config with whitening, which is learned and not built.
     """
+    if config.whitening != "none":
+        raise ValueError("A new network has no whitening: it is learned from embeddings (python -m ray_jobs.whiten).")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         spec = ModelSpec(config=config, preparation=dict(preparation or {}))
@@ -141,7 +283,7 @@ def _start_from(net: EmbeddingNet, other: EmbeddingNet) -> EmbeddingNet:
             f"this model asks for {ours.backbone} cut '{ours.cut}'. Set --backbone and --cut to match."
         )
     net.trunk.load_state_dict(other.trunk.state_dict())
-    if ours.pooling == theirs.pooling:
+    if (ours.pooling, ours.gem_per_channel) == (theirs.pooling, theirs.gem_per_channel):
         net.pool.load_state_dict(other.pool.state_dict())
     if (ours.head, ours.pooling, net.num_features, net.dim) == (
         theirs.head,
@@ -150,6 +292,11 @@ def _start_from(net: EmbeddingNet, other: EmbeddingNet) -> EmbeddingNet:
         other.dim,
     ):
         net.head.load_state_dict(other.head.state_dict())
+    elif ours.head == "linear" and theirs.head == "none" and other.dim == net.dim and theirs.whitening != "none":
+        assert isinstance(net.head, nn.Linear)
+        with torch.no_grad():  # W = P, b = -P m
+            net.head.weight.copy_(other.whitening_projection)
+            net.head.bias.copy_(-(other.whitening_projection @ other.whitening_mean))
     return net
 
 

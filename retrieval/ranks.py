@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +46,25 @@ class Rank:
         rows = self.gather(share, total)
         own = torch.arange(total, device=share.device)[self.mine]
         return rows.index_copy(0, own, share)
+
+    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Replace each gradient by its sum over the ranks: the gradient of one process that did all their work.
+
+        A rank without work in this step takes part with zeros. One transfer for all parameters.
+        """
+        if self.world == 1:
+            return
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat)
+        for parameter, piece in zip(parameters, flat.split([grad.numel() for grad in grads]), strict=True):
+            parameter.grad = piece.view_as(parameter).clone()
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over the ranks."""
+        if self.world > 1:
+            dist.all_reduce(value)
+        return value
 
     def barrier(self) -> None:
         if self.world > 1:

@@ -54,9 +54,9 @@ class ReconstructConfig:
 
     max_features: int = 2048
     """Local features a photo, the strongest."""
-    num_words: int = 8192
+    num_words: int = 4096
     """Size of the vocabulary; fewer where the sample is small."""
-    vocabulary_sample: int = 400_000
+    vocabulary_sample: int = 200_000
     """Descriptors, drawn from all photos alike, that the vocabulary is trained on."""
     num_candidates: int = 20
     """Photos each photo is checked against: those with most words in common."""

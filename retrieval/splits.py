@@ -2,6 +2,9 @@
 
 20 % of the identities are test: one photograph of each is a query, its others are the gallery.
 10 % of the rest are val, for choosing among models; the remainder is train.
+
+With `keep_singles` the photographs that can be nobody's match, alone under their label or without one, are kept as
+distractors: in the same shares, some in the gallery to be confused with, the others in train to be told apart from.
 """
 
 from __future__ import annotations
@@ -23,6 +26,11 @@ class SplitConfig:
     """Part of the identities kept for testing: queries and gallery."""
     val_fraction: float = 0.1
     """Part of the other identities kept for choosing among models."""
+    keep_singles: bool = False
+    """Keep photos without a label, or alone under theirs, as distractors; if no photo has a label, all train. For
+    places, where nobody labels: an unlabelled photo must not show a labelled place."""
+    honour_source: bool = False
+    """Take the source's own split where it says query or gallery, as the benchmarks' ground truth does."""
     seed: int = 0
     """Draws the identities and each one's query photo."""
 
@@ -42,24 +50,33 @@ class Assignment:
 
 
 def assign_splits(
-    image_ids: Sequence[str], labels: Sequence[str | None], hashes: Sequence[str], config: SplitConfig
+    image_ids: Sequence[str],
+    labels: Sequence[str | None],
+    hashes: Sequence[str],
+    config: SplitConfig,
+    given: Sequence[str | None] | None = None,
 ) -> list[Assignment]:
     """Divide a collection's stored photographs. The result does not depend on their order.
 
     Args:
         image_ids: unique names.
         labels: identity of each, or None. If none has a label, all are gallery: there is nothing to train or test.
-            If some have one, those without can be neither a match nor a sure non-match and are dropped.
+            If some have one, those without can be neither a match nor a sure non-match and are dropped. (Unless
+            `keep_singles`: see there.)
         hashes: content hash of each; of equal ones only the first by image_id is used.
+        given: the source's own split of each, for `honour_source`; photos it calls query or gallery are not
+            divided, and a query may be the same photo as one of the gallery.
 
     Returns: one Assignment a photograph, in the order given.
 
     Raises: ValueError if the lengths differ or an image_id comes twice.
     """
     _check(image_ids, labels, hashes)
+    ours = {"query", "gallery"} if config.honour_source and given is not None else set[str]()
+    fixed = {row: str(split) for row, split in enumerate(given or ()) if split in ours}
     first: dict[str, int] = {}
     people: dict[str, list[int]] = {}
-    for row in sorted(range(len(image_ids)), key=image_ids.__getitem__):
+    for row in sorted(set(range(len(image_ids))) - set(fixed), key=image_ids.__getitem__):
         label = labels[row]
         if first.setdefault(hashes[row], row) == row and label is not None:
             people.setdefault(label, []).append(row)
@@ -67,10 +84,18 @@ def assign_splits(
     queries = {_query(label, people[label], image_ids, config.seed) for label in side if side[label] == "test"}
     unlabelled = all(label is None for label in labels)
 
+    def distractor(row: int) -> Assignment:
+        kept = unlabelled or _part(config.seed, "distractor", image_ids[row]) >= config.test_fraction
+        return Assignment(split="train" if kept else "gallery")
+
     def assign(row: int) -> Assignment:
         label = labels[row]
+        if row in fixed:
+            return Assignment(split=fixed[row])
         if first[hashes[row]] != row:
             return Assignment(split="dropped", reason=DUPLICATE, duplicate_of=image_ids[first[hashes[row]]])
+        if config.keep_singles and label not in side:
+            return distractor(row)
         if label is None:
             return Assignment(split="gallery") if unlabelled else Assignment(split="dropped", reason=UNLABELLED)
         if label not in side:
@@ -111,3 +136,8 @@ def _query(label: str, rows: list[int], image_ids: Sequence[str], seed: int) -> 
 def _draw(*parts: object) -> bytes:
     """A pseudo-random key that is the same on every machine and Python, unlike `hash` and `random.sample`."""
     return hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+
+
+def _part(*parts: object) -> float:
+    """A pseudo-random number in [0, 1), as `_draw`."""
+    return int.from_bytes(_draw(*parts)[:7]) / 256**7

@@ -29,6 +29,7 @@ from retrieval.embedder import Precision, pick_dtype
 from retrieval.feature_cache import FeatureCache
 from retrieval.model import EmbeddingNet, start_head_from_whitening
 from retrieval.pooling import l2n
+from retrieval.prefetch import prefetch
 from retrieval.ranks import Rank
 from retrieval.whitening import learn_whitening
 
@@ -302,17 +303,9 @@ class TripletTrainer:
 
     def _maps_of(self, batches: list[np.ndarray], epoch: int) -> Iterator[tuple[np.ndarray, Tensor]]:
         """(all rows of the batch, the frozen part's output for this rank's share), the next read in the background."""
-        waiting = None
-        for rows in [*batches, None]:
-            coming = (
-                None
-                if rows is None
-                else (rows, self._decoder.submit(self._training_input, rows[self.rank.mine], epoch))
-            )
-            if waiting is not None:
-                found = waiting[1].result()
-                yield waiting[0], (self._run_frozen(found) if found.dtype == torch.uint8 else found).to(self.device)
-            waiting = coming
+        ready = prefetch(self._decoder, lambda rows: self._training_input(rows[self.rank.mine], epoch), batches)
+        for rows, found in ready:
+            yield rows, (self._run_frozen(found) if found.dtype == torch.uint8 else found).to(self.device)
 
     def _training_input(self, rows: np.ndarray, epoch: int) -> Tensor:
         """Cached maps under a random view of each row, or, without cached views, freshly augmented pixels."""
@@ -329,13 +322,8 @@ class TripletTrainer:
         views = range(self._base_views if base_views else 1)
         starts = range(0, len(rows), batch_size)
         # The next batch is read from the disk's cache while the tail runs on this one.
-        coming = [
-            self._decoder.submit(self._read_views, rows[start : start + batch_size], views) for start in starts[:1]
-        ]
-        for start, following in zip(starts, [*starts[1:], None], strict=True):
-            maps = coming.pop().result()
-            if following is not None:
-                coming = [self._decoder.submit(self._read_views, rows[following : following + batch_size], views)]
+        ready = prefetch(self._decoder, lambda start: self._read_views(rows[start : start + batch_size], views), starts)
+        for start, maps in ready:
             with self._autocast():
                 parts = [self._tail(each.to(self.device)) for each in maps]
             out[start : start + batch_size] = parts[0] if len(parts) == 1 else l2n(parts[0] + parts[1])

@@ -1,0 +1,84 @@
+"""Query expansion: a query takes on what its nearest neighbours have in common, and asks again.
+
+alpha query expansion (Radenovic et al., arXiv:1711.02512, sec. 3.4); with alpha 0 it is average query expansion (Chum
+et al., 2007); applied to the gallery itself it is database-side augmentation (Arandjelovic & Zisserman, 2012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrieval.ranking import Neighbours, drop_rows
+
+_BLOCK = 1024  # queries expanded at once: bounds the neighbours' vectors that are gathered
+
+Search = Callable[[np.ndarray, int], Neighbours]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpansionConfig:
+    """How queries are expanded."""
+
+    num: int = 0
+    """Neighbours added to a query; 0: no expansion. 10 is common, 50 published for large galleries."""
+    alpha: float = 3.0
+    """Weight of a neighbour is its score to this power: 0 counts all alike, more trusts the nearest."""
+
+    def __post_init__(self) -> None:
+        if self.num < 0 or self.alpha < 0:
+            raise ValueError(f"expansion num is {self.num} and alpha {self.alpha}, expected 0 or more of both.")
+
+
+def expand(queries: np.ndarray, neighbours: np.ndarray, scores: np.ndarray, alpha: float = 3.0) -> np.ndarray:
+    """q' = l2(q + sum_i max(q . x_i, 0)^alpha x_i).
+
+    Args:
+        queries: (Q, D) float32. neighbours: (Q, n, D) float32. scores: (Q, n) float, their inner products with the
+            query; -inf where there is no neighbour.
+
+    Returns: (Q, D) float32, unit norm.
+
+    Example:
+        >>> expand(np.array([[1.0, 0.0]]), np.array([[[0.8, 0.6]]]), np.array([[0.8]]), alpha=0).round(4).tolist()
+        [[0.9487, 0.3162]]
+    """
+    positive = np.where(np.isfinite(scores), np.maximum(scores, 0.0), 0.0)
+    weights = np.where(np.isfinite(scores), positive**alpha, 0.0)  # 0^0 = 1: alpha 0 counts all, found ones only
+    total = queries.astype(np.float64) + np.einsum("qn,qnd->qd", weights, neighbours.astype(np.float64))
+    return (total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def expand_by_search(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    search: Search,
+    config: ExpansionConfig,
+    exclude: np.ndarray | None = None,
+) -> np.ndarray:
+    """`expand` with what a search of the gallery finds, a block of queries at a time.
+
+    Args:
+        queries: (Q, D) float32. gallery: (G, D) float32, whose rows the search returns.
+        exclude: (Q,) int64, a gallery row that each query does not take on (itself), -1 for none.
+    """
+    if not config.num:
+        return queries
+    out = np.empty_like(queries)
+    without = np.full(len(queries), -1, dtype=np.int64) if exclude is None else exclude
+    leaving_out = bool((without >= 0).any())
+    for start in range(0, len(queries), _BLOCK):
+        some = slice(start, start + _BLOCK)
+        found = search(queries[some], min(config.num + leaving_out, len(gallery)))
+        if leaving_out:
+            found = drop_rows(found, without[some], min(config.num, len(gallery) - 1))
+        vectors = gallery[np.maximum(found.rows, 0)]
+        out[some] = expand(queries[some], vectors, np.where(found.rows >= 0, found.scores, -np.inf), config.alpha)
+    return out
+
+
+def augment_gallery(gallery: np.ndarray, search: Search, config: ExpansionConfig) -> np.ndarray:
+    """Database-side augmentation: every gallery vector takes on its own neighbours, itself left out. (G, D) float32."""
+    return expand_by_search(gallery, gallery, search, config, exclude=np.arange(len(gallery), dtype=np.int64))

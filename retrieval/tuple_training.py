@@ -1,0 +1,335 @@
+"""Siamese training of an `EmbeddingNet` on tuples (query, positive, negatives), negatives re-mined every epoch.
+
+The published code feeds one image at a time, since photos differ in shape. Here the images of a step are grouped by
+their exact shape and each group runs as one batch: nothing is padded, so the gradients are the same.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrieval import backbones, evaluation, images, losses, mining, model, tuple_mining, tuples
+from retrieval.collection import LocalCollection
+from retrieval.embedder import Precision, pick_dtype
+from retrieval.model import EmbeddingNet
+from retrieval.pooling import GeMPool
+from retrieval.prefetch import prefetch
+from retrieval.ranks import Rank
+from retrieval.tuples import TupleSet
+
+_CHUNK_PIXELS = 32 * 362 * 362  # pixels in one forward pass, at most (or one image)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TupleTrainConfig:
+    """How to fine-tune on tuples. The defaults are the published ones (arXiv:1711.02512, sec. 5.1)."""
+
+    epochs: int = 100
+    """Each draws queries and a pool anew."""
+    loss: Literal["contrastive", "triplet"] = "contrastive"
+    """contrastive: matching pairs together, others `margin` apart. triplet: the positive nearer than each negative."""
+    margin: float = 0.7
+    """contrastive: distance; 0.75 suits VGG16, 0.85 ResNet-101. triplet: difference of squared distances, say 0.2."""
+    learning_rate: float = 1e-6
+    """Adam's; GeM's shared p has 10 times, a p for each channel 100 times as much."""
+    weight_decay: float = 1e-6
+    """Adam's L2 penalty; not on GeM's p."""
+    decay: float = 0.01
+    """The rate is multiplied by exp(-decay) after each epoch."""
+    tuples_per_step: int = 5
+    """Tuples whose gradients add up to one step, over all workers together."""
+    num_negatives: int = 5
+    """Negatives of a tuple."""
+    negatives: tuple_mining.Negatives = "N2"
+    """N1: the nearest images of other clusters. N2: of different clusters, one each."""
+    positives: tuples.Positives = "m3"
+    """m1: nearest by descriptor. m2: most shared points. m3: drawn among those that share enough, at like scale."""
+    min_shared: float = 0.2
+    """m3: shared points, as a part of the most that the query shares with any image."""
+    max_scale_change: float = 1.5
+    """m3: how many times larger or smaller the place may appear."""
+    queries_per_epoch: int = 2000
+    """Queries of an epoch, drawn; all where there are fewer."""
+    pool_size: int = 20_000
+    """Images that an epoch's negatives are looked for in, drawn; all where there are fewer."""
+    image_size: int = 362
+    """Longer side of a training image, pixels; the aspect is kept."""
+    unfreeze_layers: int = -1
+    """Layers left trainable at the trunk's end; -1: all. BatchNorm statistics never change."""
+    val_distractors: int = 500
+    """Training images put among those of val when it is ranked, drawn."""
+    seed: int = 0
+    """Decides all draws."""
+    precision: Precision = "auto"
+    """auto: bfloat16 where the hardware multiplies it natively."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "tuples_per_step", "num_negatives", "queries_per_epoch", "pool_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        for name in ("learning_rate", "margin", "max_scale_change"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
+        for name in ("weight_decay", "decay", "val_distractors", "min_shared"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
+        for name, known in (("loss", ("contrastive", "triplet")), ("positives", ("m1", "m2", "m3"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"Unknown {name} '{getattr(self, name)}'. Choose one of: {', '.join(known)}.")
+        if self.image_size < 32:
+            raise ValueError(f"image_size must be 32 or more, got {self.image_size}.")
+
+
+class TupleTrainer:
+    """One rank's state through a run: network, optimiser, history. All ranks call the same methods in step."""
+
+    def __init__(
+        self,
+        net: EmbeddingNet,
+        local: LocalCollection,
+        known: TupleSet,
+        config: TupleTrainConfig,
+        *,
+        rank: Rank | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        """Args:
+        local: the collection's photos, at least those of `known`.
+
+        Raises: ValueError if a photo of the tuples is missing, or none has a positive.
+        """
+        self.net, self.local, self.known, self.config = net, local, known, config
+        self.rank, self.device = rank or Rank(), device or torch.device("cpu")
+        self.dtype = pick_dtype(self.device, config.precision)
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {"epoch": 0, "val/mAP": -1.0, "state": None}
+        self._row = _local_rows(local, known)
+        self._shapes = np.zeros((len(known.image_ids), 2), dtype=np.int64)
+        self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
+        net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        unfreeze = None if config.unfreeze_layers < 0 else config.unfreeze_layers
+        self.unfrozen = backbones.freeze_all_but_last(net.trunk, unfreeze)
+        self._frozen, self._tail = backbones.split_frozen(net.trunk)
+        self._optimiser = torch.optim.Adam(
+            model.parameter_groups(net, config.learning_rate, config.weight_decay), lr=config.learning_rate
+        )
+        self._rates = [float(group["lr"]) for group in self._optimiser.param_groups]
+        self.pool = np.flatnonzero(known.usable & (known.splits == "train"))
+        self.positives = self._choose_positives()
+        self.queries = np.flatnonzero((self.positives >= 0) & (known.splits[known.queries] == "train"))
+        self._val_queries = known.queries[known.splits[known.queries] == "val"]
+        self.val = self._val_gallery()
+        if not len(self.queries):
+            raise ValueError(
+                "No training query has a positive that fits. Relax --siamese.max-scale-change or --siamese.min-shared, "
+                "or take --siamese.positives m2."
+            )
+
+    def _choose_positives(self) -> np.ndarray:
+        config, descriptors = self.config, None
+        if config.positives == "m1":
+            everyone = np.arange(len(self.known.image_ids))
+            descriptors = self._embed_shared(everyone).cpu().numpy()
+        return tuples.choose_positives(
+            self.known,
+            config.positives,
+            descriptors=descriptors,
+            min_shared=config.min_shared,
+            max_scale_change=config.max_scale_change,
+            seed=config.seed,
+        )
+
+    def _val_gallery(self) -> np.ndarray:
+        """Rows ranked when validating: val's images that a tuple knows, and some of train, which match none of them."""
+        if not len(self._val_queries):
+            return self._val_queries
+        of_val = [at for at, query in enumerate(self.known.queries) if self.known.splits[query] == "val"]
+        own = np.unique(np.concatenate([self._val_queries, *(self.known.candidates[at] for at in of_val)]))
+        draw = np.random.default_rng([self.config.seed, 0x7B]).permutation(self.pool)[: self.config.val_distractors]
+        return np.union1d(own, draw)
+
+    # -- what an epoch does ------------------------------------------------------------------------------------------
+
+    def run(self) -> Iterator[dict[str, Any]]:
+        """Yield the metrics of each epoch still to do, 1 to `epochs`; on a fresh run the starting point, 0, first."""
+        if not self.history:
+            self._close_epoch({"epoch": 0, **self._power(), **self.validate()})
+            yield self.history[-1]
+        for epoch in range(len(self.history), self.config.epochs + 1):
+            self._close_epoch({"epoch": epoch, **self._epoch(epoch)})
+            yield self.history[-1]
+
+    def _epoch(self, epoch: int) -> dict[str, Any]:
+        started = time.monotonic()
+        rows, metrics = self.mine(epoch)
+        mined = time.monotonic()
+        metrics |= self.train_on(rows, epoch)
+        trained = time.monotonic()
+        metrics |= self._power() | self.validate()
+        seconds = {"mine": mined - started, "train": trained - mined, "validate": time.monotonic() - trained}
+        return metrics | {f"seconds/{name}": value for name, value in seconds.items()}
+
+    def mine(self, epoch: int) -> tuple[np.ndarray, dict[str, Any]]:
+        """The epoch's tuples, (T, 2 + negatives) int64 rows: query, positive, negatives; equal on all ranks."""
+        config, clusters = self.config, self.known.clusters
+        draw = tuple_mining.draw_epoch(
+            self.queries,
+            self.pool,
+            num_queries=config.queries_per_epoch,
+            pool_size=config.pool_size,
+            seed=config.seed,
+            epoch=epoch,
+        )
+        queries = self.known.queries[draw.queries]
+        needed = np.union1d(queries, draw.pool)
+        vectors = self._embed_shared(needed)
+        pool, asking = (vectors[torch.from_numpy(np.searchsorted(needed, rows))] for rows in (draw.pool, queries))
+        negatives = tuple_mining.mine_negatives(
+            asking, clusters[queries], pool, clusters[draw.pool], num=config.num_negatives, strategy=config.negatives
+        )
+        rows = np.column_stack([queries, self.positives[draw.queries], draw.pool[negatives]])
+        found = {"tuples": len(rows), "tuples_sha256": mining.tuples_digest(rows), "train/spread": mining.spread(pool)}
+        return rows, found
+
+    def train_on(self, rows: np.ndarray, epoch: int) -> dict[str, Any]:
+        """One step for every `tuples_per_step` tuples; each rank runs its share of them."""
+        for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
+            group["lr"] = rate * math.exp(-self.config.decay * (epoch - 1))
+        steps = [rows[at : at + self.config.tuples_per_step] for at in range(0, len(rows), self.config.tuples_per_step)]
+        shares = [step[self.rank.mine] for step in steps]
+        total = torch.zeros(1, device=self.device)
+        for share, batches in prefetch(self._decoder, self._decoded, shares):
+            self._optimiser.zero_grad(set_to_none=True)
+            if len(share):
+                loss = self.loss(share, batches)
+                loss.sum().backward()
+                total += loss.detach().sum()
+            self.rank.sum_gradients([p for group in self._optimiser.param_groups for p in group["params"]])
+            self._optimiser.step()
+        mean = float(self.rank.total(total)) / max(1, len(rows))
+        return {"train/loss": mean, "train/images": int(rows.size), "train/steps": len(steps)}
+
+    def loss(self, share: np.ndarray, batches: Sequence[tuple[np.ndarray, Tensor]] | None = None) -> Tensor:
+        """(T,) loss of each tuple; (T, 2 + negatives) rows. An image that comes twice runs once."""
+        distinct = np.unique(share)
+        parts, order = [], []
+        for rows, pixels in batches if batches is not None else self._decoded(share):
+            parts.append(self._describe(pixels))
+            order.append(rows)
+        place = torch.from_numpy(np.argsort(np.concatenate(order)))
+        embeddings = torch.cat(parts)[place][torch.from_numpy(np.searchsorted(distinct, share))]
+        query, others = embeddings[:, 0], embeddings[:, 1:]
+        if self.config.loss == "triplet":
+            apart = losses.triplet(query[:, None], others[:, :1], others[:, 1:], self.config.margin)
+            return apart.sum(dim=1)
+        matching = torch.arange(others.shape[1], device=others.device) == 0
+        return losses.contrastive(query, others, matching, self.config.margin)
+
+    def _describe(self, pixels: Tensor) -> Tensor:
+        """(B, h, w, 3) uint8 -> (B, D) float32 with its gradient, through the parts that train only."""
+        x = self.net.normalise(pixels.to(self.device))
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            with torch.no_grad():
+                maps = self._frozen(x)
+            return self.net.from_maps(self._tail(maps))
+
+    def validate(self) -> dict[str, Any]:
+        """How well val's queries find the images of their places, among images of train; empty without any."""
+        if not len(self._val_queries):
+            return {}
+        vectors = self._embed_shared(self.val).cpu().numpy()
+        at = np.searchsorted(self.val, self._val_queries)
+        labels = np.array([str(cluster) for cluster in self.known.clusters[self.val]], dtype=object)
+        scores = evaluation.retrieval_metrics(
+            vectors[at], labels[at], vectors, labels, ks=(1, 10), exclude_rows=at.astype(np.int64)
+        )
+        return {f"val/{name}": value for name, value in scores.values.items() if not math.isnan(value)}
+
+    def _power(self) -> dict[str, float]:
+        pool = self.net.pool
+        return {"train/p": float(pool.p.detach().float().mean())} if isinstance(pool, GeMPool) else {}
+
+    # -- resuming ----------------------------------------------------------------------------------------------------
+
+    def state(self) -> bytes:
+        """Everything a fresh trainer needs to go on: the network, the optimiser, the history, the best so far."""
+        buffer = io.BytesIO()
+        run = {"history": self.history, "best": self.best, "optimiser": self._optimiser.state_dict()}
+        torch.save({"net": self.net.state_dict(), **run}, buffer)
+        return buffer.getvalue()
+
+    def load_state(self, data: bytes) -> None:
+        state = torch.load(io.BytesIO(data), map_location=self.device, weights_only=True)
+        self.net.load_state_dict(state["net"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self.history, self.best = state["history"], state["best"]
+
+    def load_best(self) -> None:
+        """Put the best epoch's weights into `net`, ready to be saved."""
+        if self.best["state"] is not None:
+            self.net.load_state_dict(self.best["state"])
+
+    def _close_epoch(self, metrics: dict[str, Any]) -> None:
+        self.history.append(metrics)
+        score = metrics.get("val/mAP", float(metrics["epoch"]))  # without validation the last epoch is the best
+        if score > self.best["val/mAP"]:
+            state = {name: value.detach().cpu().clone() for name, value in self.net.state_dict().items()}
+            self.best = {"epoch": metrics["epoch"], "val/mAP": score, "state": state}
+
+    # -- photos and embeddings ---------------------------------------------------------------------------------------
+
+    def _batches(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Distinct rows, grouped by shape, each group no larger than a forward pass may be."""
+        for row in rows[self._shapes[rows, 0] == 0]:
+            size = images.image_size(self.local.jpegs([int(self._row[row])])[0])
+            self._shapes[row] = images.fitted(*size, self.config.image_size)
+        shapes = self._shapes[rows]
+        batches = []
+        for shape in np.unique(shapes, axis=0):
+            same = rows[(shapes == shape).all(axis=1)]
+            step = max(1, _CHUNK_PIXELS // int(shape.prod()))
+            batches += [same[start : start + step] for start in range(0, len(same), step)]
+        return batches
+
+    def _pixels(self, rows: np.ndarray) -> Tensor:
+        jpegs = self.local.jpegs(self._row[rows])
+        return torch.from_numpy(np.stack([images.decode_fit(jpeg, self.config.image_size) for jpeg in jpegs]))
+
+    def _decoded(self, share: np.ndarray) -> list[tuple[np.ndarray, Tensor]]:
+        """The distinct images of a step in batches of one shape: (rows, pixels)."""
+        return [(rows, self._pixels(rows)) for rows in self._batches(np.unique(share))] if share.size else []
+
+    def _embed_shared(self, rows: np.ndarray) -> Tensor:
+        """(n, D) float32 single-scale descriptors of distinct rows, each rank embedding its share."""
+        return self.rank.gather(self._embed(rows[self.rank.mine]), len(rows))
+
+    @torch.no_grad()
+    def _embed(self, rows: np.ndarray) -> Tensor:
+        out = torch.empty(len(rows), self.net.base_dim, device=self.device)
+        place = np.argsort(rows)
+        for some, pixels in prefetch(self._decoder, self._pixels, self._batches(rows)):
+            at = place[np.searchsorted(rows, some, sorter=place)]
+            out[torch.from_numpy(at)] = self._describe(pixels)
+        return out
+
+
+def _local_rows(local: LocalCollection, known: TupleSet) -> np.ndarray:
+    """(N,) int64, where each image of the tuples lies in `local`."""
+    row_of = {image_id: row for row, image_id in enumerate(local.image_ids)}
+    missing = [image_id for image_id in known.image_ids if image_id not in row_of]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of the {len(known.image_ids)} photos of the tuples are not in the collection's train and "
+            f"val splits, for example {missing[0]}. Reconstruct this collection again."
+        )
+    return np.array([row_of[image_id] for image_id in known.image_ids], dtype=np.int64)
