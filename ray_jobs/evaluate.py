@@ -16,20 +16,29 @@ the embeddings it had to make. The tables are printed at the end.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+import ray
 import tyro
 
 from ray_jobs.parts import make_collection, make_embeddings
 from ray_jobs.session import on_cluster, session
-from retrieval import measure, model, protocols, report, report_html, report_tables
+from retrieval import measure, model, protocols, report, report_html, report_tables, rerank, scene_figures
 from retrieval.artifacts import Folder, Manifest, begin, plain, read_manifest, seal
 from retrieval.datasets import Layout
 from retrieval.embedder import Precision
-from retrieval.expansion import ExpansionConfig
+from retrieval.expansion import ExpansionConfig, expand_by_search
 from retrieval.ingestion import PrepareConfig
+from retrieval.measure import Measured
+from retrieval.ranking import Neighbours
 from retrieval.splits import SplitConfig
+
+_MAX_SHEETS = 4
+_RANKED = 1000  # results that a re-ordered list has, at most; positives beyond count as not found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,7 +149,8 @@ def main(cfg: EvaluateConfig) -> Manifest:
     with session():
         if cfg.collection is not None:
             systems = [System.parse(text) for text in cfg.systems]
-            return _report(cfg, Folder.of(cfg.out), Folder.of(cfg.collection), systems, "query/gallery")
+            protocol = "query/gallery" if cfg.protocol == "query-gallery" else "leave-one-out"
+            return _report(cfg, Folder.of(cfg.out), Folder.of(cfg.collection), systems, protocol)
         out = Folder.of(cfg.out)
         system = System(name="model", model=Folder.of(str(cfg.model)), embeddings=out / "embeddings")
         _ingest_source(cfg, out / "collection", system.model)
@@ -163,7 +173,10 @@ def _report(cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[
     names = [system.name for system in systems]
     if len(set(names)) != len(names):
         raise ValueError(f"Two systems share a name: {', '.join(names)}. Give each its own.")
-    settings = {name: getattr(cfg, name) for name in ("ks", "sheet_queries", "max_queries", "seed")}
+    settings = {name: getattr(cfg, name) for name in ("ks", "sheet_queries", "max_queries", "seed", "subject")}
+    settings |= {"rerank": cfg.rerank, "expansion": plain(cfg.expansion)}
+    if cfg.tuples:
+        inputs["tuples"] = read_manifest(Folder.of(cfg.tuples), "tuples").fingerprint
     work: dict[str, Any] = {
         "kind": "report",
         "config": settings | {"protocol": protocol, "systems": names},
@@ -171,61 +184,115 @@ def _report(cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[
     }
     manifest = begin(out, **work)
     if manifest is None:
-        metrics = on_cluster(_write_report, out, collection, systems, protocol, **settings)
+        metrics = on_cluster(_write_report, cfg, out, collection, systems, protocol)
         counts = {name: metrics["data"][name] for name in ("num_queries", "num_gallery", "num_identities")}
         for name, figures in metrics["systems"].items():
             counts |= {f"{name}/{key}": figures[key] for key in report_tables.RETRIEVAL_METRICS}
         manifest = seal(out, counts=counts, **work)
     metrics = out.read_json("metrics.json")
-    metrics["systems"] = {name: metrics["systems"][name] for name in names}  # the file sorts them by name
+    metrics["systems"] = {name: metrics["systems"][name] for name in metrics["order"]}  # the file sorts them by name
     print(f"\n{report_tables.as_text(metrics)}\n\nReport: {out}/report.html", flush=True)
     return manifest
 
 
 def _write_report(
-    out: Folder,
-    collection: Folder,
-    systems: list[System],
-    protocol: str,
-    *,
-    ks: tuple[int, ...],
-    sheet_queries: int,
-    max_queries: int | None,
-    seed: int,
+    cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[System], protocol: str
 ) -> dict[str, Any]:
     """Everything of a report, on one worker: embeddings stay there, figures come back."""
-    if protocol == "leave-one-out":
-        task = protocols.leave_one_out(collection, ks, max_queries, seed)
+    if protocol == "query/gallery":
+        task = protocols.query_gallery(collection, cfg.ks)
     else:
-        task = protocols.query_gallery(collection, ks)
-    metrics: dict[str, Any] = {"data": protocols.describe(task), "systems": {}, "floors": measure.floors(task)}
-    sheets, plots = [], []
+        splits = ("query", "gallery") if cfg.collection is not None else None
+        task = protocols.leave_one_out(collection, cfg.ks, cfg.max_queries, cfg.seed, splits)
+    metrics: dict[str, Any] = {"data": protocols.describe(task) | {"subject": cfg.subject}, "systems": {}}
+    metrics["floors"] = measure.floors(task)
+    sheets, plots, curves = [], [], {}
     for system in systems:
-        queries, gallery = (protocols.read_embeddings(system.embeddings, side) for side in (task.queries, task.gallery))
-        search = measure.open_index(system.index, task.gallery) if system.index else measure.flat_search(gallery)
-        figures, found = measure.measure(task, queries, gallery, search)
-        metrics["systems"][system.name] = _origin(system) | figures
-        rows = measure.sheet_rows(task, found, collection, num_queries=sheet_queries, seed=seed)
-        sheets.append((system.name, report.sheet_jpg(rows, title=f"{system.name}: the nearest of each query")))
-        if system.model.exists("history.json"):
+        for name, measured in _scored(cfg, task, collection, system):
+            metrics["systems"][name] = _origin(system) | measured.figures
+            curves[name] = measured.curve
+            rows = measure.sheet_rows(task, measured.found, collection, num_queries=cfg.sheet_queries, seed=cfg.seed)
+            picture = report.sheet_jpg(rows, title=f"{name}: the nearest of each query")
+            sheets.append(report_html.ranked_sheet(name, picture))
+        if system.model.exists("history.json") and not any(of.startswith("training curves") for of, _ in plots):
             plots.append((f"training curves, {system.name}", report.curves_png(system.model.read_json("history.json"))))
-    plots.insert(0, ("identity retrieval", report.retrieval_png(metrics)))
+    metrics["order"] = list(metrics["systems"])
+    if len(sheets) > _MAX_SHEETS:  # the first and the last say what all the steps between did
+        sheets = [sheets[0], *sheets[1 - _MAX_SHEETS :]]
+    plots.insert(0, ("retrieval", report.retrieval_png(metrics)))
+    plots.insert(1, ("precision and recall", report.precision_recall_png(curves)))
     if metrics["floors"] is not None:
         plots.insert(1, ("attribute accuracy", report.attributes_png(metrics)))
+    sheets += _evidence(cfg, task, collection, systems[-1])
+    if cfg.tuples:
+        plots += scene_figures.scene_plots(Folder.of(cfg.tuples))
     for name, data in plots:
-        out.write_bytes(f"{name.replace(', ', '-').replace(' ', '_')}.png", data)
-    for name, data in sheets:
-        out.write_bytes(f"ranked_results-{name}.jpg", data)
+        out.write_bytes(f"{_file_name(name)}.png", data)
+    for sheet in sheets:
+        out.write_bytes(f"{_file_name(sheet.title)}.jpg", sheet.data)
     facts = {"collection": f"{collection} {read_manifest(collection).fingerprint}"}
     for system in systems:
         for kind in ("model", "embeddings", "index"):
             if (folder := getattr(system, kind)) is not None:
                 facts[f"{system.name}: {kind}"] = f"{folder} {read_manifest(folder).fingerprint}"
-    title = "Identity retrieval: " + ", then ".join(system.name for system in systems)
+    title = f"Retrieval of a {cfg.subject}: " + ", then ".join(system.name for system in systems)
     page = report_html.render(metrics, title=title, plots=plots, sheets=sheets, facts=facts)
     out.write_bytes("report.html", page.encode())
     out.write_json("metrics.json", metrics)
     return metrics
+
+
+def _scored(
+    cfg: EvaluateConfig, task: protocols.Task, collection: Folder, system: System
+) -> Iterator[tuple[str, Measured]]:
+    """The system as it is, then with query expansion, then with its results in order of geometry."""
+    queries, gallery = (protocols.read_embeddings(system.embeddings, side) for side in (task.queries, task.gallery))
+    search = measure.open_index(system.index, task.gallery) if system.index else measure.flat_search(gallery)
+    measured = measure.measure(task, queries, gallery, search)
+    yield system.name, measured
+    if cfg.expansion.num:
+        asked = expand_by_search(queries, gallery, search, cfg.expansion, task.exclude)
+        yield f"{system.name} + αQE", measure.measure(task, asked, gallery, search)
+    if cfg.rerank:
+        deep = measure.search_without_own(task, queries, search, min(_RANKED, len(task.gallery.ids) - 1))
+        inliers = _inliers(cfg, task, collection, deep)
+        yield f"{system.name} + rerank", measure.measure_reranked(task, measured, rerank.rerank(deep, inliers))
+
+
+def _evidence(cfg: EvaluateConfig, task: protocols.Task, collection: Folder, system: System) -> list[report_html.Sheet]:
+    """What training looked at, and which points the last system's results have in common with their queries."""
+    sheets = []
+    if system.model.exists("tuples.jpg"):
+        note = (
+            "Left, the query; then its positive, green, and its hard negatives, red, with their scores after training."
+        )
+        data = system.model.read_bytes("tuples.jpg")
+        sheets.append(report_html.Sheet(title="Training tuples", note=note, data=data))
+    if cfg.rerank:
+        queries, gallery = (protocols.read_embeddings(system.embeddings, side) for side in (task.queries, task.gallery))
+        some = np.random.default_rng(cfg.seed).permutation(len(queries))[: cfg.sheet_queries]
+        found = measure.search_without_own(task, queries, measure.flat_search(gallery), 10)
+        asked = dataclasses.replace(task, queries=task.queries.take(some), exclude=task.exclude[some])
+        nearest = Neighbours(found.scores[some], found.rows[some])
+        counts = rerank.count_inliers(collection, asked, nearest, range(len(some)), 10)
+        if pairs := rerank.evidence(collection, asked, nearest, counts, 3):
+            picture = report.matches_jpg(pairs, title="query and result, with the points that match")
+            note = "Why a result was put first: local features that fit one two-view geometry."
+            sheets.append(report_html.Sheet(title="Matched points", note=note, data=picture))
+    return sheets
+
+
+def _inliers(cfg: EvaluateConfig, task: protocols.Task, collection: Folder, found: Neighbours) -> np.ndarray:
+    """(Q, rerank) counts, a block of queries a task."""
+    blocks = np.array_split(np.arange(len(found.rows)), max(1, int(ray.cluster_resources().get("CPU", 1))))
+    shared = [ray.put(value) for value in (task, found)]
+    count = ray.remote(rerank.count_inliers)
+    counted = [count.remote(collection, *shared, block.tolist(), cfg.rerank) for block in blocks if len(block)]
+    return np.concatenate(ray.get(counted))
+
+
+def _file_name(name: str) -> str:
+    return name.replace(", ", "-").replace(" + ", "+").replace(" ", "_").replace("α", "a")
 
 
 def _origin(system: System) -> dict[str, Any]:

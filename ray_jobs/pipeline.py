@@ -2,6 +2,7 @@
 
     python -m ray_jobs.pipeline demo
     python -m ray_jobs.pipeline faces --source PHOTOS --workspace W
+    python -m ray_jobs.pipeline landmarks --source PHOTOS --workspace W
     ray job submit --working-dir . -- python -m ray_jobs.pipeline faces --source s3://... --workspace s3://...
 
 Each step writes to W/<step>/<key>, where the key stands for its settings and inputs: a step that is there, sealed, is
@@ -10,6 +11,7 @@ not done again; one that was interrupted goes on; changed settings make a new fo
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from pathlib import Path
@@ -18,23 +20,23 @@ from typing import Any
 import ray
 import tyro
 
-from ray_jobs import build_index, embed, evaluate, ingest, train
+from ray_jobs import build_index, embed, evaluate, ingest, reconstruct, train, whiten
 from ray_jobs.presets import PRESETS, PipelineConfig
 from ray_jobs.session import run_parts, session
 from ray_jobs.tracking import Registration, Tracker, open_run, store_uri
-from retrieval import artifacts, demo_faces, model
+from retrieval import artifacts, demo_faces, demo_scenes, model
 from retrieval.artifacts import Folder, digest, plain, read_manifest
 from retrieval.demo_faces import DemoConfig
+from retrieval.demo_scenes import SceneConfig
 from retrieval.model import ModelConfig
 
 logger = logging.getLogger(__name__)
-_STEPS = 7
 _DEMO_PART = 100  # photos drawn by one task
 _NOT_IN_KEY = ("workspace", "num_workers", "device", "tracking_uri")
 
 
 def main(cfg: PipelineConfig) -> dict[str, Folder]:
-    """Run all steps. Returns the folders made: collection, before, model, index, report.
+    """Run all steps. Returns the folders made: collection, before, model, index, report; and tuples, if found.
 
     Raises: ValueError for settings or inputs that do not fit, before the long steps where that can be known.
     """
@@ -60,28 +62,125 @@ def main(cfg: PipelineConfig) -> dict[str, Folder]:
 def _run(cfg: PipelineConfig, workspace: Folder, tracker: Tracker) -> tuple[dict[str, Folder], Registration | None]:
     tracker.log_params(plain(cfg), prefix="pipeline")
     weights = train.resolve_weights(cfg.weights, cfg.tracking_uri, workspace)
+    if cfg.mining == "labels":
+        folders = _by_labels(cfg, workspace, weights, tracker)
+    else:
+        folders = _by_tuples(cfg, workspace, weights, tracker)
+    logger.info("publish and register")
+    artifacts.publish(workspace, collection=folders["collection"], model=folders["model"], index=folders["index"])
+    return folders, _track(cfg, tracker, folders)
+
+
+def _by_labels(cfg: PipelineConfig, workspace: Folder, weights: str, tracker: Tracker) -> dict[str, Folder]:
+    steps = _Steps(6)
+    steps.next(f"starting point: {cfg.model.backbone}, weights {cfg.weights}")
     before = _starting_point(cfg, workspace, weights)
-    collection = _collect(cfg, workspace)
+    collection = _collect(cfg, workspace, steps)
+    steps.next(f"train {cfg.train.epochs} epochs")
     trained = _train(cfg, workspace, collection, weights, tracker)
     systems, served = [], Folder("")
     for name, bundle in (("before", before), ("after", trained)):
-        _step(4 if name == "before" else 5, f"embed and index with the model {name} training")
+        steps.next(f"embed and index with the model {name} training")
         embeddings = _embed(cfg, workspace, collection, bundle)
         gallery = _index(cfg, workspace, collection, embeddings, ("gallery",))
         systems.append(f"{name}={bundle},{embeddings},{gallery}")
         if bundle == trained:
             served = _index(cfg, workspace, collection, embeddings, cfg.served_splits)
+    steps.next("evaluate before and after")
     report = _evaluate(workspace, collection, systems)
-    _step(7, "publish and register")
-    artifacts.publish(workspace, collection=collection, model=trained, index=served)
-    folders = {"collection": collection, "before": before, "model": trained, "index": served, "report": report}
-    return folders, _track(cfg, tracker, folders)
+    return {"collection": collection, "before": before, "model": trained, "index": served, "report": report}
+
+
+def _by_tuples(cfg: PipelineConfig, workspace: Folder, weights: str, tracker: Tracker) -> dict[str, Folder]:
+    """As `_by_labels`, with tuples found first, and whitening and scales added to the trained model."""
+    steps = _Steps(7)
+    steps.next(f"starting point: {cfg.model.backbone}, weights {cfg.weights}")
+    before = _starting_point(cfg, workspace, weights)
+    collection = _collect(cfg, workspace, steps)
+    steps.next(
+        "find places: local features, pairs, reconstruction" if cfg.mining == "structure" else "labels as places"
+    )
+    tuples = _reconstruct(cfg, workspace, collection)
+    steps.next(f"train {cfg.siamese.epochs} epochs")
+    trained = _train(cfg, workspace, collection, weights, tracker, tuples)
+    steps.next("whiten and embed, at one scale and several" if cfg.ablate else "whiten and embed")
+    systems, served, embeddings = _variants(cfg, workspace, collection, tuples, before, trained)
+    steps.next("index")
+    index = _index(cfg, workspace, collection, embeddings, cfg.served_splits)
+    steps.next("evaluate")
+    report = _evaluate(workspace, collection, systems, cfg, tuples)
+    folders = {"collection": collection, "tuples": tuples, "before": before, "trained": trained}
+    return folders | {"model": served, "index": index, "report": report}
+
+
+def _variants(
+    cfg: PipelineConfig, workspace: Folder, collection: Folder, tuples: Folder, before: Folder, trained: Folder
+) -> tuple[list[str], Folder, Folder]:
+    """What is compared, as NAME=MODEL,EMBEDDINGS; the bundle that is served, the last, and its embeddings."""
+    systems: list[str] = []
+    bundle = embeddings = Folder("")
+
+    def add(name: str, made: Folder) -> Folder:
+        nonlocal bundle, embeddings
+        bundle, embeddings = made, _embed(cfg, workspace, collection, made)
+        systems.append(f"{name}={bundle},{embeddings}")
+        return embeddings
+
+    several = len(cfg.scales) > 1
+    for name, base in (("before", before), ("after", trained)):
+        plain_embeddings = add(name, base)
+        last = base == trained
+        if cfg.ablate or (last and not several):
+            add(f"{name} + Lw", _whiten(cfg, workspace, collection, tuples, base, plain_embeddings))
+        if several and (cfg.ablate or last):
+            scaled = _scaled(cfg, workspace, base)
+            scaled_embeddings = add(f"{name} + ms", scaled)
+            add(f"{name} + ms + Lw", _whiten(cfg, workspace, collection, tuples, scaled, scaled_embeddings))
+    return systems, bundle, embeddings
+
+
+def _reconstruct(cfg: PipelineConfig, workspace: Folder, collection: Folder) -> Folder:
+    settings = {"reconstruct": cfg.reconstruct, "labels_as_clusters": cfg.mining == "clusters"}
+    out = _folder(workspace, "tuples", {**settings, "inputs": _fingerprints(collection)})
+    reconstruct.main(reconstruct.ReconstructJobConfig(collection=collection.uri, out=out.uri, **settings))
+    return out
+
+
+def _whiten(
+    cfg: PipelineConfig, workspace: Folder, collection: Folder, tuples: Folder, bundle: Folder, embeddings: Folder
+) -> Folder:
+    inputs = _fingerprints(collection, tuples, bundle, embeddings)
+    out = _folder(workspace, "model", {"whiten": cfg.whiten, "inputs": inputs})
+    job = whiten.WhitenJobConfig(
+        model=bundle.uri,
+        collection=collection.uri,
+        embeddings=embeddings.uri,
+        tuples=tuples.uri,
+        out=out.uri,
+        whiten=cfg.whiten,
+    )
+    whiten.main(job)
+    return out
+
+
+def _scaled(cfg: PipelineConfig, workspace: Folder, bundle: Folder) -> Folder:
+    """The same network, describing photos at several scales."""
+    sealed = read_manifest(bundle, "model")
+    inputs = {"model": sealed.fingerprint}
+    out = _folder(workspace, "model", {"scales": cfg.scales, "inputs": inputs})
+    net = model.with_scales(model.load_bundle(bundle), cfg.scales)
+    if artifacts.begin(out, kind="model", config=net.spec, inputs=inputs) is None:
+        model.keep_history(bundle, out)
+        model.save_bundle(net, out, inputs=inputs, counts=model.kept_counts(sealed))
+    return out
 
 
 def _starting_point(cfg: PipelineConfig, workspace: Folder, weights: str) -> Folder:
-    """The bundle that training is compared with: the same trunk, whole, average-pooled, with no head."""
-    _step(1, f"starting point: {cfg.model.backbone}, weights {cfg.weights}")
-    config = ModelConfig(backbone=cfg.model.backbone, head="none", image_size=cfg.model.image_size)
+    """The bundle that training is compared with: the same trunk with no head, for faces whole and average-pooled."""
+    if cfg.mining == "labels":
+        config = ModelConfig(backbone=cfg.model.backbone, head="none", image_size=cfg.model.image_size)
+    else:
+        config = dataclasses.replace(cfg.model, head="none")
     preparation = plain(cfg.prepare)
     net = model.build(config, weights=weights, preparation=preparation, seed=cfg.train.seed)
     inputs = {"weights": model.digest_of(net)}
@@ -91,9 +190,13 @@ def _starting_point(cfg: PipelineConfig, workspace: Folder, weights: str) -> Fol
     return out
 
 
-def _collect(cfg: PipelineConfig, workspace: Folder) -> Folder:
-    source = cfg.source or _draw(cfg.demo, workspace / "photos" / digest(plain(cfg.demo))[:10])
-    _step(2, f"ingest {source}")
+def _collect(cfg: PipelineConfig, workspace: Folder, steps: _Steps) -> Folder:
+    source = cfg.source
+    if not source and cfg.mining == "labels":
+        source = _draw(cfg.demo, workspace / "photos" / digest(plain(cfg.demo))[:10])
+    elif not source:
+        source = _draw_scenes(cfg.scenes, workspace / "photos" / digest(plain(cfg.scenes))[:10])
+    steps.next(f"ingest {source}")
     fingerprint = ingest.source_fingerprint(source, cfg.layout)
     parts = {"layout": cfg.layout, "prepare": cfg.prepare, "split": cfg.split}
     out = _folder(workspace, "collection", {**parts, "inputs": fingerprint})
@@ -121,16 +224,33 @@ def _draw_part(batch: dict[str, Any], *, out: Folder, demo: DemoConfig) -> dict[
     return {"taken": [stop - start]}
 
 
-def _train(cfg: PipelineConfig, workspace: Folder, collection: Folder, weights: str, tracker: Tracker) -> Folder:
-    _step(3, f"train {cfg.train.epochs} epochs")
+def _draw_scenes(scenes: SceneConfig, out: Folder) -> str:
+    if not out.is_local:
+        raise ValueError(
+            f"The demo draws its places on a local disk, the workspace is {out}. Give --source, or a path."
+        )
+    return str(ray.get(ray.remote(demo_scenes.write_scenes).remote(Path(out.path), scenes)))
+
+
+def _train(
+    cfg: PipelineConfig,
+    workspace: Folder,
+    collection: Folder,
+    weights: str,
+    tracker: Tracker,
+    tuples: Folder | None = None,
+) -> Folder:
     inputs = {"collection": read_manifest(collection).fingerprint, "weights": weights}
-    out = _folder(workspace, "model", {"model": cfg.model, "train": cfg.train, "inputs": inputs})
+    recipe = {"train": cfg.train} if tuples is None else {"siamese": cfg.siamese, "tuples": _fingerprints(tuples)}
+    out = _folder(workspace, "model", {"model": cfg.model, **recipe, "inputs": inputs})
     job = train.TrainJobConfig(
         collection=collection.uri,
         out=out.uri,
         weights=weights,
         model=cfg.model,
         train=cfg.train,
+        tuples=tuples.uri if tuples is not None else "",
+        siamese=cfg.siamese,
         num_workers=cfg.num_workers,
         device=cfg.device,
     )
@@ -156,11 +276,22 @@ def _index(
     return out
 
 
-def _evaluate(workspace: Folder, collection: Folder, systems: list[str]) -> Folder:
-    _step(6, "evaluate before and after")
+def _evaluate(
+    workspace: Folder,
+    collection: Folder,
+    systems: list[str],
+    cfg: PipelineConfig | None = None,
+    tuples: Folder | None = None,
+) -> Folder:
+    """Args: cfg, tuples: for places, where each photo of the test places asks all others."""
     sealed = [read_manifest(Folder(part)).fingerprint for system in systems for part in system.split("=")[1].split(",")]
-    out = _folder(workspace, "report", {"inputs": [read_manifest(collection).fingerprint, *sealed]})
-    evaluate.main(evaluate.EvaluateConfig(out=out.uri, collection=collection.uri, systems=tuple(systems)))
+    options: dict[str, Any] = {}
+    if cfg is not None and tuples is not None:
+        options = {"protocol": "leave-one-out", "subject": "place", "expansion": cfg.expansion, "rerank": cfg.rerank}
+        options["tuples"] = tuples.uri
+    settings = {"inputs": [read_manifest(collection).fingerprint, *sealed], "options": options}
+    out = _folder(workspace, "report", settings if options else {"inputs": settings["inputs"]})
+    evaluate.main(evaluate.EvaluateConfig(out=out.uri, collection=collection.uri, systems=tuple(systems), **options))
     return out
 
 
@@ -172,7 +303,7 @@ def _track(cfg: PipelineConfig, tracker: Tracker, folders: dict[str, Folder]) ->
         tracker.log_metrics(figures, prefix=f"test/{name}")
     counts = read_manifest(folders["model"]).counts
     if counts["best_val_mAP"] is None:
-        logger.warning("No validation identities, so the bundle has no figure to be ranked by: it is not registered.")
+        logger.warning("Nothing to validate on, so the bundle has no figure to be ranked by: it is not registered.")
         return None
     return tracker.register_bundle(
         folders["model"],
@@ -196,8 +327,15 @@ def _without(config: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in _NOT_IN_KEY}
 
 
-def _step(number: int, what: str) -> None:
-    logger.info("[%d/%d] %s", number, _STEPS, what)
+class _Steps:
+    """Says which step is begun, of how many."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done = total, 0
+
+    def next(self, what: str) -> None:
+        self._done += 1
+        logger.info("[%d/%d] %s", self._done, self._total, what)
 
 
 def _say_where(
@@ -209,7 +347,7 @@ def _say_where(
     seconds: float,
 ) -> None:
     print(f"\nDone in {seconds:.0f} s.")
-    for name in ("collection", "model", "index"):
+    for name in (name for name in ("collection", "tuples", "model", "index") if name in folders):
         print(f"  {name:<11}{folders[name]}")
     print(f"  {'report':<11}{folders['report']}/report.html")
     print(f"  {'MLflow':<11}run {tracker.run_id}: mlflow ui --backend-store-uri {tracker.uri}")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from retrieval.datasets import Layout
 from retrieval.demo_faces import DemoConfig
+from retrieval.demo_scenes import SceneConfig
+from retrieval.expansion import ExpansionConfig
 from retrieval.index import IndexConfig
 from retrieval.ingestion import PrepareConfig
 from retrieval.model import ModelConfig
+from retrieval.reconstruction import ReconstructConfig
 from retrieval.splits import SplitConfig
 from retrieval.training import TrainConfig
+from retrieval.tuple_training import TupleTrainConfig
+from retrieval.whitening_parts import WhitenConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,7 +25,7 @@ class PipelineConfig:
     """From a folder of photographs to a search service."""
 
     source: str = ""
-    """Folder or manifest of photographs, a path or URI that every node sees; empty: draw the demo's faces."""
+    """Folder or manifest of photographs, a path or URI that every node sees; empty: draw the demo's own."""
     layout: Layout = "auto"
     """How the source is laid out: celeba, lfw, folder, manifest; auto finds out."""
     workspace: str = "workspace"
@@ -32,14 +39,33 @@ class PipelineConfig:
     """How identities are divided into training, validation and test."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""
+    mining: Literal["labels", "structure", "clusters"] = "labels"
+    """What training learns from. labels: triplets of labelled photos. structure: tuples that structure-from-motion
+    finds among unordered photos. clusters: such tuples, a label taken for a place."""
     train: TrainConfig = field(default_factory=TrainConfig)
-    """How it is fine-tuned."""
+    """How it is fine-tuned by labels."""
+    reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
+    """How tuples are found."""
+    siamese: TupleTrainConfig = field(default_factory=TupleTrainConfig)
+    """How it is fine-tuned by tuples."""
+    whiten: WhitenConfig = field(default_factory=WhitenConfig)
+    """With tuples: the whitening that is learned on the trained model."""
+    scales: tuple[float, ...] = (1.0,)
+    """With tuples: the scales at which the served model describes a photo."""
+    expansion: ExpansionConfig = field(default_factory=ExpansionConfig)
+    """With tuples: the query expansion that is scored."""
+    rerank: int = 0
+    """With tuples: results put in order by geometry, and scored; 0: not."""
+    ablate: bool = True
+    """With tuples: score each step alone and together. Costs several embeddings of the collection."""
     index: IndexConfig = field(default_factory=IndexConfig)
     """The index that is evaluated and served."""
     served_splits: tuple[str, ...] = ("train", "val", "query", "gallery")
     """Which photographs the query service searches."""
     demo: DemoConfig = field(default_factory=DemoConfig)
     """The drawn faces, where no source is given."""
+    scenes: SceneConfig = field(default_factory=SceneConfig)
+    """With tuples: the drawn places, where no source is given."""
     num_workers: int = 1
     """Training processes (DDP). The other steps use all that the cluster has."""
     device: str = "auto"
@@ -69,6 +95,33 @@ DEMO = PipelineConfig(
     served_splits=("train", "val", "gallery"),
     model_name="faces-demo",
 )
+MULTI_SCALE = (1.0, math.sqrt(1 / 2), 0.5)
+# The published recipe, with long sides for a set of web photos; see docs/explanation/landmarks.md.
+LANDMARKS = PipelineConfig(
+    mining="structure",
+    prepare=PrepareConfig(crop="fit", size=1024, quality=92),
+    split=SplitConfig(keep_singles=True, val_fraction=0.0),
+    model=ModelConfig(backbone="resnet50", pooling="gem", head="none", image_size=1024, keep_aspect=True),
+    siamese=TupleTrainConfig(epochs=30),
+    scales=MULTI_SCALE,
+    expansion=ExpansionConfig(num=10),
+    model_name="landmarks",
+)
+# As `demo`: nothing is downloaded, the trunk starts random, so it is cut where its features still differ.
+DEMO_LANDMARKS = PipelineConfig(
+    workspace="workspace/demo-landmarks",
+    weights="none",
+    mining="structure",
+    prepare=PrepareConfig(crop="fit", size=320, quality=92),
+    split=SplitConfig(keep_singles=True, test_fraction=0.4, val_fraction=0.0),
+    model=ModelConfig(cut="features.13", pooling="gem", head="none", image_size=224, keep_aspect=True),
+    siamese=TupleTrainConfig(epochs=4, learning_rate=1e-4, image_size=160),
+    scales=MULTI_SCALE,
+    expansion=ExpansionConfig(num=3),
+    rerank=20,
+    served_splits=("train", "val", "query", "gallery"),
+    model_name="landmarks-demo",
+)
 
 PRESETS: dict[str, tuple[str, PipelineConfig]] = {
     "faces": ("Find the same person. The recipe that measured best.", FACES),
@@ -76,5 +129,7 @@ PRESETS: dict[str, tuple[str, PipelineConfig]] = {
         "Find the same person, with the published recipe: whole trunk, average pooling.",
         FACES_PUBLISHED,
     ),
+    "landmarks": ("Find the same place. Trained on what reconstruction finds, without labels.", LANDMARKS),
+    "demo-landmarks": ("The whole road on drawn places, with nothing downloaded.", DEMO_LANDMARKS),
     "demo": ("The whole road on drawn faces, with nothing downloaded.", DEMO),
 }

@@ -190,7 +190,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
     local = localise(Folder.of(cfg.collection), cache, ("train", "val"))
     scratch = cache / config["name"]
     device = ray.train.torch.get_device() if cfg.device != "cpu" else torch.device("cpu")
-    start = ray.get(config["start"])
+    start: model.EmbeddingNet = ray.get(config["start"])  # type: ignore[assignment]
     trainer: Trainer
     if cfg.tuples:
         tuples = read_tuples(Folder.of(cfg.tuples))
@@ -228,6 +228,9 @@ def _seal(trainer: Trainer, cfg: TrainJobConfig, inputs: dict[str, str]) -> None
     trainer.load_best()
     out.write_json("history.json", trainer.history)
     out.write_bytes("curves.png", report.curves_png(trainer.history))
+    if isinstance(trainer, TupleTrainer):
+        title = "tuples of the last epoch: query, positive, hard negatives"
+        out.write_bytes("tuples.jpg", report.sheet_jpg(trainer.sample(), title=title))
     validated = trainer.best["val/mAP"] if "val/mAP" in trainer.history[0] else None
     best = {"best_epoch": trainer.best["epoch"], "best_val_mAP": validated}
     counts = {"train_images": len(trainer.pool), "val_images": len(trainer.val), "unfrozen": len(trainer.unfrozen)}

@@ -112,14 +112,10 @@ def _pair_share(
 
 def _finish(bundle: Folder, out: Folder, shares: list[list[Any]], config: WhitenConfig, work: dict[str, Any]) -> None:
     """Add up the shares, solve, and seal the new bundle."""
-    moments = (share for share in map(ray.get, shares[0]) if share is not None)
+    moments = (found for found in (ray.get(share) for share in shares[0]) if found is not None)
     net = whitening_parts.whiten(model.load_bundle(bundle), moments, config)
-    known = read_manifest(bundle).counts
-    kept = {name: known[name] for name in ("best_epoch", "best_val_mAP") if name in known}
-    for name in ("history.json",):
-        if bundle.exists(name):
-            out.write_bytes(name, bundle.read_bytes(name))
-    model.save_bundle(net, out, counts=kept, **work)
+    model.keep_history(bundle, out)
+    model.save_bundle(net, out, counts=model.kept_counts(read_manifest(bundle)), **work)
 
 
 if __name__ == "__main__":

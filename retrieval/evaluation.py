@@ -25,6 +25,8 @@ class RetrievalMetrics:
     num_queries, num_without_positive: all queries, and those of them left out of the means.
     average_precision: (Q,) float64, NaN for those left out.
     first_hit: (Q,) int64, zero-based rank of the first positive, -1 for those left out.
+    curve: (101,) float64, interpolated precision at recall 0, 0.01 ... 1: of each query, the best precision at that
+    recall or beyond; NaN where no query has a positive.
     """
 
     values: dict[str, float]
@@ -32,6 +34,7 @@ class RetrievalMetrics:
     num_without_positive: int
     average_precision: np.ndarray
     first_hit: np.ndarray
+    curve: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,6 +154,7 @@ def retrieval_metrics(
     _check(queries, query_codes, gallery, gallery_codes)
     excluded = np.full(len(queries), -1) if exclude_rows is None else np.asarray(exclude_rows, dtype=np.int64)
     precision, first = np.full(len(queries), np.nan), np.full(len(queries), -1, dtype=np.int64)
+    curve = np.zeros(101)
     rows_of = _Groups(gallery_codes)
     exact = gallery.astype(np.float64)
     for start, end in blocks(len(queries), len(gallery)):
@@ -169,6 +173,7 @@ def retrieval_metrics(
         some = np.flatnonzero(counts)
         precision[start + some] = np.bincount(query, areas, minlength=end - start)[some] / counts[some]
         first[start + some] = ranks[begins[some]]
+        curve += sum((interpolated_precision(ranks[begins[q] : begins[q] + counts[q]], counts[q]) for q in some), 0.0)
     used = first >= 0
     values = {f"recall@{k}": float((first[used] < k).mean()) if used.any() else float("nan") for k in ks}
     values["mAP"] = float(precision[used].mean()) if used.any() else float("nan")
@@ -178,6 +183,57 @@ def retrieval_metrics(
         num_without_positive=int((~used).sum()),
         average_precision=precision,
         first_hit=first,
+        curve=curve / used.sum() if used.any() else np.full(101, np.nan),
+    )
+
+
+def interpolated_precision(ranks: np.ndarray, num_positives: int) -> np.ndarray:
+    """(101,) best precision at recall 0, 0.01 ... 1 or beyond; 0 at a recall that the ranking does not reach.
+
+    Args: ranks: (n,) zero-based ranks of the positives found, ascending, n <= num_positives.
+    """
+    precision = (np.arange(len(ranks)) + 1) / (np.asarray(ranks) + 1)
+    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], np.zeros(num_positives - len(ranks) + 1))
+    needed = np.ceil(np.arange(101) * num_positives / 100 - 1e-9).astype(np.int64)  # positives that make this recall
+    return best[np.maximum(needed - 1, 0)]
+
+
+def ranked_metrics(
+    rows: np.ndarray,
+    query_labels: Sequence[str | None] | np.ndarray,
+    gallery_labels: Sequence[str | None] | np.ndarray,
+    *,
+    ks: Sequence[int] = (1, 5, 10),
+    exclude_rows: np.ndarray | None = None,
+) -> RetrievalMetrics:
+    """`retrieval_metrics` of rankings made elsewhere. Positives that a list cut short misses count as not found.
+
+    Args: rows: (Q, K) int64 gallery rows, best first, -1 for none.
+    """
+    query_codes, gallery_codes = label_codes(query_labels, gallery_labels)
+    sizes = np.bincount(gallery_codes[gallery_codes >= 0], minlength=int(max(query_codes.max(initial=-1), 0)) + 1)
+    precision, first = np.full(len(rows), np.nan), np.full(len(rows), -1, dtype=np.int64)
+    curve, missed = np.zeros(101), rows.shape[1]
+    for query, code in enumerate(query_codes):
+        own = -1 if exclude_rows is None else int(exclude_rows[query])
+        total = 0 if code < 0 else int(sizes[code]) - int(own >= 0 and gallery_codes[own] == code)
+        if total <= 0:
+            continue
+        kept = rows[query][(rows[query] >= 0) & (rows[query] != own)]
+        ranks = np.flatnonzero(gallery_codes[kept] == code)
+        precision[query] = average_precision(ranks, total)
+        first[query] = ranks[0] if len(ranks) else missed
+        curve += interpolated_precision(ranks, total)
+    used = first >= 0
+    values = {f"recall@{k}": float((first[used] < k).mean()) if used.any() else float("nan") for k in ks}
+    values["mAP"] = float(precision[used].mean()) if used.any() else float("nan")
+    return RetrievalMetrics(
+        values=values,
+        num_queries=len(rows),
+        num_without_positive=int((~used).sum()),
+        average_precision=precision,
+        first_hit=first,
+        curve=curve / used.sum() if used.any() else np.full(101, np.nan),
     )
 
 

@@ -9,12 +9,13 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from retrieval.artifacts import Folder
-from retrieval.evaluation import attribute_agreement, index_recall_at_k, retrieval_metrics
+from retrieval.evaluation import attribute_agreement, index_recall_at_k, ranked_metrics, retrieval_metrics
 from retrieval.floors import attribute_floors
 from retrieval.index import IndexConfig, Neighbours, Searcher, Shard, build_shard, train_index
 from retrieval.protocols import Images, Task, read_jpegs
@@ -51,17 +52,25 @@ def flat_search(gallery: np.ndarray) -> Search:
         return Shard.load(folder, "shard", mmap=False).search
 
 
-def measure(task: Task, queries: np.ndarray, gallery: np.ndarray, search: Search) -> tuple[dict[str, Any], Neighbours]:
-    """One system's figures, with the keys that report_tables knows, and the neighbours they were read off.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """One system: its figures, with the keys that report_tables knows, the neighbours they were read off, and the
+    precision-recall curve, see `evaluation.RetrievalMetrics`."""
+
+    figures: dict[str, Any]
+    found: Neighbours
+    curve: np.ndarray
+
+
+def measure(task: Task, queries: np.ndarray, gallery: np.ndarray, search: Search) -> Measured:
+    """Score one system.
 
     Args:
         queries: (Q, D) float32. gallery: (G, D) float32. search: by gallery row; see `open_index`, `flat_search`.
     """
-    leaving_out = bool((task.exclude >= 0).any())
 
     def look(k: int) -> Neighbours:
-        found = search(queries, k + leaving_out)
-        return drop_rows(found, task.exclude, k) if leaving_out else found
+        return search_without_own(task, queries, search, k)
 
     exact = retrieval_metrics(
         queries, task.queries.labels, gallery, task.gallery.labels, ks=(1, 5, 10), exclude_rows=task.exclude
@@ -83,7 +92,20 @@ def measure(task: Task, queries: np.ndarray, gallery: np.ndarray, search: Search
     figures |= agreement.values
     for k in task.ks:
         figures[f"attribute_pairs@{k}"] = int(np.logical_and(known[found.rows[:, :k]], asked[:, None]).sum())
-    return clean(figures), found
+    return Measured(figures=clean(figures), found=found, curve=exact.curve)
+
+
+def measure_reranked(task: Task, before: Measured, found: Neighbours) -> Measured:
+    """The figures of the same search with its results in another order."""
+    ranked = ranked_metrics(found.rows, task.queries.labels, task.gallery.labels, exclude_rows=task.exclude)
+    return Measured(figures=before.figures | clean(dict(ranked.values)), found=found, curve=ranked.curve)
+
+
+def search_without_own(task: Task, queries: np.ndarray, search: Search, k: int) -> Neighbours:
+    """The k nearest of each query, itself left out where it is in the gallery."""
+    if not (task.exclude >= 0).any():
+        return search(queries, k)
+    return drop_rows(search(queries, k + 1), task.exclude, k)
 
 
 def floors(task: Task) -> dict[str, Any] | None:

@@ -234,20 +234,6 @@ def _with_config(net: EmbeddingNet, config: ModelConfig) -> EmbeddingNet:
     return other
 
 
-def parameter_groups(net: EmbeddingNet, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-    """What an optimiser is given: GeM's p learns faster and does not decay   (arXiv:1711.02512, sec. 5.1).
-
-    One shared p: 10 times the rate; a p for each channel: 100 times. Parameters that do not train are left out.
-    """
-    power = net.pool.p if isinstance(net.pool, pooling.GeMPool) else None
-    others = [value for value in net.parameters() if value.requires_grad and value is not power]
-    groups: list[dict[str, Any]] = [{"params": others, "lr": learning_rate, "weight_decay": weight_decay}]
-    if power is not None and power.requires_grad:
-        faster = 10 if power.ndim == 0 else 100
-        groups.append({"params": [power], "lr": learning_rate * faster, "weight_decay": 0.0})
-    return groups
-
-
 def mlp_head(num_features: int, dim: int) -> nn.Sequential:
     """Linear(F, D) -> ReLU -> Linear(D, D): the published face head."""
     return nn.Sequential(nn.Linear(num_features, dim), nn.ReLU(), nn.Linear(dim, dim))
@@ -358,6 +344,18 @@ def save_bundle(
     )
     net.fingerprint = manifest.fingerprint
     return manifest
+
+
+def kept_counts(manifest: artifacts.Manifest) -> dict[str, Any]:
+    """What a bundle says of its training, for the bundles that are made from it."""
+    return {name: manifest.counts[name] for name in ("best_epoch", "best_val_mAP") if name in manifest.counts}
+
+
+def keep_history(bundle: Folder, out: Folder) -> None:
+    """Copy what a bundle holds about its training."""
+    for name in ("history.json", "tuples.jpg"):
+        if bundle.exists(name):
+            out.write_bytes(name, bundle.read_bytes(name))
 
 
 def load_spec(folder: Folder | Path | str) -> ModelSpec:

@@ -11,17 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from retrieval import images
+from retrieval.covisibility import SparseModel
 from retrieval.report_tables import FLOORS, RETRIEVAL_METRICS
 
 RIGHT, WRONG = "#1a7f37", "#cf222e"
 INK, FAINT, GRID = "#1f2328", "#6e7781", "#d8dee4"
-_COLORS = ("#8c96a0", "#0969da", "#bc4c00", "#8250df", "#1b7c83")
+_COLORS = ("#8c96a0", "#0969da", "#bc4c00", "#8250df", "#1b7c83", "#bf3989", "#4d2d00", "#2da44e", "#54aeff", "#953800")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +43,15 @@ class SheetRow:
     jpeg: bytes
     label: str
     hits: Sequence[Hit]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MatchedPhotos:
+    """Two JPEGs, and the (n, 2) points x, y of each that match."""
+
+    jpegs: tuple[bytes, bytes]
+    points: tuple[np.ndarray, np.ndarray]
+    caption: str
 
 
 def sheet_jpg(rows: Sequence[SheetRow], *, title: str, num_results: int = 10, thumb: int = 96) -> bytes:
@@ -69,8 +80,10 @@ def sheet_jpg(rows: Sequence[SheetRow], *, title: str, num_results: int = 10, th
 
 
 def _thumbnail(axes: Axes, jpeg: bytes, left: float, top: float, thumb: int, color: str, line: float) -> None:
-    picture = images.decode_stored(jpeg, thumb)
-    axes.imshow(picture, extent=(left, left + 0.86, top + 0.86, top), aspect="auto", interpolation="antialiased")
+    picture = images.decode_fit(jpeg, 2 * thumb)
+    tall, wide = (0.86 * side / max(picture.shape[:2]) for side in picture.shape[:2])
+    x, y = left + (0.86 - wide) / 2, top + (0.86 - tall) / 2
+    axes.imshow(picture, extent=(x, x + wide, y + tall, y), aspect="auto", interpolation="antialiased")
     axes.add_patch(Rectangle((left, top), 0.86, 0.86, fill=False, edgecolor=color, linewidth=line, joinstyle="round"))
 
 
@@ -118,7 +131,9 @@ def _panels(history: Sequence[Mapping[str, float]]) -> list[tuple[str, list[str]
     losses = [key for key in numbers if key.endswith("loss")]
     spread = [key for key in numbers if key == "train/spread"]
     seconds = [key for key in numbers if key.startswith("seconds/")]
-    return [("loss", losses), ("validation", val), ("spread of embeddings", spread), ("seconds an epoch", seconds)]
+    power = [key for key in numbers if key == "train/p"]
+    panels = [("loss", losses), ("validation", val), ("spread of embeddings", spread), ("GeM's p", power)]
+    return [*panels, ("seconds an epoch", seconds)]
 
 
 def _mark_best(axes: Axes, epochs: Sequence[float], history: Sequence[Mapping[str, float]], key: str) -> None:
@@ -170,13 +185,74 @@ def retrieval_png(metrics: Mapping[str, Any]) -> bytes:
         places = [at + (number - (len(systems) - 1) / 2) * wide for at in range(len(RETRIEVAL_METRICS))]
         values = [system[metric] for metric in RETRIEVAL_METRICS]
         bars = axes.bar(places, values, wide * 0.94, color=_color(number), label=name)
-        axes.bar_label(bars, fmt="%.3f", fontsize=8, color=INK, padding=2)
+        if len(systems) <= 4:
+            axes.bar_label(bars, fmt="%.3f", fontsize=8, color=INK, padding=2)
     axes.set_xticks(range(len(RETRIEVAL_METRICS)), RETRIEVAL_METRICS)
-    _dress(axes, "identity retrieval", "")
+    _dress(axes, "retrieval", "")
     axes.set_ylim(0, min(1.08, axes.get_ylim()[1] * 1.12))
     axes.grid(visible=False, axis="x")
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK, ncols=len(systems))
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK, ncols=min(4, len(systems)))
     return _saved(figure, "png")
+
+
+def precision_recall_png(curves: Mapping[str, Sequence[float]]) -> bytes:
+    """Interpolated precision over recall, the mean of the queries, for every system; see evaluation.RetrievalMetrics."""
+    figure, (axes,) = _figure(1, width=6.6)
+    for number, (name, curve) in enumerate(curves.items()):
+        axes.plot([at / 100 for at in range(101)], curve, color=_color(number), linewidth=2, label=name)
+    _dress(axes, "precision and recall", "recall")
+    axes.set_ylim(0, 1.03)
+    axes.set_xlim(0, 1)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    return _saved(figure, "png")
+
+
+def scene_png(model: SparseModel, title: str) -> bytes:
+    """A reconstructed place from above and from the side: its points in their colours, its cameras and where they look.
+
+    A reconstruction has no up of its own: the view is along the axes in which cameras and points spread most.
+    """
+    together = np.concatenate([model.points, model.centres])
+    middle = np.median(model.points, axis=0)
+    axes_of = np.linalg.svd(together - middle, full_matrices=False)[2]
+    points, cameras = (model.points - middle) @ axes_of.T, (model.centres - middle) @ axes_of.T
+    looks = model.directions @ axes_of.T
+    low, high = np.percentile(np.concatenate([points, cameras]), (1, 99), axis=0)
+    low, high = np.minimum(low, cameras.min(axis=0)), np.maximum(high, cameras.max(axis=0))
+    length = 0.06 * float(np.linalg.norm(high - low))
+    figure, panels = _figure(2, width=5.0)
+    for axes, (x, y), name in zip(panels, ((0, 1), (0, 2)), (title, "another side"), strict=True):
+        axes.scatter(points[:, x], points[:, y], s=1.6, c=model.colours / 255, linewidths=0)
+        axes.quiver(
+            cameras[:, x], cameras[:, y], looks[:, x] * length, looks[:, y] * length,
+            angles="xy", scale_units="xy", scale=1, color=WRONG, width=0.004, zorder=3,
+        )  # fmt: skip
+        axes.scatter(cameras[:, x], cameras[:, y], s=14, color=WRONG, zorder=4)
+        margin = 0.05 * (high - low)
+        axes.set_xlim(low[x] - margin[x], high[x] + margin[x])
+        axes.set_ylim(low[y] - margin[y], high[y] + margin[y])
+        axes.set_aspect("equal")
+        _dress(axes, name, "")
+    return _saved(figure, "png")
+
+
+def matches_jpg(pairs: Sequence[MatchedPhotos], *, title: str) -> bytes:
+    """Pairs of photos, one a line, with a line between the points of each that match."""
+    figure = Figure(figsize=(9.6, 3.5 * len(pairs) + 0.5), dpi=110, facecolor="white", layout="constrained")
+    figure.suptitle(title, fontsize=11, color=INK, weight="bold", x=0.01, ha="left")
+    for axes, pair in zip(figure.subplots(len(pairs), 1, squeeze=False).ravel(), pairs, strict=True):
+        left, right = (images.decode_whole(jpeg) for jpeg in pair.jpegs)
+        height, gap = max(left.shape[0], right.shape[0]), 12
+        both = np.full((height, left.shape[1] + gap + right.shape[1], 3), 255, np.uint8)
+        both[: left.shape[0], : left.shape[1]] = left
+        both[: right.shape[0], left.shape[1] + gap :] = right
+        axes.imshow(both)
+        shift = np.array([left.shape[1] + gap, 0])
+        for number, (a, b) in enumerate(zip(pair.points[0], pair.points[1] + shift, strict=True)):
+            axes.plot(*zip(a, b), color=_COLORS[1 + number % 4], linewidth=0.7, alpha=0.8, marker=".", markersize=3)
+        axes.set_title(f"{pair.caption}: {len(pair.points[0])} points fit one geometry", fontsize=9, color=INK)
+        axes.axis("off")
+    return _saved(figure, "jpg")
 
 
 def _color(number: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -37,19 +38,35 @@ details { margin-top: 2.4rem; } summary { cursor: pointer; font-weight: 600; }
 """
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sheet:
+    """A large picture of photos: JPEG bytes, its heading and what to see in it."""
+
+    title: str
+    note: str
+    data: bytes
+
+
+def ranked_sheet(system: str, data: bytes) -> Sheet:
+    """The ranked results of a system."""
+    note = "Left, the query; then its ten nearest, framed green with a tick if they show the same, red with a cross if "
+    note += "not. The same queries, drawn at random, for every system."
+    return Sheet(title=f"Ranked results, {system}", note=note, data=data)
+
+
 def render(
     metrics: Mapping[str, Any],
     *,
     title: str,
     plots: Sequence[tuple[str, bytes]],
-    sheets: Sequence[tuple[str, bytes]],
+    sheets: Sequence[Sheet],
     facts: Mapping[str, str],
 ) -> str:
     """The report page.
 
     Args:
         metrics: content of metrics.json, see report_tables.
-        plots: (what it shows, PNG bytes). sheets: (name of the system, JPEG bytes).
+        plots: (what it shows, PNG bytes). sheets: photos, as JPEG.
         facts: how it came about: fingerprints, folders, versions; shown folded at the end.
     """
     body = [
@@ -57,7 +74,7 @@ def render(
         f'<p class="faint">{escape(summary(metrics))}</p>',
         _cards(metrics),
         *(_table(table) for table in tables(metrics)),
-        *(_no_attributes() if metrics["floors"] is None else ()),
+        *(_no_attributes() if metrics["floors"] is None and metrics["data"].get("subject") != "place" else ()),
         "<h2>Plots</h2>",
         *(_picture(name, "png", data) for name, data in plots),
         *(_sheet(name, data) for name, data in sheets),
@@ -114,11 +131,10 @@ def _picture(name: str, kind: str, data: bytes, css: str = "") -> str:
     return f'<img class="{css}" alt="{escape(name)}" src="data:image/{kind};base64,{encoded}">'
 
 
-def _sheet(name: str, data: bytes) -> str:
+def _sheet(sheet: Sheet) -> str:
     return (
-        f'<h2>Ranked results, {escape(name)}</h2><p class="note">Left, the query; then its ten nearest, framed green '
-        f"with a tick if they show the same person, red with a cross if not. The same queries, drawn at random, for "
-        f"every system.</p>{_picture(f'ranked results, {name}', 'jpeg', data, 'sheet')}"
+        f'<h2>{escape(sheet.title)}</h2><p class="note">{escape(sheet.note)}</p>'
+        f"{_picture(sheet.title, 'jpeg', sheet.data, 'sheet')}"
     )
 
 

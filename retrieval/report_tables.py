@@ -61,7 +61,8 @@ def summary(metrics: Mapping[str, Any]) -> str:
         asked = f"{data['num_queries']:,} photos, each a query against the other {data['num_gallery'] - 1:,}"
     else:
         asked = f"{data['num_queries']:,} query photos against a gallery of {data['num_gallery']:,}"
-    return f"{asked}; {data['num_identities']:,} people ({data['protocol']})."
+    many = {"person": "people", "place": "places"}[data.get("subject", "person")]
+    return f"{asked}; {data['num_identities']:,} {many} ({data['protocol']})."
 
 
 def tables(metrics: Mapping[str, Any]) -> list[Table]:
@@ -100,9 +101,12 @@ def _retrieval(metrics: Mapping[str, Any]) -> Table:
         first, last = next(iter(systems.values())), list(systems.values())[-1]
         rows.append(("change", *(_change(first[key], last[key]) for key in RETRIEVAL_METRICS), ""))
     left_out = metrics["data"]["num_without_positive"]
-    note = "recall@k: a photo of the same person is among the first k. index_recall@10: the index against exact search"
+    subject = metrics["data"].get("subject", "person")
+    note = (
+        f"recall@k: a photo of the same {subject} is among the first k. index_recall@10: the index against exact search"
+    )
     note += f". {left_out} queries without a match in the gallery are left out" if left_out else ""
-    return Table(title="Identity retrieval", header=("", *columns), rows=tuple(rows), note=note)
+    return Table(title="Retrieval", header=("", *columns), rows=tuple(rows), note=note)
 
 
 def _accuracy(metrics: Mapping[str, Any]) -> Table:

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval import backbones, evaluation, images, losses, mining, model, tuple_mining, tuples
+from retrieval import backbones, evaluation, images, losses, mining, tuple_mining, tuples
 from retrieval.collection import LocalCollection
 from retrieval.embedder import Precision, pick_dtype
 from retrieval.model import EmbeddingNet
 from retrieval.pooling import GeMPool
 from retrieval.prefetch import prefetch
 from retrieval.ranks import Rank
+from retrieval.report import Hit, SheetRow
 from retrieval.tuples import TupleSet
 
 _CHUNK_PIXELS = 32 * 362 * 362  # pixels in one forward pass, at most (or one image)
@@ -114,6 +115,7 @@ class TupleTrainer:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"epoch": 0, "val/mAP": -1.0, "state": None}
         self._row = _local_rows(local, known)
+        self._mined: np.ndarray | None = None
         self._shapes = np.zeros((len(known.image_ids), 2), dtype=np.int64)
         self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
         net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -121,7 +123,7 @@ class TupleTrainer:
         self.unfrozen = backbones.freeze_all_but_last(net.trunk, unfreeze)
         self._frozen, self._tail = backbones.split_frozen(net.trunk)
         self._optimiser = torch.optim.Adam(
-            model.parameter_groups(net, config.learning_rate, config.weight_decay), lr=config.learning_rate
+            parameter_groups(net, config.learning_rate, config.weight_decay), lr=config.learning_rate
         )
         self._rates = [float(group["lr"]) for group in self._optimiser.param_groups]
         self.pool = np.flatnonzero(known.usable & (known.splits == "train"))
@@ -198,6 +200,7 @@ class TupleTrainer:
             asking, clusters[queries], pool, clusters[draw.pool], num=config.num_negatives, strategy=config.negatives
         )
         rows = np.column_stack([queries, self.positives[draw.queries], draw.pool[negatives]])
+        self._mined = rows
         found = {"tuples": len(rows), "tuples_sha256": mining.tuples_digest(rows), "train/spread": mining.spread(pool)}
         return rows, found
 
@@ -242,6 +245,24 @@ class TupleTrainer:
             with torch.no_grad():
                 maps = self._frozen(x)
             return self.net.from_maps(self._tail(maps))
+
+    def sample(self, num: int = 8) -> list[SheetRow]:
+        """Some of the last epoch's tuples to look at, with their scores by the network as it is now."""
+        rows = self._mined if self._mined is not None else self.mine(max(1, len(self.history) - 1))[0]
+        drawn = rows[np.sort(np.random.default_rng(self.config.seed).permutation(len(rows))[:num])]
+        distinct = np.unique(drawn)
+        vectors = self._embed(distinct).cpu().numpy()
+        sheet = []
+        for own in drawn:
+            at = np.searchsorted(distinct, own)
+            scores = vectors[at[1:]] @ vectors[at[0]]
+            hits = [
+                Hit(jpeg=jpeg, label="negative" if place else "positive", score=float(score), right=place == 0)
+                for place, (jpeg, score) in enumerate(zip(self.local.jpegs(self._row[own[1:]]), scores, strict=True))
+            ]
+            name = self.known.image_ids[own[0]]
+            sheet.append(SheetRow(jpeg=self.local.jpegs(self._row[own[:1]])[0], label=name, hits=hits))
+        return sheet
 
     def validate(self) -> dict[str, Any]:
         """How well val's queries find the images of their places, among images of train; empty without any."""
@@ -321,6 +342,20 @@ class TupleTrainer:
             at = place[np.searchsorted(rows, some, sorter=place)]
             out[torch.from_numpy(at)] = self._describe(pixels)
         return out
+
+
+def parameter_groups(net: EmbeddingNet, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+    """What an optimiser is given: GeM's p learns faster and does not decay   (arXiv:1711.02512, sec. 5.1).
+
+    One shared p: 10 times the rate; a p for each channel: 100 times. Parameters that do not train are left out.
+    """
+    power = net.pool.p if isinstance(net.pool, GeMPool) else None
+    others = [value for value in net.parameters() if value.requires_grad and value is not power]
+    groups: list[dict[str, Any]] = [{"params": others, "lr": learning_rate, "weight_decay": weight_decay}]
+    if power is not None and power.requires_grad:
+        faster = 10 if power.ndim == 0 else 100
+        groups.append({"params": [power], "lr": learning_rate * faster, "weight_decay": 0.0})
+    return groups
 
 
 def _local_rows(local: LocalCollection, known: TupleSet) -> np.ndarray:

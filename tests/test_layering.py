@@ -22,7 +22,13 @@ HOMES = {
     "faiss": {"retrieval.index", "retrieval.vocabulary"},
     "pycolmap": {"retrieval.sfm"},
     # The demo source draws with it.
-    "cv2": {"retrieval.images", "retrieval.faces", "retrieval.demo_drawing", "retrieval.demo_features"},
+    "cv2": {
+        "retrieval.images",
+        "retrieval.faces",
+        "retrieval.demo_drawing",
+        "retrieval.demo_features",
+        "retrieval.demo_render",
+    },
     "mlflow": {"ray_jobs.tracking", "serve.registry"},
     "tyro": {"ray_jobs", "serve"},
     "matplotlib": {"retrieval.report", "ray_jobs.tracking"},
