@@ -252,7 +252,7 @@ def _scored(
     yield system.name, measured
     if cfg.expansion.num:
         asked = expand_by_search(queries, gallery, search, cfg.expansion, task.exclude)
-        yield f"{system.name} + αQE", measure.measure(task, asked, gallery, search)
+        yield f"{system.name} + QE", measure.measure(task, asked, gallery, search)
     if cfg.rerank:
         deep = measure.search_without_own(task, queries, search, min(_RANKED, len(task.gallery.ids) - 1))
         inliers = _inliers(cfg, task, collection, deep)
@@ -292,7 +292,7 @@ def _inliers(cfg: EvaluateConfig, task: protocols.Task, collection: Folder, foun
 
 
 def _file_name(name: str) -> str:
-    return name.replace(", ", "-").replace(" + ", "+").replace(" ", "_").replace("α", "a")
+    return name.replace(", ", "-").replace(" + ", "+").replace(" ", "_")
 
 
 def _origin(system: System) -> dict[str, Any]:

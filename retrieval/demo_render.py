@@ -92,7 +92,7 @@ def _draw(
     nearness: np.ndarray,
     brightness: float,
 ) -> None:
-    """Paint one face where it is nearest. On a plane n.X = d the nearness 1/z is n.(K^-1 p) / d, linear in the pixel."""
+    """Paint one face where it is nearest. On a plane n.X = d the nearness 1/z is n.(K^-1 p) / d."""
     inside = (face.corners - camera.centre) @ axes.T
     normal = axes @ _normal(face.corners)
     distance = float(normal @ inside[0])
@@ -167,11 +167,19 @@ def resized(noise: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(cv2.resize(noise.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC))
 
 
-def rectangle(picture: Pixels, x0: int, y0: int, x1: int, y1: int, colour: Sequence[int], line: int = -1) -> None:
+def rectangle(
+    picture: Pixels, x0: int, y0: int, x1: int, y1: int, colour: Sequence[int] | np.ndarray, line: int = -1
+) -> None:
     cv2.rectangle(picture, (x0, y0), (x1, y1), [int(c) for c in colour], line, lineType=cv2.LINE_AA)
 
 
-def ellipse(picture: Pixels, centre: Sequence[int], axes: Sequence[int], colour: Sequence[int], line: int = -1) -> None:
+def ellipse(
+    picture: Pixels,
+    centre: Sequence[int],
+    axes: Sequence[int] | np.ndarray,
+    colour: Sequence[int] | np.ndarray,
+    line: int = -1,
+) -> None:
     cv2.ellipse(
         picture,
         (int(centre[0]), int(centre[1])),
@@ -185,9 +193,9 @@ def ellipse(picture: Pixels, centre: Sequence[int], axes: Sequence[int], colour:
     )
 
 
-def polygon(picture: Pixels, points: np.ndarray, colour: Sequence[int]) -> None:
+def polygon(picture: Pixels, points: np.ndarray, colour: Sequence[int] | np.ndarray) -> None:
     cv2.fillPoly(picture, [np.asarray(points, np.int32)], [int(c) for c in colour], lineType=cv2.LINE_AA)
 
 
-def text(picture: Pixels, words: str, x: int, y: int, size: float, colour: Sequence[int]) -> None:
+def text(picture: Pixels, words: str, x: int, y: int, size: float, colour: Sequence[int] | np.ndarray) -> None:
     cv2.putText(picture, words, (x, y), cv2.FONT_HERSHEY_DUPLEX, size, [int(c) for c in colour], 1, cv2.LINE_AA)

@@ -196,7 +196,7 @@ def retrieval_png(metrics: Mapping[str, Any]) -> bytes:
 
 
 def precision_recall_png(curves: Mapping[str, Sequence[float]]) -> bytes:
-    """Interpolated precision over recall, the mean of the queries, for every system; see evaluation.RetrievalMetrics."""
+    """Interpolated precision over recall, the mean of the queries, for every system."""
     figure, (axes,) = _figure(1, width=6.6)
     for number, (name, curve) in enumerate(curves.items()):
         axes.plot([at / 100 for at in range(101)], curve, color=_color(number), linewidth=2, label=name)

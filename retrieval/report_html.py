@@ -77,7 +77,7 @@ def render(
         *(_no_attributes() if metrics["floors"] is None and metrics["data"].get("subject") != "place" else ()),
         "<h2>Plots</h2>",
         *(_picture(name, "png", data) for name, data in plots),
-        *(_sheet(name, data) for name, data in sheets),
+        *(_sheet(sheet) for sheet in sheets),
         _facts(facts),
     ]
     return (

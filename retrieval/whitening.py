@@ -120,9 +120,9 @@ def learned(
 ) -> tuple[Tensor, Tensor]:
     """Whitening learned from matching pairs, Lw   (Radenovic et al., arXiv:1711.02512, sec. 3.3).
 
-    m = mean of the pairs' queries; S = mean (q - p)(q - p)^T = L L^T; eigenvectors V of L^-1 scatter(m) L^-T by
-    falling eigenvalue; P = V^T L^-1, so that P S P^T = I and the projected descriptors are uncorrelated. A Cholesky factor, a triangular
-    solve and the symmetric eigensolver.
+    m = mean of the pairs' queries; S = mean (q - p)(q - p)^T = L L^T; V the eigenvectors of L^-1 scatter(m) L^-T, by
+    falling eigenvalue; P = V^T L^-1. So P S P^T = I, and projected descriptors are uncorrelated. It takes a Cholesky
+    factor, a triangular solve and the symmetric eigensolver.
 
     Args:
         dim: rows kept; None keeps all F.
