@@ -300,7 +300,7 @@ def _track(cfg: PipelineConfig, tracker: Tracker, folders: dict[str, Folder]) ->
     tracker.log_inputs(folders)
     tracker.log_folder(folders["report"], to="report")
     for name, figures in folders["report"].read_json("metrics.json")["systems"].items():
-        tracker.log_metrics(figures, prefix=f"test/{name}")
+        tracker.log_metrics(figures, prefix=f"test/{name.replace(' + ', '_')}")
     counts = read_manifest(folders["model"]).counts
     if counts["best_val_mAP"] is None:
         logger.warning("Nothing to validate on, so the bundle has no figure to be ranked by: it is not registered.")

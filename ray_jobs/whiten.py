@@ -112,7 +112,7 @@ def _pair_share(
 
 def _finish(bundle: Folder, out: Folder, shares: list[list[Any]], config: WhitenConfig, work: dict[str, Any]) -> None:
     """Add up the shares, solve, and seal the new bundle."""
-    moments = (found for found in (ray.get(share) for share in shares[0]) if found is not None)
+    moments: Any = (found for found in (ray.get(share) for share in shares[0]) if found is not None)
     net = whitening_parts.whiten(model.load_bundle(bundle), moments, config)
     model.keep_history(bundle, out)
     model.save_bundle(net, out, counts=model.kept_counts(read_manifest(bundle)), **work)
