@@ -286,9 +286,9 @@ def _evidence(cfg: EvaluateConfig, task: protocols.Task, collection: Folder, sys
 def _inliers(task: protocols.Task, collection: Folder, found: Neighbours, top: int) -> np.ndarray:
     """(Q, top) counts, a block of queries a task."""
     blocks = np.array_split(np.arange(len(found.rows)), max(1, int(ray.cluster_resources().get("CPU", 1))))
-    shared = [ray.put(value) for value in (task, found)]
+    whole, lists = ray.put(task), ray.put(found)
     count = ray.remote(rerank.count_inliers)
-    counted = [count.remote(collection, shared[0], shared[1], block.tolist(), top) for block in blocks if len(block)]
+    counted = [count.remote(collection, whole, lists, block.tolist(), top) for block in blocks if len(block)]
     return np.concatenate(ray.get(counted))
 
 

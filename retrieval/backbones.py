@@ -6,6 +6,7 @@ To add a backbone, add its line to `BACKBONES` (and, for a new family, its cut).
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import safetensors.torch
 import torch
 import torchvision.models as tv
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 
 def _cut_resnet(net: nn.Module) -> nn.Sequential:
@@ -33,6 +35,50 @@ def _cut_vgg(net: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(features=net.features[:-1]))
 
 
+def _cut_densenet(net: nn.Module) -> nn.Sequential:
+    """`features`, which end in BatchNorm, and the ReLU that torchvision calls after them."""
+    return nn.Sequential(OrderedDict(features=net.get_submodule("features"), relu=nn.ReLU()))
+
+
+class TransformerTrunk(nn.Sequential):
+    """A vision transformer's patch tokens as a map: (B, 3, H, W) -> (B, C, H // P, W // P), P the patch's side.
+
+    The class token takes part in attention and is dropped from the output. Position embeddings are resized (bicubic)
+    to the grid of patches, so that any input of at least one patch is taken; torchvision's network takes one size.
+    It is one block: it cannot be cut, and is frozen only as a whole (Dosovitskiy et al., arXiv:2010.11929).
+    """
+
+    conv_proj: nn.Conv2d
+    encoder: nn.Module
+
+    def __init__(self, net: tv.VisionTransformer) -> None:
+        super().__init__(OrderedDict(conv_proj=net.conv_proj, encoder=net.encoder))
+        self.class_token = net.class_token
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Sequential's name
+        maps = self.conv_proj(input)
+        grid = (maps.shape[2], maps.shape[3])
+        tokens = torch.cat([self.class_token.expand(len(maps), -1, -1), maps.flatten(2).transpose(1, 2)], dim=1)
+        tokens = self.encoder.get_submodule("dropout")(tokens + self._positions(grid))
+        tokens = self.encoder.get_submodule("ln")(self.encoder.get_submodule("layers")(tokens))
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        """(1, 1 + h*w, C) embeddings of the class token and of a grid of h x w patches."""
+        table = self.encoder.get_parameter("pos_embedding")
+        side = round((table.shape[1] - 1) ** 0.5)
+        if grid == (side, side):
+            return table
+        square = table[:, 1:].transpose(1, 2).unflatten(2, (side, side)).float()
+        resized = nn.functional.interpolate(square, size=grid, mode="bicubic", align_corners=False)
+        return torch.cat([table[:, :1], resized.flatten(2).transpose(1, 2).to(table.dtype)], dim=1)
+
+
+def _cut_transformer(net: nn.Module) -> nn.Sequential:
+    assert isinstance(net, tv.VisionTransformer)
+    return TransformerTrunk(net)
+
+
 @dataclass(frozen=True, slots=True)
 class Backbone:
     """How to build a trunk: torchvision's builder and where to cut."""
@@ -48,8 +94,25 @@ BACKBONES: dict[str, Backbone] = {
     "resnet50": Backbone(tv.resnet50, _cut_resnet),
     "resnet101": Backbone(tv.resnet101, _cut_resnet),
     "resnet152": Backbone(tv.resnet152, _cut_resnet),
+    "vgg11": Backbone(tv.vgg11, _cut_vgg),
+    "vgg13": Backbone(tv.vgg13, _cut_vgg),
     "vgg16": Backbone(tv.vgg16, _cut_vgg),
+    "vgg19": Backbone(tv.vgg19, _cut_vgg),
+    "densenet121": Backbone(tv.densenet121, _cut_densenet),
+    "densenet161": Backbone(tv.densenet161, _cut_densenet),
+    "densenet169": Backbone(tv.densenet169, _cut_densenet),
+    "densenet201": Backbone(tv.densenet201, _cut_densenet),
+    "efficientnet_b0": Backbone(tv.efficientnet_b0, _cut_features),
+    "efficientnet_b1": Backbone(tv.efficientnet_b1, _cut_features),
+    "efficientnet_b2": Backbone(tv.efficientnet_b2, _cut_features),
+    "efficientnet_b3": Backbone(tv.efficientnet_b3, _cut_features),
+    "efficientnet_v2_s": Backbone(tv.efficientnet_v2_s, _cut_features),
+    "vit_b_16": Backbone(tv.vit_b_16, _cut_transformer),
+    "vit_b_32": Backbone(tv.vit_b_32, _cut_transformer),
 }
+_CLASSIFIERS = ("classifier.", "fc.", "heads.")
+# The files of DenseNet that torchvision publishes are older than its names: norm.1 for norm1, conv.2 for conv2.
+_OLD_DENSENET = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
 
 
 def is_convolutional(name: str) -> bool:
@@ -118,13 +181,14 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 def load_into(trunk: nn.Module, state: dict[str, Tensor], *, where: str) -> None:
     """Load a torchvision state dict into a trunk. The classifier's entries are left out; all else must fit exactly.
 
-    Half-precision files are widened to float32.
+    Half-precision files are widened to float32; DenseNet's published names are understood.
     """
+    state = {_OLD_DENSENET.sub(r"\1", key): value for key, value in state.items()}
     own = trunk.state_dict()
     # A file without BatchNorm's batch counter is complete: nothing reads it with frozen statistics.
     needed = {key for key in own if not key.endswith("num_batches_tracked")}
     missing = sorted(needed - set(state))
-    extra = sorted(key for key in set(state) - set(own) if not key.startswith(("classifier.", "fc.")))
+    extra = sorted(key for key in set(state) - set(own) if not key.startswith(_CLASSIFIERS))
     wrong = [
         f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
         for key in sorted(needed & set(state))
@@ -143,6 +207,8 @@ def cut_after(trunk: nn.Sequential, layer: str) -> nn.Sequential:
 
     Raises: ValueError if the trunk has no such place to cut, naming the places.
     """
+    if not _is_chain(trunk):
+        raise ValueError(f"Cannot cut after '{layer}': a transformer is one block here. Leave the cut empty.")
     head, _, rest = layer.partition(".")
     names = [name for name, _ in trunk.named_children()]
     if head not in names:
@@ -156,22 +222,33 @@ def cut_after(trunk: nn.Sequential, layer: str) -> nn.Sequential:
     return nn.Sequential(kept)
 
 
+def _is_chain(module: nn.Module) -> bool:
+    """Whether calling it is calling its children in turn."""
+    return type(module).forward is nn.Sequential.forward
+
+
 def units(trunk: nn.Module) -> Iterator[nn.Module]:
-    """The trunk as a flat chain: nested nn.Sequential opened, residual blocks whole. In turn they are the trunk."""
+    """The trunk as a flat chain: nested nn.Sequential opened, other blocks whole. In turn they are the trunk."""
+    if not _is_chain(trunk):
+        yield trunk
+        return
     for child in trunk.children():
-        if type(child).forward is nn.Sequential.forward:
-            yield from units(child)
-        else:
-            yield child
+        yield from units(child)
 
 
 def layers_in_forward_order(trunk: nn.Module) -> list[nn.Module]:
     """Leaf modules that own parameters or are activations or pools, in the order a forward pass calls them.
 
-    A module called several times (ResNet's shared ReLU) counts at each call: it is a layer each time.
+    A module called several times (ResNet's shared ReLU) counts at each call: it is a layer each time. Attention with its
+    projections is one layer.
     """
     called: list[nn.Module] = []
-    leaves = [m for m in trunk.modules() if not list(m.children()) and not isinstance(m, (nn.Dropout, nn.Identity))]
+    skipped = (nn.Dropout, nn.Identity, StochasticDepth)
+    leaves = [
+        module
+        for module in trunk.modules()
+        if isinstance(module, nn.MultiheadAttention) or not (list(module.children()) or isinstance(module, skipped))
+    ]
     hooks = [leaf.register_forward_pre_hook(lambda module, _: called.append(module)) for leaf in leaves]
     was_training = trunk.training
     device = next(trunk.parameters()).device

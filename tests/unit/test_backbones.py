@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -11,12 +12,24 @@ import safetensors.torch
 import torch
 import torchvision.models as tv
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 
 from retrieval import backbones
-from retrieval.backbones import BACKBONES, build_trunk, cut_after, freeze_all_but_last, read_state, split_frozen
+from retrieval.backbones import (
+    BACKBONES,
+    TransformerTrunk,
+    build_trunk,
+    cut_after,
+    freeze_all_but_last,
+    read_state,
+    split_frozen,
+)
 
 CHANNELS = {"mobilenet_v2": 1280, "resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048}
-CHANNELS |= {"resnet152": 2048, "vgg16": 512}
+CHANNELS |= {"resnet152": 2048, "vgg11": 512, "vgg13": 512, "vgg16": 512, "vgg19": 512}
+CHANNELS |= {"densenet121": 1024, "densenet161": 2208, "densenet169": 1664, "densenet201": 1920}
+CHANNELS |= {"efficientnet_b0": 1280, "efficientnet_b1": 1280, "efficientnet_b2": 1408, "efficientnet_b3": 1536}
+CHANNELS |= {"efficientnet_v2_s": 1280, "vit_b_16": 768, "vit_b_32": 768}
 
 
 def photos(num: int = 2) -> Tensor:
@@ -54,12 +67,12 @@ def trunks() -> dict[str, nn.Sequential]:
 @pytest.mark.parametrize("name", sorted(BACKBONES))
 def test_table_gives_the_published_channels_and_torchvision_s_names(name: str) -> None:
     trunk = on_meta(name)
-    step = 16 if name == "vgg16" else 32
+    step = 16 if name.startswith("vgg") or name == "vit_b_16" else 32
     got = trunk(torch.zeros(1, 3, 64, 64, device="meta"))
     assert tuple(got.shape) == (1, CHANNELS[name], 64 // step, 64 // step)
     with torch.device("meta"):
         whole = BACKBONES[name].build(weights=None)
-    expected = {key for key in whole.state_dict() if not key.startswith(("fc.", "classifier."))}
+    expected = {key for key in whole.state_dict() if not key.startswith(("fc.", "classifier.", "heads."))}
     assert set(trunk.state_dict()) == expected
 
 
@@ -67,6 +80,7 @@ def test_trunks_end_in_an_activation() -> None:
     vgg, mobile = on_meta("vgg16"), on_meta("mobilenet_v2")
     assert isinstance(list(vgg.modules())[-1], nn.ReLU)  # without its last max-pool
     assert isinstance(list(mobile.modules())[-1], nn.ReLU6)
+    assert isinstance(list(on_meta("densenet121").modules())[-1], nn.ReLU)
 
 
 def test_resnet_trunk_is_what_torchvision_pools(resnet18: tv.ResNet, tmp_path: Path) -> None:
@@ -229,3 +243,91 @@ def test_every_call_of_a_shared_activation_is_a_layer() -> None:
 def test_a_negative_number_of_layers_is_refused() -> None:
     with pytest.raises(ValueError, match="0 or more, got -2"):
         freeze_all_but_last(on_meta("resnet18"), -2)
+
+
+def small_transformer(image_size: int = 64) -> tv.VisionTransformer:
+    """Two layers of 32 numbers, patches of 16 pixels; no weight is zero."""
+    torch.manual_seed(4)
+    net = tv.VisionTransformer(
+        image_size=image_size, patch_size=16, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64
+    )
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return net.eval()
+
+
+@torch.no_grad()
+def test_patch_tokens_are_what_torchvision_s_encoder_gives() -> None:
+    net, seen = small_transformer(), []
+    net.encoder.register_forward_hook(lambda _module, _args, out: seen.append(out))
+    net(photos())
+    got = TransformerTrunk(net)(photos())
+    assert got.shape == (2, 32, 4, 4)
+    for row in range(4):
+        for column in range(4):
+            assert torch.allclose(got[:, :, row, column], seen[0][:, 1 + 4 * row + column], atol=1e-5)
+
+
+@torch.no_grad()
+def test_positions_follow_the_grid_of_patches() -> None:
+    """Position embeddings that rise evenly along x still do so in a wider photo, and none depends on its row."""
+    net = small_transformer()
+    ramp = torch.arange(4.0).repeat(4)[None, :, None].expand(1, 16, 32)
+    net.encoder.pos_embedding.copy_(torch.cat([torch.full((1, 1, 32), 9.0), ramp], dim=1))
+    trunk = TransformerTrunk(net)
+    assert torch.equal(trunk._positions((4, 4)), net.encoder.pos_embedding)
+    wide = trunk._positions((2, 8))
+    assert wide.shape == (1, 17, 32) and torch.all(wide[:, 0] == 9)
+    grid = wide[0, 1:, 0].reshape(2, 8)
+    assert torch.equal(grid[0], grid[1])
+    assert torch.allclose(grid[0, 2:6], torch.tensor([0.75, 1.25, 1.75, 2.25]), atol=0.05)
+    assert trunk(torch.randn(1, 3, 33, 130)).shape == (1, 32, 2, 8)
+
+
+def test_a_transformer_is_one_block() -> None:
+    trunk = TransformerTrunk(small_transformer())
+    with pytest.raises(ValueError, match="a transformer is one block here. Leave the cut empty"):
+        cut_after(trunk, "encoder")
+    assert list(backbones.units(trunk)) == [trunk]
+    kinds = [type(layer).__name__ for layer in backbones.layers_in_forward_order(trunk)]
+    assert kinds == [
+        "Conv2d",
+        *(["LayerNorm", "MultiheadAttention", "LayerNorm", "Linear", "GELU", "Linear"] * 2),
+        "LayerNorm",
+    ]
+    unfrozen = freeze_all_but_last(trunk, 6)
+    assert unfrozen[0].endswith("encoder_layer_1.self_attention.in_proj_weight") and len(unfrozen) == 12
+    frozen, tail = split_frozen(trunk)
+    assert (len(frozen), len(tail)) == (0, 1)
+    trunk.requires_grad_(False)
+    assert [len(part) for part in split_frozen(trunk)] == [1, 0]
+
+
+def test_densenet_s_published_names_load(tmp_path: Path) -> None:
+    """conv.1 and norm.2 in the file are conv1 and norm2 of the network; the classifier's are left out."""
+    torch.manual_seed(0)
+    net = tv.DenseNet(growth_rate=4, block_config=(2, 2), num_init_features=8, bn_size=2, num_classes=3)
+    state = net.state_dict()
+    old = {re.sub(r"(denselayer\d+\.(norm|conv))([12])", r"\1.\3", key): value for key, value in state.items()}
+    assert "features.denseblock1.denselayer2.norm.1.weight" in old and len(old) == len(state)
+    trunk = BACKBONES["densenet121"].cut(tv.DenseNet(4, (2, 2), 8, 2, num_classes=3))
+    backbones.load_into(trunk, old, where="file")
+    for key, value in trunk.state_dict().items():
+        assert torch.equal(value, state[key]), key
+    net.eval()
+    with torch.no_grad():
+        expected = nn.functional.relu(net.features(photos()))
+        assert torch.equal(trunk.eval()(photos()), expected)
+
+
+@pytest.mark.parametrize("name", ["densenet121", "efficientnet_b0"])
+def test_folding_batch_norm_leaves_the_other_families_as_they_are(name: str) -> None:
+    torch.manual_seed(0)
+    trunk = build_trunk(name)
+    for module in trunk.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+    with torch.no_grad():
+        expected = trunk(photos())
+        assert (fuse(trunk)(photos()) - expected).abs().max() < 1e-4 * expected.abs().max()
