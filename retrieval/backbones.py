@@ -55,7 +55,7 @@ class TransformerTrunk(nn.Sequential):
         super().__init__(OrderedDict(conv_proj=net.conv_proj, encoder=net.encoder))
         self.class_token = net.class_token
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Sequential's name
+    def forward(self, input: Tensor) -> Tensor:
         maps = self.conv_proj(input)
         grid = (maps.shape[2], maps.shape[3])
         tokens = torch.cat([self.class_token.expand(len(maps), -1, -1), maps.flatten(2).transpose(1, 2)], dim=1)
@@ -239,8 +239,8 @@ def units(trunk: nn.Module) -> Iterator[nn.Module]:
 def layers_in_forward_order(trunk: nn.Module) -> list[nn.Module]:
     """Leaf modules that own parameters or are activations or pools, in the order a forward pass calls them.
 
-    A module called several times (ResNet's shared ReLU) counts at each call: it is a layer each time. Attention with its
-    projections is one layer.
+    A module called several times (ResNet's shared ReLU) counts at each call: it is a layer each time. Attention
+    with its projections is one layer.
     """
     called: list[nn.Module] = []
     skipped = (nn.Dropout, nn.Identity, StochasticDepth)

@@ -270,7 +270,7 @@ def test_patch_tokens_are_what_torchvision_s_encoder_gives() -> None:
 
 @torch.no_grad()
 def test_positions_follow_the_grid_of_patches() -> None:
-    """Position embeddings that rise evenly along x still do so in a wider photo, and none depends on its row."""
+    """0, 1, 2, 3 along x, twice as fine: a quarter from the second to the third lies 1.2969, by the cubic's weights."""
     net = small_transformer()
     ramp = torch.arange(4.0).repeat(4)[None, :, None].expand(1, 16, 32)
     net.encoder.pos_embedding.copy_(torch.cat([torch.full((1, 1, 32), 9.0), ramp], dim=1))
@@ -280,7 +280,9 @@ def test_positions_follow_the_grid_of_patches() -> None:
     assert wide.shape == (1, 17, 32) and torch.all(wide[:, 0] == 9)
     grid = wide[0, 1:, 0].reshape(2, 8)
     assert torch.equal(grid[0], grid[1])
-    assert torch.allclose(grid[0, 2:6], torch.tensor([0.75, 1.25, 1.75, 2.25]), atol=0.05)
+    weights = torch.tensor([-0.10546875, 0.87890625, 0.26171875, -0.03515625])  # a = -0.75, t = 1/4
+    assert grid[0, 3].item() == pytest.approx(float((weights * torch.arange(4.0)).sum()), abs=1e-6)
+    assert torch.allclose(grid[0] + grid[0].flip(0), torch.full((8,), 3.0), atol=1e-6)
     assert trunk(torch.randn(1, 3, 33, 130)).shape == (1, 32, 2, 8)
 
 
@@ -306,11 +308,11 @@ def test_a_transformer_is_one_block() -> None:
 def test_densenet_s_published_names_load(tmp_path: Path) -> None:
     """conv.1 and norm.2 in the file are conv1 and norm2 of the network; the classifier's are left out."""
     torch.manual_seed(0)
-    net = tv.DenseNet(growth_rate=4, block_config=(2, 2), num_init_features=8, bn_size=2, num_classes=3)
+    net = tv.DenseNet(growth_rate=4, block_config=(2, 2, 1, 1), num_init_features=8, bn_size=2, num_classes=3)
     state = net.state_dict()
     old = {re.sub(r"(denselayer\d+\.(norm|conv))([12])", r"\1.\3", key): value for key, value in state.items()}
     assert "features.denseblock1.denselayer2.norm.1.weight" in old and len(old) == len(state)
-    trunk = BACKBONES["densenet121"].cut(tv.DenseNet(4, (2, 2), 8, 2, num_classes=3))
+    trunk = BACKBONES["densenet121"].cut(tv.DenseNet(4, (2, 2, 1, 1), 8, 2, num_classes=3))
     backbones.load_into(trunk, old, where="file")
     for key, value in trunk.state_dict().items():
         assert torch.equal(value, state[key]), key
