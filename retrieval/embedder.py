@@ -76,7 +76,8 @@ class Embedder:
     def embed_jpegs(self, jpegs: Sequence[bytes]) -> np.ndarray:
         """Embeddings of stored crops.
 
-        Args:    jpegs: N JPEG files as ingest stores them (any size; resized to the spec's if it differs).
+        Args:    jpegs: N JPEG files as ingest stores them (any size; resized to the spec's if it differs, or with
+                 keep_aspect where the long side is greater).
         Returns: (N, D) float32, unit norm.
         """
         out = np.empty((len(jpegs), self.dim), dtype=np.float32)
@@ -103,7 +104,7 @@ class Embedder:
                 for start in range(0, len(jpegs), self.batch_size)
             ]
         size = self.spec.config.image_size
-        shapes = np.array([images.fitted(*images.image_size(jpeg), size) for jpeg in jpegs]).reshape(-1, 2)
+        shapes = np.array([images.fitted(*images.stored_size(jpeg), size) for jpeg in jpegs]).reshape(-1, 2)
         batches = []
         for shape in np.unique(shapes, axis=0):
             rows = np.flatnonzero((shapes == shape).all(axis=1))

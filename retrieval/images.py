@@ -105,6 +105,16 @@ def decode_whole(jpeg: bytes) -> Pixels:
     return as_pixels(pixels)
 
 
+def stored_size(jpeg: bytes) -> tuple[int, int]:
+    """(width, height) of what `decode_whole` gives, from the header alone. Raises: ValueError as `decode_whole`."""
+    try:
+        return upright_size(jpeg)
+    except BadImage as error:
+        raise ValueError(
+            f"A stored image cannot be read ({error}): the collection is damaged, ingest it again."
+        ) from error
+
+
 def decode_fit(jpeg: bytes, long_side: int) -> Pixels:
     """Decode a JPEG of our own collection, whole, its long side at most `long_side` pixels, its aspect kept.
 

@@ -15,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 
 from retrieval import images
@@ -122,14 +123,23 @@ def _fit(data: bytes, config: PrepareConfig, box: Box | None) -> Prepared:
     width, height = images.upright_size(data)
     if box is None:
         wanted = images.fitted(width, height, config.size)
-        pixels, _ = _decode(data, config, reduce_to=min(wanted))
+        # The short side at which neither side of the reduced photo is smaller than wanted.
+        enough = math.ceil(min(width, height) * max(wanted) / max(width, height))
+        pixels, _ = _decode(data, config, reduce_to=enough)
         return _encoded(images.resize(pixels, *wanted), config, (0.0, 0.0, float(width), float(height)))
-    pixels, _ = _decode(data, config, reduce_to=None)
-    x1, y1 = (max(0, math.floor(edge)) for edge in box[:2])
-    x2, y2 = min(width, math.ceil(box[2])), min(height, math.ceil(box[3]))
-    if not all(math.isfinite(edge) for edge in box) or x2 - x1 < 1 or y2 - y1 < 1:
+    if not all(math.isfinite(edge) for edge in box):
+        raise BadImage("bad-box", f"{box} has an edge that is no number")
+    # Rounded to whole pixels, halves to even, as Pillow does and so the published figures.
+    x1, y1, x2, y2 = (
+        max(0, round(box[0])),
+        max(0, round(box[1])),
+        min(width, round(box[2])),
+        min(height, round(box[3])),
+    )
+    if x2 - x1 < 1 or y2 - y1 < 1:
         raise BadImage("bad-box", f"{box} holds no pixel of the {width} x {height} photo")
-    part = pixels[y1:y2, x1:x2]
+    pixels, _ = _decode(data, config, reduce_to=None)
+    part = np.ascontiguousarray(pixels[y1:y2, x1:x2])
     long_side = config.size * max(x2 - x1, y2 - y1) / max(width, height)
     wanted = images.fitted(x2 - x1, y2 - y1, long_side)
     return _encoded(images.resize(part, *wanted), config, (float(x1), float(y1), float(x2), float(y2)))

@@ -160,8 +160,9 @@ class EmbeddingNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Embeddings of normalised images.
 
-        A scale that would leave a side shorter than 32 pixels says nothing about the image and is left out, unless all
-        would.
+        A scale that would leave a side shorter than 32 pixels says nothing about the image and is left out. If all
+        would, the largest is used, and the image is continued to 32 pixels by its last row and column: smaller maps
+        would be empty.
 
         Args:    x: (B, 3, H, W) float, ImageNet-normalised RGB.
         Returns: (B, D) float32, unit norm.
@@ -169,7 +170,7 @@ class EmbeddingNet(nn.Module):
         wanted = self.spec.config.scales
         scales = [scale for scale in wanted if min(x.shape[2:]) * scale >= _LEAST_SIDE] or [max(wanted)]
         power = self.power if len(scales) > 1 else 1.0
-        found = [self.from_maps(self.trunk(_scaled(x, scale))) for scale in scales]
+        found = [self.from_maps(self.trunk(_padded(_scaled(x, scale)))) for scale in scales]
         if len(found) == 1:
             return self.whiten(found[0])
         mean = torch.stack(found).pow(power).mean(dim=0).pow(1.0 / power)
@@ -197,6 +198,14 @@ def _scaled(x: Tensor, scale: float) -> Tensor:
     size = [max(1, math.floor(side * scale)) for side in x.shape[2:]]
     resized = nn.functional.interpolate(x.float(), size=size, mode="bilinear", align_corners=False)
     return resized.to(x.dtype, memory_format=torch.channels_last)
+
+
+def _padded(x: Tensor) -> Tensor:
+    height, width = x.shape[2:]
+    if min(height, width) >= _LEAST_SIDE:
+        return x
+    room = (0, max(0, _LEAST_SIDE - width), 0, max(0, _LEAST_SIDE - height))
+    return nn.functional.pad(x, room, mode="replicate").contiguous(memory_format=torch.channels_last)
 
 
 def with_scales(net: EmbeddingNet, scales: Sequence[float]) -> EmbeddingNet:

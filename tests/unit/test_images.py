@@ -12,7 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from retrieval.images import BadImage, decode, decode_reduced, decode_stored, encode_jpeg, image_size, resize
+from retrieval.images import (
+    BadImage,
+    decode,
+    decode_fit,
+    decode_reduced,
+    decode_stored,
+    decode_whole,
+    encode_jpeg,
+    image_size,
+    resize,
+    stored_size,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -192,6 +203,41 @@ def test_stored_round_trip_equals_pillow() -> None:
 def test_a_damaged_stored_image_is_an_error(data: bytes) -> None:
     with pytest.raises(ValueError, match="collection is damaged"):
         decode_stored(data, 218)
+    with pytest.raises(ValueError, match="collection is damaged"):
+        decode_fit(data, 218)
+    with pytest.raises(ValueError, match="collection is damaged"):
+        stored_size(data)
+
+
+@pytest.mark.parametrize(
+    ("shape", "long_side", "expected"),
+    [
+        ((60, 80), 40, (30, 40)),
+        ((80, 61), 40, (40, 30)),  # 30.5: halves to even
+        ((60, 80), 80, (60, 80)),
+        ((60, 80), 1024, (60, 80)),  # never enlarged
+        ((3, 3), 40, (3, 3)),
+        ((1, 300), 40, (1, 40)),
+    ],
+)
+def test_fit_keeps_the_aspect_and_never_enlarges(
+    shape: tuple[int, int], long_side: int, expected: tuple[int, int]
+) -> None:
+    jpeg = encode_jpeg(smooth(*shape))
+    got = decode_fit(jpeg, long_side)
+    assert got.shape == (*expected, 3) and got.dtype == np.uint8
+    assert stored_size(jpeg) == (shape[1], shape[0])
+    if expected == shape:
+        assert np.array_equal(got, decode_whole(jpeg))
+
+
+def test_fit_is_the_mean_over_each_pixel_s_area() -> None:
+    jpeg = encode_jpeg(RNG.integers(0, 256, (64, 96, 3), dtype=np.uint8))
+    whole = decode_whole(jpeg).astype(float)
+    expected = np.array(
+        [[whole[4 * i : 4 * i + 4, 4 * j : 4 * j + 4].mean((0, 1)) for j in range(24)] for i in range(16)]
+    )
+    assert np.abs(decode_fit(jpeg, 24) - expected).max() <= 0.51
 
 
 def test_resize_is_antialiased_and_keeps_the_mean() -> None:

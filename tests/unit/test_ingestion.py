@@ -39,7 +39,7 @@ def portrait(identity: int, size: tuple[int, int] = (178, 218), shot: int = 0) -
 
 
 def pixels_of(done: Prepared) -> np.ndarray:
-    return decode(done.jpeg).astype(int)
+    return decode(done.jpeg, min_side=1).astype(int)
 
 
 def test_haar_crop_equals_its_steps() -> None:
@@ -138,11 +138,75 @@ def test_extreme_shapes_end_in_a_reason_or_a_square(shape: tuple[int, int], crop
         prepare(data, PrepareConfig(crop=crop), DETECTOR)
 
 
+FIT = PrepareConfig(crop="fit", size=100)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((150, 200), (75, 100)),
+        ((400, 300), (100, 75)),
+        ((60, 80), (60, 80)),
+        ((801, 1607), (50, 100)),
+        ((16, 3000), (1, 100)),
+    ],
+)
+def test_crop_fit_keeps_the_whole_photo_in_its_shape(shape: tuple[int, int], expected: tuple[int, int]) -> None:
+    photo = resize(portrait(5), shape[1], shape[0])
+    done = prepare(encode_jpeg(photo, 98), FIT, None)
+    assert (done.height, done.width) == expected == pixels_of(done).shape[:2]
+    assert done.box == (0, 0, shape[1], shape[0])
+    assert np.abs(pixels_of(done) - resize(photo, expected[1], expected[0])).mean() < 4
+    assert done == prepare(encode_jpeg(photo, 98), FIT, None)
+
+
+def test_crop_fit_of_a_turned_photo_is_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    stream = io.BytesIO()
+    photo = resize(portrait(4), 150, 300)
+    Image.fromarray(np.rot90(photo, -1)).save(stream, "PNG", exif=exif)
+    done = prepare(stream.getvalue(), FIT, None, (0.0, 0.0, 150.0, 150.0))
+    assert (done.width, done.height) == (50, 50)
+    assert np.abs(pixels_of(done) - resize(np.ascontiguousarray(photo[:150]), 50, 50)).mean() < 4
+
+
+def test_a_query_s_box_is_cut_at_full_resolution_and_shrunk_as_the_whole_photo() -> None:
+    """1600 x 1200 to 100: a box of 640 x 160 becomes 100 * 640 / 1600 = 40 wide, 10 high."""
+    photo = np.full((1200, 1600, 3), 128, np.uint8)
+    photo[400:560, 300:940] = resize(portrait(3), 640, 160)
+    done = prepare(encode_jpeg(photo, 98), FIT, None, (300.4, 399.6, 939.5, 560.0))
+    assert done.box == (300, 400, 940, 560)
+    assert (done.width, done.height) == (40, 10)
+    wanted = resize(np.ascontiguousarray(photo[400:560, 300:940]), 40, 10)
+    assert np.abs(pixels_of(done) - wanted).mean() < 6
+    small = prepare(encode_jpeg(photo[:60, :80]), FIT, None, (10.0, 10.0, 50.0, 40.0))
+    assert (small.width, small.height) == (40, 30)  # the whole photo would not be shrunk, so its part is not
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (50.0, 50.0, 50.2, 90.0),
+        (float("nan"), 0.0, 50.0, 50.0),
+        (0.0, 0.0, float("inf"), 50.0),
+        (500.0, 500.0, 600.0, 600.0),
+        (90.0, 10.0, 20.0, 50.0),
+    ],
+)
+def test_a_query_s_box_without_a_pixel_is_a_bad_box(box: Any) -> None:
+    with pytest.raises(BadImage) as caught:
+        prepare(encode_jpeg(portrait(6)), FIT, None, box)
+    assert caught.value.reason == "bad-box"
+    reaching_out = prepare(encode_jpeg(portrait(6)), FIT, None, (-20.0, 10.0, 90.0, 500.0))
+    assert reaching_out.box == (0, 10, 90, 218)
+
+
 def test_settings_survive_a_model_bundle_and_are_checked() -> None:
     config = PrepareConfig(crop="none", margin=0.2, size=160)
     assert PrepareConfig(**plain(config)) == config
     for setting, message in (
-        ({"crop": "round"}, "haar, box, none"),
+        ({"crop": "round"}, "haar, box, none, fit"),
         ({"margin": -0.5}, "-0.4 to 2"),
         ({"size": 8}, "16 to 2048"),
         ({"quality": 0}, "1 to 100"),
@@ -289,3 +353,31 @@ def test_a_photo_gone_after_planning_is_rejected_as_missing(tmp_path: Path) -> N
     (tmp_path / "photos" / "ann" / "1.jpg").unlink()
     result = ingest_part(Folder.of(tmp_path / "out"), 0, Folder(plan["root"]), HAAR)
     assert result.rejected["missing"] == 2
+
+
+def test_books_of_whole_photos_balance(tmp_path: Path) -> None:
+    """A photo of 3 pixels is refused with its reason, a black one is stored; a copy and a single are told apart."""
+    photos, out = tmp_path / "photos", Folder.of(tmp_path / "out")
+    photos.mkdir()
+    files = {"a.jpg": encode_jpeg(portrait(0)), "black.jpg": encode_jpeg(np.zeros((90, 160, 3), np.uint8))}
+    files |= {"copy of a.jpg": files["a.jpg"], "dot.png": encode_jpeg(np.zeros((3, 3, 3), np.uint8))}
+    files |= {"broken.jpg": files["a.jpg"][:300]}
+    for name, data in files.items():
+        (photos / name).write_bytes(data)
+    config = {"prepare": plain(FIT), "part_size": None}
+    plan = plan_collection(out.uri, source=str(photos), layout="auto", config=config, part_size=None)
+    result = ingest_part(out, 0, Folder(plan["root"]), FIT)
+    assert (result.taken, result.stored, sum(result.rejected.values())) == (5, 3, 2)
+    assert result.rejected["too-small"] == 1
+    rows = out.read_table("images/part-00000.parquet").to_pylist()
+    assert {row["image_id"]: (row["height"], row["width"]) for row in rows} == {
+        "a.jpg": (100, 82),
+        "black.jpg": (56, 100),
+        "copy of a.jpg": (100, 82),
+    }
+    divided = write_catalog(out.uri, 1, SplitConfig(keep_singles=True))
+    assert divided["dropped"] == {"duplicate": 1}
+    assert (divided["counts"]["train"], divided["counts"]["dropped"]) == (2, 1)
+    tolerant = PrepareConfig(crop="fit", size=100, min_side=1)
+    dot = prepare(files["dot.png"], tolerant, None)
+    assert (dot.width, dot.height) == (3, 3)

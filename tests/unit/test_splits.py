@@ -119,3 +119,55 @@ def test_what_is_refused() -> None:
     for setting in settings:
         with pytest.raises(ValueError, match=r"expected 0 or more and less than 1"):
             SplitConfig(**setting)
+
+
+def landmarks() -> tuple[list[str], list[str | None], list[str]]:
+    """Four labelled places of three photos, one place seen once, and 100 photos of nothing in particular."""
+    ids, labels, hashes = people(3, 3, 3, 3, 1)
+    others = [f"other/{i}.jpg" for i in range(100)]
+    return ids + others, [*labels, *[None] * 100], hashes + others
+
+
+def test_singles_may_be_kept_as_distractors_in_the_same_shares() -> None:
+    ids, labels, hashes = landmarks()
+    config = SplitConfig(test_fraction=0.25, val_fraction=0.0, keep_singles=True)
+    assigned = by_id(ids, assign_splits(ids, labels, hashes, config))
+    assert "dropped" not in {one.split for one in assigned.values()}
+    alone = Counter(one.split for name, one in assigned.items() if name.startswith(("other", "p4")))
+    assert set(alone) == {"gallery", "train"} and 15 <= alone["gallery"] <= 35
+    plain = by_id(ids, assign_splits(ids, labels, hashes, SplitConfig(test_fraction=0.25, val_fraction=0.0)))
+    for name, one in plain.items():  # the labelled are divided as without
+        assert one.split == "dropped" or assigned[name] == one
+    assert Counter(one.split for one in plain.values()) == {"dropped": 101, "query": 1, "gallery": 2, "train": 9}
+    other = SplitConfig(test_fraction=0.25, val_fraction=0.0, keep_singles=True, seed=1)
+    assert by_id(ids, assign_splits(ids, labels, hashes, other)) != assigned
+
+
+def test_a_distractor_s_side_does_not_depend_on_the_other_photos() -> None:
+    ids, labels, hashes = landmarks()
+    config = SplitConfig(keep_singles=True)
+    whole = by_id(ids, assign_splits(ids, labels, hashes, config))
+    fewer = by_id(ids[:60], assign_splits(ids[:60], labels[:60], hashes[:60], config))
+    assert all(fewer[name] == whole[name] for name in ids[13:60])
+
+
+def test_kept_singles_of_an_unlabelled_source_all_train_and_copies_are_still_dropped() -> None:
+    ids, _, hashes = people(3, 3)
+    hashes[4] = hashes[1]
+    assigned = assign_splits(ids, [None] * 6, hashes, SplitConfig(keep_singles=True))
+    assert [one.split for one in assigned] == ["train"] * 4 + ["dropped", "train"]
+    assert assigned[4].duplicate_of == ids[1]
+
+
+def test_the_source_s_own_queries_and_gallery_are_taken_as_they_are() -> None:
+    ids, labels, hashes = people(2, 2, 1, 3)
+    given: list[str | None] = ["query", "gallery", "gallery", "gallery", "query", None, "train", "val"]
+    hashes[1] = hashes[0]  # the benchmarks cut a query out of a photo of their gallery
+    hashes[6] = hashes[3]
+    config = SplitConfig(test_fraction=0, val_fraction=0, honour_source=True)
+    assigned = assign_splits(ids, labels, hashes, config, given)
+    assert [one.split for one in assigned[:5]] == ["query", "gallery", "gallery", "gallery", "query"]
+    assert not any(one.reason or one.duplicate_of for one in assigned[:5])
+    assert [one.split for one in assigned[5:]] == ["train"] * 3
+    without = SplitConfig(test_fraction=0, val_fraction=0)
+    assert assign_splits(ids, labels, hashes, without, given) == assign_splits(ids, labels, hashes, without)
