@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from retrieval import artifacts, backbones, pooling
+from retrieval import artifacts, backbones, pooling, scales
 from retrieval.artifacts import Folder
 
 WEIGHTS_FILE, SPEC_FILE = "model.safetensors", "model.json"
@@ -160,21 +159,14 @@ class EmbeddingNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Embeddings of normalised images.
 
-        A scale that would leave a side shorter than 32 pixels says nothing about the image and is left out. If all
-        would, the largest is used, and the image is continued to 32 pixels by its last row and column: smaller maps
-        would be empty.
+        Scales that would leave a side shorter than 32 pixels are left out, see `scales.usable_scales`.
 
         Args:    x: (B, 3, H, W) float, ImageNet-normalised RGB.
         Returns: (B, D) float32, unit norm.
         """
-        wanted = self.spec.config.scales
-        scales = [scale for scale in wanted if min(x.shape[2:]) * scale >= _LEAST_SIDE] or [max(wanted)]
-        power = self.power if len(scales) > 1 else 1.0
-        found = [self.from_maps(self.trunk(_padded(_scaled(x, scale)))) for scale in scales]
-        if len(found) == 1:
-            return self.whiten(found[0])
-        mean = torch.stack(found).pow(power).mean(dim=0).pow(1.0 / power)
-        return self.whiten(pooling.l2n(mean))
+        used = scales.usable_scales(x.shape[2], x.shape[3], self.spec.config.scales)
+        found = [self.from_maps(self.trunk(scales.at_scale(x, scale))) for scale in used]
+        return self.whiten(scales.mean_over_scales(found, self.power if len(found) > 1 else 1.0))
 
     def whiten(self, x: Tensor) -> Tensor:
         """(B, F) -> (B, D): y = P (x - mean), then L2; x itself for a network without whitening."""
@@ -189,33 +181,14 @@ class EmbeddingNet(nn.Module):
         return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
-_LEAST_SIDE = 32  # pixels; the trunks halve it five times
-
-
-def _scaled(x: Tensor, scale: float) -> Tensor:
-    if scale == 1:
-        return x
-    size = [max(1, math.floor(side * scale)) for side in x.shape[2:]]
-    resized = nn.functional.interpolate(x.float(), size=size, mode="bilinear", align_corners=False)
-    return resized.to(x.dtype, memory_format=torch.channels_last)
-
-
-def _padded(x: Tensor) -> Tensor:
-    height, width = x.shape[2:]
-    if min(height, width) >= _LEAST_SIDE:
-        return x
-    room = (0, max(0, _LEAST_SIDE - width), 0, max(0, _LEAST_SIDE - height))
-    return nn.functional.pad(x, room, mode="replicate").contiguous(memory_format=torch.channels_last)
-
-
-def with_scales(net: EmbeddingNet, scales: Sequence[float]) -> EmbeddingNet:
+def with_scales(net: EmbeddingNet, wanted: Sequence[float]) -> EmbeddingNet:
     """A copy that describes photos at these scales.
 
     Raises: ValueError if it has whitening, which was learned at other scales.
     """
     if net.spec.config.whitening != "none":
         raise ValueError("The model's whitening was learned at its own scales. Name the model without whitening.")
-    return _with_config(net, dataclasses.replace(net.spec.config, scales=tuple(scales)))
+    return _with_config(net, dataclasses.replace(net.spec.config, scales=tuple(wanted)))
 
 
 def with_whitening(
