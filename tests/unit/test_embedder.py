@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision.models as tv
 
-from retrieval import model
+from retrieval import backbones, model
 from retrieval.artifacts import Folder, hash_file, part_name
 from retrieval.embedder import Embedder, embed_part, pick_device, pick_dtype
-from retrieval.images import decode_stored, encode_jpeg
+from retrieval.images import decode_fit, decode_stored, encode_jpeg, resize
 from retrieval.model import EmbeddingNet, ModelConfig
 from retrieval.pooling import l2n
 from tests.patterns import make_patterns, pattern
@@ -124,3 +125,104 @@ def test_a_part_holds_its_images_embeddings_and_is_not_done_again(tmp_path: Path
     out.write_bytes(part_name(0), out.read_bytes(part_name(1)))
     with pytest.raises(ValueError, match="does not match images/part-00000.parquet.*embed again"):
         embed_part(embedder, collection, out, 0)
+
+
+# ---- photos in their own shapes, at several scales, whitened ----
+
+SHAPES = [(96, 64), (64, 96), (96, 64), (48, 80), (200, 100), (64, 96), (33, 40), (96, 64)]
+
+
+@pytest.fixture(scope="module")
+def shaped() -> list[bytes]:
+    return [encode_jpeg(resize(pattern(i, 0), width, height)) for i, (height, width) in enumerate(SHAPES)]
+
+
+def landmark_network(backbone: str = "resnet18", *, white: bool = False, **settings: object) -> EmbeddingNet:
+    usual: dict[str, object] = {"pooling": "gem", "head": "none", "image_size": 96, "keep_aspect": True}
+    net = network(backbone, **(usual | {"scales": (1.0, 2**-0.5, 0.5)} | settings))
+    if not white:
+        return net
+    generator = torch.Generator().manual_seed(1)
+    drawn = torch.randn(12, net.base_dim, generator=generator)
+    return model.with_whitening(net, drawn, torch.rand(net.base_dim, generator=generator) / net.base_dim, "learned")
+
+
+@torch.no_grad()
+def one_by_one(net: EmbeddingNet, jpegs: list[bytes]) -> np.ndarray:
+    """A photo and a scale at a time: resize, trunk, GeM by its formula; then the mean, then the whitening."""
+    config, out = net.spec.config, []
+    p = float(net.pool.p.detach())  # type: ignore[arg-type, union-attr, operator]
+    for jpeg in jpegs:
+        pixels = torch.from_numpy(decode_fit(jpeg, config.image_size)).double() / 255
+        image = ((pixels - torch.tensor(net.spec.mean)) / torch.tensor(net.spec.std)).permute(2, 0, 1)[None].float()
+        sides = []
+        for x in (image, image.flip(3)) if config.flip else (image,):
+            total, num = 0.0, 0
+            for scale in config.scales:
+                size = [int(side * scale) for side in x.shape[2:]]
+                if min(size) < 32:
+                    continue
+                small = torch.nn.functional.interpolate(x, size=size, mode="bilinear") if scale != 1 else x
+                maps = net.trunk(small)[0].double().clamp(min=1e-6)
+                vector = maps.pow(p).mean(dim=(1, 2)).pow(1 / p)
+                total, num = total + (vector / vector.norm()).pow(p), num + 1
+            v = (torch.as_tensor(total) / num).pow(1 / p)
+            v = v / v.norm()
+            if config.whitening != "none":
+                v = net.whitening_projection.double() @ (v - net.whitening_mean.double())
+                v = v / v.norm()
+            sides.append(v)
+        v = sum(sides[1:], sides[0])
+        out.append((v / v.norm()).numpy())
+    return np.stack(out)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("white", [False, True])
+@pytest.mark.parametrize("flip", [False, True])
+def test_shapes_in_groups_equal_photos_one_by_one(shaped: list[bytes], backbone: str, white: bool, flip: bool) -> None:
+    net = landmark_network(backbone, white=white, flip=flip)
+    got = Embedder(net, device="cpu", precision="fp32", batch_size=3).embed_jpegs(shaped)
+    assert got.shape == (len(SHAPES), net.dim) and got.dtype == np.float32
+    assert np.abs(got - one_by_one(net, shaped)).max() < 2e-5
+
+
+def test_shapes_in_groups_stay_close_in_bfloat16(shaped: list[bytes]) -> None:
+    net = landmark_network()
+    got = Embedder(net, device="cpu", precision="bf16").embed_jpegs(shaped)
+    assert (got * one_by_one(net, shaped)).sum(axis=1).min() >= 0.995
+
+
+def test_a_batch_holds_one_shape_and_no_more_pixels_than_a_batch_of_squares(shaped: list[bytes]) -> None:
+    embedder = Embedder(landmark_network(cut="layer1"), device="cpu", precision="fp32", batch_size=1)
+    batches = embedder._batches(shaped)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(SHAPES)))
+    groups = sorted(sorted(batch.tolist()) for batch in batches)
+    assert groups == [[0, 2, 7], [1, 5], [3], [4], [6]]  # 200 x 100 becomes 96 x 48
+    large = [encode_jpeg(np.zeros((300, 400, 3), np.uint8))] * 5
+    wide = Embedder(landmark_network(cut="layer1", image_size=400), device="cpu", precision="fp32", batch_size=6)
+    assert [len(batch) for batch in wide._batches(large)] == [2, 2, 1]  # 6 * 224^2 / (300 * 400) = 2.5
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "vgg11"])
+def test_tiny_photos_and_no_photos_have_embeddings(backbone: str) -> None:
+    embedder = Embedder(landmark_network(backbone), device="cpu", precision="fp32")
+    tiny = [encode_jpeg(np.full((*shape, 3), 90, np.uint8)) for shape in ((3, 3), (2, 300), (1, 1))]
+    got = embedder.embed_jpegs(tiny)
+    assert np.abs(np.linalg.norm(got, axis=1) - 1).max() < 1e-4
+    assert embedder.embed_jpegs([]).shape == (0, embedder.dim)
+    with pytest.raises(ValueError, match="the collection is damaged"):
+        embedder.embed_jpegs([*tiny, b"text"])
+
+
+def test_a_transformer_takes_any_shape_and_is_not_folded(shaped: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(**_: object) -> tv.VisionTransformer:
+        return tv.VisionTransformer(image_size=64, patch_size=16, num_layers=1, num_heads=2, hidden_dim=32, mlp_dim=64)
+
+    monkeypatch.setitem(
+        backbones.BACKBONES, "vit_b_16", dataclasses.replace(backbones.BACKBONES["vit_b_16"], build=small)
+    )
+    net = landmark_network("vit_b_16")
+    got = Embedder(net, device="cpu", precision="fp32", batch_size=3).embed_jpegs(shaped)
+    assert got.shape == (len(SHAPES), 32)
+    assert np.abs(got - one_by_one(net, shaped)).max() < 2e-5

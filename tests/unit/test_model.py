@@ -150,8 +150,103 @@ def test_weights_of_the_trunk_come_from_a_file(tmp_path: Path) -> None:
         ({"grid": 0}, "grid must be 1 or more, got 0"),
         ({"embedding_dim": 0}, "embedding_dim must be 1 or more, got 0"),
         ({"image_size": 16}, "image_size must be 32 or more"),
+        ({"scales": ()}, "scales are \\(\\), expected one or more"),
+        ({"scales": (1.0, 0.0)}, "above 0 and up to 4"),
+        ({"whitening": "learned"}, "learned from a trained model's embeddings"),
+        ({"whitening_dim": 8}, "with 8 dimensions"),
     ],
 )
 def test_impossible_settings_are_said_in_words(settings: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ModelConfig(**settings)  # type: ignore[arg-type]
+
+
+def whitening(dim: int, length: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    drawn = [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((dim, length), (length,))]
+    return drawn[0], drawn[1] / length
+
+
+GEM = dataclasses.replace(SMALL, pooling="gem", head="none", keep_aspect=True, scales=(1.0, 0.7071, 0.5))
+
+
+def test_whitening_is_applied_last_and_comes_back_with_the_bundle(tmp_path: Path) -> None:
+    net = model.build(GEM)
+    projection, mean = whitening(24, 128)
+    white = model.with_whitening(net, projection, mean, "learned")
+    assert (net.dim, white.dim, white.base_dim) == (128, 24, 128)
+    assert (white.spec.config.whitening, white.spec.config.whitening_dim) == ("learned", 24)
+    plain = embed(net).double()
+    for row, got in zip(plain, embed(white), strict=True):
+        y = projection @ (row - mean)
+        assert torch.allclose(got.double(), y / y.norm(), atol=1e-5)
+    model.save_bundle(white, tmp_path)
+    other = model.load_bundle(tmp_path)
+    assert other.spec == white.spec and other.spec.config.scales == (1.0, 0.7071, 0.5)
+    assert torch.equal(embed(other), embed(white)) and other.dim == 24
+    with pytest.raises(ValueError, match="learned at its own scales"):
+        model.with_scales(white, [1.0])
+    with pytest.raises(ValueError, match="A new network has no whitening"):
+        model.build(white.spec.config)
+    with pytest.raises(ValueError, match=r"\(24, 64\) and \(64,\) does not fit embeddings of length 128"):
+        model.with_whitening(net, *whitening(24, 64), "pca")
+
+
+def test_a_linear_head_starts_from_the_whitening_of_a_bundle(tmp_path: Path) -> None:
+    """W = P, b = -P m: the first embedding is the whitened one."""
+    single = dataclasses.replace(GEM, scales=(1.0,))
+    white = model.with_whitening(model.build(single, seed=1), *whitening(16, 128), "pca")
+    model.save_bundle(white, tmp_path)
+    net = model.build(dataclasses.replace(single, head="linear", embedding_dim=16), weights=str(tmp_path), seed=2)
+    assert isinstance(net.head, nn.Linear) and net.dim == 16 and net.head.weight.requires_grad
+    assert torch.allclose(embed(net), embed(white), atol=1e-5)
+    fresh = model.build(dataclasses.replace(single, head="linear", embedding_dim=8), weights=str(tmp_path), seed=2)
+    assert embed(fresh).shape == (3, 8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "power"),
+    [
+        ({}, 2.5),
+        ({"head": "linear", "embedding_dim": 8}, 1.0),
+        ({"gem_per_channel": True}, 1.0),
+        ({"pooling": "mac"}, 1.0),
+        ({"head": "mlp"}, 1.0),
+    ],
+)
+def test_scales_are_averaged_with_gem_s_power_where_the_embedding_is_gem_s_own(
+    settings: dict[str, object], power: float
+) -> None:
+    net = model.build(dataclasses.replace(GEM, **settings))  # type: ignore[arg-type]
+    if net.spec.config.pooling == "gem":
+        with torch.no_grad():
+            net.pool.p.fill_(2.5)  # type: ignore[operator, union-attr]
+    assert net.power == power
+    if power != 1:  # whitening comes after the mean, and does not change it
+        assert model.with_whitening(net, *whitening(4, 128), "pca").power == power
+
+
+def test_gem_s_powers_are_as_many_as_the_channels_and_survive_the_bundle(tmp_path: Path) -> None:
+    net = model.build(dataclasses.replace(GEM, gem_per_channel=True))
+    power = net.pool.get_parameter("p")
+    assert power.shape == (128,) and net.dim == 128
+    with torch.no_grad():
+        power.copy_(torch.linspace(1, 5, 128))
+        expected = pooling.l2n(pooling.gem(net.trunk(photos()), power[:, None, None]))
+    model.save_bundle(net, tmp_path)
+    assert torch.equal(model.load_bundle(tmp_path).pool.get_parameter("p"), power)
+    single = model.with_scales(net, [1.0])
+    assert torch.allclose(embed(single), expected, atol=1e-6)
+    shared = model.build(GEM, weights=str(tmp_path))  # another kind of pooling: its own p, the trunk taken
+    assert shared.pool.get_parameter("p").shape == ()
+    assert model.digest_of(shared.trunk) == model.digest_of(net.trunk)
+
+
+def test_a_bundle_from_before_these_settings_loads(tmp_path: Path) -> None:
+    net = model.build(SMALL)
+    model.save_bundle(net, tmp_path)
+    spec = json.loads((tmp_path / "model.json").read_text())
+    for name in ("keep_aspect", "scales", "gem_per_channel", "whitening", "whitening_dim"):
+        del spec["config"][name]
+    (tmp_path / "model.json").write_text(json.dumps(spec))
+    assert torch.equal(embed(model.load_bundle(tmp_path)), embed(net))
