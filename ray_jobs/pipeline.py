@@ -102,6 +102,8 @@ def _by_tuples(cfg: PipelineConfig, workspace: Folder, weights: str, tracker: Tr
     )
     tuples = _reconstruct(cfg, workspace, collection)
     steps.next(f"train {cfg.siamese.epochs} epochs")
+    if cfg.model.head == "linear":
+        weights = _whitened_start(cfg, workspace, collection, tuples, before).uri
     trained = _train(cfg, workspace, collection, weights, tracker, tuples)
     steps.next("whiten and embed, at one scale and several" if cfg.ablate else "whiten and embed")
     systems, served, embeddings = _variants(cfg, workspace, collection, tuples, before, trained)
@@ -137,6 +139,15 @@ def _variants(
             scaled_embeddings = add(f"{name} + ms", scaled)
             add(f"{name} + ms + Lw", _whiten(cfg, workspace, collection, tuples, scaled, scaled_embeddings))
     return systems, bundle, embeddings
+
+
+def _whitened_start(
+    cfg: PipelineConfig, workspace: Folder, collection: Folder, tuples: Folder, before: Folder
+) -> Folder:
+    """The starting point with whitening of the head's length: a linear head starts as it and trains on from there."""
+    embeddings = _embed(cfg, workspace, collection, before)
+    learned = dataclasses.replace(cfg.whiten, dim=cfg.model.embedding_dim)
+    return _whiten(dataclasses.replace(cfg, whiten=learned), workspace, collection, tuples, before, embeddings)
 
 
 def _reconstruct(cfg: PipelineConfig, workspace: Folder, collection: Folder) -> Folder:

@@ -107,19 +107,21 @@ LANDMARKS = PipelineConfig(
     expansion=ExpansionConfig(num=10),
     model_name="landmarks",
 )
-# As `demo`: nothing is downloaded, the trunk starts random, so it is cut where its features still differ.
+# As `demo`: nothing is downloaded, so the trunk is random and only its whitening, a linear head, is worth training.
 DEMO_LANDMARKS = PipelineConfig(
     workspace="workspace/demo-landmarks",
     weights="none",
     mining="structure",
     prepare=PrepareConfig(crop="fit", size=320, quality=92),
-    split=SplitConfig(keep_singles=True, test_fraction=0.4, val_fraction=0.0),
-    model=ModelConfig(cut="features.13", pooling="gem", head="none", image_size=224, keep_aspect=True),
-    siamese=TupleTrainConfig(epochs=4, learning_rate=1e-4, image_size=160),
+    split=SplitConfig(keep_singles=True, test_fraction=0.3, val_fraction=0.0),
+    model=ModelConfig(
+        cut="features.6", pooling="gem", head="linear", embedding_dim=32, image_size=224, keep_aspect=True
+    ),
+    siamese=TupleTrainConfig(epochs=5, learning_rate=1e-3, image_size=224, unfreeze_layers=0),
+    whiten=WhitenConfig(shrinkage=0.1),
     scales=MULTI_SCALE,
-    expansion=ExpansionConfig(num=3),
     rerank=20,
-    served_splits=("train", "val", "query", "gallery"),
+    ablate=False,
     model_name="landmarks-demo",
 )
 

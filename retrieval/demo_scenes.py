@@ -28,9 +28,9 @@ _WORDS = ("CAFE", "HOTEL", "BANK", "MUSEUM", "THEATRE", "BAKERY", "LIBRARY", "ST
 class SceneConfig:
     """How many places are drawn, and how large."""
 
-    num_places: int = 10
+    num_places: int = 20
     """Buildings that are photographed more than once."""
-    images_per_place: int = 10
+    images_per_place: int = 8
     """Photos of each."""
     num_distractors: int = 40
     """Buildings that are photographed once."""
