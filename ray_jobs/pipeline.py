@@ -105,7 +105,7 @@ def _by_tuples(cfg: PipelineConfig, workspace: Folder, weights: str, tracker: Tr
     if cfg.model.head == "linear":
         weights = _whitened_start(cfg, workspace, collection, tuples, before).uri
     trained = _train(cfg, workspace, collection, weights, tracker, tuples)
-    steps.next("whiten and embed, at one scale and several" if cfg.ablate else "whiten and embed")
+    steps.next("embed, whitened and at several scales")
     systems, served, embeddings = _variants(cfg, workspace, collection, tuples, before, trained)
     steps.next("index")
     index = _index(cfg, workspace, collection, embeddings, cfg.served_splits)
@@ -129,15 +129,17 @@ def _variants(
         return embeddings
 
     several = len(cfg.scales) > 1
+    whitening = cfg.model.head != "linear"  # which is whitening that was trained
     for name, base in (("before", before), ("after", trained)):
         plain_embeddings = add(name, base)
         last = base == trained
-        if cfg.ablate or (last and not several):
+        if whitening and (cfg.ablate or (last and not several)):
             add(f"{name} + Lw", _whiten(cfg, workspace, collection, tuples, base, plain_embeddings))
         if several and (cfg.ablate or last):
             scaled = _scaled(cfg, workspace, base)
             scaled_embeddings = add(f"{name} + ms", scaled)
-            add(f"{name} + ms + Lw", _whiten(cfg, workspace, collection, tuples, scaled, scaled_embeddings))
+            if whitening:
+                add(f"{name} + ms + Lw", _whiten(cfg, workspace, collection, tuples, scaled, scaled_embeddings))
     return systems, bundle, embeddings
 
 
