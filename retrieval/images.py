@@ -155,6 +155,11 @@ def resize(image: Pixels, width: int, height: int) -> Pixels:
     return as_pixels(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC))
 
 
+def grey(image: Pixels) -> Pixels:
+    """(H, W, 3) uint8 RGB -> (H, W) uint8 luma."""
+    return as_pixels(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+
+
 def limit_threads(num_threads: int) -> None:
     """Set OpenCV's thread count for this process. Workers use 1: there is one process a core already."""
     cv2.setNumThreads(num_threads)

@@ -21,7 +21,7 @@ from retrieval.covisibility import SparseModel
 MIN_LINK = 12
 """Fewer matches than this, even if one geometry fits them, are what chance gives."""
 _FOCAL = 1.2  # prior of a photo's focal length, in long sides: COLMAP's own default
-pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value if hasattr(pycolmap.logging, "Level") else 2
+pycolmap.logging.minloglevel = 2  # errors only
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,12 +48,12 @@ class Verified:
 
 
 @functools.lru_cache(maxsize=2)
-def _sift(max_features: int) -> pycolmap.Sift:
+def _sift(max_features: int) -> pycolmap.FeatureExtractor:
     options = pycolmap.FeatureExtractionOptions()
     options.use_gpu, options.num_threads = False, 1
     options.sift.max_num_features = max_features
     options.sift.normalization = pycolmap.Normalization.L1_ROOT
-    return pycolmap.Sift(options, pycolmap.Device.cpu)
+    return pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
 
 
 def extract(jpeg: bytes, *, max_features: int = 2048) -> Features:
@@ -63,15 +63,16 @@ def extract(jpeg: bytes, *, max_features: int = 2048) -> Features:
     """
     pixels = images.decode_whole(jpeg)
     height, width = pixels.shape[:2]
-    keypoints, descriptors = np.empty((0, 4), np.float32), np.empty((0, 128), np.float32)
+    keypoints, descriptors = np.empty((0, 4), np.float32), np.empty((0, 128), np.uint8)
     if min(height, width) >= 16:
-        grey = (pixels @ np.array([0.299, 0.587, 0.114]) / 255).astype(np.float32)
-        keypoints, descriptors = _sift(max_features).extract(np.ascontiguousarray(grey))[:2]
-    keypoints = np.asarray(keypoints, np.float32)[:max_features, :4]
-    stored = np.minimum(np.rint(np.asarray(descriptors, np.float32)[:max_features] * 512), 255).astype(np.uint8)
+        points, found = _sift(max_features).extract_from_uint8_array(images.grey(pixels))
+        if len(points):
+            # COLMAP keeps whole octaves, so it may give some more than was asked for.
+            keypoints = np.asarray(pycolmap.keypoints_to_matrix(points), np.float32)[:max_features, :4]
+            descriptors = np.asarray(found.data, np.uint8)[:max_features]
     at = np.clip(keypoints[:, :2].astype(np.int64), 0, [width - 1, height - 1])
     return Features(
-        keypoints=keypoints, descriptors=stored, colours=pixels[at[:, 1], at[:, 0]], width=width, height=height
+        keypoints=keypoints, descriptors=descriptors, colours=pixels[at[:, 1], at[:, 0]], width=width, height=height
     )
 
 

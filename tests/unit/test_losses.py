@@ -1,4 +1,4 @@
-"""The triplet loss equals its formula, term by term."""
+"""The losses equal their formulas, term by term."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from retrieval import losses
 from retrieval.losses import mean_of_active, squared_l2, triplet
 from retrieval.pooling import l2n
 
@@ -54,3 +55,31 @@ def test_satisfied_triplets_give_zero_loss_and_zero_gradient(num: int) -> None:
     value.backward()
     assert value.item() == 0
     assert anchor.grad is not None and not anchor.grad.any()
+
+
+def test_contrastive_by_hand() -> None:
+    query = torch.tensor([[1.0, 0.0]])
+    others = torch.tensor([[[0.6, 0.8], [0.8, 0.6], [-1.0, 0.0]]])
+    # 0.5 * 0.8 + 0.5 * (0.7 - sqrt(0.4))^2 + 0, the last being farther than the margin
+    want = 0.4 + 0.5 * (0.7 - 0.4**0.5) ** 2
+    got = losses.contrastive(query, others, torch.tensor([True, False, False]), margin=0.7)
+    assert got.item() == pytest.approx(want, abs=1e-5)
+
+
+def test_contrastive_equals_the_loop_over_pairs_and_its_gradient_is_finite_at_zero() -> None:
+    torch.manual_seed(0)
+    query = torch.nn.functional.normalize(torch.randn(4, 8, dtype=torch.float64), dim=1).requires_grad_()
+    others = torch.nn.functional.normalize(torch.randn(4, 6, 8, dtype=torch.float64), dim=2)
+    others[0, 0] = query[0].detach()
+    total = []
+    for q, row in zip(query, others, strict=True):
+        one = torch.zeros((), dtype=torch.float64)
+        for at, x in enumerate(row):
+            distance = ((q - x + 1e-6) ** 2).sum().sqrt()
+            one = one + (0.5 * distance**2 if at == 0 else 0.5 * torch.clamp(0.85 - distance, min=0) ** 2)
+        total.append(one)
+    got = losses.contrastive(query, others, torch.arange(6) == 0, margin=0.85)
+    assert torch.allclose(got, torch.stack(total))
+    got.sum().backward()
+    assert query.grad is not None
+    assert torch.isfinite(query.grad).all()

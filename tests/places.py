@@ -1,0 +1,33 @@
+"""Drawn places as a collection, made by the library's own functions, without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retrieval import artifacts, catalog
+from retrieval.artifacts import Folder
+from retrieval.demo_scenes import SceneConfig, write_scenes
+from retrieval.ingestion import PrepareConfig, ingest_part
+from retrieval.splits import SplitConfig
+
+SMALL = SceneConfig(num_places=3, images_per_place=6, num_distractors=3, size=360, seed=2)
+PREPARE = PrepareConfig(crop="fit", size=360)
+
+
+def collect(folder: Folder, source: Path, split: SplitConfig, part_size: int = 8) -> Folder:
+    """Ingest photos, or a manifest of them, part by part, here."""
+    config = {"prepare": artifacts.plain(PREPARE), "split": artifacts.plain(split)}
+    plan = catalog.plan_collection(folder.uri, source=str(source), layout="auto", config=config, part_size=part_size)
+    done = [ingest_part(folder, part, Folder.of(plan["root"]), PREPARE) for part in range(plan["parts"])]
+    divided = catalog.write_catalog(folder.uri, plan["parts"], split)
+    counts = {"stored": sum(part.stored for part in done), "parts": plan["parts"], **divided["counts"]}
+    artifacts.seal(folder, kind=catalog.KIND, config=config, inputs={"source": plan["fingerprint"]}, counts=counts)
+    return folder
+
+
+def small_places(root: Path) -> Folder:
+    """Three places seen six times, three seen once; all of them train."""
+    source = write_scenes(root / "photos", SMALL)
+    return collect(
+        Folder.of(root / "collection"), source, SplitConfig(keep_singles=True, test_fraction=0, val_fraction=0)
+    )

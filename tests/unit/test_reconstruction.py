@@ -1,0 +1,234 @@
+"""From unordered photos to tuples, on drawn places that COLMAP truly reconstructs."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from retrieval import reconstruction, sfm, tuples
+from retrieval.artifacts import CATALOG_SCHEMA, Folder
+from retrieval.covisibility import SparseModel
+from retrieval.demo_scenes import SceneConfig, building, photograph, write_scenes
+from retrieval.images import encode_jpeg
+from retrieval.reconstruction import ReconstructConfig
+from retrieval.vocabulary import InvertedFile, Quantiser, candidate_pairs, train_words
+from tests.places import SMALL, small_places
+
+CONFIG = ReconstructConfig(num_words=512, num_candidates=8, max_features=1024, min_shared=10)
+SPLITS = ("train",)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return small_places(tmp_path_factory.mktemp("places"))
+
+
+def stages(collection: Folder, out: Folder, config: ReconstructConfig = CONFIG, block: int = 16) -> dict[str, object]:
+    """Every stage in turn, here."""
+    for part in sorted(set(reconstruction.wanted(collection, SPLITS)["part"].to_pylist())):
+        reconstruction.extract_part(collection, out, part, SPLITS, config)
+    found = reconstruction.find_pairs(collection, out, SPLITS, config)
+    blocks = -(-found["pairs"] // block)
+    for number in range(blocks):
+        reconstruction.verify_block(out, number, block, config)
+    joined = reconstruction.group(out, blocks, config)
+    for number in range(joined["groups"]):
+        reconstruction.map_group(out, number, blocks, config)
+    return reconstruction.assemble(out, joined["groups"], config)
+
+
+@pytest.fixture(scope="module")
+def found(places: Folder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, dict[str, object]]:
+    out = Folder.of(tmp_path_factory.mktemp("tuples"))
+    return out, stages(places, out)
+
+
+def place_of(image_id: str) -> str:
+    return image_id.split("/")[-2] if "place" in image_id else image_id
+
+
+def test_every_place_is_reconstructed_and_the_books_balance(found: tuple[Folder, dict[str, object]]) -> None:
+    out, counts = found
+    images = out.read_table("images.parquet").to_pylist()
+    registered = [row for row in images if row["status"] == "registered"]
+    assert counts["models"] == SMALL.num_places
+    assert len(registered) >= 0.8 * SMALL.num_places * SMALL.images_per_place
+    assert len(registered) + sum(counts["unregistered"].values()) == len(images) == 21  # type: ignore[attr-defined]
+    assert all((row["reason"] is None) == (row["model"] >= 0) == (row["num_points"] > 0) for row in images)
+    for row in images:
+        if "distractors" in row["image_id"]:
+            assert (row["status"], row["reason"]) == ("unregistered", reconstruction.NO_LINK)
+
+
+def test_no_model_mixes_places_and_positives_are_of_the_same_place(found: tuple[Folder, dict[str, object]]) -> None:
+    out, _ = found
+    by_model: dict[int, set[str]] = {}
+    clusters: dict[str, set[int]] = {}
+    for row in out.read_table("images.parquet").to_pylist():
+        if row["model"] >= 0:
+            by_model.setdefault(row["model"], set()).add(place_of(row["image_id"]))
+        clusters.setdefault(place_of(row["image_id"]), set()).add(row["cluster"])
+    assert all(len(names) == 1 for names in by_model.values())
+    numbers = [number for names in clusters.values() for number in names]
+    assert len(numbers) == len(set(numbers))  # so that a negative is never of the query's place
+    rows = out.read_table("tuples.parquet").to_pylist()
+    pairs = [(row["query"], other) for row in rows for other in row["candidates"]]
+    assert len(pairs) > 30
+    assert all(place_of(a) == place_of(b) and a != b for a, b in pairs)
+
+
+def test_the_same_photos_give_the_same_tuples_whatever_is_done_again(
+    places: Folder, found: tuple[Folder, dict[str, object]], tmp_path: Path
+) -> None:
+    out, _ = found
+    again = Folder.of(tmp_path / "again")
+    shutil.copytree(out.path, again.path)
+    for name in ("features/part-00001.parquet", "links/block-00000.parquet", "images.parquet", "tuples.parquet"):
+        again.remove(name)
+    shutil.rmtree(Path(again.path) / "groups" / "00001")
+    stages(places, again)
+    for name in ("images.parquet", "tuples.parquet"):
+        assert again.read_table(name).equals(out.read_table(name))
+
+
+def test_fewer_pairs_are_checked_than_there_are(found: tuple[Folder, dict[str, object]]) -> None:
+    out, _ = found
+    assert len(out.read_table("pairs.parquet")) < 21 * 20 / 2
+
+
+def test_photos_that_share_nothing_make_no_tuples(tmp_path: Path) -> None:
+    source = write_scenes(
+        tmp_path / "photos", SceneConfig(num_places=1, images_per_place=1, num_distractors=5, size=256)
+    )
+    from retrieval.splits import SplitConfig
+    from tests.places import collect
+
+    split = SplitConfig(keep_singles=True, test_fraction=0, val_fraction=0)
+    collection = collect(Folder.of(tmp_path / "c"), source, split)
+    with pytest.raises(ValueError, match="No two of the 6 photos share a place.*--labels-as-clusters"):
+        stages(collection, Folder.of(tmp_path / "out"))
+
+
+def test_only_blank_photos_are_refused(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path / "c")
+    black = encode_jpeg(np.zeros((200, 300, 3), np.uint8))
+    folder.write_table("images/part-00000.parquet", pa.table({"jpeg": [black, black]}))
+    rows = [{"image_id": name, "split": "train", "part": 0, "row": row} for row, name in enumerate("ab")]
+    folder.write_table("catalog.parquet", pa.Table.from_pylist(rows, CATALOG_SCHEMA))
+    with pytest.raises(ValueError, match="None of the 2 photos shows any local feature"):
+        stages(folder, Folder.of(tmp_path / "out"))
+
+
+def test_components_are_the_transitive_closure() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 30, size=(2, 22))
+    slow = np.arange(30)
+    for _ in range(30):
+        for x, y in zip(a, b, strict=True):
+            slow[x] = slow[y] = min(slow[x], slow[y])
+    assert reconstruction.components(30, a, b).tolist() == slow.tolist()
+
+
+def test_a_model_without_some_images_keeps_what_two_others_see() -> None:
+    model = SparseModel(
+        image_ids=["a", "b", "c"],
+        centres=np.eye(3),
+        directions=np.eye(3),
+        points=np.arange(6.0).reshape(2, 3),
+        colours=np.zeros((2, 3), np.uint8),
+        obs_image=np.array([0, 1, 2, 0, 1]),
+        obs_point=np.array([0, 0, 0, 1, 1]),
+        obs_scale=np.ones(5),
+    )
+    left = reconstruction.without(model, {"a"})
+    assert left.image_ids == ["b", "c"]
+    assert left.points.tolist() == [[0.0, 1.0, 2.0]]  # point 1 is seen by b alone
+    assert (left.obs_image.tolist(), left.obs_point.tolist()) == ([0, 1], [0, 0])
+
+
+# -- local features and words ----------------------------------------------------------------------------------------
+
+
+def photo(place: int, number: int) -> sfm.Features:
+    return sfm.extract(encode_jpeg(photograph(building(7, place), SMALL, place, number)), max_features=800)
+
+
+def test_two_photos_of_a_building_fit_one_geometry_and_two_buildings_do_not() -> None:
+    same, other = sfm.verify(photo(0, 2), photo(0, 3)), sfm.verify(photo(0, 2), photo(1, 3))
+    assert same.num_inliers > 40 > 15 > other.num_inliers
+    assert sfm.verify(photo(0, 2), photo(0, 3)).matches.tolist() == same.matches.tolist()
+
+
+def test_matching_equals_the_slow_definition() -> None:
+    a, b = photo(0, 2), photo(0, 3)
+    x, y = (
+        f.descriptors.astype(np.float64) / np.linalg.norm(f.descriptors.astype(np.float64), axis=1)[:, None]
+        for f in (a, b)
+    )
+    apart = np.linalg.norm(x[:, None, :] - y[None, :, :], axis=2)
+    slow = []
+    for row in range(len(x)):
+        one, two = np.argsort(apart[row])[:2]
+        back = np.argsort(apart[:, one])[:2]
+        if back[0] == row and apart[row, one] < 0.8 * apart[row, two] and apart[row, one] < 0.8 * apart[back[1], one]:
+            slow.append((row, one))
+    assert sfm.match(a, b).tolist() == [list(map(int, pair)) for pair in slow]
+
+
+@pytest.mark.parametrize("shape", [(200, 300), (3, 3), (3, 300), (15, 400)])
+def test_a_photo_that_shows_nothing_has_no_features_and_no_match(shape: tuple[int, int]) -> None:
+    data = io.BytesIO()
+    Image.new("RGB", (shape[1], shape[0])).save(data, "JPEG")
+    blank = sfm.extract(data.getvalue())
+    assert len(blank.keypoints) == len(blank.descriptors) == len(blank.colours) == 0
+    assert sfm.verify(blank, photo(0, 2)).num_inliers == 0
+
+
+def test_what_is_no_photo_is_refused() -> None:
+    with pytest.raises(ValueError, match="is no JPEG"):
+        sfm.extract(b"nothing")
+
+
+def test_the_inverted_file_ranks_as_dense_tf_idf_does() -> None:
+    rng = np.random.default_rng(0)
+    words = [rng.integers(0, 60, size=rng.integers(5, 40)) for _ in range(25)]
+    dense = np.zeros((25, 60))
+    for row, own in enumerate(words):
+        np.add.at(dense[row], own, 1)
+    photos_with = (dense > 0).sum(axis=0)
+    weight = np.sqrt(dense) * np.log(25 / np.maximum(photos_with, 1)) * (photos_with <= 10)
+    weight /= np.maximum(np.linalg.norm(weight, axis=1, keepdims=True), 1e-12)
+    cosines = weight @ weight.T
+    file = InvertedFile.build(words, 60)
+    for row in range(25):
+        rows, scores = file.nearest(row, 6)
+        assert np.allclose(scores, cosines[row, rows], atol=1e-6)
+        others = np.delete(np.arange(25), row)
+        assert np.allclose(np.sort(scores)[::-1], np.sort(cosines[row, others])[::-1][: len(scores)], atol=1e-6)
+    pairs = set(candidate_pairs(file, range(25), 3))
+    assert all(a < b for a, b in pairs)
+    assert len(pairs) <= 75
+
+
+def test_words_are_the_nearest_centroids() -> None:
+    rng = np.random.default_rng(1)
+    sample = rng.integers(0, 255, size=(600, 128)).astype(np.uint8)
+    words = train_words(sample, 40, seed=3)
+    assert words.shape == (40, 128)
+    assert np.array_equal(words, train_words(sample, 40, seed=3))
+    apart = ((sample[:50, None, :].astype(np.float64) - words[None]) ** 2).sum(axis=2)
+    assert Quantiser(words).assign(sample[:50]).tolist() == apart.argmin(axis=1).tolist()
+
+
+def test_tuples_are_read_back_by_row(found: tuple[Folder, dict[str, object]]) -> None:
+    out, _ = found
+    known = tuples.as_set(out.read_table("images.parquet"), out.read_table("tuples.parquet"))
+    rows = out.read_table("tuples.parquet").to_pylist()
+    assert [known.image_ids[query] for query in known.queries] == [row["query"] for row in rows]
+    assert [known.image_ids[row] for row in known.candidates[0]] == rows[0]["candidates"]
