@@ -293,7 +293,7 @@ def _inliers(task: protocols.Task, collection: Folder, found: Neighbours, top: i
 
 
 def _file_name(name: str) -> str:
-    return name.replace(", ", "-").replace(" + ", "+").replace(" ", "_")
+    return name.lower().replace(", ", "-").replace(" + ", "+").replace(" ", "_")
 
 
 def _origin(system: System) -> dict[str, Any]:

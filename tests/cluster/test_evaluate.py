@@ -115,7 +115,8 @@ def test_the_report_is_one_file_that_loads_nothing(compared: EvaluateConfig) -> 
     assert set(re.findall(r'(?:src|href)="(.{12})', page)) == {"data:image/p", "data:image/j"}
     inside = [base64.b64decode(data) for data in re.findall(r'base64,([^"]+)', page)]
     names = (
-        "identity_retrieval.png",
+        "precision_and_recall.png",
+        "retrieval.png",
         "attribute_accuracy.png",
         "ranked_results-before.jpg",
         "ranked_results-after.jpg",
@@ -129,7 +130,7 @@ def test_a_sealed_comparison_is_printed_again(compared: EvaluateConfig, capsys: 
     before = (Path(compared.out) / "report.html").stat().st_mtime_ns
     manifest = evaluate.main(compared)
     printed = capsys.readouterr().out
-    assert "Identity retrieval" in printed and "index_recall@10" in printed and "Published on CelebA" in printed
+    assert "Retrieval" in printed and "index_recall@10" in printed and "Published on CelebA" in printed
     assert printed.index("\nbefore ") < printed.index("\nafter ")
     assert (Path(compared.out) / "report.html").stat().st_mtime_ns == before
     figures = json.loads((Path(compared.out) / "metrics.json").read_text())["systems"]["after"]

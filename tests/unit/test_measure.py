@@ -82,7 +82,8 @@ def test_embeddings_and_photos_are_read_from_their_places(collection: Folder) ->
 def test_figures_equal_a_plain_loop(collection: Folder, make: object) -> None:
     task = protocols.leave_one_out(collection, (2,)) if make is protocols.leave_one_out else make(collection, (2,))  # type: ignore[operator]
     queries, gallery = (protocols.read_embeddings(collection / "embeddings", s) for s in (task.queries, task.gallery))
-    figures, found = measure.measure(task, queries, gallery, measure.flat_search(gallery))
+    measured = measure.measure(task, queries, gallery, measure.flat_search(gallery))
+    figures, found = measured.figures, measured.found
     hits, accuracy, pairs = [], [], 0
     for query in range(len(queries)):
         others = [row for row in range(len(gallery)) if task.gallery.ids[row] != task.queries.ids[query]]
@@ -106,7 +107,7 @@ def test_sheets_show_the_same_queries_for_every_system(collection: Folder) -> No
     sheets = []
     for sign in (1, -1):
         scaled = vectors * np.array([1, sign, 1, 1], np.float32)
-        _, found = measure.measure(task, vectors[task.exclude], scaled, measure.flat_search(scaled))
+        found = measure.measure(task, vectors[task.exclude], scaled, measure.flat_search(scaled)).found
         sheets.append(measure.sheet_rows(task, found, collection, num_queries=3, seed=2))
     assert [row.jpeg for row in sheets[0]] == [row.jpeg for row in sheets[1]]
     assert [[hit.jpeg for hit in row.hits] for row in sheets[0]] != [

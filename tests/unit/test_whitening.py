@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from retrieval import whitening
 from retrieval.evaluation import leave_one_out
 from retrieval.model import mlp_head, start_head_from_whitening
 from retrieval.pooling import l2n
-from retrieval.whitening import learn_whitening
+from retrieval.whitening import Moments, learn_whitening
 
 
 def drawn(num: int = 40, each: int = 6, dim: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -88,3 +90,79 @@ def test_head_started_from_whitening_is_that_linear_map() -> None:
     assert (difference < 1e-4 * float(got.abs().max())).double().mean() > 0.99
     cosine = torch.nn.functional.cosine_similarity(got.double(), linear, dim=1)
     assert cosine.min() > 0.95 and cosine.median() > 1 - 1e-6
+
+
+# -- from sums -------------------------------------------------------------------------------------------------------
+
+
+def drawn_pairs(dim: int = 12, num: int = 300) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(dim, dim, dtype=torch.float64, generator=generator)
+    x = torch.randn(num, dim, dtype=torch.float64, generator=generator) @ mix + 1
+    noise = torch.randn(num // 2, dim, dtype=torch.float64, generator=generator) * torch.linspace(0.1, 1, dim)
+    return x, x[: num // 2], x[: num // 2] + noise
+
+
+def general_way(x: Tensor, query: Tensor, positive: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Lw as it is published: an inverse of the Cholesky factor and a general eigensolver."""
+    mean = query.mean(dim=0).numpy()
+    apart = (query - positive).numpy()
+    inverse = np.linalg.inv(np.linalg.cholesky(apart.T @ apart / len(apart)))
+    z = inverse @ (x.numpy() - mean).T
+    values, vectors = np.linalg.eig(z @ z.T)
+    return vectors[:, values.real.argsort()[::-1]].real.T @ inverse, mean
+
+
+def test_learned_whitening_from_sums_is_the_published_one() -> None:
+    x, query, positive = drawn_pairs()
+    projection, mean = whitening.learned(Moments(12).add(x).add_pairs(query, positive))
+    apart = query - positive
+    within = apart.T @ apart / len(apart)
+    assert torch.allclose(projection @ within @ projection.T, torch.eye(12, dtype=torch.float64), atol=1e-8)
+    z = (x - mean) @ projection.T
+    total = z.T @ z
+    assert torch.allclose(total, torch.diag(total.diagonal()), atol=1e-6 * float(total.max()))
+    assert (total.diagonal().diff() <= 1e-6).all()
+    slow, slow_mean = general_way(x, query, positive)
+    other = (x.numpy() - slow_mean) @ slow.T
+    assert np.allclose((z @ z.T).numpy(), other @ other.T, atol=1e-7 * np.abs(other @ other.T).max())
+
+
+def test_shares_add_up_to_the_whole_in_any_order() -> None:
+    x, query, positive = drawn_pairs()
+    whole = whitening.learned(Moments(12).add(x).add_pairs(query, positive))
+    shares = [Moments(12).add(x[200:]), Moments(12).add_pairs(query[70:], positive[70:])]
+    shares += [Moments(12).add(x[:200]).add_pairs(query[:70], positive[:70])]
+    total = Moments(12)
+    for share in shares:
+        total.merge(share)
+    split = whitening.learned(total)
+    assert torch.allclose(split[0], whole[0], atol=1e-7)
+    assert torch.allclose(split[1], whole[1])
+    with pytest.raises(ValueError, match="length 12 and 5"):
+        total.merge(Moments(5))
+
+
+def test_pca_whitening_makes_the_covariance_white() -> None:
+    x, _, _ = drawn_pairs()
+    projection, mean = whitening.pca(Moments(12).add(x))
+    z = (x - mean) @ projection.T
+    assert torch.allclose(z.T @ z / len(z), torch.eye(12, dtype=torch.float64), atol=1e-8)
+    half, _ = whitening.pca(Moments(12).add(x), power=0.5, dim=4)
+    z = (x - mean) @ half.T
+    covariance = (x - mean).T @ (x - mean) / len(x)
+    values = torch.linalg.eigvalsh(covariance).flip(0)[:4]
+    assert torch.allclose((z.square().mean(dim=0)), values.sqrt(), rtol=1e-8)
+
+
+def test_fewer_pairs_than_dimensions_still_give_finite_numbers_and_none_is_refused() -> None:
+    x, query, positive = drawn_pairs()
+    few = Moments(12).add(x).add_pairs(query[:3], positive[:3])
+    for shrinkage in (0.0, 0.5):
+        projection, _ = whitening.learned(few, shrinkage=shrinkage, dim=5)
+        assert projection.shape == (5, 12)
+        assert torch.isfinite(projection).all()
+    with pytest.raises(ValueError, match="needs matching pairs, got none"):
+        whitening.learned(Moments(12).add(x))
+    with pytest.raises(ValueError, match="span 4 dimensions, fewer than the 9"):
+        whitening.pca(Moments(12).add(x[:5]), dim=9)
