@@ -118,29 +118,31 @@ def _by_tuples(cfg: PipelineConfig, workspace: Folder, weights: str, tracker: Tr
 def _variants(
     cfg: PipelineConfig, workspace: Folder, collection: Folder, tuples: Folder, before: Folder, trained: Folder
 ) -> tuple[list[str], Folder, Folder]:
-    """What is compared, as NAME=MODEL,EMBEDDINGS; the bundle that is served, the last, and its embeddings."""
-    systems: list[str] = []
-    bundle = embeddings = Folder("")
+    """What is compared, as NAME=MODEL,EMBEDDINGS; the bundle that is served, put last, and its embeddings."""
+    made: dict[str, tuple[Folder, Folder]] = {}
 
-    def add(name: str, made: Folder) -> Folder:
-        nonlocal bundle, embeddings
-        bundle, embeddings = made, _embed(cfg, workspace, collection, made)
-        systems.append(f"{name}={bundle},{embeddings}")
+    def add(name: str, bundle: Folder) -> Folder:
+        embeddings = _embed(cfg, workspace, collection, bundle)
+        made[name] = (bundle, embeddings)
         return embeddings
 
+    def whitened(name: str, bundle: Folder, embeddings: Folder) -> None:
+        add(f"{name} + Lw", _whiten(cfg, workspace, collection, tuples, bundle, embeddings))
+
     several = len(cfg.scales) > 1
-    whitening = cfg.model.head != "linear"  # which is whitening that was trained
+    whitening = cfg.whitened and cfg.model.head != "linear"  # which is whitening that was trained
+    served = "after" + (" + ms" if several else "") + (" + Lw" if whitening else "")
     for name, base in (("before", before), ("after", trained)):
-        plain_embeddings = add(name, base)
-        last = base == trained
-        if whitening and (cfg.ablate or (last and not several)):
-            add(f"{name} + Lw", _whiten(cfg, workspace, collection, tuples, base, plain_embeddings))
-        if several and (cfg.ablate or last):
+        embeddings = add(name, base)
+        if cfg.ablate or served == f"{name} + Lw":
+            whitened(name, base, embeddings)
+        if several and (cfg.ablate or served.startswith(f"{name} + ms")):
             scaled = _scaled(cfg, workspace, base)
-            scaled_embeddings = add(f"{name} + ms", scaled)
-            if whitening:
-                add(f"{name} + ms + Lw", _whiten(cfg, workspace, collection, tuples, scaled, scaled_embeddings))
-    return systems, bundle, embeddings
+            embeddings = add(f"{name} + ms", scaled)
+            if cfg.ablate or served == f"{name} + ms + Lw":
+                whitened(f"{name} + ms", scaled, embeddings)
+    order = [name for name in made if name != served] + [served]
+    return [f"{name}={made[name][0]},{made[name][1]}" for name in order], *made[served]
 
 
 def _whitened_start(

@@ -50,6 +50,8 @@ class PipelineConfig:
     """How it is fine-tuned by tuples."""
     whiten: WhitenConfig = field(default_factory=WhitenConfig)
     """With tuples: the whitening that is learned on the trained model."""
+    whitened: bool = True
+    """With tuples: serve the model with whitening. It needs matching pairs of many places: of a few it learns those."""
     scales: tuple[float, ...] = (1.0,)
     """With tuples: the scales at which the served model describes a photo."""
     expansion: ExpansionConfig = field(default_factory=ExpansionConfig)

@@ -115,9 +115,9 @@ def test_the_report_is_one_file_that_loads_nothing(compared: EvaluateConfig) -> 
     assert set(re.findall(r'(?:src|href)="(.{12})', page)) == {"data:image/p", "data:image/j"}
     inside = [base64.b64decode(data) for data in re.findall(r'base64,([^"]+)', page)]
     names = (
-        "precision_and_recall.png",
         "retrieval.png",
         "attribute_accuracy.png",
+        "precision_and_recall.png",
         "ranked_results-before.jpg",
         "ranked_results-after.jpg",
     )
