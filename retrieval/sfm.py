@@ -165,6 +165,9 @@ def map_images(features: Mapping[str, Features], links: Sequence[Link], *, min_i
         options = pycolmap.IncrementalPipelineOptions()
         options.num_threads, options.random_seed, options.extract_colors = 1, 0, False
         options.min_model_size, options.min_num_matches = min_images, MIN_LINK
+        # COLMAP's own thresholds (100 matches at 16 degrees to begin with) are for large, sharp photos.
+        options.mapper.init_min_num_inliers, options.mapper.init_min_tri_angle = 40, 8.0
+        options.mapper.abs_pose_min_num_inliers = 20
         found = pycolmap.incremental_mapping(path, Path(temp), Path(temp) / "models", options)
     models = [_sparse(model, features) for model in found.values()]
     models = [model for model in models if len(model.image_ids) >= min_images]

@@ -11,7 +11,7 @@ from retrieval.ingestion import PrepareConfig, ingest_part
 from retrieval.splits import SplitConfig
 
 SMALL = SceneConfig(num_places=3, images_per_place=6, num_distractors=3, size=360, seed=2)
-PREPARE = PrepareConfig(crop="fit", size=360)
+PREPARE = PrepareConfig(crop="fit", size=480)
 
 
 def collect(folder: Folder, source: Path, split: SplitConfig, part_size: int = 8) -> Folder:

@@ -1,0 +1,167 @@
+"""Reconstruct, train by tuples, whiten, embed and evaluate on a real local Ray: killed workers change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ray_jobs import embed, evaluate, reconstruct, train, whiten
+from ray_jobs.reconstruct import ReconstructJobConfig
+from retrieval import model, protocols, tuples, whitening
+from retrieval.artifacts import Folder, begin, plain, read_manifest
+from retrieval.demo_scenes import SceneConfig, write_scenes
+from retrieval.model import ModelConfig
+from retrieval.reconstruction import ReconstructConfig
+from retrieval.splits import SplitConfig
+from retrieval.tuple_training import TupleTrainConfig
+from retrieval.whitening_parts import WhitenConfig, pairs_of
+from tests.cluster.killing import killed_when
+from tests.places import PREPARE, collect
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+SCENES = SceneConfig(num_places=6, images_per_place=7, num_distractors=6, size=480, seed=5)
+RECONSTRUCT = ReconstructConfig(num_words=512, num_candidates=8, max_features=1536, min_shared=10)
+
+
+def job(root: Path, out: str, **settings: object) -> ReconstructJobConfig:
+    usual = {"collection": str(root / "collection"), "out": str(root / out), "reconstruct": RECONSTRUCT}
+    return ReconstructJobConfig(**(usual | settings))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collection of six places and six distractors, a third of them for testing, and its tuples."""
+    folder = tmp_path_factory.mktemp("reconstruct")
+    split = SplitConfig(keep_singles=True, test_fraction=0.34, val_fraction=0)
+    collect(Folder.of(folder / "collection"), write_scenes(folder / "photos", SCENES), split, part_size=4)
+    reconstruct.main(job(folder, "tuples"))
+    return folder
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Hashes of what the job made, but for the seconds-free manifest itself."""
+    return read_manifest(Folder.of(folder), "tuples").files
+
+
+def test_tuples_are_of_the_training_places_and_the_books_balance(root: Path) -> None:
+    manifest = read_manifest(Folder.of(root / "tuples"), "tuples")
+    catalog = Folder.of(root / "collection").read_table("catalog.parquet").to_pylist()
+    train_ids = {row["image_id"] for row in catalog if row["split"] == "train"}
+    known = tuples.read_tuples(Folder.of(root / "tuples"))
+    assert set(known.image_ids) == train_ids
+    (book,) = manifest.books
+    assert (book["taken"], book["kept"]) == (len(train_ids), manifest.counts["registered"])
+    assert manifest.counts["registered"] >= 0.8 * 4 * SCENES.images_per_place
+    label = {row["image_id"]: row["label"] for row in catalog}
+    for query, candidates in zip(known.queries, known.candidates, strict=True):
+        own = label[known.image_ids[query]]
+        assert own is not None
+        assert {label[known.image_ids[row]] for row in candidates} == {own}
+
+
+@pytest.mark.parametrize("appears", ["features/part-00001.parquet", "groups/00000/done.json"])
+def test_a_killed_worker_changes_nothing(root: Path, appears: str) -> None:
+    """Killed while features are taken, and while places are mapped."""
+    out = root / f"killed-{appears.partition('/')[0]}"
+    with killed_when(lambda: (out / appears).exists(), "MapBatches") as killed:
+        reconstruct.main(job(root, out.name))
+    assert killed, "the job was over before a worker could be killed"
+    assert content(out) == content(root / "tuples")
+
+
+def test_the_rest_is_done_when_the_job_is_given_again(root: Path) -> None:
+    again, sealed, cfg = Folder.of(root / "again"), read_manifest(Folder.of(root / "tuples")), job(root, "again")
+    ignored = ("collection", "out", "cpus_per_task")
+    begin(again, kind="tuples", config=cfg, inputs=sealed.inputs, ignore=ignored)  # as an interrupted run left it
+    lost = ("features/part-00001.parquet", "links/block-00000.parquet", "groups/00001/done.json", "tuples.parquet")
+    for name in set(sealed.files) - set(lost):
+        again.write_bytes(name, (root / "tuples" / name).read_bytes())
+    reconstruct.main(cfg)
+    assert content(root / "again") == sealed.files
+
+
+def test_photos_without_overlap_end_with_advice(tmp_path: Path) -> None:
+    scenes = SceneConfig(num_places=1, images_per_place=1, num_distractors=4, size=240)
+    split = SplitConfig(keep_singles=True, test_fraction=0, val_fraction=0)
+    collect(Folder.of(tmp_path / "collection"), write_scenes(tmp_path / "photos", scenes), split)
+    with pytest.raises(ValueError, match="No two of the 5 photos share a place.*--labels-as-clusters"):
+        reconstruct.main(job(tmp_path, "tuples"))
+    assert not (tmp_path / "tuples/manifest.json").exists()
+
+
+def test_labels_can_stand_for_places(root: Path) -> None:
+    manifest = reconstruct.main(job(root, "labelled", labels_as_clusters=True))
+    assert (manifest.counts["models"], manifest.counts["clusters"]) == (0, 4 + manifest.counts["images"] - 28)
+    with pytest.raises(ValueError, match="Give one of"):
+        job(root, "x", labels_as_clusters=True, models="m")
+
+
+def test_training_whitening_and_evaluation_fit_together(root: Path) -> None:
+    config = ModelConfig(cut="features.4", pooling="gem", head="none", image_size=128, keep_aspect=True)
+    siamese = TupleTrainConfig(epochs=1, num_negatives=3, image_size=128, learning_rate=1e-5)
+    places = {"collection": str(root / "collection"), "tuples": str(root / "tuples")}
+    cfg = train.TrainJobConfig(
+        **places, out=str(root / "model"), weights="none", model=config, siamese=siamese, num_workers=0
+    )
+    trained = train.main(cfg)
+    assert trained.inputs["tuples"] == read_manifest(Folder.of(root / "tuples")).fingerprint
+    assert (root / "model/tuples.jpg").read_bytes()[:2] == b"\xff\xd8"
+    embed.main(
+        embed.EmbedConfig(
+            collection=places["collection"], model=str(root / "model"), out=str(root / "plain"), precision="fp32"
+        )
+    )
+    job_ = whiten.WhitenJobConfig(
+        **places, model=str(root / "model"), embeddings=str(root / "plain"), out=str(root / "white"),
+        whiten=WhitenConfig(dim=16, shrinkage=0.1),
+    )  # fmt: skip
+    whiten.main(job_)
+    _whitening_is_that_of_one_process(root, job_.whiten)
+    embed.main(
+        embed.EmbedConfig(
+            collection=places["collection"], model=str(root / "white"), out=str(root / "whitened"), precision="fp32"
+        )
+    )
+    systems = (f"before={root}/model,{root}/plain", f"after={root}/white,{root}/whitened")
+    settings = {"protocol": "leave-one-out", "subject": "place", "rerank": 4, "sheet_queries": 2}
+    settings |= {"expansion": evaluate.ExpansionConfig(num=2), "tuples": places["tuples"]}
+    sealed = evaluate.main(
+        evaluate.EvaluateConfig(collection=places["collection"], systems=systems, out=str(root / "report"), **settings)  # type: ignore[arg-type]
+    )
+    names = Folder.of(root / "report").read_json("metrics.json")["order"]
+    assert names == ["before", "before + QE", "before + rerank", "after", "after + QE", "after + rerank"]
+    assert sealed.counts["after + rerank/recall@1"] > 0.9
+    wanted = ("reconstructed_place_1.png", "training_tuples.jpg", "matched_points.jpg", "precision_and_recall.png")
+    assert set(wanted) <= set(sealed.files)
+
+
+def _whitening_is_that_of_one_process(root: Path, config: WhitenConfig) -> None:
+    folder, collection = Folder.of(root / "plain"), Folder.of(root / "collection")
+    rows = {name: i for i, name in enumerate(tuples.read_tuples(Folder.of(root / "tuples")).image_ids)}
+    catalog = collection.read_table("catalog.parquet").sort_by("image_id")
+    images = protocols._images(catalog.filter(np.array([split == "train" for split in catalog["split"].to_pylist()])))
+    vectors = torch.from_numpy(protocols.read_embeddings(folder, images))
+    query, positive = ([rows[name] for name in side] for side in pairs_of(Folder.of(root / "tuples"), config))
+    moments = whitening.Moments(vectors.shape[1]).add(vectors).add_pairs(vectors[query], vectors[positive])
+    projection, mean = whitening.learned(moments, dim=16, shrinkage=0.1)
+    net = model.load_bundle(root / "white")
+    assert (net.dim, net.spec.config.whitening) == (16, "learned")
+    assert torch.allclose(
+        net.whitening_projection.double(), projection, rtol=1e-3, atol=1e-3 * float(projection.abs().max())
+    )
+    assert torch.allclose(net.whitening_mean.double(), mean, atol=1e-6)
+    assert net.spec.preparation["crop"] == plain(PREPARE)["crop"] == "fit"
+
+
+def test_tuples_of_another_collection_are_refused(root: Path, tmp_path: Path) -> None:
+    scenes = SceneConfig(num_places=2, images_per_place=2, num_distractors=0, size=240)
+    split = SplitConfig(keep_singles=True, test_fraction=0, val_fraction=0)
+    collect(Folder.of(tmp_path / "collection"), write_scenes(tmp_path / "photos", scenes), split)
+    cfg = train.TrainJobConfig(
+        collection=str(tmp_path / "collection"), tuples=str(root / "tuples"), out=str(tmp_path / "m"), weights="none"
+    )
+    with pytest.raises(ValueError, match="were made of collection .* not of"):
+        train.main(cfg)
