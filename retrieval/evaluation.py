@@ -198,6 +198,22 @@ def interpolated_precision(ranks: np.ndarray, num_positives: int) -> np.ndarray:
     return best[np.maximum(needed - 1, 0)]
 
 
+def precision_recall(ranks: Sequence[np.ndarray], num_positives: Sequence[int]) -> np.ndarray:
+    """(101,) `interpolated_precision`, mean over the queries that have a positive; NaN if none has.
+
+    Args:
+        ranks: of each query, the zero-based junk-free ranks of the positives that were found, ascending.
+        num_positives: of each query, all its positives, also those not found.
+
+    Example:
+        >>> curve = precision_recall([np.array([0, 3])], [2])
+        >>> curve[[0, 50, 51, 100]].tolist()
+        [1.0, 1.0, 0.5, 0.5]
+    """
+    curves = [interpolated_precision(found, total) for found, total in zip(ranks, num_positives, strict=True) if total]
+    return np.mean(curves, axis=0) if curves else np.full(101, np.nan)
+
+
 def ranked_metrics(
     rows: np.ndarray,
     query_labels: Sequence[str | None] | np.ndarray,

@@ -16,6 +16,7 @@ from retrieval.evaluation import (
     leave_one_out,
     mean_average_precision,
     precision_at_k,
+    precision_recall,
     recall_at_k,
     retrieval_metrics,
 )
@@ -73,6 +74,17 @@ def test_precision_at_k_stops_at_the_last_positive() -> None:
     assert precision_at_k(np.array([0, 2]), 1) == 1
     assert precision_at_k(np.array([0, 2]), 10) == pytest.approx(2 / 3)
     assert precision_at_k(np.array([0, 2, 30]), 10) == pytest.approx(0.2)
+
+
+def test_precision_recall_by_hand() -> None:
+    # Query 0: precision 1 at recall 1/2, 2/4 at 1. Query 1: 1/2, then 2/3 at recall 2/4, two positives never found.
+    curve = precision_recall([np.array([0, 3]), np.array([1, 2]), np.array([], int)], [2, 4, 0])
+    assert curve.shape == (101,)
+    assert curve[[0, 25, 50]] == pytest.approx([(1 + 2 / 3) / 2] * 3)
+    assert curve[51] == pytest.approx((0.5 + 0) / 2)
+    assert curve[100] == pytest.approx(0.25)
+    assert precision_recall([np.array([0, 1])], [2]).tolist() == [1.0] * 101
+    assert np.isnan(precision_recall([], [])).all()
 
 
 def test_recall_at_k_counts_queries_with_a_hit() -> None:
