@@ -13,7 +13,8 @@ import faiss
 import numpy as np
 
 _ITERATIONS = 12
-_MAX_POSTINGS = 0.3  # a word in more than this part of the photos says nothing
+_MAX_POSTINGS = 0.3  # a word in more than this part of the photos costs time and says little
+_FEW = 100  # unless those are few
 
 
 def train_words(descriptors: np.ndarray, num_words: int, seed: int = 0) -> np.ndarray:
@@ -66,7 +67,7 @@ class InvertedFile:
         count = np.concatenate([counts for _, counts in counted] or [np.empty(0)]).astype(np.float64)
         photos_with = np.bincount(word, minlength=num_words)
         idf = np.log(max(1, len(words)) / np.maximum(photos_with, 1))
-        kept = photos_with[word] <= max(10, _MAX_POSTINGS * len(words))
+        kept = photos_with[word] <= max(_FEW, _MAX_POSTINGS * len(words))
         row, word = row[kept], word[kept]
         weight = np.sqrt(count[kept]) * idf[word]  # square roots keep a repeated pattern from speaking for the photo
         norm = np.sqrt(np.bincount(row, weight**2, minlength=len(words)))

@@ -202,7 +202,7 @@ def test_the_inverted_file_ranks_as_dense_tf_idf_does() -> None:
     for row, own in enumerate(words):
         np.add.at(dense[row], own, 1)
     photos_with = (dense > 0).sum(axis=0)
-    weight = np.sqrt(dense) * np.log(25 / np.maximum(photos_with, 1)) * (photos_with <= 10)
+    weight = np.sqrt(dense) * np.log(25 / np.maximum(photos_with, 1))
     weight /= np.maximum(np.linalg.norm(weight, axis=1, keepdims=True), 1e-12)
     cosines = weight @ weight.T
     file = InvertedFile.build(words, 60)
