@@ -27,9 +27,11 @@ setup: .venv/.installed ## Install the locked dependencies into .venv (once; aga
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	@touch $@
 
-demo: setup ## The whole road on drawn faces: photos, training, index, report, then one query over HTTP
+demo: setup ## The whole road on drawn faces, then on drawn places: photos, training, index, report, a query over HTTP each
 	$(BIN)/python -m ray_jobs.pipeline demo --workspace $(WORKSPACE)
 	$(BIN)/python -m serve.demo --workspace $(WORKSPACE)
+	$(BIN)/python -m ray_jobs.pipeline demo-landmarks --workspace $(WORKSPACE)-landmarks
+	$(BIN)/python -m serve.demo --workspace $(WORKSPACE)-landmarks
 
 serve: setup ## Serve the demo's result on http://127.0.0.1:8000 until Ctrl-C
 	$(BIN)/serve run serve.app:build_app workspace=$(WORKSPACE)

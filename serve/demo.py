@@ -56,7 +56,7 @@ def main(cfg: QueryOnceConfig) -> Answer:
         # Our own Ray ends with everything on it; in a caller's, only the service ends.
         (ray.shutdown if ours else serve.shutdown)()
     right = sum(result.label == label for result in answer.results)
-    print(f"{right} of the {len(answer.results)} nearest are photos of the same person, {label}.", flush=True)
+    print(f"{right} of the {len(answer.results)} nearest show the same, {label}.", flush=True)
     return answer
 
 

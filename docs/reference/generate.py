@@ -17,9 +17,11 @@ HERE = Path(__file__).resolve().parent
 
 # Module -> what stands between its name and --help. One page a module.
 COMMANDS: dict[str, list[list[str]]] = {
-    "ray_jobs.pipeline": [[], ["faces"]],  # the other presets have the same flags with other defaults
+    "ray_jobs.pipeline": [[], ["faces"], ["landmarks"]],  # the other presets have the same flags with other defaults
     "ray_jobs.ingest": [[]],
+    "ray_jobs.reconstruct": [[]],
     "ray_jobs.train": [[]],
+    "ray_jobs.whiten": [[]],
     "ray_jobs.embed": [[]],
     "ray_jobs.build_index": [[]],
     "ray_jobs.evaluate": [[]],
