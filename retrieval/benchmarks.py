@@ -112,7 +112,7 @@ class _Named:
 def protocols(truth: GroundTruth) -> dict[str, tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]]:
     """Protocol -> (positives, junk), one array of gallery rows a query.
 
-    easy: easy against junk and hard as junk. medium: easy and hard. hard: hard, with easy as junk. classic: good and ok.
+    easy: easy, with hard as junk. medium: easy and hard. hard: hard, with easy as junk. classic: good and ok.
     """
     easy, hard, junk = truth.easy, truth.hard, truth.junk
     if truth.classic:

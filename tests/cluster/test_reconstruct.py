@@ -111,7 +111,7 @@ def test_training_whitening_and_evaluation_fit_together(root: Path) -> None:
     assert (root / "model/tuples.jpg").read_bytes()[:2] == b"\xff\xd8"
     embed.main(
         embed.EmbedConfig(
-            collection=places["collection"], model=str(root / "model"), out=str(root / "plain"), precision="fp32"
+            collection=places["collection"], model=str(root / "model"), out=str(root / "plain"), num_workers=1
         )
     )
     job_ = whiten.WhitenJobConfig(
@@ -122,7 +122,7 @@ def test_training_whitening_and_evaluation_fit_together(root: Path) -> None:
     _whitening_is_that_of_one_process(root, job_.whiten)
     embed.main(
         embed.EmbedConfig(
-            collection=places["collection"], model=str(root / "white"), out=str(root / "whitened"), precision="fp32"
+            collection=places["collection"], model=str(root / "white"), out=str(root / "whitened"), num_workers=1
         )
     )
     systems = (f"before={root}/model,{root}/plain", f"after={root}/white,{root}/whitened")
