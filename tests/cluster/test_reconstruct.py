@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_labels_can_stand_for_places(root: Path) -> None:
 def test_training_whitening_and_evaluation_fit_together(root: Path) -> None:
     config = ModelConfig(cut="features.4", pooling="gem", head="none", image_size=128, keep_aspect=True)
     siamese = TupleTrainConfig(epochs=1, num_negatives=3, image_size=128, learning_rate=1e-5)
-    places = {"collection": str(root / "collection"), "tuples": str(root / "tuples")}
+    places: dict[str, Any] = {"collection": str(root / "collection"), "tuples": str(root / "tuples")}
     cfg = train.TrainJobConfig(
         **places, out=str(root / "model"), weights="none", model=config, siamese=siamese, num_workers=0
     )
@@ -126,10 +127,10 @@ def test_training_whitening_and_evaluation_fit_together(root: Path) -> None:
         )
     )
     systems = (f"before={root}/model,{root}/plain", f"after={root}/white,{root}/whitened")
-    settings = {"protocol": "leave-one-out", "subject": "place", "rerank": 4, "sheet_queries": 2}
+    settings: dict[str, Any] = {"protocol": "leave-one-out", "subject": "place", "rerank": 4, "sheet_queries": 2}
     settings |= {"expansion": evaluate.ExpansionConfig(num=2), "tuples": places["tuples"]}
     sealed = evaluate.main(
-        evaluate.EvaluateConfig(collection=places["collection"], systems=systems, out=str(root / "report"), **settings)  # type: ignore[arg-type]
+        evaluate.EvaluateConfig(collection=places["collection"], systems=systems, out=str(root / "report"), **settings)
     )
     names = Folder.of(root / "report").read_json("metrics.json")["order"]
     assert names == ["before", "before + QE", "before + rerank", "after", "after + QE", "after + rerank"]

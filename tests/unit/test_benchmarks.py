@@ -54,7 +54,7 @@ def slow_values(truth: GroundTruth, queries: np.ndarray, gallery: np.ndarray, ex
             junks.append(np.array(bad))
             for k, found in precision.items():
                 if good:
-                    found.append(precision_at_k(junk_free_ranks(ranking, good, bad), k))
+                    found.append(precision_at_k(junk_free_ranks(ranking, np.array(good), np.array(bad)), k))
         values[f"mAP/{protocol}"] = mean_average_precision(rankings, positives, junks)
         values |= {f"mP@{k}/{protocol}": float(np.mean(found)) for k, found in precision.items()}
     return values

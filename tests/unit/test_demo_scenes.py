@@ -41,7 +41,7 @@ def test_the_nearer_box_covers_the_farther_whatever_the_order() -> None:
     camera = Camera(centre=np.array([0.0, -8, 1]), target=np.array([0.0, 0, 1]), focal=1.0, width=90, height=90)
     sky, sun = np.full((90, 90, 3), 255, np.uint8), np.array([0.0, -1, 0])
     pictures = [render(faces, camera, sky, sun, 1.0) for faces in (near + far, far + near)]
-    assert np.array_equal(*pictures)
+    assert np.array_equal(pictures[0], pictures[1])
     # The red front is 2 wide at distance 8: 22.5 pixels about the middle; the green 6 wide at 12: 45 pixels.
     row = pictures[0][45]
     assert row[45].tolist() == [200, 0, 0]
