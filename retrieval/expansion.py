@@ -42,7 +42,8 @@ def expand(queries: np.ndarray, neighbours: np.ndarray, scores: np.ndarray, alph
     Returns: (Q, D) float32, unit norm.
 
     Example:
-        >>> expand(np.array([[1.0, 0.0]]), np.array([[[0.8, 0.6]]]), np.array([[0.8]]), alpha=0).astype(float).round(4).tolist()
+        >>> out = expand(np.array([[1.0, 0.0]]), np.array([[[0.8, 0.6]]]), np.array([[0.8]]), alpha=0)
+        >>> out.astype(float).round(4).tolist()
         [[0.9487, 0.3162]]
     """
     positive = np.where(np.isfinite(scores), np.maximum(scores, 0.0), 0.0)
