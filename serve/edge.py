@@ -83,7 +83,7 @@ class Refusal(Exception):
 
 
 def refuse_photo(reason: str, detail: str) -> Refusal:
-    """The refusal for a photo or parameter found unusable behind the ingress; a reason this module does not know becomes 400."""
+    """The refusal for what was found unusable behind the ingress; a reason this module does not know becomes 400."""
     known = reason if reason in STATUS else "unreadable"
     return Refusal(known, f"{MESSAGES[known]} ({detail})" if detail else MESSAGES[known])
 
