@@ -151,8 +151,8 @@ class Embedder:
     def _prepare(self, photo: bytes, box: Box | None = None) -> tuple[Prepared, int, int]:
         if not hasattr(self._local, "detector"):  # one a thread: OpenCV's classifier keeps state while it searches
             self._local.detector = FaceDetector(self._config) if self._config.crop == "haar" else None
-        width, height = images.upright_size(photo) if photo else (0, 0)  # an empty photo is refused by `prepare`
-        part = checked_box(box, width, height, self._config.min_side) if box is not None and photo else None
+        width, height = images.upright_size(photo)
+        part = None if box is None else checked_box(box, width, height, self._config.min_side)
         config = self._config if part is None else self._part_config
         return prepare(photo, config, self._local.detector, part), width, height
 
