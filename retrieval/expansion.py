@@ -52,6 +52,18 @@ def expand(queries: np.ndarray, neighbours: np.ndarray, scores: np.ndarray, alph
     return (total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
+def expand_found(
+    queries: np.ndarray, found: Neighbours, vectors_of: Callable[[np.ndarray], np.ndarray], alpha: float
+) -> np.ndarray:
+    """`expand` with what a search found, wherever the gallery's vectors lie.
+
+    Args:
+        queries: (Q, D) float32. vectors_of: rows (Q, n) int64, each 0 or more -> their vectors (Q, n, D) float32.
+    """
+    vectors = vectors_of(np.maximum(found.rows, 0))
+    return expand(queries, vectors, np.where(found.rows >= 0, found.scores, -np.inf), alpha)
+
+
 def expand_by_search(
     queries: np.ndarray,
     gallery: np.ndarray,
@@ -75,8 +87,7 @@ def expand_by_search(
         found = search(queries[some], min(config.num + leaving_out, len(gallery)))
         if leaving_out:
             found = drop_rows(found, without[some], min(config.num, len(gallery) - 1))
-        vectors = gallery[np.maximum(found.rows, 0)]
-        out[some] = expand(queries[some], vectors, np.where(found.rows >= 0, found.scores, -np.inf), config.alpha)
+        out[some] = expand_found(queries[some], found, gallery.__getitem__, config.alpha)
     return out
 
 

@@ -56,8 +56,6 @@ def decode(data: bytes, *, max_pixels: int = 50_000_000, min_side: int = 16, red
 
 def decode_reduced(data: bytes, *, max_pixels: int, min_side: int, reduce_to: int | None) -> tuple[Pixels, int]:
     """`decode`, and the reduction it used: 1, 2, 4 or 8 source pixels along a side of each returned pixel."""
-    if not data:
-        raise BadImage("empty", "the file has no bytes")
     image = _open(data)
     width, height = image.size
     if width * height > max_pixels:
@@ -171,6 +169,8 @@ def as_pixels(array: Any) -> Pixels:
 
 
 def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise BadImage("empty", "the file has no bytes")
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -271,13 +271,14 @@ class _Flat(_Approximate):
 class Shard:
     """One file of an index, opened.
 
-    rows: (n,) int64, its positions in the whole index, ascending. dim: the embeddings' dimension.
+    rows: (n,) int64, its positions in the whole index, ascending. dim: the embeddings' dimension. engine: what
+    searches it by local position, a KDTree or one that holds a FAISS index as `index`.
     """
 
     def __init__(self, engine: _Engine, rows: np.ndarray) -> None:
         self.rows = rows
         self.dim = engine.dim
-        self._engine = engine
+        self.engine = engine
 
     @classmethod
     def load(cls, folder: Folder | str | Path, name: str, *, num_threads: int = 1, mmap: bool = True) -> Shard:
@@ -315,7 +316,7 @@ class Shard:
             raise ValueError(f"k is {k}, expected 1 or more.")
         width = min(k, len(self.rows))
         starts = range(0, len(queries), _QUERY_BLOCK)
-        blocks = [self._engine.search(queries[i : i + _QUERY_BLOCK], width) for i in starts]
+        blocks = [self.engine.search(queries[i : i + _QUERY_BLOCK], width) for i in starts]
         scores = np.concatenate([block.scores for block in blocks] or [np.empty((0, k), np.float32)])
         local = np.concatenate([block.rows for block in blocks] or [np.empty((0, k), np.int64)])
         return pad(Neighbours(scores, np.where(local >= 0, self.rows[local], -1)), k)
@@ -335,7 +336,7 @@ class Searcher:
         self.parts = table["part"].to_numpy()
         self.rows_in_part = table["row_in_part"].to_numpy()
         self.dim = shards[0].dim
-        self._shards = shards
+        self.shards = shards
 
     @classmethod
     def open(cls, folder: Folder | str | Path, num_threads: int = 1, mmap: bool = True) -> Searcher:
@@ -366,7 +367,7 @@ class Searcher:
         Raises: ValueError for another dimension, NaN, or k < 1.
         """
         wanted = k if exclude_rows is None else k + 1
-        found = merge_top_k([shard.search(queries, wanted) for shard in self._shards], wanted)
+        found = merge_top_k([shard.search(queries, wanted) for shard in self.shards], wanted)
         return found if exclude_rows is None else drop_rows(found, exclude_rows, k)
 
 

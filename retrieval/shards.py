@@ -61,7 +61,7 @@ def _draw_sample(embeddings: Folder, out: Folder, num: int, seed: int, dim: int)
         return np.empty((0, dim), dtype=np.float32)
     ids = out.read_table(IDS)
     drawn = np.sort(np.random.default_rng(seed).choice(len(ids), size=num, replace=False))
-    return _read(embeddings, ids, drawn, dim)
+    return read_rows(embeddings, ids, drawn, dim)
 
 
 def write_shard(
@@ -79,12 +79,15 @@ def write_shard(
     rows = np.sort(stored[len(stored) * shard // shards : len(stored) * (shard + 1) // shards])
     if not out.exists(name):
         trained = b"" if config.factory == KD_TREE else out.read_bytes(TRAINED)
-        out.write_bytes(name, build_shard(config, trained, _read(embeddings, ids, rows, dim), rows))
+        out.write_bytes(name, build_shard(config, trained, read_rows(embeddings, ids, rows, dim), rows))
     return {"name": name, "sha256": hash_file(out, name), "num": len(rows), "bytes": out.list()[name]}
 
 
-def _read(embeddings: Folder, ids: pa.Table, rows: np.ndarray, dim: int) -> np.ndarray:
-    """(len(rows), dim) float32 embeddings of rows of ids.parquet, read part after part."""
+def read_rows(embeddings: Folder, ids: pa.Table, rows: np.ndarray, dim: int) -> np.ndarray:
+    """(len(rows), dim) float32 embeddings of rows of ids.parquet, read part after part.
+
+    Raises: ValueError if the embeddings are not those of the images that `ids` names.
+    """
     wanted = ids.take(pa.array(rows))
     parts, places = wanted["part"].to_numpy(), wanted["row_in_part"].to_numpy()
     out = np.empty((len(rows), dim), dtype=np.float32)

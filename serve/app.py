@@ -27,14 +27,19 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from retrieval.expansion import ExpansionConfig
+from retrieval.faces import Box
 from serve import edge
 from serve.edge import Refusal
 from serve.gallery import Gallery
 from serve.pair import Pair
 from serve.parts import Embedded, Embedder, Found, IndexShard, Unusable
 from serve.schemas import (
+    MAX_ALPHA,
     Answer,
+    Defaults,
     ErrorBody,
+    Expansion,
     Health,
     Info,
     Limits,
@@ -64,13 +69,19 @@ class Search:
         api = edge.new_api()
         edge.add_page(api)
         errors: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in set(edge.STATUS.values())}
-        max_k = self._args.max_k
+        args, max_k = self._args, self._args.max_k
 
         @api.post("/search", responses=errors)
         async def search(
-            request: Request, k: Annotated[int, Query(ge=1, le=max_k)] = min(10, max_k), crop: bool = False
+            request: Request,
+            k: Annotated[int, Query(ge=1, le=max_k)] = min(10, max_k),
+            crop: bool = False,
+            expand: Annotated[int, Query(ge=0, le=args.max_expand)] = args.expand,
+            alpha: Annotated[float, Query(ge=0, le=MAX_ALPHA, allow_inf_nan=False)] = args.alpha,
+            box: Annotated[str | None, Query(description="x1,y1,x2,y2 of the upright photo, pixels")] = None,
         ) -> Answer:
-            return await self.search(request, k, crop)
+            expansion = ExpansionConfig(num=expand, alpha=alpha) if expand else None
+            return await self.search(request, k, crop, expansion, None if box is None else edge.parse_box(box))
 
         @api.get("/gallery/{row}", response_class=Response, responses={404: {"model": ErrorBody}})
         async def gallery(request: Request, row: str) -> Response:
@@ -87,7 +98,9 @@ class Search:
 
         return api
 
-    async def search(self, request: Request, k: int, with_crop: bool) -> Answer:
+    async def search(
+        self, request: Request, k: int, with_crop: bool, expansion: ExpansionConfig | None, box: Box | None
+    ) -> Answer:
         """Raises: Refusal, always with a reason that says whose fault it is."""
         started = time.perf_counter()
         edge.check_media_type(request.headers.get("content-type"))
@@ -95,10 +108,8 @@ class Search:
             try:
                 async with asyncio.timeout(self._args.timeout_s):
                     photo = await edge.read_body(request, self._args.max_body_bytes)
-                    seen: Embedded | Unusable = await self._ask(self._embedder.embed, photo)
-                    if isinstance(seen, Unusable):
-                        raise edge.refuse_photo(seen.reason, seen.detail)
-                    found: Found = await self._ask(self._index.search, seen.embedding, k, seen.model)
+                    seen: Embedded = await self._usable(self._embedder.embed, photo, box)
+                    found: Found = await self._usable(self._index.search, seen.embedding, k, seen.model, expansion)
             except TimeoutError as error:
                 raise Refusal("timeout", f"No answer within {self._args.timeout_s:g} s.") from error
         prefix = request.scope.get("root_path", "").rstrip("/")
@@ -114,6 +125,12 @@ class Search:
             yield
         finally:
             self._num_searching -= 1
+
+    async def _usable(self, method: DeploymentHandle, *args: Any) -> Any:
+        answer = await self._ask(method, *args)
+        if isinstance(answer, Unusable):
+            raise edge.refuse_photo(answer.reason, answer.detail)
+        return answer
 
     async def _ask(self, method: DeploymentHandle, *args: Any) -> Any:
         response = method.remote(*args)
@@ -152,7 +169,13 @@ class Search:
                 again = {"Retry-After": str(self._args.retry_after_s)}
                 raise Refusal("unavailable", "The service is starting.", again) from error
             limits = Limits(**{name: getattr(self._args, name) for name in Limits.model_fields})
-            self._info = Info(model=model, index=index, collection=self._pair.collection_fingerprint, limits=limits)
+            self._info = Info(
+                model=model,
+                index=index,
+                collection=self._pair.collection_fingerprint,
+                limits=limits,
+                defaults=Defaults(expand=self._args.expand, alpha=self._args.alpha),
+            )
         return self._info
 
 
@@ -165,6 +188,7 @@ def _answer(seen: Embedded, found: Found, prefix: str, with_crop: bool, seconds:
             Result(rank=rank, image_id=image_id, score=score, label=label, thumbnail=f"{prefix}/gallery/{row}")
             for rank, (row, score, image_id, label) in enumerate(neighbours, start=1)
         ],
+        expansion=found.expansion and Expansion(num=found.expansion.num, alpha=found.expansion.alpha),
         model=seen.model,
         index=found.index,
         seconds=Seconds(total=seconds, prepare=seen.prepare_seconds, embed=seen.embed_seconds, search=found.seconds),
@@ -204,7 +228,7 @@ def build_app(args: ServeArgs) -> serve.Application:
         max_queued_requests=256,
         backpressure_config={"status_code": 503, "retry_after_s": args.retry_after_s},
     )
-    return search.bind(args, pair, embed.bind(args, pair), index.bind(pair))
+    return search.bind(args, pair, embed.bind(args, pair), index.bind(pair, args.expand > 0))
 
 
 def _deployment(kind: Any, **options: Any) -> Any:

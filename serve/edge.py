@@ -49,7 +49,8 @@ MESSAGES = {
     "too-large": "The photo has too many pixels.",
     "too-small": "The photo is too small.",
     "no-face": "No face was found in the photo. Try one where the face is larger, upright and seen from the front.",
-    "bad-box": "The face could not be cut out of the photo.",
+    "bad-box": "The part to search with could not be cut out of the photo.",
+    "bad-parameter": "This service cannot do what a parameter asks for.",
 }
 
 # A browser may say what it likes about a file; curl --data-binary says form-urlencoded. The decoder has the last word.
@@ -82,7 +83,7 @@ class Refusal(Exception):
 
 
 def refuse_photo(reason: str, detail: str) -> Refusal:
-    """The refusal for a photo that `retrieval` found unusable; a reason this module does not know becomes 400."""
+    """The refusal for what was found unusable behind the ingress; a reason this module does not know becomes 400."""
     known = reason if reason in STATUS else "unreadable"
     return Refusal(known, f"{MESSAGES[known]} ({detail})" if detail else MESSAGES[known])
 
@@ -137,6 +138,21 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise too_large
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def parse_box(text: str) -> tuple[float, float, float, float]:
+    """ "x1,y1,x2,y2" -> four finite numbers. Whether they are in the photo is for those who have seen it to say."""
+    try:
+        x1, y1, x2, y2 = (float(edge) for edge in text.split(","))
+    except ValueError:
+        x1 = y1 = x2 = y2 = math.nan
+    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+        raise Refusal(
+            "bad-parameter",
+            f"box: got {text[:80]!r}, expected x1,y1,x2,y2 in pixels of the upright photo, for example "
+            f"box=40,30,620,410.",
+        )
+    return x1, y1, x2, y2
 
 
 def busy(retry_after_s: float) -> Refusal:

@@ -11,6 +11,7 @@ from retrieval.artifacts import CURRENT, Folder, read_current, read_manifest
 class Pair:
     """One version of what the service answers with. Small: it names folders and fingerprints, and loads nothing."""
 
+    workspace: Folder
     collection: Folder
     model: Folder
     index: Folder
@@ -44,6 +45,7 @@ class Pair:
                     f"index again."
                 )
         return cls(
+            workspace=root,
             collection=folders["collection"],
             model=folders["model"],
             index=folders["index"],

@@ -14,10 +14,13 @@ import numpy as np
 from ray import serve
 
 from retrieval import embedder, images
+from retrieval.expansion import ExpansionConfig, expand_found
 from retrieval.faces import Box, FaceDetector
 from retrieval.images import BadImage
 from retrieval.index import Searcher
 from retrieval.ingestion import PrepareConfig, Prepared, prepare
+from retrieval.ranking import Neighbours
+from retrieval.vectors import GalleryVectors
 from serve.pair import Pair
 from serve.schemas import IndexInfo, ModelInfo, ServeArgs
 
@@ -38,7 +41,7 @@ class Embedded:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unusable:
-    """A photo that cannot be searched with: a value, not an exception, so that no log calls it a failure of ours."""
+    """A query that cannot be answered: a value, not an exception, so that no log calls it a failure of ours."""
 
     reason: str
     detail: str
@@ -46,7 +49,10 @@ class Unusable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """The neighbours of one query, best first, in the index named by `index`."""
+    """The neighbours of one query, best first, in the index named by `index`.
+
+    `expansion` says how the query was expanded before, its num being the neighbours that there were; None: it was not.
+    """
 
     rows: list[int]
     scores: list[float]
@@ -54,6 +60,7 @@ class Found:
     labels: list[str | None]
     index: str
     seconds: float
+    expansion: ExpansionConfig | None
 
 
 def query_preparation(preparation: Mapping[str, Any], max_pixels: int) -> PrepareConfig:
@@ -63,6 +70,23 @@ def query_preparation(preparation: Mapping[str, Any], max_pixels: int) -> Prepar
     """
     config = PrepareConfig(**preparation)
     return dataclasses.replace(config, max_pixels=max_pixels, crop="haar" if config.crop == "box" else config.crop)
+
+
+def checked_box(box: Box, width: int, height: int, min_side: int) -> Box:
+    """The box in whole pixels.
+
+    Raises: BadImage if it is not in the photo of width x height pixels.
+    """
+    x1, y1, x2, y2 = (float(round(edge)) for edge in box)
+    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+        raise BadImage(
+            "bad-box",
+            f"the box is {','.join(f'{edge:g}' for edge in box)} and the upright photo {width} x {height} pixels; "
+            f"expected x1,y1,x2,y2 with 0 <= x1 < x2 <= {width} and 0 <= y1 < y2 <= {height}",
+        )
+    if min(x2 - x1, y2 - y1) < min_side:
+        raise BadImage("bad-box", f"the box is {x2 - x1:g} x {y2 - y1:g} pixels; expected {min_side} or more a side")
+    return x1, y1, x2, y2
 
 
 class Embedder:
@@ -79,7 +103,11 @@ class Embedder:
                 f"{pair.model} holds model {self._embedder.fingerprint[:12]}, expected {pair.model_fingerprint[:12]}: "
                 f"it was replaced while the service started. Start it again."
             )
-        self._config = query_preparation(self._embedder.spec.preparation, args.max_pixels)
+        spec = self._embedder.spec
+        self._config = query_preparation(spec.preparation, args.max_pixels)
+        # A part of a photo is shrunk as much as the whole photo would be, on all its way into the network: with the
+        # stored size alone, a part could enter it at a larger scale than the gallery's photos do.
+        self._part_config = dataclasses.replace(self._config, size=min(self._config.size, spec.config.image_size))
         self._local = threading.local()
         self._prepare_pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
         self._embed_pool = ThreadPoolExecutor(1, thread_name_prefix="embed")
@@ -96,12 +124,15 @@ class Embedder:
                 done.result()
         self._embedder.embed_jpegs([blank])
 
-    async def embed(self, photo: bytes) -> Embedded | Unusable:
-        """Prepare the photo in a thread, then embed it with whatever else is waiting."""
+    async def embed(self, photo: bytes, box: Box | None = None) -> Embedded | Unusable:
+        """Prepare the photo, or the part of it in `box`, in a thread, then embed it with whatever else is waiting."""
+        if box is not None and self._config.crop != "fit":
+            detail = f"box: this service finds by itself what to search with (crop '{self._config.crop}'). Leave it out"
+            return Unusable(reason="bad-parameter", detail=detail)
         loop = asyncio.get_running_loop()
         started = time.perf_counter()
         try:
-            ready, width, height = await loop.run_in_executor(self._prepare_pool, self._prepare, photo)
+            ready, width, height = await loop.run_in_executor(self._prepare_pool, self._prepare, photo, box)
         except BadImage as error:
             return Unusable(reason=error.reason, detail=error.detail)
         prepared = time.perf_counter()
@@ -117,10 +148,13 @@ class Embedder:
             embed_seconds=time.perf_counter() - prepared,
         )
 
-    def _prepare(self, photo: bytes) -> tuple[Prepared, int, int]:
+    def _prepare(self, photo: bytes, box: Box | None = None) -> tuple[Prepared, int, int]:
         if not hasattr(self._local, "detector"):  # one a thread: OpenCV's classifier keeps state while it searches
             self._local.detector = FaceDetector(self._config) if self._config.crop == "haar" else None
-        return prepare(photo, self._config, self._local.detector), *images.upright_size(photo)
+        width, height = images.upright_size(photo)
+        part = None if box is None else checked_box(box, width, height, self._config.min_side)
+        config = self._config if part is None else self._part_config
+        return prepare(photo, config, self._local.detector, part), width, height
 
     # No waiting for company: what arrives during one forward pass makes the next batch.
     @serve.batch(batch_wait_timeout_s=0.0)
@@ -140,7 +174,8 @@ class Embedder:
 class IndexShard:
     """Embedding -> neighbours. Holds every shard of the index, mapped from disk where FAISS can."""
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: Pair, must_expand: bool = False) -> None:
+        """Args: must_expand: refuse an index whose queries cannot be expanded, since all of them shall be."""
         self._pair = pair
         # One thread a query: two are slower on one query, and other queries have a use for the second core.
         self._searcher = Searcher.open(pair.index, num_threads=1)
@@ -150,9 +185,16 @@ class IndexShard:
                 f"{pair.index} holds index {loaded[:12]}, expected {pair.index_fingerprint[:12]}: it was replaced "
                 f"while the service started. Start it again."
             )
+        self._vectors = GalleryVectors(self._searcher, pair.workspace)
+        if must_expand and self._vectors.source == "none":
+            raise ValueError(f"Queries cannot be expanded by default (expand=...): {self._why_not()}.")
 
-    def search(self, embedding: np.ndarray, k: int, model: str) -> Found:
-        """The k nearest. `model` is the fingerprint of the model that made the embedding.
+    def search(
+        self, embedding: np.ndarray, k: int, model: str, expansion: ExpansionConfig | None = None
+    ) -> Found | Unusable:
+        """The k nearest, to the query as it is or expanded. Both searches are done here: a hop costs more than one.
+
+        `model` is the fingerprint of the model that made the embedding.
 
         Raises: ValueError if that is not the model of this index.
         """
@@ -162,7 +204,14 @@ class IndexShard:
             raise ValueError(
                 f"The query was embedded by model {model[:12]}, this index is of {ours}. Ask its own pair."
             )
-        found = self._searcher.search(embedding[None], min(k, len(self._searcher)))
+        asked = embedding[None]
+        if expansion is not None:
+            if self._vectors.source == "none":
+                return Unusable(reason="bad-parameter", detail=f"expand: {self._why_not()}")
+            near = self._nearest(asked, expansion.num)
+            asked = expand_found(asked, near, self._vectors, expansion.alpha)
+            expansion = dataclasses.replace(expansion, num=int((near.rows >= 0).sum()))
+        found = self._nearest(asked, k)
         rows = found.rows[0][found.rows[0] >= 0]
         return Found(
             rows=rows.tolist(),
@@ -171,6 +220,16 @@ class IndexShard:
             labels=self._searcher.labels[rows].tolist(),
             index=self._pair.index_fingerprint,
             seconds=time.perf_counter() - started,
+            expansion=expansion,
+        )
+
+    def _nearest(self, asked: np.ndarray, k: int) -> Neighbours:
+        return self._searcher.search(asked, min(k, len(self._searcher)))
+
+    def _why_not(self) -> str:
+        factory = self._searcher.manifest.config.get("factory", "")
+        return (
+            f"index '{factory}' holds codes instead of embeddings, and those it was built from are not in the workspace"
         )
 
     def describe(self) -> IndexInfo:
@@ -181,4 +240,5 @@ class IndexShard:
             num_images=len(self._searcher),
             num_identities=len({label for label in self._searcher.labels if label is not None}),
             dim=self._searcher.dim,
+            vectors=self._vectors.source,
         )

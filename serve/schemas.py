@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from retrieval.images import MAX_PIXELS_LIMIT
 
 MIB = 1 << 20
+MAX_ALPHA = 20.0
+"""A neighbour of score 0.9 then counts an eighth of one of score 1: more alpha would count copies only."""
 
 
 class ServeArgs(BaseModel):
@@ -22,6 +24,15 @@ class ServeArgs(BaseModel):
         default=50_000_000, ge=256, le=MAX_PIXELS_LIMIT, description="Largest photo decoded, width x height (413)."
     )
     max_k: int = Field(default=100, ge=1, le=10_000, description="Most results a query may ask for (422).")
+    expand: int = Field(
+        default=0, ge=0, description="Neighbours that a query takes on before it is asked again; 0: no expansion."
+    )
+    alpha: float = Field(
+        default=3.0, ge=0, le=MAX_ALPHA, description="Expansion: a neighbour's weight is its score to this power."
+    )
+    max_expand: int = Field(
+        default=100, ge=0, le=1000, description="Most neighbours a query may take on (422); 0: no expansion at all."
+    )
     max_queue: int = Field(
         default=32,
         ge=1,
@@ -53,6 +64,8 @@ class ServeArgs(BaseModel):
     def _consistent(self) -> "ServeArgs":
         if self.min_embedders > self.max_embedders:
             raise ValueError(f"min_embedders={self.min_embedders} is above max_embedders={self.max_embedders}.")
+        if self.expand > self.max_expand:
+            raise ValueError(f"expand={self.expand} is above max_expand={self.max_expand}.")
         return self
 
 
@@ -62,9 +75,9 @@ class QueryPhoto(BaseModel):
     width: int = Field(description="Of the upright photo (EXIF orientation applied), pixels.")
     height: int
     box: tuple[float, float, float, float] = Field(
-        description="x1, y1, x2, y2 of the square searched with, pixels of the upright photo; may reach outside it."
+        description="x1, y1, x2, y2 of the part searched with, pixels of the upright photo; a face's may reach outside."
     )
-    crop: str | None = Field(default=None, description="That square as stored, as a data: URL; only with ?crop=true.")
+    crop: str | None = Field(default=None, description="That part as stored, as a data: URL; only with ?crop=true.")
 
 
 class Result(BaseModel):
@@ -72,7 +85,9 @@ class Result(BaseModel):
 
     rank: int = Field(description="From 1.")
     image_id: str
-    score: float = Field(description="Cosine similarity of the embeddings, -1 to 1; larger is closer.")
+    score: float = Field(
+        description="Cosine similarity to the query's embedding, or to the expanded one, -1 to 1; larger is closer."
+    )
     label: str | None = Field(description="Identity, or null where the source gives none.")
     thumbnail: str = Field(description="Address of the stored crop, on this server.")
 
@@ -83,7 +98,14 @@ class Seconds(BaseModel):
     total: float = Field(description="From the first byte of the request to the answer.")
     prepare: float = Field(description="Decode, find the face, crop.")
     embed: float = Field(description="The network, including the wait for its batch.")
-    search: float = Field(description="The index.")
+    search: float = Field(description="The index; with expansion, both searches.")
+
+
+class Expansion(BaseModel):
+    """What the query took on before it was asked again."""
+
+    num: int = Field(description="Neighbours taken on: as many as asked for, or as there are.")
+    alpha: float = Field(description="The power of their scores that they were weighted by.")
 
 
 class Answer(BaseModel):
@@ -91,6 +113,7 @@ class Answer(BaseModel):
 
     query: QueryPhoto
     results: list[Result]
+    expansion: Expansion | None = Field(description="How the query was expanded; null if it was not.")
     model: str = Field(description="Fingerprint of the model bundle.")
     index: str = Field(description="Fingerprint of the index.")
     seconds: Seconds
@@ -102,8 +125,16 @@ class Limits(BaseModel):
     max_body_bytes: int
     max_pixels: int
     max_k: int
+    max_expand: int
     max_queue: int
     timeout_s: float
+
+
+class Defaults(BaseModel):
+    """What a query gets that does not say."""
+
+    expand: int
+    alpha: float
 
 
 class ModelInfo(BaseModel):
@@ -112,7 +143,9 @@ class ModelInfo(BaseModel):
     fingerprint: str
     embedding_dim: int
     device: str
-    crop: str = Field(description="How a query photo is cut: haar (the best face) or none (the whole photo).")
+    crop: str = Field(
+        description="How a query photo is cut: haar (the best face), none or fit (the whole photo; fit takes a box)."
+    )
 
 
 class IndexInfo(BaseModel):
@@ -123,6 +156,9 @@ class IndexInfo(BaseModel):
     num_images: int
     num_identities: int
     dim: int
+    vectors: Literal["index", "embeddings", "none"] = Field(
+        description="Where expansion reads the neighbours' embeddings; none: this index cannot expand queries."
+    )
 
 
 class Info(BaseModel):
@@ -132,6 +168,7 @@ class Info(BaseModel):
     index: IndexInfo
     collection: str = Field(description="Fingerprint of the collection that the thumbnails come from.")
     limits: Limits
+    defaults: Defaults
 
 
 class Health(BaseModel):

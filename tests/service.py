@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 from ray import serve
@@ -28,9 +29,9 @@ class Service:
 
 
 @contextmanager
-def running_service(folder: Path) -> Iterator[Service]:
-    """Serve a fresh workspace made in `folder`. Ray must be initialised; Serve is shut down at the end."""
-    made = make_workspace(folder)
+def running_service(folder: Path, made: Workspace | None = None, **settings: Any) -> Iterator[Service]:
+    """Serve `made`, or a fresh workspace made in `folder`. Ray must be initialised; Serve is shut down at the end."""
+    made = made or make_workspace(folder)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -44,6 +45,7 @@ def running_service(folder: Path) -> Iterator[Service]:
         precision="fp32",
         embedder_cpus=0.5,
         max_embedders=1,
+        **settings,
     )
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     try:

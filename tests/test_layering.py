@@ -19,7 +19,7 @@ FORBIDDEN = {
 
 # Heavy libraries, and the only modules that may import each.
 HOMES = {
-    "faiss": {"retrieval.index", "retrieval.vocabulary"},
+    "faiss": {"retrieval.index", "retrieval.vectors", "retrieval.vocabulary"},
     "pycolmap": {"retrieval.sfm"},
     # The demo source draws with it.
     "cv2": {

@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from retrieval import artifacts, catalog, model, shards
 from retrieval.artifacts import EMBEDDING_SCHEMA, Folder, Manifest, part_name
 from retrieval.demo_faces import IMAGE_FOLDER, draw_collection
 from retrieval.embedder import Embedder
-from retrieval.index import IndexConfig
+from retrieval.index import IDS, IndexConfig
 from retrieval.ingestion import PrepareConfig, ingest_part
 from retrieval.model import ModelConfig
 from retrieval.splits import SplitConfig
@@ -41,19 +42,19 @@ def make_workspace(
     prepare: PrepareConfig | None = None,
     config: ModelConfig = SHALLOW,
     weights: str = "none",
-    num_shards: int = 2,
+    index: IndexConfig | None = None,
 ) -> Workspace:
     """Draw, ingest, embed, index and publish below `root`. Takes two seconds as it is by default."""
     drawn, folder = root / "drawn", Folder.of(root / "workspace")
     draw_collection(drawn, num_identities=num_identities, images_per_identity=images_per_identity, seed=3)
     prepare = prepare or PrepareConfig(size=96)
     collection, bundle = folder / "collection/test", folder / "model/test"
-    embeddings, index = folder / "embeddings/test", folder / "index/test"
+    embeddings, built = folder / "embeddings/test", folder / "index/test"
     make_collection(collection, drawn, prepare)
     model.save_bundle(model.build(config, weights=weights, preparation=artifacts.plain(prepare)), bundle)
     embed(embeddings, collection, bundle)
-    make_index(index, embeddings, IndexConfig(num_shards=num_shards), collection)
-    artifacts.publish(folder, collection=collection, model=bundle, index=index)
+    make_index(built, embeddings, index or IndexConfig(num_shards=2), collection)
+    artifacts.publish(folder, collection=collection, model=bundle, index=built)
 
     rows = collection.read_table("catalog.parquet", columns=["image_id", "label", "split"]).to_pylist()
     labels = {row["image_id"]: row["label"] for row in rows if row["split"] in INDEXED}
@@ -83,6 +84,16 @@ def embed(folder: Folder, collection: Folder, bundle: Folder) -> Manifest:
         folder.write_table(part_name(part), made)
     inputs = {"collection": collected.fingerprint, "model": embedder.fingerprint}
     return artifacts.seal(folder, kind="embeddings", config={}, inputs=inputs, counts={"dim": embedder.dim})
+
+
+def stored_vectors(made: Folder) -> np.ndarray:
+    """(N, D) float32: the embeddings of a workspace by row of its index, joined by image_id."""
+    index, embeddings = made / "index/test", made / "embeddings/test"
+    names = [name for name in embeddings.list() if name.startswith("part-")]
+    rows = [row for name in names for row in embeddings.read_table(name).to_pylist()]
+    known = {row["image_id"]: row["embedding"] for row in rows}
+    ids = index.read_table(IDS, columns=["image_id"])["image_id"].to_pylist()
+    return np.array([known[image_id] for image_id in ids], dtype=np.float32)
 
 
 def make_index(folder: Folder, embeddings: Folder, config: IndexConfig, collection: Folder) -> Manifest:

@@ -2,10 +2,11 @@
 "use strict";
 
 const CHOICES_OF_K = [5, 10, 20, 50, 100];
+const CHOICES_OF_EXPAND = [0, 3, 5, 10, 20, 50];
 const at = (id) => document.getElementById(id);
 const page = Object.fromEntries(
-  ["about", "again", "answers", "box", "caption", "drop", "empty", "error", "facts", "file", "form", "k", "overlay",
-    "photo", "results", "stage", "status"].map((id) => [id, at(id)]),
+  ["about", "again", "answers", "box", "caption", "drop", "empty", "error", "expand", "expansion", "facts", "file",
+    "form", "k", "overlay", "photo", "results", "stage", "status"].map((id) => [id, at(id)]),
 );
 
 let limits = null; // what the server said in /info
@@ -64,6 +65,7 @@ async function loadInfo() {
     const people = info.index.num_identities ? ` of ${number(info.index.num_identities)} people` : "";
     page.about.textContent = `Searches ${number(info.index.num_images)} stored photos${people}.`;
     offerK(limits.max_k);
+    if (info.index.vectors !== "none") offerExpansion(limits.max_expand, info.defaults.expand);
   } catch (error) {
     showError(error.message);
   }
@@ -73,6 +75,12 @@ function offerK(maximum) {
   const choices = CHOICES_OF_K.filter((k) => k <= maximum);
   if (!choices.length) choices.push(maximum);
   page.k.replaceChildren(...choices.map((k) => new Option(k, k, k === 10, k === 10)));
+}
+
+function offerExpansion(maximum, usual) {
+  const choices = [...new Set([...CHOICES_OF_EXPAND, usual])].filter((num) => num <= maximum).sort((a, b) => a - b);
+  page.expand.replaceChildren(...choices.map((num) => new Option(num || "off", num, num === usual, num === usual)));
+  page.expansion.hidden = choices.length < 2;
 }
 
 async function search() {
@@ -86,7 +94,9 @@ async function search() {
   showError(null);
   const started = performance.now();
   try {
-    const answer = await ask(`search?k=${page.k.value}`, {
+    const asked = new URLSearchParams({ k: page.k.value });
+    if (page.expand.value) asked.set("expand", page.expand.value);
+    const answer = await ask(`search?${asked}`, {
       method: "POST",
       headers: { "Content-Type": sent.type || "application/octet-stream" },
       body: sent,
@@ -211,6 +221,7 @@ function showAnswer(answer, seconds) {
     ["Find and crop", ms(answer.seconds.prepare)],
     ["Embed", ms(answer.seconds.embed)],
     ["Search index", ms(answer.seconds.search)],
+    ...(answer.expansion ? [["Expanded with", `${answer.expansion.num} nearest, alpha ${answer.expansion.alpha}`]] : []),
     ["Round trip", ms(seconds)],
     ["Model", answer.model.slice(0, 12)],
     ["Index", answer.index.slice(0, 12)],
@@ -238,6 +249,7 @@ page.form.addEventListener("submit", (event) => {
   search();
 });
 page.k.addEventListener("change", search);
+page.expand.addEventListener("change", search);
 document.addEventListener("paste", (event) => {
   take([...event.clipboardData.files].find((file) => file.type.startsWith("image/")));
 });

@@ -53,6 +53,15 @@ def test_the_number_of_results_asked_for_is_shown(service: Service, page: Page) 
     page.wait_for(f"{ANSWERED} === 5 && {IDLE}")
 
 
+def test_expansion_is_offered_asked_for_and_told(service: Service, page: Page) -> None:
+    page.choose_file("#file", next(iter(service.made.photos.values())))
+    page.wait_for(f"{ANSWERED} === 10")
+    facts = "document.getElementById('facts').textContent"
+    assert not page.run("document.getElementById('expansion').hidden") and "Expanded with" not in page.run(facts)
+    page.run("(e => { e.value = '5'; e.dispatchEvent(new Event('change')); })(document.getElementById('expand'))")
+    page.wait_for(f"{facts}.includes('Expanded with5 nearest, alpha 3') && {IDLE}")
+
+
 def test_a_dropped_photo_is_searched_wherever_it_falls(service: Service, page: Page) -> None:
     image_id, path = list(service.made.photos.items())[1]
     page.drop_file(path, x=900, y=700)  # beside the field, over the results
