@@ -10,7 +10,7 @@ None stands for what could not be measured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from retrieval import benchmark_runs, report, report_html
@@ -68,13 +68,10 @@ def write_report(
     found = benchmark_runs.variants(read, embeddings, distractors, expansion=expansion, augmentation=augmentation)
     results = dict(found)
     rejected = read_manifest(collection, "collection").counts["rejected_by_reason"]
-    metrics = _metrics(results, settings, rejected)
-    plots = []
-    for protocol in metrics["protocols"]:
-        shown = f"{metrics['benchmark']} {protocol}" + ("" if metrics["complete"] else ", partial")
-        picture = report.precision_recall_png({of: result.curves[protocol] for of, result in results.items()}, shown)
+    metrics = metrics_of(results, settings, rejected)
+    plots = list(_curves(metrics, results))
+    for protocol, (_, picture) in zip(metrics["protocols"], plots, strict=True):
         out.write_bytes(f"precision_recall-{protocol}.png", picture)
-        plots.append((f"precision and recall, {protocol}", picture))
     facts = {key: str(value) for key, value in metrics["settings"].items()}
     for kind, folder in (("collection", collection), ("embeddings", embeddings)):
         facts[kind] = f"{folder} {read_manifest(folder).fingerprint}"
@@ -87,9 +84,20 @@ def write_report(
     return metrics
 
 
-def _metrics(
+def _curves(metrics: Mapping[str, Any], results: Mapping[str, BenchmarkResult]) -> Iterator[tuple[str, bytes]]:
+    for protocol in metrics["protocols"]:
+        curves = {name: result.curves[protocol].tolist() for name, result in results.items()}
+        title = f"{metrics['benchmark']} {protocol}" + ("" if metrics["complete"] else ", partial")
+        yield f"precision and recall, {protocol}", report.precision_recall_png(curves, title)
+
+
+def metrics_of(
     results: Mapping[str, BenchmarkResult], settings: Mapping[str, Any], rejected: Mapping[str, int]
 ) -> dict[str, Any]:
+    """The content of metrics.json.
+
+    Args: results: by variant, at least one. rejected: photos of gallery and queries that were not taken, by reason.
+    """
     one = next(iter(results.values()))
     return {
         "benchmark": one.benchmark,
