@@ -6,12 +6,12 @@ et al., 2007); applied to the gallery itself it is database-side augmentation (A
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval.ranking import Neighbours, drop_rows
+from retrieval.ranking import Neighbours, drop_rows, top_k
 
 _BLOCK = 1024  # queries expanded at once: bounds the neighbours' vectors that are gathered
 
@@ -89,6 +89,31 @@ def expand_by_search(
             found = drop_rows(found, without[some], min(config.num, len(gallery) - 1))
         out[some] = expand_found(queries[some], found, gallery.__getitem__, config.alpha)
     return out
+
+
+def expand_by_blocks(queries: np.ndarray, blocks: Iterable[np.ndarray], config: ExpansionConfig) -> np.ndarray:
+    """`expand` with the exact nearest of a gallery that comes in blocks, of which only the nearest so far are held.
+
+    Of equal scores the first to come is taken.
+
+    Args: queries: (Q, D) float32. blocks: (B, D) float32 each; together at least `config.num` rows, or all are taken.
+    """
+    if not config.num:
+        return queries
+    num, dim = queries.shape
+    exact = queries.astype(np.float64)
+    scores = np.full((num, config.num), -np.inf, dtype=np.float32)
+    vectors = np.zeros((num, config.num, dim), dtype=np.float32)
+    for block in blocks:
+        both = np.concatenate([scores, (exact @ block.astype(np.float64).T).astype(np.float32)], axis=1)
+        best = top_k(both, np.where(np.isfinite(both), np.arange(both.shape[1]), -1), config.num)
+        query, place = np.nonzero(best.rows >= config.num)
+        if not len(query):
+            continue
+        vectors = np.take_along_axis(vectors, np.clip(best.rows, 0, config.num - 1)[:, :, None], axis=1)
+        vectors[query, place] = block[best.rows[query, place] - config.num]
+        scores = best.scores
+    return expand(queries, vectors, scores, config.alpha)
 
 
 def augment_gallery(gallery: np.ndarray, search: Search, config: ExpansionConfig) -> np.ndarray:

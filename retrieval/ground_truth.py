@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+QUERY = "query/"
+"""Begins the name of a query in a collection."""
 MAX_BYTES = 512 << 20
 MAX_VALUES = 20_000_000
 _MAX_DEPTH = 50
@@ -217,7 +219,7 @@ class GroundTruth:
         names = []
         for name in self.queries:
             seen[name] += 1
-            names.append(f"query/{name}" + (f"#{seen[name]}" if seen[name] > 1 else ""))
+            names.append(f"{QUERY}{name}" + (f"#{seen[name]}" if seen[name] > 1 else ""))
         return names
 
 

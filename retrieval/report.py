@@ -195,12 +195,12 @@ def retrieval_png(metrics: Mapping[str, Any]) -> bytes:
     return _saved(figure, "png")
 
 
-def precision_recall_png(curves: Mapping[str, Sequence[float]]) -> bytes:
+def precision_recall_png(curves: Mapping[str, Sequence[float]], title: str = "precision and recall") -> bytes:
     """Interpolated precision over recall, the mean of the queries, for every system."""
     figure, (axes,) = _figure(1, width=6.6)
     for number, (name, curve) in enumerate(curves.items()):
         axes.plot([at / 100 for at in range(101)], curve, color=_color(number), linewidth=2, label=name)
-    _dress(axes, "precision and recall", "recall")
+    _dress(axes, title, "recall")
     axes.set_ylim(0, 1.03)
     axes.set_xlim(0, 1)
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)

@@ -69,12 +69,37 @@ def render(
         plots: (what it shows, PNG bytes). sheets: photos, as JPEG.
         facts: how it came about: fingerprints, folders, versions; shown folded at the end.
     """
+    without = metrics["floors"] is None and metrics["data"].get("subject") != "place"
+    return page(
+        title=title,
+        summary=summary(metrics),
+        lead=_cards(metrics),
+        tables=tables(metrics),
+        more=_no_attributes() if without else (),
+        plots=plots,
+        sheets=sheets,
+        facts=facts,
+    )
+
+
+def page(
+    *,
+    title: str,
+    summary: str,
+    tables: Sequence[Table],
+    plots: Sequence[tuple[str, bytes]],
+    facts: Mapping[str, str],
+    lead: str = "",
+    more: Sequence[str] = (),
+    sheets: Sequence[Sheet] = (),
+) -> str:
+    """A page of tables and pictures. `lead`, `more`: HTML that stands before and after the tables."""
     body = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="faint">{escape(summary(metrics))}</p>',
-        _cards(metrics),
-        *(_table(table) for table in tables(metrics)),
-        *(_no_attributes() if metrics["floors"] is None and metrics["data"].get("subject") != "place" else ()),
+        f'<p class="faint">{escape(summary)}</p>',
+        lead,
+        *(_table(table) for table in tables),
+        *more,
         "<h2>Plots</h2>",
         *(_picture(name, "png", data) for name, data in plots),
         *(_sheet(sheet) for sheet in sheets),

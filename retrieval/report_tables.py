@@ -78,8 +78,13 @@ def tables(metrics: Mapping[str, Any]) -> list[Table]:
 
 def as_text(metrics: Mapping[str, Any]) -> str:
     """The tables for a terminal, columns aligned."""
-    parts = [summary(metrics)]
-    for table in tables(metrics):
+    return text_of(summary(metrics), tables(metrics))
+
+
+def text_of(heading: str, shown_tables: Sequence[Table]) -> str:
+    """A sentence and tables for a terminal, columns aligned."""
+    parts = [heading]
+    for table in shown_tables:
         lines = [table.header, *table.rows]
         widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
         shown = [_aligned(line, widths) for line in lines]

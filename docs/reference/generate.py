@@ -25,6 +25,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "ray_jobs.embed": [[]],
     "ray_jobs.build_index": [[]],
     "ray_jobs.evaluate": [[]],
+    "ray_jobs.benchmark": [[]],
     "serve.demo": [[]],
 }
 HEADER = "<!-- Written by `make reference` from --help. Do not edit. -->"

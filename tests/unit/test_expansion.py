@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrieval.expansion import ExpansionConfig, augment_gallery, expand, expand_by_search
+from retrieval.expansion import ExpansionConfig, augment_gallery, expand, expand_by_blocks, expand_by_search
 from retrieval.measure import flat_search
 
 
@@ -26,6 +26,26 @@ def test_expansion_equals_the_slow_definition(num: int, alpha: float) -> None:
     queries, gallery = unit(rng, 7), unit(rng, 40)
     got = expand_by_search(queries, gallery, flat_search(gallery), ExpansionConfig(num=num, alpha=alpha))
     assert np.allclose(got, [slow(query, gallery, num, alpha) for query in queries], atol=1e-6)
+
+
+@pytest.mark.parametrize("block", [1, 7, 40])
+@pytest.mark.parametrize(("num", "alpha"), [(1, 3.0), (5, 3.0), (5, 0.0), (60, 2.0)])
+def test_expansion_by_blocks_equals_the_slow_definition(num: int, alpha: float, block: int) -> None:
+    rng = np.random.default_rng(3)
+    queries, gallery = unit(rng, 7), unit(rng, 40)
+    blocks = (gallery[start : start + block] for start in range(0, 40, block))
+    got = expand_by_blocks(queries, blocks, ExpansionConfig(num=num, alpha=alpha))
+    assert np.allclose(got, [slow(query, gallery, num, alpha) for query in queries], atol=1e-6)
+
+
+def test_of_equal_neighbours_the_first_block_s_is_taken() -> None:
+    first, second = np.array([[0.8, 0.6]], np.float32), np.array([[0.8, -0.6]], np.float32)
+    query = np.array([[1.0, 0.0]], np.float32)
+    config = ExpansionConfig(num=1, alpha=0)
+    assert expand_by_blocks(query, [first, second], config)[0, 1] > 0
+    assert expand_by_blocks(query, [second, first], config)[0, 1] < 0
+    assert expand_by_blocks(query, [], ExpansionConfig()) is query
+    assert np.allclose(expand_by_blocks(query, [], config), query)
 
 
 def test_a_query_of_the_gallery_does_not_take_on_itself() -> None:

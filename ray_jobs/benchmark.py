@@ -1,0 +1,175 @@
+"""Benchmark: a bundle's mAP on ROxford5k, RParis6k, Oxford5k or Paris6k, beside what others published.
+
+    python -m ray_jobs.benchmark --model BUNDLE --photos ROXFORD/jpg --truth gnd_roxford5k.pkl --out R
+    python -m ray_jobs.benchmark ... --distractors REVISITOP1M/jpg --expansion.num 10
+    ray job submit --working-dir . -- python -m ray_jobs.benchmark --model s3://... --photos s3://... --out s3://...
+
+Photos are prepared as the bundle wants them and embedded on the cluster, once: another run in the same folder, say with
+query expansion, only scores. Where photos are missing the figures are called partial and compared with nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import tyro
+
+from ray_jobs.parts import make_collection, make_embeddings
+from ray_jobs.session import on_cluster, session
+from ray_jobs.tracking import Tracker, open_run, store_uri
+from retrieval import benchmark_photos, benchmark_report, model
+from retrieval.artifacts import MANIFEST, Folder, begin, digest, plain, read_manifest, seal
+from retrieval.datasets import Layout
+from retrieval.embedder import Precision
+from retrieval.expansion import ExpansionConfig
+from retrieval.ingestion import PrepareConfig
+from retrieval.splits import SplitConfig
+
+logger = logging.getLogger(__name__)
+_NOT_IN_KEY = ("out", "num_workers", "device", "tracking_uri")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchmarkConfig:
+    """Score a bundle on a landmark benchmark."""
+
+    model: str
+    """Folder or URI of a bundle that takes whole photos (python -m ray_jobs.pipeline landmarks)."""
+    photos: str
+    """Folder or URI of the benchmark's photos: gallery and queries, NAME.jpg in any sub-folder."""
+    truth: str
+    """The publishers' gnd_*.pkl, or for the classic benchmarks the folder of their *_query, _good, _ok and _junk.txt.
+    A pickle is read without running anything in it."""
+    out: str
+    """Folder or URI for the collection, the embeddings and the reports. Begun with the same inputs, it is continued."""
+    name: str = ""
+    """roxford5k, rparis6k, oxford5k, paris6k, or a name of your own; empty: from the name of --truth, gnd_NAME.pkl."""
+    distractors: tuple[str, ...] = ()
+    """Folders or URIs of photos, or of sealed collections, that answer no query: the 100,000 or million of others."""
+    expansion: ExpansionConfig = field(default_factory=ExpansionConfig)
+    """Query expansion by the nearest of gallery and distractors: scored as well, if --expansion.num is above 0."""
+    augmentation: ExpansionConfig = field(default_factory=ExpansionConfig)
+    """The same over the gallery itself (database-side augmentation): scored as well. Not with distractors."""
+    device: str = "auto"
+    """Where the model runs: auto, cpu or cuda."""
+    precision: Precision = "auto"
+    """auto is bf16 where the hardware has it, else fp32."""
+    num_workers: int = 0
+    """Processes that hold the model; 0: one a GPU, or one a CPU core where there is no GPU."""
+    tracking_uri: str = ""
+    """MLflow store; empty: MLFLOW_TRACKING_URI, else SQLite in the folder --out."""
+
+    def __post_init__(self) -> None:
+        benchmark_photos.benchmark_name(self.truth, self.name)
+        if self.augmentation.num and self.distractors:
+            raise ValueError(
+                "augmentation.num is above 0 and there are distractors, which would stay as they are: the figures "
+                "would say nothing. Leave out one of the two."
+            )
+
+
+def main(cfg: BenchmarkConfig) -> Folder:
+    """Run the job and print its tables. Returns the report's folder, sealed; one sealed before is printed again.
+
+    Raises: ValueError for settings or inputs that do not fit.
+    """
+    out = Folder.of(cfg.out)
+    name = benchmark_photos.benchmark_name(cfg.truth, cfg.name)
+    with session():
+        work = {key: value for key, value in plain(cfg).items() if key not in _NOT_IN_KEY}
+        tracker = open_run(
+            store_uri(cfg.tracking_uri or None, out),
+            experiment="benchmarks",
+            key=digest([out.uri, work])[:24],
+            name=f"{name}-{digest(work)[:6]}",
+        )
+        try:
+            report = _run(cfg, out, name, tracker)
+        except BaseException:
+            tracker.finish("FAILED")
+            raise
+        tracker.finish()
+    print(f"\n{benchmark_report.as_text(report.read_json('metrics.json'))}\n\nReport: {report}/report.html", flush=True)
+    return report
+
+
+def _run(cfg: BenchmarkConfig, out: Folder, name: str, tracker: Tracker) -> Folder:
+    bundle, photos, truth = Folder.of(cfg.model), out / "photos", Folder.of(cfg.truth).uri
+    spec = model.load_spec(bundle)
+    prepare = benchmark_photos.preparation(spec, bundle)
+    named = on_cluster(benchmark_photos.write_manifest, photos, truth, name, Folder.of(cfg.photos).uri)
+    logger.info("%s: %d gallery images and %d queries are named", name, named["gallery"], named["queries"])
+    if named["missing"]:
+        logger.warning("%s: %d of them have no photo: the figures will be partial", name, named["missing"])
+    _collect(out / "collection", photos.uri, "manifest", prepare)
+    _embed(cfg, out / "collection", bundle, out / "embeddings")
+    distractors = [_distractors(cfg, out, Folder.of(where), bundle, prepare) for where in cfg.distractors]
+    settings = benchmark_report.settings_of(spec, prepare, cfg.expansion, cfg.augmentation)
+    settings |= {"benchmark": name, "precision": cfg.precision}
+    inputs = {"truth": named["truth"], "model": read_manifest(bundle, "model").fingerprint}
+    for number, folder in enumerate([out / "embeddings", *distractors]):
+        inputs[f"embeddings.{number}"] = read_manifest(folder, "embeddings").fingerprint
+    report = _report(cfg, out, settings, inputs, truth=truth, name=name, distractors=distractors)
+    tracker.log_params(settings, prefix="benchmark")
+    tracker.log_inputs({"model": bundle, "collection": out / "collection"})
+    metrics = report.read_json("metrics.json")
+    for system in metrics["order"]:
+        prefix = f"{name}/{system.replace(' + ', '_')}"
+        tracker.log_metrics(metrics["systems"][system] | metrics["counts"], prefix=prefix)
+    tracker.log_folder(report, to="report")
+    return report
+
+
+def _report(
+    cfg: BenchmarkConfig, out: Folder, settings: dict[str, Any], inputs: dict[str, str], **scored: Any
+) -> Folder:
+    """A folder for each way of scoring, so that several lie beside the embeddings they share."""
+    work: dict[str, Any] = {"kind": "benchmark", "config": settings, "inputs": inputs}
+    report = out / "reports" / digest(work)[:10]
+    if begin(report, **work) is None:
+        metrics = on_cluster(
+            benchmark_report.write_report,
+            report,
+            collection=out / "collection",
+            embeddings=out / "embeddings",
+            expansion=cfg.expansion,
+            augmentation=cfg.augmentation,
+            settings=settings,
+            **scored,
+        )
+        counts = {f"{system}/{key}": value for system, own in metrics["systems"].items() for key, value in own.items()}
+        seal(report, counts=metrics["counts"] | counts, **work)
+    return report
+
+
+def _distractors(cfg: BenchmarkConfig, out: Folder, where: Folder, bundle: Folder, prepare: PrepareConfig) -> Folder:
+    """Embeddings of a sealed collection, or of a folder of photos, which is ingested first."""
+    own = out / "distractors" / digest(where.uri)[:10]
+    if where.exists(MANIFEST):
+        collection = where
+        benchmark_photos.check_preparation(read_manifest(where, "collection"), prepare, where)
+    else:
+        collection = own / "collection"
+        _collect(collection, where.uri, "auto", prepare)
+    _embed(cfg, collection, bundle, own / "embeddings")
+    return own / "embeddings"
+
+
+def _collect(out: Folder, source: str, layout: Layout, prepare: PrepareConfig) -> None:
+    split = SplitConfig(honour_source=True)
+    settings = {"layout": layout, "prepare": plain(prepare), "split": plain(split)}
+    collected = make_collection(out, source, layout=layout, prepare=prepare, split=split, settings=settings)
+    if rejected := collected.counts["rejected_by_reason"]:
+        told = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
+        logger.warning("%s: photos that are not taken: %s; see its folder rejected", out, told)
+
+
+def _embed(cfg: BenchmarkConfig, collection: Folder, bundle: Folder, out: Folder) -> None:
+    workers = {"workers": cfg.num_workers, "device": cfg.device}
+    make_embeddings(collection, bundle, out, precision=cfg.precision, **workers)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(BenchmarkConfig, description=__doc__))
