@@ -1,4 +1,4 @@
-"""Photos of real places, labels hidden: what is reconstructed, and that tuples and negatives are what they should be."""
+"""Photos of real places, labels hidden: what is reconstructed; tuples and negatives are what they should be."""
 
 from __future__ import annotations
 
