@@ -28,7 +28,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from retrieval import images, reconstruction
+from retrieval import images, pairing, reconstruction
 from retrieval.artifacts import CATALOG_SCHEMA, Folder, part_name
 from retrieval.demo_scenes import SceneConfig, write_scenes
 from retrieval.images import encode_jpeg, fit
@@ -121,12 +121,13 @@ def reconstruct(collection: Folder, out: Folder, config: ReconstructConfig, cand
         seconds[name] = seconds.get(name, 0.0) + time.process_time() - started
         return done
 
-    counts = timed("words", reconstruction.find_pairs, collection, out, SPLITS, config)
+    photos = timed("words", find_pairs, collection, out, config)
     if not candidates:
-        first, second = np.triu_indices(counts["photos"], 1)
-        out.write_table("pairs.parquet", pa.table({"a": first.astype(np.int32), "b": second.astype(np.int32)}))
-        counts["pairs"], seconds["words"] = len(first), 0.0
-    blocks = -(-counts["pairs"] // _BLOCK)
+        first, second = np.triu_indices(photos, 1)
+        out.write_table(pairing.PAIRS, pa.table({"a": first.astype(np.int32), "b": second.astype(np.int32)}))
+        seconds["words"] = 0.0
+    pairs = len(out.read_table(pairing.PAIRS))
+    blocks = -(-pairs // _BLOCK)
     for block in range(blocks):
         timed("checks", reconstruction.verify_block, out, block, _BLOCK, config)
     joined = timed("group", reconstruction.group, out, blocks, config)
@@ -135,9 +136,20 @@ def reconstruct(collection: Folder, out: Folder, config: ReconstructConfig, cand
     made = timed("tuples", reconstruction.assemble, out, joined["groups"], config)
     tables = [out.read_table(reconstruction.block_name(block)) for block in range(blocks)]
     links = {(row["a"], row["b"]): row["num_inliers"] for row in pa.concat_tables(tables).to_pylist()}
-    row = counts | made | {"links": links, "seconds": seconds}
+    row = made | {"photos": photos, "pairs": pairs, "links": links, "seconds": seconds}
     print(f"{out.path.rpartition('/')[2]:6}{shown(row)}", flush=True)
     return row
+
+
+def find_pairs(collection: Folder, out: Folder, config: ReconstructConfig) -> int:
+    """Vocabulary, words, inverted file, candidates. Returns the number of photos."""
+    pairing.train_vocabulary(collection, out, SPLITS, config)
+    for part in set(reconstruction.wanted(collection, SPLITS)["part"].to_pylist()):
+        pairing.assign_part(out, part)
+    inverted = pairing.invert(collection, out, SPLITS)
+    pairing.look_up_block(out, 0, inverted.num_photos, inverted, config)
+    pairing.join_blocks(out, 1)
+    return inverted.num_photos
 
 
 def shown(row: dict[str, Any]) -> str:

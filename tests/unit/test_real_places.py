@@ -9,15 +9,16 @@ import pyarrow as pa
 import pytest
 import torch
 
-from retrieval import images, reconstruction, tuples
+from retrieval import images, tuples
 from retrieval.artifacts import CATALOG_SCHEMA, Folder
 from retrieval.images import encode_jpeg, fit
 from retrieval.reconstruction import ReconstructConfig
 from retrieval.tuple_mining import mine_negatives
+from tests.places import reconstruct_here
 
 # Of each, so many neighbouring photos. entry_P10 is of the same building as castle_P30, which is not used here.
 PLACES = {"sceaux_castle": 11, "entry_P10": 10, "herzjesu_P25": 8}
-NUM_DISTRACTORS, SIZE, SPLITS, BLOCK = 10, 512, ("train",), 64
+NUM_DISTRACTORS, SIZE = 10, 512
 CONFIG = ReconstructConfig(max_features=1280, num_words=1024, vocabulary_sample=40_000, num_candidates=10)
 
 
@@ -33,14 +34,7 @@ def found(real_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     rows = [{"image_id": f"{path.parent.name}/{path.name}", "split": "train", "part": 0} for path in files]
     rows = [row | {"row": at} for at, row in enumerate(rows)]
     collection.write_table("catalog.parquet", pa.Table.from_pylist(rows, CATALOG_SCHEMA))
-    reconstruction.extract_part(collection, out, 0, SPLITS, CONFIG)
-    blocks = -(-reconstruction.find_pairs(collection, out, SPLITS, CONFIG)["pairs"] // BLOCK)
-    for block in range(blocks):
-        reconstruction.verify_block(out, block, BLOCK, CONFIG)
-    groups = reconstruction.group(out, blocks, CONFIG)["groups"]
-    for number in range(groups):
-        reconstruction.map_group(out, number, blocks, CONFIG)
-    reconstruction.assemble(out, groups, CONFIG)
+    reconstruct_here(collection, out, CONFIG)
     return out
 
 
