@@ -72,12 +72,11 @@ def main(cfg: Config) -> float:
         )
         (root / "all").mkdir()
         (root / "all/features").symlink_to(root / "words/features")
-        rows = {
-            name: reconstruct(collection, Folder.of(root / name), cfg.reconstruct, candidates)
-            for name, candidates in (("words", True), ("all", False))
-        }
-        report(rows["words"], rows["all"], cfg.reconstruct)
-    return rows["words"]["pairs"] / rows["all"]["pairs"]
+        words, everything = (Folder.of(root / name) for name in ("words", "all"))
+        few = reconstruct(words, cfg.reconstruct, find_by_words, collection, words, cfg.reconstruct)
+        many = reconstruct(everything, cfg.reconstruct, take_all, words, everything)
+        report(few, many, cfg.reconstruct)
+    return few["pairs"] / many["pairs"]
 
 
 def photos(cfg: Config, drawn: Path) -> list[Path]:
@@ -111,8 +110,26 @@ def store(where: Path, files: list[Path], size: int) -> int:
     return len(files)
 
 
-def reconstruct(collection: Folder, out: Folder, config: ReconstructConfig, candidates: bool) -> dict[str, Any]:
-    """Pairs, links, groups, models, tuples, of the candidates or of all pairs. Counts, and CPU seconds of each."""
+def find_by_words(collection: Folder, out: Folder, config: ReconstructConfig) -> None:
+    """Vocabulary, words, inverted file, candidates: photos.parquet and pairs.parquet."""
+    pairing.train_vocabulary(collection, out, SPLITS, config)
+    for part in set(reconstruction.wanted(collection, SPLITS)["part"].to_pylist()):
+        pairing.assign_part(out, part)
+    inverted = pairing.invert(collection, out, SPLITS)
+    pairing.look_up_block(out, 0, inverted.num_photos, inverted, config)
+    pairing.join_blocks(out, 1)
+
+
+def take_all(words: Folder, out: Folder) -> None:
+    """The same photos; every pair of them."""
+    photos = words.read_table("photos.parquet")
+    first, second = np.triu_indices(len(photos), 1)
+    out.write_table("photos.parquet", photos)
+    out.write_table(pairing.PAIRS, pa.table({"a": first.astype(np.int32), "b": second.astype(np.int32)}))
+
+
+def reconstruct(out: Folder, config: ReconstructConfig, find_pairs: Callable[..., None], *args: Any) -> dict[str, Any]:
+    """Pairs, links, groups, models, tuples. Counts, and CPU seconds of each."""
     seconds: dict[str, float] = {}
 
     def timed(name: str, work: Callable[..., Any], *args: Any) -> Any:
@@ -121,11 +138,7 @@ def reconstruct(collection: Folder, out: Folder, config: ReconstructConfig, cand
         seconds[name] = seconds.get(name, 0.0) + time.process_time() - started
         return done
 
-    photos = timed("words", find_pairs, collection, out, config)
-    if not candidates:
-        first, second = np.triu_indices(photos, 1)
-        out.write_table(pairing.PAIRS, pa.table({"a": first.astype(np.int32), "b": second.astype(np.int32)}))
-        seconds["words"] = 0.0
+    timed("pairs", find_pairs, *args)
     pairs = len(out.read_table(pairing.PAIRS))
     blocks = -(-pairs // _BLOCK)
     for block in range(blocks):
@@ -136,33 +149,22 @@ def reconstruct(collection: Folder, out: Folder, config: ReconstructConfig, cand
     made = timed("tuples", reconstruction.assemble, out, joined["groups"], config)
     tables = [out.read_table(reconstruction.block_name(block)) for block in range(blocks)]
     links = {(row["a"], row["b"]): row["num_inliers"] for row in pa.concat_tables(tables).to_pylist()}
-    row = made | {"photos": photos, "pairs": pairs, "links": links, "seconds": seconds}
+    row = made | {"pairs": pairs, "links": links, "seconds": seconds}
     print(f"{out.path.rpartition('/')[2]:6}{shown(row)}", flush=True)
     return row
 
 
-def find_pairs(collection: Folder, out: Folder, config: ReconstructConfig) -> int:
-    """Vocabulary, words, inverted file, candidates. Returns the number of photos."""
-    pairing.train_vocabulary(collection, out, SPLITS, config)
-    for part in set(reconstruction.wanted(collection, SPLITS)["part"].to_pylist()):
-        pairing.assign_part(out, part)
-    inverted = pairing.invert(collection, out, SPLITS)
-    pairing.look_up_block(out, 0, inverted.num_photos, inverted, config)
-    pairing.join_blocks(out, 1)
-    return inverted.num_photos
-
-
 def shown(row: dict[str, Any]) -> str:
     """A line of the table."""
-    part = 100 * row["pairs"] / (row["photos"] * (row["photos"] - 1) / 2)
-    took = ", ".join(f"{name} {row['seconds'].get(name, 0.0):.1f}" for name in ("words", "checks", "mapping"))
+    part = 100 * row["pairs"] / (row["images"] * (row["images"] - 1) / 2)
+    took = ", ".join(f"{name} {row['seconds'].get(name, 0.0):.1f}" for name in ("pairs", "checks", "mapping"))
     counts = f"{row['pairs']:7d} pairs ({part:5.1f} %){len(row['links']):6d} links{row['registered']:5d} registered"
     return f"{counts} in {row['models']} models, {row['queries']} queries; CPU seconds: {took}"
 
 
 def report(few: dict[str, Any], many: dict[str, Any], config: ReconstructConfig) -> None:
     """What the candidates save, and what they miss."""
-    spent = [row["seconds"]["words"] + row["seconds"]["checks"] for row in (few, many)]
+    spent = [row["seconds"]["pairs"] + row["seconds"]["checks"] for row in (few, many)]
     lost = [inliers for pair, inliers in many["links"].items() if pair not in few["links"]]
     strong = sum(inliers >= config.strong_inliers for inliers in lost)
     print(f"pairs checked, of all (aim <= 25 %)        {100 * few['pairs'] / many['pairs']:.1f} %")
