@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 from collections.abc import Sequence
@@ -110,7 +111,7 @@ def test_a_model_s_names_may_be_ends_of_the_photos_ids_or_the_other_way(
 ) -> None:
     _, model = mapped
     plain = [name.removeprefix("castle/") for name in model.image_ids]
-    other = SparseModel(**fields(model) | {"image_ids": [there + name for name in plain]})
+    other = dataclasses.replace(model, image_ids=[there + name for name in plain])
     monkeypatch.setattr(sfm, "read_models", lambda _: [other])
     images, _, _ = tuple_sources.from_models(listed([here + name for name in plain]), "x", CONFIG)
     assert {row["status"] for row in images.to_pylist()} == {"registered"}
@@ -138,13 +139,9 @@ def test_two_images_of_a_model_are_not_one_photo(
 ) -> None:
     _, model = mapped
     names = [*model.image_ids[:-1], "old/" + model.image_ids[0]]  # its end is a photo's id too
-    monkeypatch.setattr(sfm, "read_models", lambda _: [SparseModel(**fields(model) | {"image_ids": names})])
+    monkeypatch.setattr(sfm, "read_models", lambda _: [dataclasses.replace(model, image_ids=names)])
     images, _, _ = tuple_sources.from_models(listed(model.image_ids), "x", CONFIG)
     assert {n for n, row in by_id(images).items() if row["model"] >= 0} == set(model.image_ids[:-1])
-
-
-def fields(model: SparseModel) -> dict[str, Any]:
-    return {name: getattr(model, name) for name in SparseModel.__dataclass_fields__}
 
 
 # -- the retrieval-SfM database --------------------------------------------------------------------------------------
