@@ -14,15 +14,17 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+import ray
 import tyro
 
 from ray_jobs.session import on_cluster, run_parts, session
-from retrieval import reconstruction, tuple_sources, tuples
+from retrieval import pairing, reconstruction, tuple_sources, tuples
 from retrieval.artifacts import Books, Folder, Manifest, begin, read_manifest, seal
 from retrieval.reconstruction import ReconstructConfig
 
 logger = logging.getLogger(__name__)
 _PAIRS_PER_BLOCK = 256
+_PHOTOS_PER_BLOCK = 512
 _PLACES = ("collection", "out", "cpus_per_task")
 
 
@@ -100,20 +102,31 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
     options: dict[str, Any] = {"num_cpus": cfg.cpus_per_task}
     extract = fixed | {"collection": collection, "splits": cfg.splits}
     _all(run_parts("features", parts, _extract, total_items=num, fn_kwargs=extract, **options))
-    if out.exists("pairs.parquet") and out.exists("photos.parquet"):
-        found = on_cluster(_count_pairs, out)
-    else:
-        found = on_cluster(reconstruction.find_pairs, collection, out, cfg.splits, config)
-    possible = num * (num - 1) // 2
-    logger.info("pairs: %d of %d possible are worth a check", found["pairs"], possible)
-    blocks = -(-found["pairs"] // _PAIRS_PER_BLOCK)
-    _all(run_parts("links", list(range(blocks)), _verify, total_items=found["pairs"], fn_kwargs=fixed, **options))
+    pairs, possible = _pairs(cfg, collection, out, parts, num), num * (num - 1) // 2
+    logger.info("pairs: %d of %d possible are worth a check", pairs, possible)
+    blocks = -(-pairs // _PAIRS_PER_BLOCK)
+    _all(run_parts("links", list(range(blocks)), _verify, total_items=pairs, fn_kwargs=fixed, **options))
     joined = on_cluster(reconstruction.group, out, blocks, config)
     logger.info("groups: %(groups)d, joined by %(strong)d strong links of %(links)d", joined)
     mapped = fixed | {"num_blocks": blocks}
     _all(run_parts("models", list(range(joined["groups"])), _map, fn_kwargs=mapped, **options))
     counts = on_cluster(reconstruction.assemble, out, joined["groups"], config)
-    return counts | {"pairs": found["pairs"], "pairs_possible": possible, "links": joined["links"]}
+    return counts | {"pairs": pairs, "pairs_possible": possible, "links": joined["links"]}
+
+
+def _pairs(cfg: ReconstructJobConfig, collection: Folder, out: Folder, parts: list[int], num: int) -> int:
+    """Words by part, one inverted file, candidates by block. Returns the number of pairs."""
+    if out.exists(pairing.PAIRS):
+        return on_cluster(_count_pairs, out)
+    options: dict[str, Any] = {"num_cpus": cfg.cpus_per_task}
+    on_cluster(pairing.train_vocabulary, collection, out, cfg.splits, cfg.reconstruct)
+    _all(run_parts("words", parts, _assign, total_items=num, fn_kwargs={"out": out}, **options))
+    # It stays in the cluster's memory, once a node, where all tasks read it without a copy.
+    inverted = ray.remote(pairing.invert).remote(collection, out, cfg.splits)
+    fixed = {"out": out, "config": cfg.reconstruct, "inverted": inverted}
+    blocks = -(-num // _PHOTOS_PER_BLOCK)
+    _all(run_parts("candidates", list(range(blocks)), _look_up, total_items=num, fn_kwargs=fixed, **options))
+    return on_cluster(pairing.join_blocks, out, blocks)
 
 
 def _all(rows: Any) -> None:
@@ -131,12 +144,21 @@ def _parts(collection: Folder, splits: tuple[str, ...]) -> tuple[list[int], int]
     return sorted(set(photos["part"].to_pylist())), len(photos)
 
 
-def _count_pairs(out: Folder) -> dict[str, int]:
-    return {"pairs": len(out.read_table("pairs.parquet", columns=["a"]))}
+def _count_pairs(out: Folder) -> int:
+    return len(out.read_table(pairing.PAIRS, columns=["a"]))
 
 
 def _extract(batch: dict[str, Any], **fixed: Any) -> dict[str, Any]:
     return _row(reconstruction.extract_part(part=int(batch["part"][0]), **fixed))
+
+
+def _assign(batch: dict[str, Any], **fixed: Any) -> dict[str, Any]:
+    return _row(pairing.assign_part(part=int(batch["part"][0]), **fixed))
+
+
+def _look_up(batch: dict[str, Any], inverted: Any, **fixed: Any) -> dict[str, Any]:
+    sizes = {"block": int(batch["part"][0]), "size": _PHOTOS_PER_BLOCK}
+    return _row(pairing.look_up_block(inverted=ray.get(inverted), **sizes, **fixed))
 
 
 def _verify(batch: dict[str, Any], **fixed: Any) -> dict[str, Any]:

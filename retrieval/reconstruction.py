@@ -1,8 +1,7 @@
 """From a collection's photographs to training tuples, nobody labelling anything: the work of each stage, by parts.
 
     features   of each part of the collection, once              features/part-N.parquet
-    words      a vocabulary; each photo's words; an inverted file
-    pairs      each photo with the k most alike: never all pairs  pairs.parquet
+    pairs      each photo with the k most alike: see `pairing`    photos.parquet, pairs.parquet
     links      pairs that one two-view geometry explains          links/block-N.parquet
     groups     photos that strong links join, mapped together     models of each group
     tuples     who shares points with whom
@@ -13,7 +12,6 @@ Every file appears whole under its name, made from the same inputs to the same b
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,7 +27,6 @@ from retrieval.artifacts import Folder, part_name
 from retrieval.covisibility import SparseModel
 from retrieval.sfm import Features
 from retrieval.sparse_models import read_model, write_model
-from retrieval.vocabulary import InvertedFile, Quantiser, candidate_pairs, train_words
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +42,6 @@ _FEATURES = pa.schema(
     + [(name, pa.binary()) for name in ("keypoints", "descriptors", "colours")]
 )
 _LINKS = pa.schema([("a", pa.int32()), ("b", pa.int32()), ("num_inliers", pa.int32()), ("matches", pa.binary())])
-_PHOTOS = pa.schema([("image_id", pa.string()), ("label", pa.string()), ("part", pa.int32()), ("num", pa.int32())])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +122,8 @@ def _as_table(image_ids: Sequence[str], found: Sequence[Features]) -> pa.Table:
 
 
 @functools.lru_cache(maxsize=6)
-def _features_of_part(out: Folder, part: int) -> dict[str, Features]:
+def features_of_part(out: Folder, part: int) -> dict[str, Features]:
+    """image_id -> features of one part, kept between calls: blocks of pairs read few parts each."""
     found = {}
     for row in out.read_table(f"features/{part_name(part)}").to_pylist():
         found[row["image_id"]] = Features(
@@ -137,50 +134,6 @@ def _features_of_part(out: Folder, part: int) -> dict[str, Features]:
             height=row["height"],
         )
     return found
-
-
-# -- words and pairs -------------------------------------------------------------------------------------------------
-
-
-def find_pairs(collection: Folder, out: Folder, splits: Sequence[str], config: ReconstructConfig) -> dict[str, int]:
-    """Vocabulary, words, inverted file, candidate pairs. Writes photos.parquet, vocabulary.npy and pairs.parquet.
-
-    Holds the words of all photos (4 bytes a feature), one part's descriptors and the vocabulary's sample.
-    """
-    photos = wanted(collection, splits)
-    parts = photos["part"].to_numpy()
-    image_ids = photos["image_id"].to_pylist()
-    numbers = sorted(set(parts.tolist()))
-    sample = _sample(out, numbers, len(image_ids), config)
-    if not len(sample):
-        raise ValueError(f"None of the {len(image_ids)} photos shows any local feature: they are blank, or too small.")
-    words = train_words(sample, config.num_words, config.seed)
-    quantiser, found = Quantiser(words), {}
-    for part in numbers:
-        found |= {name: quantiser.assign(f.descriptors) for name, f in _features_of_part(out, part).items()}
-    own = [found[image_id] for image_id in image_ids]
-    file = InvertedFile.build(own, len(words))
-    pairs = sorted(set(candidate_pairs(file, range(len(image_ids)), config.num_candidates)))
-    # Blocks of neighbours read few parts each.
-    pairs.sort(key=lambda pair: (parts[pair[0]], parts[pair[1]], pair))
-    out.write_bytes("vocabulary.f32", words.tobytes())
-    columns = {"image_id": image_ids, "label": photos["label"], "part": parts, "num": [len(names) for names in own]}
-    out.write_table("photos.parquet", pa.table(columns, schema=_PHOTOS))
-    both = np.array(pairs, dtype=np.int32).reshape(-1, 2)
-    out.write_table("pairs.parquet", pa.table({"a": both[:, 0], "b": both[:, 1]}))
-    return {"photos": len(image_ids), "words": len(words), "pairs": len(both)}
-
-
-def _sample(out: Folder, parts: Sequence[int], num_photos: int, config: ReconstructConfig) -> np.ndarray:
-    """Descriptors of every photo, as many of each as make up the sample."""
-    each = max(1, config.vocabulary_sample // max(1, num_photos))
-    taken = []
-    for part in parts:
-        for image_id, found in sorted(_features_of_part(out, part).items()):
-            seed = hashlib.sha256(f"{config.seed}\0{image_id}".encode()).digest()[:8]
-            draw = np.random.default_rng(int.from_bytes(seed)).permutation(len(found.descriptors))[:each]
-            taken.append(found.descriptors[np.sort(draw)])
-    return np.concatenate(taken) if taken else np.empty((0, 128), np.uint8)
 
 
 # -- links -----------------------------------------------------------------------------------------------------------
@@ -200,7 +153,7 @@ def verify_block(out: Folder, block: int, size: int, config: ReconstructConfig) 
         image_ids, parts = photos["image_id"].to_pylist(), photos["part"].to_numpy()
         rows = []
         for a, b in zip(pairs["a"].to_pylist(), pairs["b"].to_pylist(), strict=True):
-            first, second = (_features_of_part(out, int(parts[row]))[image_ids[row]] for row in (a, b))
+            first, second = (features_of_part(out, int(parts[row]))[image_ids[row]] for row in (a, b))
             done = sfm.verify(first, second)
             if done.num_inliers >= config.weak_inliers:
                 rows.append({"a": a, "b": b, "num_inliers": done.num_inliers, "matches": done.matches.tobytes()})
@@ -261,7 +214,7 @@ def map_group(out: Folder, number: int, num_blocks: int, config: ReconstructConf
     if not resumed:
         photos = out.read_table("photos.parquet", columns=["image_id", "part"]).take(pa.array(members))
         features = {
-            name: _features_of_part(out, part)[name]
+            name: features_of_part(out, part)[name]
             for name, part in zip(photos["image_id"].to_pylist(), photos["part"].to_pylist(), strict=True)
         }
         image_ids = groups["image_id"].to_pylist()

@@ -31,7 +31,7 @@ def from_labels(photos: pa.Table, config: ReconstructConfig) -> Found:
 
 
 def from_models(photos: pa.Table, folder: str, config: ReconstructConfig) -> Found:
-    """COLMAP models whose image names are the photos' ids, ends of them, or their file names; one cluster a model.
+    """COLMAP models whose image names are the photos' ids, or ends of them, or end in them; one cluster a model.
 
     Raises: ValueError if no image of any model is among the photos.
     """
@@ -59,13 +59,30 @@ def from_models(photos: pa.Table, folder: str, config: ReconstructConfig) -> Fou
 
 
 def _renamed(model: SparseModel, image_ids: Sequence[str]) -> list[str | None]:
-    whole, by_name = set(image_ids), Counter(PurePosixPath(name).name for name in image_ids)
-    full = {PurePosixPath(name).name: name for name in image_ids}
-    found: list[str | None] = []
-    for name in model.image_ids:
-        base = PurePosixPath(name).name
-        found.append(name if name in whole else full[base] if by_name[base] == 1 else None)
-    return found
+    """The photo of each image: its name is the photo's id, an end of it, or the other way round.
+
+    None where none fits, or several do, or another image is that photo already: its folders tell which is meant.
+    """
+    whole, ids_by_end = set(image_ids), dict[str, list[str]]()
+    for image_id in image_ids:
+        for end in _ends(image_id):
+            ids_by_end.setdefault(end, []).append(image_id)
+    photo_of: dict[str, str] = {}
+    taken: set[str] = set()
+    # The surer first: a name that is an id, then the end of one, then a longer one.
+    for name in sorted(model.image_ids, key=lambda name: (name not in whole, name not in ids_by_end)):
+        longer = ids_by_end.get(name, [])
+        fits = [name] if name in whole else longer or [end for end in _ends(name) if end in whole][:1]
+        if len(fits) == 1 and fits[0] not in taken:
+            photo_of[name] = fits[0]
+            taken.add(fits[0])
+    return [photo_of.get(name) for name in model.image_ids]
+
+
+def _ends(name: str) -> list[str]:
+    """The name itself, then without its folders, one after another: a/b/c.jpg, b/c.jpg, c.jpg."""
+    parts = PurePosixPath(name).parts
+    return ["/".join(parts[at:]) for at in range(len(parts))]
 
 
 def _sorted(model: SparseModel, names: Sequence[str]) -> SparseModel:

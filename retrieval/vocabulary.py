@@ -82,10 +82,14 @@ class InvertedFile:
             own_weights=weight,
         )
 
+    @property
+    def num_photos(self) -> int:
+        return len(self.own_starts) - 1
+
     def nearest(self, photo: int, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k photos most like one of them, itself left out: rows (<= k,) and cosines, best first, ties by row."""
         mine = slice(self.own_starts[photo], self.own_starts[photo + 1])
-        scores = np.zeros(len(self.own_starts) - 1, dtype=np.float32)
+        scores = np.zeros(self.num_photos, dtype=np.float32)
         for word, weight in zip(self.own[mine], self.own_weights[mine], strict=True):
             postings = slice(self.starts[word], self.starts[word + 1])
             scores[self.rows[postings]] += weight * self.weights[postings]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from retrieval import artifacts, catalog
+from retrieval import artifacts, catalog, pairing, reconstruction
 from retrieval.artifacts import Folder
 from retrieval.demo_scenes import SceneConfig, write_scenes
 from retrieval.ingestion import PrepareConfig, ingest_part
+from retrieval.reconstruction import ReconstructConfig
 from retrieval.splits import SplitConfig
 
 SMALL = SceneConfig(num_places=3, images_per_place=6, num_distractors=3, size=360, seed=2)
@@ -31,3 +33,35 @@ def small_places(root: Path) -> Folder:
     return collect(
         Folder.of(root / "collection"), source, SplitConfig(keep_singles=True, test_fraction=0, val_fraction=0)
     )
+
+
+def reconstruct_here(
+    collection: Folder, out: Folder, config: ReconstructConfig, *, photos: int = 16, pairs: int = 16
+) -> dict[str, Any]:
+    """Every stage of the job in turn, without Ray. Args: photos, pairs: in a block."""
+    splits = ("train",)
+    wanted = reconstruction.wanted(collection, splits)
+    parts = sorted(set(wanted["part"].to_pylist()))
+    for part in parts:
+        reconstruction.extract_part(collection, out, part, splits, config)
+    find_pairs_here(collection, out, config, parts, -(-len(wanted) // photos), photos)
+    blocks = -(-len(out.read_table(pairing.PAIRS)) // pairs)
+    for block in range(blocks):
+        reconstruction.verify_block(out, block, pairs, config)
+    joined = reconstruction.group(out, blocks, config)
+    for number in range(joined["groups"]):
+        reconstruction.map_group(out, number, blocks, config)
+    return reconstruction.assemble(out, joined["groups"], config)
+
+
+def find_pairs_here(
+    collection: Folder, out: Folder, config: ReconstructConfig, parts: list[int], blocks: int, size: int
+) -> None:
+    """The stages between features and checks."""
+    pairing.train_vocabulary(collection, out, ("train",), config)
+    for part in parts:
+        pairing.assign_part(out, part)
+    inverted = pairing.invert(collection, out, ("train",))
+    for block in range(blocks):
+        pairing.look_up_block(out, block, size, inverted, config)
+    pairing.join_blocks(out, blocks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,61 @@ def _whitening_is_that_of_one_process(root: Path, config: WhitenConfig) -> None:
     )
     assert torch.allclose(net.whitening_mean.double(), mean, atol=1e-6)
     assert net.spec.preparation["crop"] == plain(PREPARE)["crop"] == "fit"
+
+
+def siamese_job(root: Path, out: str) -> train.TrainJobConfig:
+    # All of the trunk trains, one photo of each shape a batch: an epoch takes long enough to be killed in.
+    settings: dict[str, Any] = {"learning_rate": 1e-4, "image_size": 160, "precision": "fp32", "queries_per_epoch": 16}
+    return train.TrainJobConfig(
+        collection=str(root / "collection"),
+        tuples=str(root / "tuples"),
+        out=str(root / out),
+        weights="none",
+        model=ModelConfig(cut="features.4", pooling="gem", head="none", image_size=160, keep_aspect=True),
+        siamese=TupleTrainConfig(epochs=3, num_negatives=3, val_distractors=8, **settings),
+        cache=str(root / f"cache-{out}"),
+        cpus_per_worker=1,
+        device="cpu",
+    )
+
+
+def epochs_of(root: Path, out: str) -> list[dict[str, Any]]:
+    """What is known of each epoch, but for how long it took."""
+    history = Folder.of(root / out).read_json("history.json")
+    return [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in history]
+
+
+def test_a_worker_killed_while_training_on_tuples_draws_the_same_tuples(root: Path) -> None:
+    train.main(siamese_job(root, "siamese"))
+    checkpoints = root / "siamese-killed-checkpoints"
+
+    def in_epoch_two() -> bool:  # reports of epochs 0 and 1 are on disk
+        return len(list(checkpoints.glob("train-*/checkpoint_*/state.pt"))) >= 2
+
+    with killed_when(in_epoch_two, "RayTrainWorker") as killed:
+        train.main(siamese_job(root, "siamese-killed"))
+    assert killed, "the job was over before a worker could be killed"
+    undisturbed = epochs_of(root, "siamese")
+    assert len({row["tuples_sha256"] for row in undisturbed[1:]}) == 3  # mined anew in each epoch
+    assert epochs_of(root, "siamese-killed") == undisturbed
+    ours, theirs = ((root / name / "model.safetensors").read_bytes() for name in ("siamese-killed", "siamese"))
+    assert ours == theirs
+
+
+def test_an_actor_killed_among_photos_of_many_shapes_and_scales_changes_nothing(root: Path) -> None:
+    config = ModelConfig(
+        backbone="resnet18", pooling="gem", head="none", image_size=224, keep_aspect=True, scales=(1.0, 0.7, 0.5)
+    )
+    model.save_bundle(model.build(config, preparation=plain(PREPARE)), root / "scales")
+    places: dict[str, Any] = {"collection": str(root / "collection"), "model": str(root / "scales"), "num_workers": 1}
+    cfg = embed.EmbedConfig(**places, out=str(root / "by-one"), batch_size=4, device="cpu", precision="fp32")
+    undisturbed, out = embed.main(cfg), root / "by-two"
+    with killed_when(lambda: len(list(out.glob("part-?????.parquet"))) >= 3, "EmbedPart") as killed:
+        manifest = embed.main(dataclasses.replace(cfg, out=str(out)))
+    assert killed, "the job was over before an actor could be killed"
+    assert len(manifest.files) == 12
+    assert manifest.files == undisturbed.files  # ids and vectors, to the bit
+    assert manifest.books == undisturbed.books
 
 
 def test_tuples_of_another_collection_are_refused(root: Path, tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from retrieval.covisibility import SparseModel
 from retrieval.demo_scenes import SceneConfig, building, photograph, write_scenes
 from retrieval.images import encode_jpeg
 from retrieval.reconstruction import ReconstructConfig
+from retrieval.splits import SplitConfig
 from retrieval.vocabulary import InvertedFile, Quantiser, candidate_pairs, train_words
-from tests.places import SMALL, small_places
+from tests.places import SMALL, collect, find_pairs_here, reconstruct_here, small_places
 
 CONFIG = ReconstructConfig(num_words=512, num_candidates=8, max_features=1024, min_shared=10)
-SPLITS = ("train",)
 
 
 @pytest.fixture(scope="module")
@@ -29,24 +29,10 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     return small_places(tmp_path_factory.mktemp("places"))
 
 
-def stages(collection: Folder, out: Folder, config: ReconstructConfig = CONFIG, block: int = 16) -> dict[str, object]:
-    """Every stage in turn, here."""
-    for part in sorted(set(reconstruction.wanted(collection, SPLITS)["part"].to_pylist())):
-        reconstruction.extract_part(collection, out, part, SPLITS, config)
-    found = reconstruction.find_pairs(collection, out, SPLITS, config)
-    blocks = -(-found["pairs"] // block)
-    for number in range(blocks):
-        reconstruction.verify_block(out, number, block, config)
-    joined = reconstruction.group(out, blocks, config)
-    for number in range(joined["groups"]):
-        reconstruction.map_group(out, number, blocks, config)
-    return reconstruction.assemble(out, joined["groups"], config)
-
-
 @pytest.fixture(scope="module")
 def found(places: Folder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, dict[str, object]]:
     out = Folder.of(tmp_path_factory.mktemp("tuples"))
-    return out, stages(places, out)
+    return out, reconstruct_here(places, out, CONFIG)
 
 
 def place_of(image_id: str) -> str:
@@ -89,11 +75,12 @@ def test_the_same_photos_give_the_same_tuples_whatever_is_done_again(
     out, _ = found
     again = Folder.of(tmp_path / "again")
     shutil.copytree(out.path, again.path)
-    for name in ("features/part-00001.parquet", "links/block-00000.parquet", "images.parquet", "tuples.parquet"):
-        again.remove(name)
+    lost = ("features/part-00001", "words/part-00000", "candidates/block-00001", "pairs", "links/block-00000", "tuples")
+    for name in lost:
+        again.remove(f"{name}.parquet")
     shutil.rmtree(Path(again.path) / "groups" / "00001")
-    stages(places, again)
-    for name in ("images.parquet", "tuples.parquet"):
+    reconstruct_here(places, again, CONFIG)
+    for name in ("pairs.parquet", "images.parquet", "tuples.parquet"):
         assert again.read_table(name).equals(out.read_table(name))
 
 
@@ -102,17 +89,41 @@ def test_fewer_pairs_are_checked_than_there_are(found: tuple[Folder, dict[str, o
     assert len(out.read_table("pairs.parquet")) < 21 * 20 / 2
 
 
+@pytest.mark.parametrize("size", [1, 5, 100])
+def test_pairs_by_parts_and_blocks_are_those_of_all_photos_at_once(
+    places: Folder, found: tuple[Folder, dict[str, object]], tmp_path: Path, size: int
+) -> None:
+    out, _ = found
+    photos = out.read_table("photos.parquet").to_pylist()
+    words = np.frombuffer(out.read_bytes("vocabulary.f32"), np.float32).reshape(-1, 128)
+    features = {part: reconstruction.features_of_part(out, part) for part in {row["part"] for row in photos}}
+    own = [Quantiser(words).assign(features[row["part"]][row["image_id"]].descriptors) for row in photos]
+    assert [row["num"] for row in photos] == [len(names) for names in own]
+    pairs = sorted(set(candidate_pairs(InvertedFile.build(own, len(words)), range(len(photos)), CONFIG.num_candidates)))
+    pairs.sort(key=lambda pair: (photos[pair[0]]["part"], photos[pair[1]]["part"], pair))
+    again = Folder.of(tmp_path)
+    shutil.copytree(Path(out.path) / "features", tmp_path / "features")
+    find_pairs_here(places, again, CONFIG, sorted(features), -(-len(photos) // size), size)
+    assert [(row["a"], row["b"]) for row in again.read_table("pairs.parquet").to_pylist()] == pairs
+
+
+def test_one_photo_has_no_pair(tmp_path: Path) -> None:
+    scenes = SceneConfig(num_places=1, images_per_place=1, num_distractors=0, size=256)
+    split = SplitConfig(keep_singles=True, test_fraction=0, val_fraction=0)
+    collection = collect(Folder.of(tmp_path / "c"), write_scenes(tmp_path / "photos", scenes), split)
+    with pytest.raises(ValueError, match="No two of the 1 photos share a place"):
+        reconstruct_here(collection, Folder.of(tmp_path / "out"), CONFIG)
+    assert not len(Folder.of(tmp_path / "out").read_table("pairs.parquet"))
+
+
 def test_photos_that_share_nothing_make_no_tuples(tmp_path: Path) -> None:
     source = write_scenes(
         tmp_path / "photos", SceneConfig(num_places=1, images_per_place=1, num_distractors=5, size=256)
     )
-    from retrieval.splits import SplitConfig
-    from tests.places import collect
-
     split = SplitConfig(keep_singles=True, test_fraction=0, val_fraction=0)
     collection = collect(Folder.of(tmp_path / "c"), source, split)
     with pytest.raises(ValueError, match="No two of the 6 photos share a place.*--labels-as-clusters"):
-        stages(collection, Folder.of(tmp_path / "out"))
+        reconstruct_here(collection, Folder.of(tmp_path / "out"), CONFIG)
 
 
 def test_only_blank_photos_are_refused(tmp_path: Path) -> None:
@@ -122,7 +133,7 @@ def test_only_blank_photos_are_refused(tmp_path: Path) -> None:
     rows = [{"image_id": name, "split": "train", "part": 0, "row": row} for row, name in enumerate("ab")]
     folder.write_table("catalog.parquet", pa.Table.from_pylist(rows, CATALOG_SCHEMA))
     with pytest.raises(ValueError, match="None of the 2 photos shows any local feature"):
-        stages(folder, Folder.of(tmp_path / "out"))
+        reconstruct_here(folder, Folder.of(tmp_path / "out"), CONFIG)
 
 
 def test_components_are_the_transitive_closure() -> None:

@@ -1,0 +1,177 @@
+"""Candidate pairs by bags of visual words beside all pairs: how many are checked, how long, and what is reconstructed.
+
+    python benchmarks/bench_reconstruct.py
+    python benchmarks/bench_reconstruct.py --source PHOTOS --distractors OTHERS --num-distractors 50
+    python benchmarks/bench_reconstruct.py --source drawn
+
+Both ways take the same local features through the same checks, groups and mapping, in one process, one after the other.
+A row each: pairs checked, links found, photos registered in a model, and CPU seconds of this process, which neighbours
+on the machine do not change. Well is: at most a quarter of the pairs, and no fewer photos registered. Each photo is
+checked against a fixed number of others (--reconstruct.num-candidates), so the part falls as the collection grows; on a
+set so small that it passes a quarter, the part itself says little. A strong link missed costs nothing while others join
+its photos.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from retrieval import images, pairing, reconstruction
+from retrieval.artifacts import CATALOG_SCHEMA, Folder, part_name
+from retrieval.demo_scenes import SceneConfig, write_scenes
+from retrieval.images import encode_jpeg, fit
+from retrieval.reconstruction import ReconstructConfig
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "landmarks"
+SPLITS = ("train",)
+_PART, _BLOCK = 16, 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """Which photos, and how they are looked at."""
+
+    source: str = ""
+    """Folder of photos, searched through; drawn: drawn places; empty: ../shared/data/landmarks/sfm if it is there."""
+    distractors: str = ""
+    """Folder of photos of other things; with the source left empty, that of ../shared/data/landmarks."""
+    num_distractors: int = 0
+    """So many of them, spread over the folder."""
+    size: int = 640
+    """Longer side of a photo, pixels."""
+    scenes: SceneConfig = field(default_factory=lambda: SceneConfig(num_places=10, num_distractors=20, size=360))
+    """The drawn places, where there is no source."""
+    reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
+    """As the job's."""
+
+
+def main(cfg: Config) -> float:
+    """Run, print the table, return the part of all pairs that are candidates."""
+    with tempfile.TemporaryDirectory() as temp:
+        root = Path(temp)
+        num = store(root / "collection", photos(cfg, root / "drawn"), cfg.size)
+        collection, parts = Folder.of(root / "collection"), range(-(-num // _PART))
+        started = time.process_time()
+        for part in parts:
+            reconstruction.extract_part(collection, Folder.of(root / "words"), part, SPLITS, cfg.reconstruct)
+        print(
+            f"{num} photos, {cfg.size} px at most; local features {time.process_time() - started:.1f} CPU seconds",
+            flush=True,
+        )
+        (root / "all").mkdir()
+        (root / "all/features").symlink_to(root / "words/features")
+        words, everything = (Folder.of(root / name) for name in ("words", "all"))
+        few = reconstruct(words, cfg.reconstruct, find_by_words, collection, words, cfg.reconstruct)
+        many = reconstruct(everything, cfg.reconstruct, take_all, words, everything)
+        report(few, many, cfg.reconstruct)
+    return few["pairs"] / many["pairs"]
+
+
+def photos(cfg: Config, drawn: Path) -> list[Path]:
+    """Files of the places, then those of the distractors."""
+    if cfg.source == "drawn" or not (cfg.source or REAL.is_dir()):
+        return found_below(write_scenes(drawn, cfg.scenes).parent)
+    others = Path(cfg.distractors) if cfg.source else REAL / "distractors"
+    more = found_below(others) if cfg.distractors or not cfg.source else []
+    picked = np.linspace(0, len(more) - 1, min(cfg.num_distractors, len(more))).astype(int)
+    return found_below(Path(cfg.source or REAL / "sfm")) + [more[at] for at in picked]
+
+
+def found_below(folder: Path) -> list[Path]:
+    """Raises: ValueError if there is no photo."""
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
+    if not files:
+        raise ValueError(f"{folder} holds no .jpg, .jpeg or .png photo. Name a folder of photos, or --source drawn.")
+    return files
+
+
+def store(where: Path, files: list[Path], size: int) -> int:
+    """As ingest stores them, all for training. Returns how many."""
+    folder, listed = Folder.of(where), []
+    for part, start in enumerate(range(0, len(files), _PART)):
+        own = files[start : start + _PART]
+        jpegs = [encode_jpeg(fit(images.decode(path.read_bytes()), size)) for path in own]
+        folder.write_table(f"images/{part_name(part)}", pa.table({"jpeg": jpegs}))
+        names = ["/".join(path.parts[-2:]) for path in own]
+        listed += [{"image_id": n, "split": "train", "part": part, "row": row} for row, n in enumerate(names)]
+    folder.write_table("catalog.parquet", pa.Table.from_pylist(listed, CATALOG_SCHEMA))
+    return len(files)
+
+
+def find_by_words(collection: Folder, out: Folder, config: ReconstructConfig) -> None:
+    """Vocabulary, words, inverted file, candidates: photos.parquet and pairs.parquet."""
+    pairing.train_vocabulary(collection, out, SPLITS, config)
+    for part in set(reconstruction.wanted(collection, SPLITS)["part"].to_pylist()):
+        pairing.assign_part(out, part)
+    inverted = pairing.invert(collection, out, SPLITS)
+    pairing.look_up_block(out, 0, inverted.num_photos, inverted, config)
+    pairing.join_blocks(out, 1)
+
+
+def take_all(words: Folder, out: Folder) -> None:
+    """The same photos; every pair of them."""
+    photos = words.read_table("photos.parquet")
+    first, second = np.triu_indices(len(photos), 1)
+    out.write_table("photos.parquet", photos)
+    out.write_table(pairing.PAIRS, pa.table({"a": first.astype(np.int32), "b": second.astype(np.int32)}))
+
+
+def reconstruct(out: Folder, config: ReconstructConfig, find_pairs: Callable[..., None], *args: Any) -> dict[str, Any]:
+    """Pairs, links, groups, models, tuples. Counts, and CPU seconds of each."""
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[..., Any], *args: Any) -> Any:
+        started = time.process_time()
+        done = work(*args)
+        seconds[name] = seconds.get(name, 0.0) + time.process_time() - started
+        return done
+
+    timed("pairs", find_pairs, *args)
+    pairs = len(out.read_table(pairing.PAIRS))
+    blocks = -(-pairs // _BLOCK)
+    for block in range(blocks):
+        timed("checks", reconstruction.verify_block, out, block, _BLOCK, config)
+    joined = timed("group", reconstruction.group, out, blocks, config)
+    for number in range(joined["groups"]):
+        timed("mapping", reconstruction.map_group, out, number, blocks, config)
+    made = timed("tuples", reconstruction.assemble, out, joined["groups"], config)
+    tables = [out.read_table(reconstruction.block_name(block)) for block in range(blocks)]
+    links = {(row["a"], row["b"]): row["num_inliers"] for row in pa.concat_tables(tables).to_pylist()}
+    row = made | {"pairs": pairs, "links": links, "seconds": seconds}
+    print(f"{out.path.rpartition('/')[2]:6}{shown(row)}", flush=True)
+    return row
+
+
+def shown(row: dict[str, Any]) -> str:
+    """A line of the table."""
+    part = 100 * row["pairs"] / (row["images"] * (row["images"] - 1) / 2)
+    took = ", ".join(f"{name} {row['seconds'].get(name, 0.0):.1f}" for name in ("pairs", "checks", "mapping"))
+    counts = f"{row['pairs']:7d} pairs ({part:5.1f} %){len(row['links']):6d} links{row['registered']:5d} registered"
+    return f"{counts} in {row['models']} models, {row['queries']} queries; CPU seconds: {took}"
+
+
+def report(few: dict[str, Any], many: dict[str, Any], config: ReconstructConfig) -> None:
+    """What the candidates save, and what they miss."""
+    spent = [row["seconds"]["pairs"] + row["seconds"]["checks"] for row in (few, many)]
+    lost = [inliers for pair, inliers in many["links"].items() if pair not in few["links"]]
+    strong = sum(inliers >= config.strong_inliers for inliers in lost)
+    print(f"pairs checked, of all (aim <= 25 %)        {100 * few['pairs'] / many['pairs']:.1f} %")
+    print(f"registered, more than by all (aim >= 0)    {few['registered'] - many['registered']:+d}")
+    print(f"CPU seconds until links are known, ratio   {spent[1] / spent[0]:.2f}  ({spent[1]:.1f} / {spent[0]:.1f})")
+    print(f"links missed                               {len(lost)} of {len(many['links'])}, {strong} of them strong")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
