@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ray_jobs import pipeline
 from ray_jobs.presets import LANDMARKS, PipelineConfig
 from retrieval.artifacts import Folder
+from retrieval.expansion import ExpansionConfig
 from retrieval.reconstruction import ReconstructConfig
 from retrieval.tuples import read_tuples
 from retrieval.whitening_parts import WhitenConfig
@@ -40,7 +41,8 @@ _PRESET = dataclasses.replace(
     siamese=dataclasses.replace(LANDMARKS.siamese, epochs=2, learning_rate=5e-6, image_size=256),
     reconstruct=ReconstructConfig(val_fraction=0.0),
     whiten=WhitenConfig(shrinkage=0.3),
-    expansion=dataclasses.replace(LANDMARKS.expansion, num=3),
+    expansion=ExpansionConfig(num=3),
+    rerank=100,
 )
 
 

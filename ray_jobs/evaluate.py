@@ -31,7 +31,7 @@ from retrieval import measure, model, protocols, report, report_html, report_tab
 from retrieval.artifacts import Folder, Manifest, begin, plain, read_manifest, seal
 from retrieval.datasets import Layout
 from retrieval.embedder import Precision
-from retrieval.expansion import ExpansionConfig, expand_by_search
+from retrieval.expansion import ExpansionConfig, augment_gallery, expand_by_search
 from retrieval.ingestion import PrepareConfig
 from retrieval.measure import Measured
 from retrieval.ranking import Neighbours
@@ -58,6 +58,9 @@ class EvaluateConfig:
     """What a label names, for the report's words."""
     expansion: ExpansionConfig = field(default_factory=ExpansionConfig)
     """Query expansion: each system is scored a second time with it, if --expansion.num is above 0."""
+    augmentation: ExpansionConfig = field(default_factory=ExpansionConfig)
+    """The same over the gallery itself (database-side augmentation), if --augmentation.num is above 0. Not with
+    leave-one-out, where the gallery would take on the queries."""
     rerank: int = 0
     """The first so many results are put in order of the local features that fit one geometry, and the first and the
     last system are scored once more; 0: not. Costs about 0.3 s a photo and 0.03 s a result on one core."""
@@ -94,6 +97,11 @@ class EvaluateConfig:
             )
         if not self.ks or min(self.ks) < 1 or self.sheet_queries < 1:
             raise ValueError(f"ks is {self.ks} and sheet_queries {self.sheet_queries}, expected numbers of 1 or more.")
+        if self.augmentation.num and (self.protocol == "leave-one-out" or self.source is not None):
+            raise ValueError(
+                "augmentation.num is above 0 and every photo asks all others: each would be in the vectors that it is "
+                "to find. Augment with --protocol query-gallery, or in ray_jobs.benchmark."
+            )
         if self.rerank < 0:
             raise ValueError(f"rerank is {self.rerank}, expected 0 (not) or how many results, for example 100.")
         if self.max_queries is not None and self.max_queries < 1:
@@ -174,7 +182,7 @@ def _report(cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[
     if len(set(names)) != len(names):
         raise ValueError(f"Two systems share a name: {', '.join(names)}. Give each its own.")
     settings = {name: getattr(cfg, name) for name in ("ks", "sheet_queries", "max_queries", "seed", "subject")}
-    settings |= {"rerank": cfg.rerank, "expansion": plain(cfg.expansion)}
+    settings |= {"rerank": cfg.rerank, "expansion": plain(cfg.expansion), "augmentation": plain(cfg.augmentation)}
     if cfg.tuples:
         inputs["tuples"] = read_manifest(Folder.of(cfg.tuples), "tuples").fingerprint
     work: dict[str, Any] = {
@@ -246,7 +254,7 @@ def _write_report(
 def _scored(
     cfg: EvaluateConfig, task: protocols.Task, collection: Folder, system: System, top: int
 ) -> Iterator[tuple[str, Measured]]:
-    """The system as it is, then with query expansion, then with its results in order of geometry."""
+    """The system as it is, with query expansion, with an augmented gallery, with its results in order of geometry."""
     queries, gallery = (protocols.read_embeddings(system.embeddings, side) for side in (task.queries, task.gallery))
     search = measure.open_index(system.index, task.gallery) if system.index else measure.flat_search(gallery)
     measured = measure.measure(task, queries, gallery, search)
@@ -254,6 +262,9 @@ def _scored(
     if cfg.expansion.num:
         asked = expand_by_search(queries, gallery, search, cfg.expansion, task.exclude)
         yield f"{system.name} + QE", measure.measure(task, asked, gallery, search)
+    if cfg.augmentation.num:
+        held = augment_gallery(gallery, search, cfg.augmentation)
+        yield f"{system.name} + DBA", measure.measure(task, queries, held, measure.flat_search(held))
     if top:
         deep = measure.search_without_own(task, queries, search, min(_RANKED, len(task.gallery.ids) - 1))
         inliers = _inliers(task, collection, deep, top)

@@ -16,10 +16,11 @@ from ray_jobs.build_index import BuildIndexConfig
 from ray_jobs.embed import EmbedConfig
 from ray_jobs.evaluate import EvaluateConfig
 from ray_jobs.ingest import IngestConfig
-from retrieval import artifacts, evaluation, model
+from retrieval import artifacts, evaluation, model, protocols
 from retrieval.artifacts import Folder, part_name
 from retrieval.demo_faces import draw_collection
 from retrieval.embedder import Embedder
+from retrieval.expansion import ExpansionConfig
 from retrieval.index import IndexConfig
 from retrieval.ingestion import PrepareConfig
 from retrieval.model import ModelConfig
@@ -108,6 +109,30 @@ def test_figures_of_a_comparison_are_those_of_a_plain_computation(compared: Eval
     assert after["attribute_pairs@12"] == with_attributes[0] * with_attributes[1]
 
 
+def test_an_augmented_gallery_is_scored_beside_the_plain_one(compared: EvaluateConfig, tmp_path: Path) -> None:
+    """Each gallery vector takes on its nearest other, weighted by their score."""
+    cfg = replace(
+        compared, systems=compared.systems[1:], out=str(tmp_path / "report"), augmentation=ExpansionConfig(num=1)
+    )
+    evaluate.main(cfg)
+    metrics = Folder.of(cfg.out).read_json("metrics.json")
+    assert metrics["order"] == ["after", "after + DBA"]
+    task = protocols.query_gallery(Folder.of(str(cfg.collection)), cfg.ks)
+    folder = Folder.of(cfg.systems[0].split(",")[1])
+    queries, gallery = (protocols.read_embeddings(folder, side).astype(float) for side in (task.queries, task.gallery))
+    # Scores are rounded to float32, and ties in order of image_id, as everywhere.
+    held = []
+    for row, vector in enumerate(gallery):
+        scores = (gallery @ vector).astype(np.float32)
+        scores[row] = -1
+        held.append(vector + float(scores.max()) ** 3 * gallery[scores.argmax()])
+    unit = (np.array(held) / np.linalg.norm(held, axis=1, keepdims=True)).astype(np.float32)
+    ranked = np.argsort(-(queries @ unit.astype(float).T).astype(np.float32), axis=1, kind="stable")
+    right = task.gallery.labels[ranked] == task.queries.labels[:, None]
+    expected = np.mean([evaluation.average_precision(np.flatnonzero(row), int(row.sum())) for row in right])
+    assert metrics["systems"]["after + DBA"]["mAP"] == pytest.approx(expected)
+
+
 def test_the_report_is_one_file_that_loads_nothing(compared: EvaluateConfig) -> None:
     out = Path(compared.out)
     page = (out / "report.html").read_text()
@@ -165,6 +190,7 @@ def test_an_index_of_more_than_the_gallery_is_refused(compared: EvaluateConfig, 
         ({"model": "m", "source": "s", "collection": "c"}, "Give either"),
         ({"model": "m", "source": "s", "ks": (0,)}, "1 or more"),
         ({"model": "m", "source": "s", "max_queries": 0}, "1 or more"),
+        ({"model": "m", "source": "s", "augmentation": ExpansionConfig(num=1)}, "would be in the vectors"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(given: dict[str, object], message: str) -> None:
