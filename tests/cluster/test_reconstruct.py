@@ -78,7 +78,15 @@ def test_the_rest_is_done_when_the_job_is_given_again(root: Path) -> None:
     again, sealed, cfg = Folder.of(root / "again"), read_manifest(Folder.of(root / "tuples")), job(root, "again")
     ignored = ("collection", "out", "cpus_per_task")
     begin(again, kind="tuples", config=cfg, inputs=sealed.inputs, ignore=ignored)  # as an interrupted run left it
-    lost = ("features/part-00001.parquet", "links/block-00000.parquet", "groups/00001/done.json", "tuples.parquet")
+    parts = (
+        "features/part-00001",
+        "words/part-00002",
+        "candidates/block-00000",
+        "pairs",
+        "links/block-00000",
+        "tuples",
+    )
+    lost = (*(f"{name}.parquet" for name in parts), "groups/00001/done.json")
     for name in set(sealed.files) - set(lost):
         again.write_bytes(name, (root / "tuples" / name).read_bytes())
     reconstruct.main(cfg)
