@@ -48,7 +48,7 @@ _LINKS = pa.schema([("a", pa.int32()), ("b", pa.int32()), ("num_inliers", pa.int
 class ReconstructConfig:
     """How tuples are found."""
 
-    max_features: int = 2048
+    max_features: int = 4096
     """Local features a photo, the strongest."""
     num_words: int = 4096
     """Size of the vocabulary; fewer where the sample is small."""

@@ -148,6 +148,34 @@ Link = tuple[str, str, np.ndarray]
 """Two image_ids and the (M, 2) rows of their features that match."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Beginning:
+    """What the first two photos of a model must satisfy: pixels of error, degrees between rays, forward motion."""
+
+    max_error: float
+    min_angle: float
+    max_forward: float
+
+
+# COLMAP's own thresholds (100 matches at 16 degrees to begin with) are for large, sharp photos of known focal length.
+# Where no pair meets the first, as in a walk down a street, the second begins from what there is.
+_BEGINNINGS = (
+    _Beginning(max_error=4.0, min_angle=8.0, max_forward=0.95),
+    _Beginning(max_error=8.0, min_angle=4.0, max_forward=1.0),
+)
+
+
+def _mapping_options(begin: _Beginning, min_images: int) -> pycolmap.IncrementalPipelineOptions:
+    options = pycolmap.IncrementalPipelineOptions()
+    options.num_threads, options.random_seed, options.extract_colors = 1, 0, False
+    options.min_model_size, options.min_num_matches = min_images, MIN_LINK
+    mapper = options.mapper
+    mapper.init_min_num_inliers, mapper.abs_pose_min_num_inliers = 40, 20
+    mapper.init_max_error, mapper.init_min_tri_angle = begin.max_error, begin.min_angle
+    mapper.init_max_forward_motion = begin.max_forward
+    return options
+
+
 def map_images(features: Mapping[str, Features], links: Sequence[Link], *, min_images: int = 3) -> list[SparseModel]:
     """Incremental mapping of one group of linked photos: the models found, the largest first; none where none holds.
 
@@ -161,16 +189,15 @@ def map_images(features: Mapping[str, Features], links: Sequence[Link], *, min_i
             ids = {name: _write_image(database, number, name, features[name]) for number, name in enumerate(names, 1)}
             for a, b, matches in links:
                 _write_link(database, (ids[a], features[a]), (ids[b], features[b]), matches)
-        (Path(temp) / "models").mkdir()
-        options = pycolmap.IncrementalPipelineOptions()
-        options.num_threads, options.random_seed, options.extract_colors = 1, 0, False
-        options.min_model_size, options.min_num_matches = min_images, MIN_LINK
-        # COLMAP's own thresholds (100 matches at 16 degrees to begin with) are for large, sharp photos.
-        options.mapper.init_min_num_inliers, options.mapper.init_min_tri_angle = 40, 8.0
-        options.mapper.abs_pose_min_num_inliers = 20
-        found = pycolmap.incremental_mapping(path, Path(temp), Path(temp) / "models", options)
-    models = [_sparse(model, features) for model in found.values()]
-    models = [model for model in models if len(model.image_ids) >= min_images]
+        models: list[SparseModel] = []
+        for begin in _BEGINNINGS:
+            folder = Path(temp) / f"models-{begin.max_error:g}"
+            folder.mkdir()
+            found = pycolmap.incremental_mapping(path, Path(temp), folder, _mapping_options(begin, min_images))
+            models = [_sparse(model, features) for model in found.values()]
+            models = [model for model in models if len(model.image_ids) >= min_images]
+            if models:
+                break
     return sorted(models, key=lambda model: (-len(model.image_ids), model.image_ids))
 
 
