@@ -52,8 +52,9 @@ class EvaluateConfig:
     systems: tuple[str, ...] = ()
     """What to compare on it, the starting point first: NAME=MODEL,EMBEDDINGS,INDEX, three folders or URIs each.
     The index must be one of the gallery alone (build_index --splits gallery); without one the search is exact."""
-    protocol: Literal["query-gallery", "leave-one-out"] = "query-gallery"
-    """With --systems: the catalog's queries ask its gallery, or each photo of both asks all the others."""
+    protocol: Literal["query-gallery", "leave-one-out", "mined-places"] = "query-gallery"
+    """With --systems: the catalog's queries ask its gallery, or each photo of both asks all the others. mined-places,
+    where nothing is labelled: photos of the places that mining kept for validation, by --tuples, ask all the others."""
     subject: Literal["person", "place"] = "person"
     """What a label names, for the report's words."""
     expansion: ExpansionConfig = field(default_factory=ExpansionConfig)
@@ -97,7 +98,9 @@ class EvaluateConfig:
             )
         if not self.ks or min(self.ks) < 1 or self.sheet_queries < 1:
             raise ValueError(f"ks is {self.ks} and sheet_queries {self.sheet_queries}, expected numbers of 1 or more.")
-        if self.augmentation.num and (self.protocol == "leave-one-out" or self.source is not None):
+        if self.protocol == "mined-places" and not self.tuples:
+            raise ValueError("The protocol mined-places asks with photos of mined places. Name them with --tuples.")
+        if self.augmentation.num and (self.protocol != "query-gallery" or self.source is not None):
             raise ValueError(
                 "augmentation.num is above 0 and every photo asks all others: each would be in the vectors that it is "
                 "to find. Augment with --protocol query-gallery, or in ray_jobs.benchmark."
@@ -157,8 +160,7 @@ def main(cfg: EvaluateConfig) -> Manifest:
     with session():
         if cfg.collection is not None:
             systems = [System.parse(text) for text in cfg.systems]
-            protocol = "query/gallery" if cfg.protocol == "query-gallery" else "leave-one-out"
-            return _report(cfg, Folder.of(cfg.out), Folder.of(cfg.collection), systems, protocol)
+            return _report(cfg, Folder.of(cfg.out), Folder.of(cfg.collection), systems, cfg.protocol)
         out = Folder.of(cfg.out)
         system = System(name="model", model=Folder.of(str(cfg.model)), embeddings=out / "embeddings")
         _ingest_source(cfg, out / "collection", system.model)
@@ -207,8 +209,10 @@ def _write_report(
     cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[System], protocol: str
 ) -> dict[str, Any]:
     """Everything of a report, on one worker: embeddings stay there, figures come back."""
-    if protocol == "query/gallery":
+    if protocol == "query-gallery":
         task = protocols.query_gallery(collection, cfg.ks)
+    elif protocol == "mined-places":
+        task = protocols.mined_places(collection, Folder.of(cfg.tuples), cfg.ks)
     else:
         splits = ("query", "gallery") if cfg.collection is not None else None
         task = protocols.leave_one_out(collection, cfg.ks, cfg.max_queries, cfg.seed, splits)

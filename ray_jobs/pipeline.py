@@ -22,9 +22,9 @@ import tyro
 
 from ray_jobs import build_index, embed, evaluate, ingest, reconstruct, train, whiten
 from ray_jobs.presets import PRESETS, PipelineConfig
-from ray_jobs.session import run_parts, session
+from ray_jobs.session import on_cluster, run_parts, session
 from ray_jobs.tracking import Registration, Tracker, open_run, store_uri
-from retrieval import artifacts, demo_faces, demo_scenes, model
+from retrieval import artifacts, demo_faces, demo_scenes, model, protocols
 from retrieval.artifacts import Folder, digest, plain, read_manifest
 from retrieval.demo_faces import DemoConfig
 from retrieval.demo_scenes import SceneConfig
@@ -298,12 +298,13 @@ def _evaluate(
     cfg: PipelineConfig | None = None,
     tuples: Folder | None = None,
 ) -> Folder:
-    """Args: cfg, tuples: for places, where each photo of the test places asks all others."""
+    """Args: cfg, tuples: for places, where each photo of the test places, or of mined ones, asks all others."""
     sealed = [read_manifest(Folder(part)).fingerprint for system in systems for part in system.split("=")[1].split(",")]
     options: dict[str, Any] = {}
     if cfg is not None and tuples is not None:
-        options = {"protocol": "leave-one-out", "subject": "place", "expansion": cfg.expansion, "rerank": cfg.rerank}
-        options["tuples"] = tuples.uri
+        labelled = on_cluster(protocols.anything_labelled, collection)
+        options = {"protocol": "leave-one-out" if labelled else "mined-places", "subject": "place"}
+        options |= {"expansion": cfg.expansion, "rerank": cfg.rerank, "tuples": tuples.uri}
     settings = {"inputs": [read_manifest(collection).fingerprint, *sealed], "options": options}
     out = _folder(workspace, "report", settings if options else {"inputs": settings["inputs"]})
     evaluate.main(evaluate.EvaluateConfig(out=out.uri, collection=collection.uri, systems=tuple(systems), **options))

@@ -1,11 +1,12 @@
 """Who is asked about whom, and reading what that takes out of a collection and its embeddings.
 
 `query_gallery`: the catalog's queries against its gallery. `leave_one_out`: every photo that has another of its
-identity is a query against all the others.
+identity is a query against all the others. `mined_places`: the same where nothing is labelled, by what mining found.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,11 @@ import pyarrow.parquet as pq
 
 from retrieval.artifacts import Folder, part_name
 from retrieval.datasets import ATTRIBUTES
+from retrieval.tuples import read_tuples
 
 KS = (10, 20, 50, 100, 1000)
 _NOT_COMPARABLE = ("duplicate", "unlabelled")
+LEAVE_ONE_OUT = "leave-one-out"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,9 +61,14 @@ class Task:
     ks_asked: tuple[int, ...]
 
     @property
+    def asks_itself(self) -> bool:
+        """Whether the queries are photos of the gallery, each compared with all the others."""
+        return bool((self.exclude >= 0).any())
+
+    @property
     def ks(self) -> list[int]:
         """The ks asked for, clipped to the results a query can have."""
-        most = len(self.gallery.ids) - (1 if self.protocol == "leave-one-out" else 0)
+        most = len(self.gallery.ids) - int(self.asks_itself)
         return sorted({min(k, most) for k in self.ks_asked})
 
 
@@ -116,8 +124,44 @@ def leave_one_out(
     if max_queries is not None and max_queries < len(asking):
         asking = np.sort(np.random.default_rng(seed).choice(asking, max_queries, replace=False))
     return Task(
-        protocol="leave-one-out", queries=gallery.take(asking), gallery=gallery, exclude=asking, ks_asked=tuple(ks)
+        protocol=LEAVE_ONE_OUT, queries=gallery.take(asking), gallery=gallery, exclude=asking, ks_asked=tuple(ks)
     )
+
+
+def mined_places(collection: Folder, tuples: Folder, ks: Sequence[int] = KS) -> Task:
+    """Photos of the places that mining kept for validation against all other photos that it looked at.
+
+    For collections in which nothing is labelled: a cluster stands for a place. Where mining kept none, those that were
+    trained on ask, and the protocol's name says so. Images of an asking cluster that no model holds are left out: they
+    may be a match or not.
+
+    Raises: ValueError if the tuples are not sealed.
+    """
+    known = read_tuples(tuples)
+    states = tuples.read_table("images.parquet").sort_by("image_id")["status"].to_pylist()
+    kept = "val" if (known.splits[known.queries] == "val").any() else "train"
+    queries = known.queries[known.splits[known.queries] == kept]
+    asking = set(known.clusters[queries].tolist())
+    places = {
+        image_id: f"place {cluster}" if cluster in asking else None
+        for image_id, cluster, state in zip(known.image_ids, known.clusters.tolist(), states, strict=True)
+        if cluster not in asking or state == "registered"
+    }
+    catalog = collection.read_table("catalog.parquet")
+    gallery = _images(catalog.filter(pc.is_in(catalog["image_id"], pa.array(sorted(places)))))
+    labels = np.array([places[image_id] for image_id in gallery.ids], dtype=object)
+    gallery = dataclasses.replace(gallery, labels=labels)
+    wanted = {known.image_ids[row] for row in queries}
+    rows = np.array([row for row, image_id in enumerate(gallery.ids) if image_id in wanted], dtype=np.int64)
+    protocol = "places mined for validation" if kept == "val" else "places mined and trained on"
+    return Task(protocol=protocol, queries=gallery.take(rows), gallery=gallery, exclude=rows, ks_asked=tuple(ks))
+
+
+def anything_labelled(collection: Folder, splits: Sequence[str] = ("query", "gallery")) -> bool:
+    """Whether two photos of these splits share a label, so that one can be asked for the other."""
+    catalog = collection.read_table("catalog.parquet", columns=["label", "split"])
+    labels = catalog.filter(pc.is_in(catalog["split"], pa.array(list(splits))))["label"].drop_null()
+    return len(labels.unique()) < len(labels)
 
 
 def _images(catalog: pa.Table) -> Images:
@@ -139,12 +183,13 @@ def describe(task: Task) -> dict[str, Any]:
     """The `data` of metrics.json: what was asked of what."""
     gallery_labels = set(task.gallery.labels)
     matchless = 0
-    if task.protocol != "leave-one-out":
+    if not task.asks_itself:
         matchless = sum(label not in gallery_labels for label in task.queries.labels)
     return {
         "protocol": task.protocol,
         "num_queries": len(task.queries.ids),
         "num_gallery": len(task.gallery.ids),
+        "asks_itself": task.asks_itself,
         "num_identities": len(set(task.queries.labels)),
         "num_without_positive": matchless,
         "num_queries_without_attributes": int((~task.queries.attributes.any(axis=1)).sum()),

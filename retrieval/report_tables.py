@@ -57,7 +57,7 @@ class Table:
 def summary(metrics: Mapping[str, Any]) -> str:
     """One sentence: what was asked of what, by which protocol."""
     data = metrics["data"]
-    if data["protocol"] == "leave-one-out":
+    if data["asks_itself"]:
         asked = f"{data['num_queries']:,} photos, each a query against the other {data['num_gallery'] - 1:,}"
     else:
         asked = f"{data['num_queries']:,} query photos against a gallery of {data['num_gallery']:,}"

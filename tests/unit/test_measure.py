@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from retrieval import measure, protocols
-from retrieval.artifacts import CATALOG_SCHEMA, EMBEDDING_SCHEMA, IMAGE_SCHEMA, Folder, part_name
+from retrieval import measure, protocols, tuples
+from retrieval.artifacts import CATALOG_SCHEMA, EMBEDDING_SCHEMA, IMAGE_SCHEMA, Folder, part_name, seal
 from retrieval.datasets import ATTRIBUTES
 
 PEOPLE = ("ann", "ann", "ann", "bob", "bob", "cyd", None, "ann")
@@ -38,6 +38,38 @@ def collection(tmp_path: Path) -> Folder:
         ]
         (folder / "embeddings").write_table(part_name(part), pa.Table.from_pylist(vectors, EMBEDDING_SCHEMA))
     return folder
+
+
+@pytest.mark.parametrize("kept", ["val", "train"])
+def test_without_labels_the_places_that_mining_kept_ask(collection: Folder, tmp_path: Path, kept: str) -> None:
+    """Photos 0 to 2 are one mined place, of which 2 was not registered; 3 and 4 another, for training; 5 nothing."""
+    folder, states = Folder.of(tmp_path / "tuples"), ["registered"] * 2 + ["unregistered"] + ["registered"] * 2
+    images = [
+        {"image_id": f"{n}.jpg", "cluster": cluster, "status": state, "split": kept if cluster == 0 else "train"}
+        for n, (cluster, state) in enumerate(zip([0, 0, 0, 1, 1, 2], [*states, "unregistered"]))
+    ]
+    found = [
+        {"query": f"{a}.jpg", "cluster": a // 3, "split": kept if a < 3 else "train", "candidates": [f"{b}.jpg"]}
+        | {"shared_points": [20], "scale_change": [1.0]}
+        for a, b in ((0, 1), (1, 0), (3, 4), (4, 3))
+    ]
+    tables = (pa.Table.from_pylist(images, tuples.IMAGES_SCHEMA), pa.Table.from_pylist(found, tuples.TUPLES_SCHEMA))
+    tuples.write_tuples(folder, *tables)
+    seal(folder, kind=tuples.KIND, config={}, inputs={}, counts={})
+    task = protocols.mined_places(collection, folder)
+    assert task.gallery.ids == ["0.jpg", "1.jpg", "3.jpg", "4.jpg", "5.jpg"]
+    trained = {"3.jpg": "place 1", "4.jpg": "place 1"} if kept == "train" else {}
+    assert dict(zip(task.gallery.ids, task.gallery.labels)) == {
+        **dict.fromkeys(task.gallery.ids), "0.jpg": "place 0", "1.jpg": "place 0", **trained,
+    }  # fmt: skip
+    assert task.queries.ids == ["0.jpg", "1.jpg", *trained]
+    assert task.exclude.tolist() == [task.gallery.ids.index(name) for name in task.queries.ids]
+    assert task.asks_itself and ("trained on" in task.protocol) == (kept == "train")
+
+
+def test_two_photos_of_one_label_are_needed_to_score(collection: Folder) -> None:
+    assert protocols.anything_labelled(collection)
+    assert not protocols.anything_labelled(collection, splits=("query",))
 
 
 def test_leave_one_out_asks_with_everyone_who_has_a_match(collection: Folder) -> None:
