@@ -158,7 +158,7 @@ class _Beginning:
 
 
 # COLMAP's own thresholds (100 matches at 16 degrees to begin with) are for large, sharp photos of known focal length.
-# Where no pair meets the first, as in a walk down a street, the second begins from what there is.
+# Where the first leave out most photos, as of a walk down a street, the second begin from what there is.
 _BEGINNINGS = (
     _Beginning(max_error=4.0, min_angle=8.0, max_forward=0.95),
     _Beginning(max_error=8.0, min_angle=4.0, max_forward=1.0),
@@ -194,11 +194,15 @@ def map_images(features: Mapping[str, Features], links: Sequence[Link], *, min_i
             folder = Path(temp) / f"models-{begin.max_error:g}"
             folder.mkdir()
             found = pycolmap.incremental_mapping(path, Path(temp), folder, _mapping_options(begin, min_images))
-            models = [_sparse(model, features) for model in found.values()]
-            models = [model for model in models if len(model.image_ids) >= min_images]
-            if models:
+            again = [_sparse(model, features) for model in found.values()]
+            models = max(models, [model for model in again if len(model.image_ids) >= min_images], key=_num_images)
+            if 2 * _num_images(models) >= len(names):
                 break
     return sorted(models, key=lambda model: (-len(model.image_ids), model.image_ids))
+
+
+def _num_images(models: Sequence[SparseModel]) -> int:
+    return len({name for model in models for name in model.image_ids})
 
 
 def _write_image(database: pycolmap.Database, number: int, name: str, features: Features) -> int:
