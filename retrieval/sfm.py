@@ -85,9 +85,11 @@ def match(a: Features, b: Features, *, max_ratio: float = 0.8) -> np.ndarray:
     if len(a.descriptors) < 2 or len(b.descriptors) < 2:
         return np.empty((0, 2), np.int32)
     cosines = _unit(a.descriptors) @ _unit(b.descriptors).T
-    forward, sure_a = _nearest(cosines, max_ratio)
-    backward, sure_b = _nearest(cosines.T, max_ratio)
-    rows = np.flatnonzero((backward[forward] == np.arange(len(forward))) & sure_a & sure_b[forward])
+    forward, sure = _nearest(cosines, max_ratio)
+    rows = np.flatnonzero(sure)
+    # The way back is looked at only for the few that passed: it reads the matrix against its grain.
+    backward, sure = _nearest(np.ascontiguousarray(cosines[:, forward[rows]].T), max_ratio)
+    rows = rows[(backward == rows) & sure]
     return np.stack([rows, forward[rows]], axis=1).astype(np.int32)
 
 
