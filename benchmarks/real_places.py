@@ -42,7 +42,7 @@ _PRESET = dataclasses.replace(
     reconstruct=ReconstructConfig(val_fraction=0.0),
     whiten=WhitenConfig(shrinkage=0.3),
     expansion=ExpansionConfig(num=3),
-    rerank=100,
+    rerank=20,
 )
 
 
