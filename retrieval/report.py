@@ -117,6 +117,7 @@ def curves_png(history: Sequence[Mapping[str, float]]) -> bytes:
             _mark_best(axes, epochs, history, keys[0])
         _dress(axes, title, "epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]
         if title.startswith("seconds"):
             axes.set_ylim(bottom=0)
         if len(keys) > 1 or title == "validation":
@@ -207,10 +208,12 @@ def precision_recall_png(curves: Mapping[str, Sequence[float]], title: str = "pr
     return _saved(figure, "png")
 
 
-def scene_png(model: SparseModel, title: str) -> bytes:
+def scene_png(model: SparseModel, title: str, second: str) -> bytes:
     """A reconstructed place from above and from the side: its points in their colours, its cameras and where they look.
 
     A reconstruction has no up of its own: the view is along the axes in which cameras and points spread most.
+
+    Args: title, second: what stands over each of the two views.
     """
     together = np.concatenate([model.points, model.centres])
     middle = np.median(model.points, axis=0)
@@ -221,7 +224,7 @@ def scene_png(model: SparseModel, title: str) -> bytes:
     low, high = np.minimum(low, cameras.min(axis=0)), np.maximum(high, cameras.max(axis=0))
     length = 0.06 * float(np.linalg.norm(high - low))
     figure, panels = _figure(2, width=5.0)
-    for axes, (x, y), name in zip(panels, ((0, 1), (0, 2)), (title, "another side"), strict=True):
+    for axes, (x, y), name in zip(panels, ((0, 1), (0, 2)), (title, second), strict=True):
         axes.scatter(points[:, x], points[:, y], s=1.6, c=model.colours / 255, linewidths=0)
         axes.quiver(
             cameras[:, x], cameras[:, y], looks[:, x] * length, looks[:, y] * length,

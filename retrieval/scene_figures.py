@@ -17,6 +17,7 @@ def scene_plots(tuples: Folder) -> list[tuple[str, bytes]]:
     plots = []
     for place, number in enumerate(largest, start=1):
         model = read_model(tuples, number)
-        title = f"{len(model.image_ids)} cameras, {len(model.points):,} points, from {model.image_ids[0]}"
-        plots.append((f"reconstructed place {place}", report.scene_png(model, title)))
+        title = f"{len(model.image_ids)} cameras, {len(model.points):,} points"
+        second = f"from the other side: {model.image_ids[0][-28:]} ..."
+        plots.append((f"reconstructed place {place}", report.scene_png(model, title, second)))
     return plots
