@@ -23,7 +23,7 @@ def test_one_question_is_answered_and_the_service_is_gone(
     shown = capsys.readouterr().out
     assert "$ curl" in shown
     assert answer.results[0].image_id in shown
-    assert "of the 3 nearest are photos of the same person" in shown
+    assert "of the 3 nearest show the same, " in shown
     port = int(shown.split("127.0.0.1:")[1].split("/")[0])
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0, "the service still listens"
