@@ -6,7 +6,6 @@ sums in any order and on any machines, so the descriptors never lie in one proce
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -135,11 +134,6 @@ def whiten(net: EmbeddingNet, shares: Iterable[Moments], config: WhitenConfig) -
     else:
         projection, mean = whitening.pca(total, **options)
     return model.with_whitening(net, projection, mean, config.method)
-
-
-def describe(config: WhitenConfig) -> dict[str, Any]:
-    """The settings as plain values, for a manifest."""
-    return dataclasses.asdict(config)
 
 
 def _catalog(collection: Folder, splits: Sequence[str]) -> pa.Table:
