@@ -32,7 +32,7 @@ from retrieval import images, pairing, reconstruction
 from retrieval.artifacts import CATALOG_SCHEMA, Folder, part_name
 from retrieval.demo_scenes import SceneConfig, write_scenes
 from retrieval.images import encode_jpeg, fit
-from retrieval.reconstruction import ReconstructConfig
+from retrieval.reconstruction import ReconstructConfig, pairs_name
 
 SPLITS = ("train",)
 _PART, _BLOCK = 16, 256
@@ -109,7 +109,7 @@ def store(where: Path, files: list[Path], size: int) -> int:
 
 
 def find_by_words(collection: Folder, out: Folder, config: ReconstructConfig) -> None:
-    """Vocabulary, words, inverted file, candidates: photos.parquet and pairs.parquet."""
+    """Vocabulary, words, inverted file, candidates: photos.parquet and the pairs of round 0."""
     pairing.train_vocabulary(collection, out, SPLITS, config)
     for part in set(reconstruction.wanted(collection, SPLITS)["part"].to_pylist()):
         pairing.assign_part(out, part)
@@ -123,7 +123,7 @@ def take_all(words: Folder, out: Folder) -> None:
     photos = words.read_table("photos.parquet")
     first, second = np.triu_indices(len(photos), 1)
     out.write_table("photos.parquet", photos)
-    out.write_table(pairing.PAIRS, pa.table({"a": first.astype(np.int32), "b": second.astype(np.int32)}))
+    out.write_table(pairs_name(0), pa.table({"a": first.astype(np.int32), "b": second.astype(np.int32)}))
 
 
 def reconstruct(out: Folder, config: ReconstructConfig, find_pairs: Callable[..., None], *args: Any) -> dict[str, Any]:
@@ -137,16 +137,20 @@ def reconstruct(out: Folder, config: ReconstructConfig, find_pairs: Callable[...
         return done
 
     timed("pairs", find_pairs, *args)
-    pairs = len(out.read_table(pairing.PAIRS))
-    blocks = -(-pairs // _BLOCK)
-    for block in range(blocks):
-        timed("checks", reconstruction.verify_block, out, block, _BLOCK, config)
-    joined = timed("group", reconstruction.group, out, blocks, config)
+    pairs = 0
+    for round_ in range(1 + config.rounds):
+        if round_:
+            timed("pairs", pairing.follow_links, out, round_, config)
+        more = len(out.read_table(pairs_name(round_)))
+        pairs += more
+        for block in range(-(-more // _BLOCK)):
+            timed("checks", reconstruction.verify_block, out, round_, block, _BLOCK, config)
+    joined = timed("group", reconstruction.group, out, config)
     for number in range(joined["groups"]):
-        timed("mapping", reconstruction.map_group, out, number, blocks, config)
+        timed("mapping", reconstruction.map_group, out, number, config)
     made = timed("tuples", reconstruction.assemble, out, joined["groups"], config)
-    tables = [out.read_table(reconstruction.block_name(block)) for block in range(blocks)]
-    links = {(row["a"], row["b"]): row["num_inliers"] for row in pa.concat_tables(tables).to_pylist()}
+    found = reconstruction.links_of_rounds(out, 1 + config.rounds, columns=["a", "b", "num_inliers"])
+    links = {(row["a"], row["b"]): row["num_inliers"] for row in found.to_pylist()}
     row = made | {"pairs": pairs, "links": links, "seconds": seconds}
     print(f"{out.path.rpartition('/')[2]:6}{shown(row)}", flush=True)
     return row

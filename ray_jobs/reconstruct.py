@@ -102,21 +102,27 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
     options: dict[str, Any] = {"num_cpus": cfg.cpus_per_task}
     extract = fixed | {"collection": collection, "splits": cfg.splits}
     _all(run_parts("features", parts, _extract, total_items=num, fn_kwargs=extract, **options))
-    pairs, possible = _pairs(cfg, collection, out, parts, num), num * (num - 1) // 2
-    logger.info("pairs: %d of %d possible are worth a check", pairs, possible)
-    blocks = -(-pairs // _PAIRS_PER_BLOCK)
-    _all(run_parts("links", list(range(blocks)), _verify, total_items=pairs, fn_kwargs=fixed, **options))
-    joined = on_cluster(reconstruction.group, out, blocks, config)
+    pairs, possible = 0, num * (num - 1) // 2
+    for round_ in range(1 + config.rounds):
+        more = (
+            on_cluster(pairing.follow_links, out, round_, config)
+            if round_
+            else _pairs(cfg, collection, out, parts, num)
+        )
+        pairs += more
+        logger.info("pairs: %d more of %d possible are worth a check", more, possible)
+        blocks, checked = list(range(-(-more // _PAIRS_PER_BLOCK))), fixed | {"round_": round_}
+        _all(run_parts("links", blocks, _verify, total_items=more, fn_kwargs=checked, **options))
+    joined = on_cluster(reconstruction.group, out, config)
     logger.info("groups: %(groups)d, joined by %(strong)d strong links of %(links)d", joined)
-    mapped = fixed | {"num_blocks": blocks}
-    _all(run_parts("models", list(range(joined["groups"])), _map, fn_kwargs=mapped, **options))
+    _all(run_parts("models", list(range(joined["groups"])), _map, fn_kwargs=fixed, **options))
     counts = on_cluster(reconstruction.assemble, out, joined["groups"], config)
     return counts | {"pairs": pairs, "pairs_possible": possible, "links": joined["links"]}
 
 
 def _pairs(cfg: ReconstructJobConfig, collection: Folder, out: Folder, parts: list[int], num: int) -> int:
     """Words by part, one inverted file, candidates by block. Returns the number of pairs."""
-    if out.exists(pairing.PAIRS):
+    if out.exists(reconstruction.pairs_name(0)):
         return on_cluster(_count_pairs, out)
     options: dict[str, Any] = {"num_cpus": cfg.cpus_per_task}
     on_cluster(pairing.train_vocabulary, collection, out, cfg.splits, cfg.reconstruct)
@@ -145,7 +151,7 @@ def _parts(collection: Folder, splits: tuple[str, ...]) -> tuple[list[int], int]
 
 
 def _count_pairs(out: Folder) -> int:
-    return len(out.read_table(pairing.PAIRS, columns=["a"]))
+    return len(out.read_table(reconstruction.pairs_name(0), columns=["a"]))
 
 
 def _extract(batch: dict[str, Any], **fixed: Any) -> dict[str, Any]:

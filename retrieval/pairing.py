@@ -4,7 +4,9 @@
     words        of each part's descriptors                           words/part-N.parquet
     inverted     photos by word, built once, shared by those who ask  photos.parquet, and the file itself in memory
     candidates   the k most alike of each of a block of photos        candidates/block-N.parquet
-    pairs        all of them, each once                               pairs.parquet
+    pairs        all of them, each once                               pairs/round-0.parquet
+    followed     once those are checked, photos with a link to one    pairs/round-R.parquet
+                 and the same photo
 
 Every file appears whole under its name, made from the same inputs to the same bytes, so any stage may be done again.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,10 +23,9 @@ import numpy as np
 import pyarrow as pa
 
 from retrieval.artifacts import Folder, part_name
-from retrieval.reconstruction import ReconstructConfig, features_of_part, wanted
+from retrieval.reconstruction import ReconstructConfig, features_of_part, links_of_rounds, pairs_name, wanted
 from retrieval.vocabulary import InvertedFile, Quantiser, candidate_pairs, train_words
 
-PAIRS = "pairs.parquet"
 _VOCABULARY = "vocabulary.f32"
 _WORDS = pa.schema([("image_id", pa.string()), ("words", pa.binary())])
 _PHOTOS = pa.schema([("image_id", pa.string()), ("label", pa.string()), ("part", pa.int32()), ("num", pa.int32())])
@@ -107,13 +109,41 @@ def look_up_block(
 
 
 def join_blocks(out: Folder, num_blocks: int) -> int:
-    """All candidates, each pair once, as pairs.parquet. Returns how many."""
+    """All candidates, each pair once, as the pairs of round 0. Returns how many."""
     tables = [out.read_table(_block_name(block)) for block in range(num_blocks)]
     both = np.concatenate([np.stack([t["a"].to_numpy(), t["b"].to_numpy()], axis=1) for t in tables])
-    a, b = np.unique(both, axis=0).T
+    return _write_pairs(out, 0, np.unique(both, axis=0))
+
+
+def follow_links(out: Folder, round_: int, config: ReconstructConfig) -> int:
+    """Pairs not yet checked of photos that link to one and the same photo, unless they are there. Returns how many.
+
+    Two photos of a place from either end share few words, and yet many neighbours. Each photo proposes at most
+    `num_candidates`, those with most neighbours in common, so that checks stay in proportion to photos.
+    """
+    if not out.exists(pairs_name(round_)):
+        checked = pa.concat_tables([out.read_table(pairs_name(before)) for before in range(round_)])
+        done = set(zip(checked["a"].to_pylist(), checked["b"].to_pylist(), strict=True))
+        links = links_of_rounds(out, round_, columns=["a", "b"])
+        near: dict[int, list[int]] = {}
+        for a, b in zip(links["a"].to_pylist(), links["b"].to_pylist(), strict=True):
+            near.setdefault(a, []).append(b)
+            near.setdefault(b, []).append(a)
+        found: set[tuple[int, int]] = set()
+        for photo, others in near.items():
+            shared = Counter(next_ for other in others for next_ in near[other])
+            fresh = [o for o in shared if o != photo and (min(photo, o), max(photo, o)) not in done]
+            best = sorted(fresh, key=lambda o: (-shared[o], o))[: config.num_candidates]
+            found |= {(min(photo, o), max(photo, o)) for o in best}
+        _write_pairs(out, round_, np.array(sorted(found), np.int32).reshape(-1, 2))
+    return len(out.read_table(pairs_name(round_), columns=["a"]))
+
+
+def _write_pairs(out: Folder, round_: int, pairs: np.ndarray) -> int:
+    a, b = pairs.T
     part = out.read_table("photos.parquet", columns=["part"])["part"].to_numpy()
     order = np.lexsort((b, a, part[b], part[a]))  # blocks of neighbours read few parts each
-    out.write_table(PAIRS, pa.table({"a": a[order], "b": b[order]}, schema=_PAIRS))
+    out.write_table(pairs_name(round_), pa.table({"a": a[order], "b": b[order]}, schema=_PAIRS))
     return len(a)
 
 

@@ -54,8 +54,10 @@ class ReconstructConfig:
     """Size of the vocabulary; fewer where the sample is small."""
     vocabulary_sample: int = 200_000
     """Descriptors, drawn from all photos alike, that the vocabulary is trained on."""
-    num_candidates: int = 20
+    num_candidates: int = 15
     """Photos each photo is checked against: those with most words in common."""
+    rounds: int = 2
+    """Times that photos which link to one and the same photo are checked as well, `num_candidates` a photo at most."""
     strong_inliers: int = 30
     """Matches that fit one geometry, from which two photos are mapped together."""
     weak_inliers: int = 15
@@ -80,6 +82,8 @@ class ReconstructConfig:
                 f"weak_inliers is {self.weak_inliers} and strong_inliers {self.strong_inliers}, expected "
                 f"{sfm.MIN_LINK} <= weak_inliers <= strong_inliers."
             )
+        if self.rounds < 0:
+            raise ValueError(f"rounds is {self.rounds}, expected 0 (only words propose pairs) or more.")
         if self.min_images < 2 or not 0 <= self.val_fraction < 1:
             raise ValueError(
                 f"min_images is {self.min_images}, expected 2 or more; val_fraction {self.val_fraction}, expected 0 "
@@ -139,14 +143,15 @@ def features_of_part(out: Folder, part: int) -> dict[str, Features]:
 # -- links -----------------------------------------------------------------------------------------------------------
 
 
-def block_name(block: int) -> str:
-    return f"links/block-{block:05d}.parquet"
+def pairs_name(round_: int) -> str:
+    """Of the pairs to check: 0 those by words, 1 and on those that follow links."""
+    return f"pairs/round-{round_}.parquet"
 
 
-def verify_block(out: Folder, block: int, size: int, config: ReconstructConfig) -> dict[str, Any]:
-    """Check pairs [block * size, ...) of pairs.parquet, unless it is done. Returns block, taken, links, resumed."""
-    name = block_name(block)
-    pairs = out.read_table("pairs.parquet").slice(block * size, size)
+def verify_block(out: Folder, round_: int, block: int, size: int, config: ReconstructConfig) -> dict[str, Any]:
+    """Check pairs [block * size, ...) of a round, unless it is done. Returns block, taken, links, resumed."""
+    name = f"links/round-{round_}/block-{block:05d}.parquet"
+    pairs = out.read_table(pairs_name(round_)).slice(block * size, size)
     resumed = int(out.exists(name))
     if not resumed:
         photos = out.read_table("photos.parquet", columns=["image_id", "part"])
@@ -162,9 +167,12 @@ def verify_block(out: Folder, block: int, size: int, config: ReconstructConfig) 
     return {"block": block, "taken": len(pairs), "links": links, "resumed": resumed}
 
 
-def _links(out: Folder, num_blocks: int) -> pa.Table:
-    tables = [out.read_table(block_name(block)) for block in range(num_blocks)]
-    return pa.concat_tables(tables) if tables else _LINKS.empty_table()
+def links_of_rounds(out: Folder, rounds: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """Links of the first rounds, whose blocks are all done, in the order of their names."""
+    names = [name for name in out.list() if name.startswith(tuple(f"links/round-{r}/" for r in range(rounds)))]
+    tables = [out.read_table(name, columns=columns) for name in names]
+    schema = pa.schema([_LINKS.field(name) for name in columns or _LINKS.names])
+    return pa.concat_tables(tables) if tables else schema.empty_table()
 
 
 # -- groups and models -----------------------------------------------------------------------------------------------
@@ -186,10 +194,10 @@ def components(num: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.array([find(row) for row in range(num)], dtype=np.int64)
 
 
-def group(out: Folder, num_blocks: int, config: ReconstructConfig) -> dict[str, int]:
+def group(out: Folder, config: ReconstructConfig) -> dict[str, int]:
     """Join photos by links: groups.parquet holds each photo's group to map (-1: none) and its cluster."""
     photos = out.read_table("photos.parquet")
-    links = _links(out, num_blocks)
+    links = links_of_rounds(out, 1 + config.rounds, columns=["a", "b", "num_inliers"])
     a, b, inliers = (links[name].to_numpy() for name in ("a", "b", "num_inliers"))
     strong = inliers >= config.strong_inliers
     joined, clusters = components(len(photos), a[strong], b[strong]), components(len(photos), a, b)
@@ -205,7 +213,7 @@ def group(out: Folder, num_blocks: int, config: ReconstructConfig) -> dict[str, 
     return {"links": len(links), "strong": int(strong.sum()), "groups": len(mapped)}
 
 
-def map_group(out: Folder, number: int, num_blocks: int, config: ReconstructConfig) -> dict[str, Any]:
+def map_group(out: Folder, number: int, config: ReconstructConfig) -> dict[str, Any]:
     """Map one group, unless it is done: its models under groups/<number>/. Returns group, taken, models, registered."""
     folder = out / "groups" / f"{number:05d}"
     groups = out.read_table("groups.parquet")
@@ -218,7 +226,7 @@ def map_group(out: Folder, number: int, num_blocks: int, config: ReconstructConf
             for name, part in zip(photos["image_id"].to_pylist(), photos["part"].to_pylist(), strict=True)
         }
         image_ids = groups["image_id"].to_pylist()
-        own = _links(out, num_blocks)
+        own = links_of_rounds(out, 1 + config.rounds)
         inside = np.isin(own["a"].to_numpy(), members) & np.isin(own["b"].to_numpy(), members)
         own = own.filter(pa.array(inside & (own["num_inliers"].to_numpy() >= config.weak_inliers)))
         links = [

@@ -1,7 +1,9 @@
 """Siamese training of an `EmbeddingNet` on tuples (query, positive, negatives), negatives re-mined every epoch.
 
 The published code feeds one image at a time, since photos differ in shape. Here the images of a step are grouped by
-their exact shape and each group runs as one batch: nothing is padded, so the gradients are the same.
+their exact shape and each group runs as one batch: nothing is padded, so the gradients are the same. So they are where
+BatchNorm runs as part of the convolution before it, and where a negative beyond the margin, which pulls at nothing, is
+described without what a gradient would need.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ from retrieval.ranks import Rank
 from retrieval.report import Hit, SheetRow
 from retrieval.tuples import TupleSet
 
-_CHUNK_PIXELS = 32 * 362 * 362  # pixels in one forward pass, at most (or one image)
+# Pixels in one forward pass, at most (or one image). On a CPU batches of more than a few photos cost more a photo: maps
+# above 32 MB are given back to the system and fetched anew, page by page, at each use.
+_CHUNK_PIXELS = {"cuda": 32 * 362 * 362, "cpu": 3 * 362 * 272}
+_TUPLES_AT_ONCE = 256  # whose negatives' distances are taken together
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +96,15 @@ class TupleTrainConfig:
             raise ValueError(f"image_size must be 32 or more, got {self.image_size}.")
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Images of one shape: rows (B,), pixels (B, h, w, 3) uint8, and whether they are believed to pull at nothing."""
+
+    rows: np.ndarray
+    pixels: Tensor
+    idle: bool
+
+
 class TupleTrainer:
     """One rank's state through a run: network, optimiser, history. All ranks call the same methods in step."""
 
@@ -121,7 +135,10 @@ class TupleTrainer:
         net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         unfreeze = None if config.unfreeze_layers < 0 else config.unfreeze_layers
         self.unfrozen = backbones.freeze_all_but_last(net.trunk, unfreeze)
-        self._frozen, self._tail = backbones.split_frozen(net.trunk)
+        self._frozen, self._tail = (
+            backbones.fold_batchnorm(part) if backbones.is_convolutional(net.spec.config.backbone) else part
+            for part in backbones.split_frozen(net.trunk)
+        )
         self._optimiser = torch.optim.Adam(
             parameter_groups(net, config.learning_rate, config.weight_decay), lr=config.learning_rate
         )
@@ -173,16 +190,19 @@ class TupleTrainer:
 
     def _epoch(self, epoch: int) -> dict[str, Any]:
         started = time.monotonic()
-        rows, metrics = self.mine(epoch)
+        rows, idle, metrics = self.mine(epoch)
         mined = time.monotonic()
-        metrics |= self.train_on(rows, epoch)
+        metrics |= self.train_on(rows, epoch, idle)
         trained = time.monotonic()
         metrics |= self._power() | self.validate()
         seconds = {"mine": mined - started, "train": trained - mined, "validate": time.monotonic() - trained}
         return metrics | {f"seconds/{name}": value for name, value in seconds.items()}
 
-    def mine(self, epoch: int) -> tuple[np.ndarray, dict[str, Any]]:
-        """The epoch's tuples, (T, 2 + negatives) int64 rows: query, positive, negatives; equal on all ranks."""
+    def mine(self, epoch: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        """The epoch's tuples, (T, 2 + negatives) int64 rows: query, positive, negatives; equal on all ranks.
+
+        Also (T, 2 + negatives) bool: the negatives that lie beyond the margin by now, which will hardly matter.
+        """
         config, clusters = self.config, self.known.clusters
         draw = tuple_mining.draw_epoch(
             self.queries,
@@ -201,20 +221,27 @@ class TupleTrainer:
         )
         rows = np.column_stack([queries, self.positives[draw.queries], draw.pool[negatives]])
         self._mined = rows
+        idle = np.zeros(rows.shape, dtype=bool)
+        if config.loss == "contrastive":
+            for at in range(0, len(rows), _TUPLES_AT_ONCE):
+                some = slice(at, at + _TUPLES_AT_ONCE)
+                apart = torch.linalg.vector_norm(asking[some, None] - pool[torch.from_numpy(negatives[some])], dim=-1)
+                idle[some, 2:] = (apart >= config.margin).cpu().numpy()
         found = {"tuples": len(rows), "tuples_sha256": mining.tuples_digest(rows), "train/spread": mining.spread(pool)}
-        return rows, found
+        return rows, idle, found | {"train/negatives_within_margin": float(1 - idle[:, 2:].mean())}
 
-    def train_on(self, rows: np.ndarray, epoch: int) -> dict[str, Any]:
-        """One step for every `tuples_per_step` tuples; each rank runs its share of them."""
+    def train_on(self, rows: np.ndarray, epoch: int, idle: np.ndarray | None = None) -> dict[str, Any]:
+        """One step for every `tuples_per_step` tuples; each rank runs its share of them. See `loss` for `idle`."""
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * math.exp(-self.config.decay * (epoch - 1))
-        steps = [rows[at : at + self.config.tuples_per_step] for at in range(0, len(rows), self.config.tuples_per_step)]
-        shares = [step[self.rank.mine] for step in steps]
+        idle = np.zeros(rows.shape, dtype=bool) if idle is None else idle
+        steps = [slice(at, at + self.config.tuples_per_step) for at in range(0, len(rows), self.config.tuples_per_step)]
+        shares = [(rows[step][self.rank.mine], idle[step][self.rank.mine]) for step in steps]
         total = torch.zeros(1, device=self.device)
-        for share, batches in prefetch(self._decoder, self._decoded, shares):
+        for (share, idle_), batches in prefetch(self._decoder, self._decoded_share, shares):
             self._optimiser.zero_grad(set_to_none=True)
             if len(share):
-                loss = self.loss(share, batches)
+                loss = self.loss(share, idle_, batches)
                 loss.sum().backward()
                 total += loss.detach().sum()
             self.rank.sum_gradients([p for group in self._optimiser.param_groups for p in group["params"]])
@@ -222,15 +249,37 @@ class TupleTrainer:
         mean = float(self.rank.total(total)) / max(1, len(rows))
         return {"train/loss": mean, "train/images": int(rows.size), "train/steps": len(steps)}
 
-    def loss(self, share: np.ndarray, batches: Sequence[tuple[np.ndarray, Tensor]] | None = None) -> Tensor:
-        """(T,) loss of each tuple; (T, 2 + negatives) rows. An image that comes twice runs once."""
+    def loss(
+        self, share: np.ndarray, idle: np.ndarray | None = None, batches: Sequence[_Batch] | None = None
+    ) -> Tensor:
+        """(T,) loss of each tuple; (T, 2 + negatives) rows. An image that comes twice runs once.
+
+        Args:
+            idle: (T, 2 + negatives) bool, images that are believed to pull at nothing. They are described without a
+                gradient, a third of the cost; any that proves to pull is described again. So the gradient is the same.
+            batches: the distinct images of `share`, decoded; None decodes them here.
+        """
         distinct = np.unique(share)
-        parts, order = [], []
-        for rows, pixels in batches if batches is not None else self._decoded(share):
-            parts.append(self._describe(pixels))
-            order.append(rows)
-        place = torch.from_numpy(np.argsort(np.concatenate(order)))
-        embeddings = torch.cat(parts)[place][torch.from_numpy(np.searchsorted(distinct, share))]
+        found = torch.empty(len(distinct), self.net.base_dim, device=self.device)
+        sure = np.zeros(len(distinct), dtype=bool)
+        for batch in batches if batches is not None else self._decoded_share((share, idle)):
+            at = np.searchsorted(distinct, batch.rows)
+            with torch.set_grad_enabled(not batch.idle):
+                described = self._describe(batch.pixels)
+            found = found.index_copy(0, torch.from_numpy(at).to(self.device), described)
+            sure[at] = not batch.idle
+        place = torch.from_numpy(np.searchsorted(distinct, share)).to(self.device)
+        if not sure.all():
+            leaf = found.detach().requires_grad_()
+            (pull,) = torch.autograd.grad(self._losses(leaf[place]).sum(), leaf)
+            wrong = np.flatnonzero(pull.abs().amax(dim=1).cpu().numpy() * ~sure)
+            for batch in self._decoded(distinct[wrong]):
+                at = torch.from_numpy(np.searchsorted(distinct, batch.rows)).to(self.device)
+                found = found.index_copy(0, at, self._describe(batch.pixels))
+        return self._losses(found[place])
+
+    def _losses(self, embeddings: Tensor) -> Tensor:
+        """(T, 2 + negatives, D) -> (T,)."""
         query, others = embeddings[:, 0], embeddings[:, 1:]
         if self.config.loss == "triplet":
             apart = losses.triplet(query[:, None], others[:, :1], others[:, 1:], self.config.margin)
@@ -318,7 +367,7 @@ class TupleTrainer:
         batches = []
         for shape in np.unique(shapes, axis=0):
             same = rows[(shapes == shape).all(axis=1)]
-            step = max(1, _CHUNK_PIXELS // int(shape.prod()))
+            step = max(1, _CHUNK_PIXELS[self.device.type] // int(shape.prod()))
             batches += [same[start : start + step] for start in range(0, len(same), step)]
         return batches
 
@@ -326,9 +375,15 @@ class TupleTrainer:
         jpegs = self.local.jpegs(self._row[rows])
         return torch.from_numpy(np.stack([images.decode_fit(jpeg, self.config.image_size) for jpeg in jpegs]))
 
-    def _decoded(self, share: np.ndarray) -> list[tuple[np.ndarray, Tensor]]:
-        """The distinct images of a step in batches of one shape: (rows, pixels)."""
-        return [(rows, self._pixels(rows)) for rows in self._batches(np.unique(share))] if share.size else []
+    def _decoded_share(self, share: tuple[np.ndarray, np.ndarray | None]) -> list[_Batch]:
+        """The distinct images of a step's tuples; idle are those that are so in every tuple they come in."""
+        rows, idle = share
+        busy = np.unique(rows if idle is None else rows[~idle])
+        return self._decoded(busy) + self._decoded(np.setdiff1d(rows, busy), idle=True)
+
+    def _decoded(self, rows: np.ndarray, *, idle: bool = False) -> list[_Batch]:
+        """Distinct images in batches of one shape."""
+        return [_Batch(some, self._pixels(some), idle) for some in self._batches(rows)] if rows.size else []
 
     def _embed_shared(self, rows: np.ndarray) -> Tensor:
         """(n, D) float32 single-scale descriptors of distinct rows, each rank embedding its share."""

@@ -45,12 +45,14 @@ def reconstruct_here(
     for part in parts:
         reconstruction.extract_part(collection, out, part, splits, config)
     find_pairs_here(collection, out, config, parts, -(-len(wanted) // photos), photos)
-    blocks = -(-len(out.read_table(pairing.PAIRS)) // pairs)
-    for block in range(blocks):
-        reconstruction.verify_block(out, block, pairs, config)
-    joined = reconstruction.group(out, blocks, config)
+    for round_ in range(1 + config.rounds):
+        if round_:
+            pairing.follow_links(out, round_, config)
+        for block in range(-(-len(out.read_table(reconstruction.pairs_name(round_))) // pairs)):
+            reconstruction.verify_block(out, round_, block, pairs, config)
+    joined = reconstruction.group(out, config)
     for number in range(joined["groups"]):
-        reconstruction.map_group(out, number, blocks, config)
+        reconstruction.map_group(out, number, config)
     return reconstruction.assemble(out, joined["groups"], config)
 
 

@@ -82,8 +82,8 @@ def test_the_rest_is_done_when_the_job_is_given_again(root: Path) -> None:
         "features/part-00001",
         "words/part-00002",
         "candidates/block-00000",
-        "pairs",
-        "links/block-00000",
+        "pairs/round-1",
+        "links/round-0/block-00000",
         "tuples",
     )
     lost = (*(f"{name}.parquet" for name in parts), "groups/00001/done.json")

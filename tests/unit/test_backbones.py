@@ -333,3 +333,25 @@ def test_folding_batch_norm_leaves_the_other_families_as_they_are(name: str) -> 
     with torch.no_grad():
         expected = trunk(photos())
         assert (fuse(trunk)(photos()) - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "densenet121", "efficientnet_b0", "vgg11"])
+def test_folded_batchnorm_gives_the_same_maps_and_gradients(name: str) -> None:
+    torch.manual_seed(0)
+    trunk = backbones.build_trunk(name).double()
+    for layer in trunk.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            assert layer.running_mean is not None and layer.running_var is not None
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.5, 2)
+    folded = backbones.fold_batchnorm(trunk)
+    x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    found = {}
+    for way, net in (("plain", trunk), ("folded", folded)):
+        trunk.zero_grad(set_to_none=True)
+        maps = net(x)
+        maps.square().sum().backward()
+        found[way] = [maps.detach(), *(p.grad.clone() for p in trunk.parameters() if p.grad is not None)]
+    assert len(found["plain"]) == len(found["folded"]) > 10
+    for ours, theirs in zip(found["folded"], found["plain"], strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12 * float(theirs.abs().max() + 1))

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from retrieval import reconstruction, sfm, tuples
+from retrieval import pairing, reconstruction, sfm, tuples
 from retrieval.artifacts import CATALOG_SCHEMA, Folder
 from retrieval.covisibility import SparseModel
 from retrieval.demo_scenes import SceneConfig, building, photograph, write_scenes
@@ -75,18 +75,61 @@ def test_the_same_photos_give_the_same_tuples_whatever_is_done_again(
     out, _ = found
     again = Folder.of(tmp_path / "again")
     shutil.copytree(out.path, again.path)
-    lost = ("features/part-00001", "words/part-00000", "candidates/block-00001", "pairs", "links/block-00000", "tuples")
+    lost = (
+        "features/part-00001",
+        "words/part-00000",
+        "candidates/block-00001",
+        "pairs/round-1",
+        "links/round-0/block-00000",
+        "tuples",
+    )
     for name in lost:
         again.remove(f"{name}.parquet")
     shutil.rmtree(Path(again.path) / "groups" / "00001")
     reconstruct_here(places, again, CONFIG)
-    for name in ("pairs.parquet", "images.parquet", "tuples.parquet"):
+    for name in ("pairs/round-1.parquet", "images.parquet", "tuples.parquet"):
         assert again.read_table(name).equals(out.read_table(name))
 
 
 def test_fewer_pairs_are_checked_than_there_are(found: tuple[Folder, dict[str, object]]) -> None:
     out, _ = found
-    assert len(out.read_table("pairs.parquet")) < 21 * 20 / 2
+    assert len(out.read_table("pairs/round-0.parquet")) < 21 * 20 / 2
+
+
+def write_links(out: Folder, round_: int, pairs: list[tuple[int, int]]) -> None:
+    rows = [{"a": a, "b": b, "num_inliers": 30, "matches": b""} for a, b in pairs]
+    out.write_table(f"links/round-{round_}/block-00000.parquet", pa.Table.from_pylist(rows, reconstruction._LINKS))
+
+
+def pairs_table(pairs: list[tuple[int, int]]) -> pa.Table:
+    return pa.Table.from_pylist([{"a": a, "b": b} for a, b in pairs], pairing._PAIRS)
+
+
+def checked(out: Folder, round_: int) -> set[tuple[int, int]]:
+    return {(row["a"], row["b"]) for row in out.read_table(f"pairs/round-{round_}.parquet").to_pylist()}
+
+
+def test_photos_that_link_to_one_photo_are_checked_next(tmp_path: Path) -> None:
+    out, config = Folder.of(tmp_path), ReconstructConfig(num_candidates=2)
+    out.write_table("photos.parquet", pa.table({"part": pa.array([0] * 6, pa.int32())}))
+    first = [(0, 1), (1, 2), (2, 3), (3, 4), (0, 2), (4, 5)]
+    out.write_table("pairs/round-0.parquet", pairs_table(first))
+    write_links(out, 0, [(0, 1), (1, 2), (2, 3), (3, 4)])  # (0, 2) and (4, 5) were checked and did not fit
+    assert pairing.follow_links(out, 1, config) == 2
+    assert checked(out, 1) == {(1, 3), (2, 4)}
+    write_links(out, 1, [(1, 3)])
+    assert pairing.follow_links(out, 2, config) == 2
+    assert checked(out, 2) == {(0, 3), (1, 4)}
+
+
+def test_a_photo_of_a_crowd_is_checked_against_those_with_most_neighbours_in_common(tmp_path: Path) -> None:
+    out, config = Folder.of(tmp_path), ReconstructConfig(num_candidates=1)
+    out.write_table("photos.parquet", pa.table({"part": pa.array([0] * 50, pa.int32())}))
+    links = [(0, other) for other in range(1, 50)] + [(1, 2), (2, 3)]  # 1 and 3 have two neighbours in common, 0 and 2
+    out.write_table("pairs/round-0.parquet", pairs_table(links))
+    write_links(out, 0, links)
+    assert pairing.follow_links(out, 1, config) <= 49  # of 1,176 that share a neighbour
+    assert (1, 3) in checked(out, 1)
 
 
 @pytest.mark.parametrize("size", [1, 5, 100])
@@ -104,7 +147,7 @@ def test_pairs_by_parts_and_blocks_are_those_of_all_photos_at_once(
     again = Folder.of(tmp_path)
     shutil.copytree(Path(out.path) / "features", tmp_path / "features")
     find_pairs_here(places, again, CONFIG, sorted(features), -(-len(photos) // size), size)
-    assert [(row["a"], row["b"]) for row in again.read_table("pairs.parquet").to_pylist()] == pairs
+    assert [(row["a"], row["b"]) for row in again.read_table("pairs/round-0.parquet").to_pylist()] == pairs
 
 
 def test_one_photo_has_no_pair(tmp_path: Path) -> None:
@@ -113,7 +156,7 @@ def test_one_photo_has_no_pair(tmp_path: Path) -> None:
     collection = collect(Folder.of(tmp_path / "c"), write_scenes(tmp_path / "photos", scenes), split)
     with pytest.raises(ValueError, match="No two of the 1 photos share a place"):
         reconstruct_here(collection, Folder.of(tmp_path / "out"), CONFIG)
-    assert not len(Folder.of(tmp_path / "out").read_table("pairs.parquet"))
+    assert not len(Folder.of(tmp_path / "out").read_table("pairs/round-0.parquet"))
 
 
 def test_photos_that_share_nothing_make_no_tuples(tmp_path: Path) -> None:

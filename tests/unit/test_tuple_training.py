@@ -70,11 +70,15 @@ def gradients(net: EmbeddingNet) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
 
 
-def test_gradients_of_shape_batches_are_those_of_one_photo_at_a_time() -> None:
-    made = trainer()
-    rows, _ = made.mine(1)
-    rows = rows[:5]
-    made.loss(rows).sum().backward()
+@pytest.mark.parametrize("believed_idle", ["none", "believed", "all"])
+@pytest.mark.parametrize("margin", [0.068, 0.7])  # some negatives pull; all do
+def test_gradients_of_shape_batches_are_those_of_one_photo_at_a_time(believed_idle: str, margin: float) -> None:
+    made = trainer(margin=margin)
+    rows, idle, _ = made.mine(1)
+    rows, idle = rows[:5], idle[:5]
+    assert idle[:, 2:].any() == (margin < 0.7)
+    assert not idle.all()
+    made.loss(rows, {"believed": idle, "all": np.ones_like(idle), "none": None}[believed_idle]).sum().backward()
     batched = gradients(made.net)
     made.net.zero_grad(set_to_none=True)
     for own in rows:  # the published loop: every image alone, losses of a tuple added
@@ -83,7 +87,7 @@ def test_gradients_of_shape_batches_are_those_of_one_photo_at_a_time() -> None:
             pixels = torch.from_numpy(images.decode_fit(made.local.jpegs([int(row)])[0], 96))[None]
             embeddings.append(made.net(made.net.normalise(pixels)))
         found = torch.cat(embeddings)
-        contrastive(found[:1], found[None, 1:], torch.arange(len(own) - 1) == 0, 0.7).sum().backward()
+        contrastive(found[:1], found[None, 1:], torch.arange(len(own) - 1) == 0, margin).sum().backward()
     alone = gradients(made.net)
     assert batched.keys() == alone.keys()
     assert "pool.p" in batched
