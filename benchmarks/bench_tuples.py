@@ -26,6 +26,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from retrieval import images, model, tuples
+from retrieval.embedder import Precision
 from retrieval.losses import contrastive
 from retrieval.model import EmbeddingNet, ModelConfig
 from retrieval.tuple_training import TupleTrainConfig, TupleTrainer, parameter_groups
@@ -51,7 +52,7 @@ class Config:
     """Rounds; the middle one counts."""
     margin: float = 0.7
     """Of the loss."""
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     """Of the batched step: fp32, as the loop's, or auto: bf16 where the hardware has it (gradients then differ)."""
 
 
@@ -100,8 +101,12 @@ def main(cfg: Config) -> float:
     if cfg.weights == "none":
         for net in nets:
             measure_statistics(net, photos)
-    settings = TupleTrainConfig(  # type: ignore[arg-type]
-        epochs=1, margin=cfg.margin, precision=cfg.precision, val_distractors=0, queries_per_epoch=5 * cfg.steps
+    settings = TupleTrainConfig(
+        epochs=1,
+        margin=cfg.margin,
+        precision=cfg.precision,
+        val_distractors=0,
+        queries_per_epoch=5 * cfg.steps,
     )
     batched = TupleTrainer(nets[0], photos, known, settings)  # type: ignore[arg-type]
     rows, idle, mined = batched.mine(1)

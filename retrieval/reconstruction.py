@@ -167,7 +167,7 @@ def verify_block(out: Folder, round_: int, block: int, size: int, config: Recons
     return {"block": block, "taken": len(pairs), "links": links, "resumed": resumed}
 
 
-def links_of_rounds(out: Folder, rounds: int, columns: Sequence[str] | None = None) -> pa.Table:
+def links_of_rounds(out: Folder, rounds: int, columns: list[str] | None = None) -> pa.Table:
     """Links of the first rounds, whose blocks are all done, in the order of their names."""
     names = [name for name in out.list() if name.startswith(tuple(f"links/round-{r}/" for r in range(rounds)))]
     tables = [out.read_table(name, columns=columns) for name in names]

@@ -7,7 +7,6 @@ the pool, share the embeddings, mine, take steps, validate. Nothing is rebuilt b
 from __future__ import annotations
 
 import copy
-import io
 import logging
 import math
 import time
@@ -31,6 +30,7 @@ from retrieval.model import EmbeddingNet, start_head_from_whitening
 from retrieval.pooling import l2n
 from retrieval.prefetch import prefetch
 from retrieval.ranks import Rank
+from retrieval.resumable import Resumable
 from retrieval.whitening import learn_whitening
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class _Tail(nn.Module):
         return self._from_maps(self.tail(maps))
 
 
-class TripletTrainer:
+class TripletTrainer(Resumable):
     """One rank's state through a run: network, optimiser, caches, history. All ranks call the same methods in step."""
 
     def __init__(
@@ -118,13 +118,12 @@ class TripletTrainer:
         local: crops of the splits train and val.
         scratch: folder on this node's disk, shared by its ranks, private to this attempt.
         """
+        super().__init__()
         self.net, self.local, self.config = net, local, config
         self.rank, self.device = rank or Rank(), device or torch.device("cpu")
         self.dtype = pick_dtype(self.device, config.precision)
         self.pool, self.val = _pool(local, config), local.rows_of("val")
         self.labels = mining.label_numbers(local.labels)
-        self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Any] = {"epoch": 0, "val/mAP": -1.0, "state": None}
         self._rate_scale = 1.0
         net.to(self.device).eval()
         # Running statistics stay as they are: only weights change, so no rank and no batch size matters.
@@ -133,16 +132,16 @@ class TripletTrainer:
         frozen, tail = backbones.split_frozen(net.trunk)
         # A copy: the bundle keeps the frozen weights as they came, not rounded to the precision they run in.
         self._frozen = copy.deepcopy(frozen)
-        self._tail = _Tail(tail, net).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._trained = _Tail(tail, net).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._frozen.to(self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
         self._fill_cache(scratch)
         if config.whiten_head and isinstance(net.head, nn.Sequential):
             self._whiten_head()
-        self._model: nn.Module = self._tail
+        self._model: nn.Module = self._trained
         if self.rank.world > 1:
-            self._model = DistributedDataParallel(self._tail)
-        trained = [p for p in self._tail.parameters() if p.requires_grad]
+            self._model = DistributedDataParallel(self._trained)
+        trained = [p for p in self._trained.parameters() if p.requires_grad]
         self._optimiser = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
 
     # -- what an epoch does ------------------------------------------------------------------------------------------
@@ -200,7 +199,7 @@ class TripletTrainer:
     def _go_back(self, epoch: int) -> None:
         """Collapsed embeddings do not come apart again: return to the best weights, at a quarter of the rate."""
         self._rate_scale /= 4
-        self._tail.load_state_dict(self.best["state"])
+        self._trained.load_state_dict(self.best["state"])
         self._optimiser.state.clear()
         logger.warning(
             "Epoch %d: the embeddings collapsed to a point; going back to epoch %d with %.3g times the learning rate",
@@ -243,31 +242,13 @@ class TripletTrainer:
 
     # -- resuming ----------------------------------------------------------------------------------------------------
 
-    def state(self) -> bytes:
-        """Everything a fresh trainer needs to go on: what trains, the optimiser, the history, the best so far."""
-        buffer = io.BytesIO()
-        optimiser = self._optimiser.state_dict()
-        run = {"history": self.history, "best": self.best, "rate_scale": self._rate_scale}
-        torch.save({"tail": self._tail.state_dict(), "optimiser": optimiser, **run}, buffer)
-        return buffer.getvalue()
+    def state(self, **more: Any) -> bytes:
+        return super().state(rate_scale=self._rate_scale, **more)
 
-    def load_state(self, data: bytes) -> None:
-        state = torch.load(io.BytesIO(data), map_location=self.device, weights_only=True)
-        self._tail.load_state_dict(state["tail"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self.history, self.best, self._rate_scale = state["history"], state["best"], state["rate_scale"]
-
-    def load_best(self) -> None:
-        """Put the best epoch's weights into `net`, ready to be saved."""
-        if self.best["state"] is not None:
-            self._tail.load_state_dict(self.best["state"])
-
-    def _close_epoch(self, metrics: dict[str, Any]) -> None:
-        self.history.append(metrics)
-        score = metrics.get("val/mAP", float(metrics["epoch"]))  # without validation the last epoch is the best
-        if score > self.best["val/mAP"]:
-            state = {name: value.detach().cpu().clone() for name, value in self._tail.state_dict().items()}
-            self.best = {"epoch": metrics["epoch"], "val/mAP": score, "state": state}
+    def load_state(self, data: bytes) -> dict[str, Any]:
+        state = super().load_state(data)
+        self._rate_scale = state["rate_scale"]
+        return state
 
     # -- features and embeddings -------------------------------------------------------------------------------------
 
@@ -325,7 +306,7 @@ class TripletTrainer:
         ready = prefetch(self._decoder, lambda start: self._read_views(rows[start : start + batch_size], views), starts)
         for start, maps in ready:
             with self._autocast():
-                parts = [self._tail(each.to(self.device)) for each in maps]
+                parts = [self._trained(each.to(self.device)) for each in maps]
             out[start : start + batch_size] = parts[0] if len(parts) == 1 else l2n(parts[0] + parts[1])
         return out
 
@@ -346,7 +327,7 @@ class TripletTrainer:
         ):
             for start in range(0, len(share), 256):
                 maps = self._cache.read(share[start : start + 256], 0).to(self.device)
-                features[start : start + 256] = self.net.features(self._tail.tail(maps))
+                features[start : start + 256] = self.net.features(self._trained.tail(maps))
         features = self.rank.gather(features, len(sample)).cpu().double()
         labels = torch.from_numpy(self.labels[sample])
         projection, mean = learn_whitening(features, labels, self.net.dim)

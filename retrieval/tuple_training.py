@@ -8,7 +8,6 @@ described without what a gradient would need.
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from retrieval.pooling import GeMPool
 from retrieval.prefetch import prefetch
 from retrieval.ranks import Rank
 from retrieval.report import Hit, SheetRow
+from retrieval.resumable import Resumable
 from retrieval.tuples import TupleSet
 
 # Pixels in one forward pass, at most (or one image). On a CPU batches of more than a few photos cost more a photo: maps
@@ -105,7 +105,7 @@ class _Batch:
     idle: bool
 
 
-class TupleTrainer:
+class TupleTrainer(Resumable):
     """One rank's state through a run: network, optimiser, history. All ranks call the same methods in step."""
 
     def __init__(
@@ -123,15 +123,15 @@ class TupleTrainer:
 
         Raises: ValueError if a photo of the tuples is missing, or none has a positive.
         """
+        super().__init__()
         self.net, self.local, self.known, self.config = net, local, known, config
         self.rank, self.device = rank or Rank(), device or torch.device("cpu")
         self.dtype = pick_dtype(self.device, config.precision)
-        self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Any] = {"epoch": 0, "val/mAP": -1.0, "state": None}
         self._row = _local_rows(local, known)
         self._mined: np.ndarray | None = None
         self._shapes = np.zeros((len(known.image_ids), 2), dtype=np.int64)
         self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
+        self._trained = net
         net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         unfreeze = None if config.unfreeze_layers < 0 else config.unfreeze_layers
         self.unfrozen = backbones.freeze_all_but_last(net.trunk, unfreeze)
@@ -328,33 +328,6 @@ class TupleTrainer:
     def _power(self) -> dict[str, float]:
         pool = self.net.pool
         return {"train/p": float(pool.p.detach().float().mean())} if isinstance(pool, GeMPool) else {}
-
-    # -- resuming ----------------------------------------------------------------------------------------------------
-
-    def state(self) -> bytes:
-        """Everything a fresh trainer needs to go on: the network, the optimiser, the history, the best so far."""
-        buffer = io.BytesIO()
-        run = {"history": self.history, "best": self.best, "optimiser": self._optimiser.state_dict()}
-        torch.save({"net": self.net.state_dict(), **run}, buffer)
-        return buffer.getvalue()
-
-    def load_state(self, data: bytes) -> None:
-        state = torch.load(io.BytesIO(data), map_location=self.device, weights_only=True)
-        self.net.load_state_dict(state["net"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self.history, self.best = state["history"], state["best"]
-
-    def load_best(self) -> None:
-        """Put the best epoch's weights into `net`, ready to be saved."""
-        if self.best["state"] is not None:
-            self.net.load_state_dict(self.best["state"])
-
-    def _close_epoch(self, metrics: dict[str, Any]) -> None:
-        self.history.append(metrics)
-        score = metrics.get("val/mAP", float(metrics["epoch"]))  # without validation the last epoch is the best
-        if score > self.best["val/mAP"]:
-            state = {name: value.detach().cpu().clone() for name, value in self.net.state_dict().items()}
-            self.best = {"epoch": metrics["epoch"], "val/mAP": score, "state": state}
 
     # -- photos and embeddings ---------------------------------------------------------------------------------------
 
