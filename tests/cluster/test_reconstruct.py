@@ -13,7 +13,7 @@ import torch
 from ray_jobs import embed, evaluate, reconstruct, train, whiten
 from ray_jobs.reconstruct import ReconstructJobConfig
 from retrieval import model, protocols, tuples, whitening
-from retrieval.artifacts import Folder, begin, plain, read_manifest
+from retrieval.artifacts import Folder, Manifest, begin, plain, read_manifest
 from retrieval.demo_scenes import SceneConfig, write_scenes
 from retrieval.model import ModelConfig
 from retrieval.reconstruction import ReconstructConfig
@@ -43,6 +43,27 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def siamese_job(root: Path, out: str) -> train.TrainJobConfig:
+    # All of the trunk trains, one photo of each shape a batch: an epoch takes long enough to be killed in.
+    settings: dict[str, Any] = {"learning_rate": 1e-4, "image_size": 160, "precision": "fp32", "queries_per_epoch": 16}
+    return train.TrainJobConfig(
+        collection=str(root / "collection"),
+        tuples=str(root / "tuples"),
+        out=str(root / out),
+        weights="none",
+        model=ModelConfig(cut="features.4", pooling="gem", head="none", image_size=160, keep_aspect=True),
+        siamese=TupleTrainConfig(epochs=3, num_negatives=3, val_distractors=8, **settings),
+        cache=str(root / f"cache-{out}"),
+        cpus_per_worker=1,
+        device="cpu",
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(root: Path) -> Manifest:
+    return train.main(siamese_job(root, "model"))
+
+
 def content(folder: Path) -> dict[str, str]:
     """Hashes of what the job made, but for the seconds-free manifest itself."""
     return read_manifest(Folder.of(folder), "tuples").files
@@ -64,13 +85,15 @@ def test_tuples_are_of_the_training_places_and_the_books_balance(root: Path) -> 
         assert {label[known.image_ids[row]] for row in candidates} == {own}
 
 
-@pytest.mark.parametrize("appears", ["features/part-00001.parquet", "groups/00000/done.json"])
-def test_a_killed_worker_changes_nothing(root: Path, appears: str) -> None:
-    """Killed while features are taken, and while places are mapped."""
-    out = root / f"killed-{appears.partition('/')[0]}"
-    with killed_when(lambda: (out / appears).exists(), "MapBatches") as killed:
+def test_killed_workers_change_nothing(root: Path) -> None:
+    """One is killed while features are taken, one while places are mapped."""
+    out = root / "killed"
+    with (
+        killed_when(lambda: (out / "features/part-00001.parquet").exists(), "MapBatches") as early,
+        killed_when(lambda: (out / "groups/00000/done.json").exists(), "MapBatches") as late,
+    ):
         reconstruct.main(job(root, out.name))
-    assert killed, "the job was over before a worker could be killed"
+    assert early and late and early != late, "the job was over before both workers could be killed"
     assert content(out) == content(root / "tuples")
 
 
@@ -82,6 +105,7 @@ def test_the_rest_is_done_when_the_job_is_given_again(root: Path) -> None:
         "features/part-00001",
         "words/part-00002",
         "candidates/block-00000",
+        "pairs/round-0",
         "pairs/round-1",
         "links/round-0/block-00000",
         "tuples",
@@ -109,14 +133,8 @@ def test_labels_can_stand_for_places(root: Path) -> None:
         job(root, "x", labels_as_clusters=True, models="m")
 
 
-def test_training_whitening_and_evaluation_fit_together(root: Path) -> None:
-    config = ModelConfig(cut="features.4", pooling="gem", head="none", image_size=128, keep_aspect=True)
-    siamese = TupleTrainConfig(epochs=1, num_negatives=3, image_size=128, learning_rate=1e-5)
+def test_training_whitening_and_evaluation_fit_together(root: Path, trained: Manifest) -> None:
     places: dict[str, Any] = {"collection": str(root / "collection"), "tuples": str(root / "tuples")}
-    cfg = train.TrainJobConfig(
-        **places, out=str(root / "model"), weights="none", model=config, siamese=siamese, num_workers=0
-    )
-    trained = train.main(cfg)
     assert trained.inputs["tuples"] == read_manifest(Folder.of(root / "tuples")).fingerprint
     assert (root / "model/tuples.jpg").read_bytes()[:2] == b"\xff\xd8"
     embed.main(
@@ -166,42 +184,25 @@ def _whitening_is_that_of_one_process(root: Path, config: WhitenConfig) -> None:
     assert net.spec.preparation["crop"] == plain(PREPARE)["crop"] == "fit"
 
 
-def siamese_job(root: Path, out: str) -> train.TrainJobConfig:
-    # All of the trunk trains, one photo of each shape a batch: an epoch takes long enough to be killed in.
-    settings: dict[str, Any] = {"learning_rate": 1e-4, "image_size": 160, "precision": "fp32", "queries_per_epoch": 16}
-    return train.TrainJobConfig(
-        collection=str(root / "collection"),
-        tuples=str(root / "tuples"),
-        out=str(root / out),
-        weights="none",
-        model=ModelConfig(cut="features.4", pooling="gem", head="none", image_size=160, keep_aspect=True),
-        siamese=TupleTrainConfig(epochs=3, num_negatives=3, val_distractors=8, **settings),
-        cache=str(root / f"cache-{out}"),
-        cpus_per_worker=1,
-        device="cpu",
-    )
-
-
 def epochs_of(root: Path, out: str) -> list[dict[str, Any]]:
     """What is known of each epoch, but for how long it took."""
     history = Folder.of(root / out).read_json("history.json")
     return [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in history]
 
 
-def test_a_worker_killed_while_training_on_tuples_draws_the_same_tuples(root: Path) -> None:
-    train.main(siamese_job(root, "siamese"))
-    checkpoints = root / "siamese-killed-checkpoints"
+def test_a_worker_killed_while_training_on_tuples_draws_the_same_tuples(root: Path, trained: Manifest) -> None:
+    checkpoints = root / "killed-model-checkpoints"
 
     def in_epoch_two() -> bool:  # reports of epochs 0 and 1 are on disk
         return len(list(checkpoints.glob("train-*/checkpoint_*/state.pt"))) >= 2
 
     with killed_when(in_epoch_two, "RayTrainWorker") as killed:
-        train.main(siamese_job(root, "siamese-killed"))
+        train.main(siamese_job(root, "killed-model"))
     assert killed, "the job was over before a worker could be killed"
-    undisturbed = epochs_of(root, "siamese")
+    undisturbed = epochs_of(root, "model")
     assert len({row["tuples_sha256"] for row in undisturbed[1:]}) == 3  # mined anew in each epoch
-    assert epochs_of(root, "siamese-killed") == undisturbed
-    ours, theirs = ((root / name / "model.safetensors").read_bytes() for name in ("siamese-killed", "siamese"))
+    assert epochs_of(root, "killed-model") == undisturbed
+    ours, theirs = ((root / name / "model.safetensors").read_bytes() for name in ("killed-model", "model"))
     assert ours == theirs
 
 
