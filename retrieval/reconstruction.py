@@ -169,8 +169,8 @@ def verify_block(out: Folder, round_: int, block: int, size: int, config: Recons
 
 def links_of_rounds(out: Folder, rounds: int, columns: list[str] | None = None) -> pa.Table:
     """Links of the first rounds, whose blocks are all done, in the order of their names."""
-    names = [name for name in out.list() if name.startswith(tuple(f"links/round-{r}/" for r in range(rounds)))]
-    tables = [out.read_table(name, columns=columns) for name in names]
+    folder, wanted_ = out / "links", tuple(f"round-{round_}/" for round_ in range(rounds))
+    tables = [folder.read_table(name, columns=columns) for name in folder.list() if name.startswith(wanted_)]
     schema = pa.schema([_LINKS.field(name) for name in columns or _LINKS.names])
     return pa.concat_tables(tables) if tables else schema.empty_table()
 

@@ -340,7 +340,7 @@ class TupleTrainer(Resumable):
         batches = []
         for shape in np.unique(shapes, axis=0):
             same = rows[(shapes == shape).all(axis=1)]
-            step = max(1, _CHUNK_PIXELS[self.device.type] // int(shape.prod()))
+            step = max(1, _CHUNK_PIXELS.get(self.device.type, _CHUNK_PIXELS["cuda"]) // int(shape.prod()))
             batches += [same[start : start + step] for start in range(0, len(same), step)]
         return batches
 
