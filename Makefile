@@ -18,13 +18,14 @@ export RAY_USAGE_STATS_ENABLED = 0
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
+# Compiled now, for each of the processes a job starts; some systems never would (PYTHONDONTWRITEBYTECODE).
 setup: .venv/.installed ## Install the locked dependencies into .venv (once; again when the lock changes)
 
 .venv/.installed: requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit(f"Python 3.11 to 3.13 is needed, found {v.major}.{v.minor}. Name another: make setup PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv<1'
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@touch $@
 
 demo: setup ## The whole road on drawn faces, then on drawn places: photos, training, index, report, a query over HTTP each
