@@ -15,18 +15,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from scipy import sparse
 
 from retrieval.artifacts import Folder, part_name
 from retrieval.reconstruction import ReconstructConfig, features_of_part, links_of_rounds, pairs_name, wanted
 from retrieval.vocabulary import InvertedFile, Quantiser, candidate_pairs, train_words
 
 _VOCABULARY = "vocabulary.f32"
+_ROWS_AT_ONCE = 4096  # photos whose neighbours' neighbours are counted together
 _WORDS = pa.schema([("image_id", pa.string()), ("words", pa.binary())])
 _PHOTOS = pa.schema([("image_id", pa.string()), ("label", pa.string()), ("part", pa.int32()), ("num", pa.int32())])
 _PAIRS = pa.schema([("a", pa.int32()), ("b", pa.int32())])
@@ -122,21 +123,33 @@ def follow_links(out: Folder, round_: int, config: ReconstructConfig) -> int:
     `num_candidates`, those with most neighbours in common, so that checks stay in proportion to photos.
     """
     if not out.exists(pairs_name(round_)):
-        checked = pa.concat_tables([out.read_table(pairs_name(before)) for before in range(round_)])
-        done = set(zip(checked["a"].to_pylist(), checked["b"].to_pylist(), strict=True))
-        links = links_of_rounds(out, round_, columns=["a", "b"])
-        near: dict[int, list[int]] = {}
-        for a, b in zip(links["a"].to_pylist(), links["b"].to_pylist(), strict=True):
-            near.setdefault(a, []).append(b)
-            near.setdefault(b, []).append(a)
-        found: set[tuple[int, int]] = set()
-        for photo, others in near.items():
-            shared = Counter(next_ for other in others for next_ in near[other])
-            fresh = [o for o in shared if o != photo and (min(photo, o), max(photo, o)) not in done]
-            best = sorted(fresh, key=lambda o: (-shared[o], o))[: config.num_candidates]
-            found |= {(min(photo, o), max(photo, o)) for o in best}
-        _write_pairs(out, round_, np.array(sorted(found), np.int32).reshape(-1, 2))
+        num = len(out.read_table("photos.parquet", columns=["part"]))
+        tried = pa.concat_tables([out.read_table(pairs_name(before)) for before in range(round_)])
+        linked = _graph(num, links_of_rounds(out, round_, columns=["a", "b"]))
+        checked = _graph(num, tried)
+        found = [_proposals(linked, checked, at, config.num_candidates) for at in range(0, num, _ROWS_AT_ONCE)]
+        _write_pairs(out, round_, np.unique(np.concatenate(found), axis=0))
     return len(out.read_table(pairs_name(round_), columns=["a"]))
+
+
+def _graph(num: int, pairs: pa.Table) -> sparse.csr_array:
+    """(num, num) int32: 1 where two photos are a pair, either way round."""
+    a, b = pairs["a"].to_numpy(), pairs["b"].to_numpy()
+    ones = np.ones(2 * len(a), np.int32)
+    return sparse.csr_array((ones, (np.concatenate([a, b]), np.concatenate([b, a]))), shape=(num, num))
+
+
+def _proposals(linked: sparse.csr_array, checked: sparse.csr_array, start: int, num: int) -> np.ndarray:
+    """(n, 2) int32 pairs, a < b, that a block of photos proposes, `num` a photo; some twice."""
+    rows = slice(start, start + _ROWS_AT_ONCE)
+    shared = linked[rows] @ linked
+    fresh = (shared - shared.multiply(checked[rows])).tocoo()
+    photo, other = fresh.row + start, fresh.col
+    order = np.lexsort((other, -fresh.data, photo))
+    order = order[(fresh.data[order] > 0) & (photo[order] != other[order])]
+    photo, other = photo[order], other[order]
+    rank = np.arange(len(photo)) - np.searchsorted(photo, photo)
+    return np.sort(np.stack([photo, other], axis=1)[rank < num].astype(np.int32), axis=1)
 
 
 def _write_pairs(out: Folder, round_: int, pairs: np.ndarray) -> int:

@@ -132,6 +132,31 @@ def test_a_photo_of_a_crowd_is_checked_against_those_with_most_neighbours_in_com
     assert (1, 3) in checked(out, 1)
 
 
+@pytest.mark.parametrize("rows", [1, 7, 4096])
+def test_followed_links_are_those_of_the_slow_definition(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    tried = sorted({(int(a), int(b)) for a, b in np.sort(rng.integers(0, 30, (120, 2)), axis=1) if a != b})
+    links = [pair for pair in tried if rng.random() < 0.6]
+    near: dict[int, set[int]] = {photo: set() for photo in range(30)}
+    for a, b in links:
+        near[a].add(b)
+        near[b].add(a)
+    wanted = set()
+    for photo in range(30):
+        others = [o for o in range(30) if o != photo and (min(photo, o), max(photo, o)) not in tried]
+        shared = sorted((-len(near[photo] & near[o]), o) for o in others if near[photo] & near[o])
+        wanted |= {(min(photo, o), max(photo, o)) for _, o in shared[:2]}
+    out = Folder.of(tmp_path)
+    out.write_table("photos.parquet", pa.table({"part": pa.array([0] * 30, pa.int32())}))
+    out.write_table("pairs/round-0.parquet", pairs_table(tried))
+    write_links(out, 0, links)
+    monkeypatch.setattr(pairing, "_ROWS_AT_ONCE", rows)
+    assert pairing.follow_links(out, 1, ReconstructConfig(num_candidates=2)) == len(wanted) > 20
+    assert checked(out, 1) == wanted
+
+
 @pytest.mark.parametrize("size", [1, 5, 100])
 def test_pairs_by_parts_and_blocks_are_those_of_all_photos_at_once(
     places: Folder, found: tuple[Folder, dict[str, object]], tmp_path: Path, size: int
