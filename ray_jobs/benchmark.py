@@ -55,7 +55,7 @@ class BenchmarkConfig:
     device: str = "auto"
     """Where the model runs: auto, cpu or cuda."""
     precision: Precision = "auto"
-    """auto is bf16 where the hardware has it, else fp32."""
+    """auto: bfloat16 where the hardware has it and it leaves embeddings as they are."""
     num_workers: int = 0
     """Processes that hold the model; 0: one a GPU, or one a CPU core where there is no GPU."""
     tracking_uri: str = ""

@@ -38,7 +38,7 @@ class EmbedConfig:
     device: str = "auto"
     """auto: GPUs if the cluster has any; cpu; cuda."""
     precision: Precision = "auto"
-    """auto: bfloat16 where the hardware multiplies it natively."""
+    """auto: bfloat16 where the hardware has it and it leaves embeddings as they are."""
 
 
 def main(cfg: EmbedConfig) -> Manifest:

@@ -84,7 +84,7 @@ class EvaluateConfig:
     device: str = "auto"
     """With --source: where the model runs: auto, cpu or cuda."""
     precision: Precision = "auto"
-    """With --source: auto is bf16 where the hardware has it, else fp32."""
+    """With --source. auto: bfloat16 where the hardware has it and it leaves embeddings as they are."""
     num_workers: int = 0
     """With --source: processes that hold the model; 0: one a GPU, or one a CPU core where there is no GPU."""
 

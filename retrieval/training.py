@@ -71,7 +71,7 @@ class TrainConfig:
     seed: int = 0
     """Decides all draws."""
     precision: Precision = "auto"
-    """auto: bfloat16 where the hardware multiplies it natively."""
+    """auto: bfloat16 where the hardware has it and it leaves embeddings as they are."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """How training images are changed."""
 
@@ -121,11 +121,11 @@ class TripletTrainer(Resumable):
         super().__init__()
         self.net, self.local, self.config = net, local, config
         self.rank, self.device = rank or Rank(), device or torch.device("cpu")
-        self.dtype = pick_dtype(self.device, config.precision)
         self.pool, self.val = _pool(local, config), local.rows_of("val")
         self.labels = mining.label_numbers(local.labels)
         self._rate_scale = 1.0
         net.to(self.device).eval()
+        self.dtype = pick_dtype(net, config.precision)
         # Running statistics stay as they are: only weights change, so no rank and no batch size matters.
         unfreeze = None if config.unfreeze_layers < 0 else config.unfreeze_layers
         self.unfrozen = backbones.freeze_all_but_last(net.trunk, unfreeze)

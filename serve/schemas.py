@@ -47,7 +47,8 @@ class ServeArgs(BaseModel):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where photos are embedded.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="Number format of the network; auto is bf16 where the hardware multiplies it."
+        default="auto",
+        description="Number format of the network; auto is bf16 where the hardware has it and embeddings stay.",
     )
     max_batch: int = Field(default=16, ge=1, le=1024, description="Most photos embedded in one forward pass.")
     embedder_cpus: float = Field(

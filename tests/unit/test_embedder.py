@@ -103,9 +103,22 @@ def test_a_gpu_that_is_not_there_is_said_in_words(monkeypatch: pytest.MonkeyPatc
 
 
 def test_precision_can_be_chosen() -> None:
-    cpu = torch.device("cpu")
-    assert (pick_dtype(cpu, "fp32"), pick_dtype(cpu, "bf16")) == (torch.float32, torch.bfloat16)
-    assert pick_dtype(cpu) in (torch.float32, torch.bfloat16)
+    net = network()
+    assert (pick_dtype(net, "fp32"), pick_dtype(net, "bf16")) == (torch.float32, torch.bfloat16)
+
+
+def test_a_network_that_rounding_harms_stays_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)  # so that any machine runs both ways
+    robust, fragile = network(), network()
+    there, back = (torch.nn.Conv2d(512, 512, 1) for _ in range(2))
+    for layer, offset in ((there, 1e4), (back, -1e4)):  # 8 bits of 10,000 leave nothing of a small number
+        layer.weight.data.copy_(torch.eye(512)[:, :, None, None])
+        layer.bias.data.fill_(offset)  # type: ignore[union-attr]
+    fragile.trunk = torch.nn.Sequential(*fragile.trunk, there, back)
+    assert (pick_dtype(robust), pick_dtype(fragile)) == (torch.bfloat16, torch.float32)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert pick_dtype(robust) == torch.float32
+    assert Embedder(fragile, device="cpu").dtype == torch.float32
 
 
 def test_a_part_holds_its_images_embeddings_and_is_not_done_again(tmp_path: Path) -> None:
