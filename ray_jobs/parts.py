@@ -137,6 +137,7 @@ def make_embeddings(
         "seconds": time.monotonic() - started,
         "seconds_in_model": sum(row["seconds"] for row in rows),
         "resumed_parts": sum(row["resumed"] for row in rows),
+        "parts_by_dtype": dict(Counter(row["dtype"] for row in rows if not row["resumed"])),  # what auto came to
     }
     return seal(
         out,

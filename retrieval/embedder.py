@@ -150,7 +150,8 @@ class Embedder:
 def embed_part(embedder: Embedder, collection: Folder, out: Folder, part: int) -> dict[str, Any]:
     """Embed one part of a collection into out/part-<part>.parquet, unless it is there.
 
-    Returns: part, taken, kept, dim, seconds (in the model), resumed (1 if it was there), sha256 of the file.
+    Returns: part, taken, kept, dim, dtype (of the network), seconds (in the model), resumed (1 if it was there), sha256
+        of the file.
     """
     name, started = part_name(part), time.monotonic()
     resumed = int(out.exists(name))
@@ -165,5 +166,6 @@ def embed_part(embedder: Embedder, collection: Folder, out: Folder, part: int) -
     if kept.column("image_id") != images_of.column("image_id"):
         raise ValueError(f"{out}/{name} does not match images/{name} of {collection}. Remove {out} and embed again.")
     seconds = time.monotonic() - started
-    counts = {"part": part, "taken": len(images_of), "kept": len(kept), "dim": embedder.dim}
+    counts: dict[str, Any] = {"part": part, "taken": len(images_of), "kept": len(kept), "dim": embedder.dim}
+    counts["dtype"] = str(embedder.dtype).removeprefix("torch.")
     return {**counts, "seconds": seconds, "resumed": resumed, "sha256": hash_file(out, name)}

@@ -127,6 +127,7 @@ def test_a_part_holds_its_images_embeddings_and_is_not_done_again(tmp_path: Path
     embedder = Embedder(network(cut="layer2"), device="cpu", precision="fp32")
     done = embed_part(embedder, collection, out, 1)
     assert (done["part"], done["taken"], done["kept"], done["dim"], done["resumed"]) == (1, 4, 4, 16, 0)
+    assert done["dtype"] == "float32"
     images, rows = collection.read_table(f"images/{part_name(1)}"), out.read_table(part_name(1))
     assert rows.column("image_id").to_pylist() == images.column("image_id").to_pylist()
     expected = embedder.embed_jpegs(images.column("jpeg").to_pylist())
