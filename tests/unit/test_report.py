@@ -149,3 +149,12 @@ def test_bars_and_lines_show_both_systems() -> None:
     assert close_to(pixels(report.retrieval_png(taller)), "#8c96a0", 8) > close_to(bars, "#8c96a0", 8)
     lines = pixels(report.attributes_png(metrics()))
     assert close_to(lines, "#0969da", 8) > 300
+
+
+def test_a_badly_placed_camera_does_not_shrink_the_scene_to_a_dot() -> None:
+    rng = np.random.default_rng(0)
+    points, centres = rng.normal(size=(500, 3)), 6 * rng.normal(size=(16, 3))
+    points[3], centres[5] = 900, 7000
+    near_points, near_cameras = report.in_view(points, centres)
+    assert np.flatnonzero(~near_cameras).tolist() == [5]
+    assert np.flatnonzero(~near_points).tolist() == [3]
