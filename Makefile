@@ -37,7 +37,7 @@ demo: setup ## The whole road on drawn faces, then on drawn places: photos, trai
 serve: setup ## Serve the demo's result on http://127.0.0.1:8000 until Ctrl-C
 	$(BIN)/serve run serve.app:build_app workspace=$(WORKSPACE)
 
-test: setup ## All tests but those that need the network or ../shared/data (CPU, about 10 minutes on 2 cores)
+test: setup ## All tests but those that need the network or ../shared/data (CPU, about 12 minutes on 2 cores)
 	$(BIN)/python -m pytest tests retrieval -m "$(MARKS)" --durations=15 $(PYTEST_ARGS)
 
 check: setup ## Formatting, lint, types, and that docs/reference is what --help says

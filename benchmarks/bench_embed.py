@@ -35,7 +35,7 @@ class Config:
     """What to embed, and with which network."""
 
     weights: str = "none"
-    """Weights file of the backbone. none: random ones, whose speed is the same but whose recall means little."""
+    """Weights file. none: random ones, whose recall means little and which may run in bf16 where ImageNet's do not."""
     backbone: str = "mobilenet_v2"
     """The whole trunk of this network, average pooling, no head."""
     size: int = 218

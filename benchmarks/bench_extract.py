@@ -41,7 +41,7 @@ class Config:
     photos: str = ""
     """Folder of photos, searched through; empty: drawn ones."""
     weights: str = "none"
-    """Weights file of the backbone. none: random ones, whose speed is the same."""
+    """Weights file of the backbone. none: random ones, which auto may run in another precision."""
     backbone: str = "mobilenet_v2"
     """The whole trunk of this network, GeM, no head."""
     size: int = 256
@@ -57,7 +57,7 @@ class Config:
     device: str = "auto"
     """auto: the GPU if there is one."""
     precision: Precision = "auto"
-    """Of the Embedder. auto: bf16 where native."""
+    """Of the Embedder. auto: bf16 where the hardware has it and it leaves embeddings as they are."""
 
 
 def main(cfg: Config) -> float:
