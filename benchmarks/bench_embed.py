@@ -69,12 +69,14 @@ def main(cfg: Config) -> float:
     cosine = (vectors * expected).sum(axis=1)
     recalls = [leave_one_out(found, labels, ks=(10,)).values["recall@10"] for found in (vectors, expected)]
     what = "random weights" if cfg.weights == "none" else Path(cfg.weights).name
-    dtype = str(embedder.dtype).removeprefix("torch.")
     print(f"{len(jpegs)} drawn faces of {cfg.size} px, {cfg.backbone}, {what}, {embedder.device}, {threads} threads")
-    print(f"{'':28}{'images/s':>10}{'recall@10':>11}")
-    for name, column, recall in ((f"Embedder, {dtype}", 0, recalls[0]), ("eager float32 NCHW loop", 1, recalls[1])):
+    print(f"{'':44}{'images/s':>10}{'recall@10':>11}")
+    for name, column, recall in (
+        (f"Embedder, {embedder.format}", 0, recalls[0]),
+        ("eager float32 NCHW loop", 1, recalls[1]),
+    ):
         rate = len(jpegs) / statistics.median(pair[column] for pair in seconds)
-        print(f"{name:28}{rate:>10.1f}{recall:>11.4f}")
+        print(f"{name:44}{rate:>10.1f}{recall:>11.4f}")
     shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
     print(f"embedder / loop (aim >= 3)  {statistics.median(ratios):.2f}   (each round: {shown})")
     print(f"cosine (aim >= 0.999)       least {cosine.min():.5f}, mean {cosine.mean():.5f}")

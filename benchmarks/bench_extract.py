@@ -25,10 +25,11 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from retrieval import images, model
-from retrieval.embedder import Embedder, Precision
+from retrieval.embedder import Embedder
 from retrieval.images import decode_fit, encode_jpeg, fit, resize
 from retrieval.model import EmbeddingNet, ModelConfig
 from retrieval.pooling import gem, l2n
+from retrieval.precision import Precision
 
 SHAPES = ((3, 4), (4, 3), (2, 3), (9, 16), (1, 1))
 """Height : width of the drawn photos, the first most often: cameras give few shapes."""
@@ -81,12 +82,11 @@ def main(cfg: Config) -> float:
     shapes = Counter(images.stored_size(jpeg) for jpeg in jpegs)
     what = "random weights" if cfg.weights == "none" else Path(cfg.weights).name
     kind = "real" if cfg.photos else "drawn"
-    dtype = str(embedder.dtype).removeprefix("torch.")
     print(f"{len(jpegs)} {kind} photos of {cfg.size} px in {len(shapes)} shapes, {len(cfg.scales)} scales, ", end="")
     print(f"{cfg.backbone}, {what}, {embedder.device}, {threads} threads")
-    for name, column in ((f"Embedder, {dtype}, by shape", 0), ("eager float32, one by one", 1)):
+    for name, column in ((f"Embedder, {embedder.format}, by shape", 0), ("eager float32, one by one", 1)):
         rate = len(jpegs) / statistics.median(pair[column] for pair in seconds)
-        print(f"{name:28}{rate:>10.1f} images/s")
+        print(f"{name:52}{rate:>10.1f} images/s")
     shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
     print(f"embedder / loop (aim >= 3)  {statistics.median(ratios):.2f}   (each round: {shown})")
     print(f"cosine (aim >= 0.999)       least {cosine.min():.5f}, mean {cosine.mean():.5f}")

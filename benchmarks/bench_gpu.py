@@ -62,7 +62,7 @@ def main(cfg: Config) -> float | None:
     embedder.embed_jpegs(jpegs[: 2 * cfg.batch_size])  # warm
     pairs = [(seconds(lambda: embedder.embed_jpegs(jpegs)), seconds(forward)) for _ in range(cfg.rounds)]
     ratio = statistics.median(alone / whole for whole, alone in pairs)
-    print(f"{cfg.num_images} faces of {cfg.size} px, {cfg.backbone}, {torch.cuda.get_device_name()}, {embedder.dtype}")
+    print(f"{cfg.num_images} faces of {cfg.size} px, {cfg.backbone}, {torch.cuda.get_device_name()}, {embedder.format}")
     for name, column in (("Embedder, from JPEGs", 0), ("forward pass alone", 1)):
         print(f"{name:36}{cfg.num_images / statistics.median(pair[column] for pair in pairs):>10.0f} images/s")
     print(f"{'embedder / forward (aim >= 0.85)':36}{ratio:>10.2f}")

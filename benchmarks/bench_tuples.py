@@ -26,9 +26,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from retrieval import images, model, tuples
-from retrieval.embedder import Precision
 from retrieval.losses import contrastive
 from retrieval.model import EmbeddingNet, ModelConfig
+from retrieval.precision import Precision
 from retrieval.tuple_training import TupleTrainConfig, TupleTrainer, parameter_groups
 
 _SHAPES = ((362, 272), (272, 362), (362, 241))  # 4:3 both ways and 3:2, as cameras take them

@@ -22,9 +22,9 @@ from ray_jobs.tracking import Tracker, open_run, store_uri
 from retrieval import benchmark_photos, benchmark_report, model
 from retrieval.artifacts import MANIFEST, Folder, begin, digest, plain, read_manifest, seal
 from retrieval.datasets import Layout
-from retrieval.embedder import Precision
 from retrieval.expansion import ExpansionConfig
 from retrieval.ingestion import PrepareConfig
+from retrieval.precision import Precision
 from retrieval.splits import SplitConfig
 
 logger = logging.getLogger(__name__)

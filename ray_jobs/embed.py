@@ -16,7 +16,7 @@ import tyro
 from ray_jobs.parts import make_embeddings
 from ray_jobs.session import session
 from retrieval.artifacts import Folder, Manifest
-from retrieval.embedder import Precision
+from retrieval.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

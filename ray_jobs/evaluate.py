@@ -30,10 +30,10 @@ from ray_jobs.session import on_cluster, session
 from retrieval import measure, model, protocols, report, report_html, report_tables, rerank, scene_figures
 from retrieval.artifacts import Folder, Manifest, begin, plain, read_manifest, seal
 from retrieval.datasets import Layout
-from retrieval.embedder import Precision
 from retrieval.expansion import ExpansionConfig, augment_gallery, expand_by_search
 from retrieval.ingestion import PrepareConfig
 from retrieval.measure import Measured
+from retrieval.precision import Precision
 from retrieval.ranking import Neighbours
 from retrieval.splits import SplitConfig
 

@@ -16,9 +16,10 @@ from ray_jobs.session import on_cluster, run_parts
 from retrieval import catalog
 from retrieval.artifacts import Books, Folder, Manifest, begin, part_name, read_manifest, seal
 from retrieval.datasets import Layout
-from retrieval.embedder import Embedder, Precision, embed_part
+from retrieval.embedder import Embedder, embed_part
 from retrieval.images import limit_threads
 from retrieval.ingestion import PrepareConfig, ingest_part
+from retrieval.precision import Precision
 from retrieval.splits import SplitConfig
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ def make_embeddings(
         "seconds": time.monotonic() - started,
         "seconds_in_model": sum(row["seconds"] for row in rows),
         "resumed_parts": sum(row["resumed"] for row in rows),
-        "parts_by_dtype": dict(Counter(row["dtype"] for row in rows if not row["resumed"])),  # what auto came to
+        "parts_by_format": dict(Counter(row["format"] for row in rows if not row["resumed"])),  # what auto came to
     }
     return seal(
         out,

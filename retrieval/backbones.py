@@ -236,6 +236,17 @@ def units(trunk: nn.Module) -> Iterator[nn.Module]:
         yield from units(child)
 
 
+def blocks(trunk: nn.Module) -> Iterator[nn.Sequential]:
+    """The trunk as a flat chain of blocks that each begin with a convolution, so that no BatchNorm is cut from its own.
+
+    In turn they are the trunk; modules are shared with it.
+    """
+    chain = list(units(trunk))
+    starts = [at for at, unit in enumerate(chain) if any(isinstance(part, nn.Conv2d) for part in unit.modules())]
+    for start, end in zip([0, *starts[1:]], [*starts[1:], len(chain)], strict=True):
+        yield nn.Sequential(*chain[start:end])
+
+
 def layers_in_forward_order(trunk: nn.Module) -> list[nn.Module]:
     """Leaf modules that own parameters or are activations or pools, in the order a forward pass calls them.
 
@@ -274,44 +285,6 @@ def freeze_all_but_last(trunk: nn.Module, num_layers: int | None) -> list[str]:
         for layer in layers_in_forward_order(trunk)[-num_layers:]:
             layer.requires_grad_(True)
     return [name for name, parameter in trunk.named_parameters() if parameter.requires_grad]
-
-
-def fold_batchnorm(module: nn.Sequential) -> nn.Module:
-    """The same function, its BatchNorms run as part of the convolution before them, of the same parameters.
-
-    With frozen statistics BN(w * x) = (w s) * x + (b - m s), s = g / sqrt(v + eps). The product is taken anew at each
-    call, so gradients reach w, g and b as they would. It saves a pass over every map, and keeping it for the gradient.
-    A BatchNorm that follows no convolution, or one whose output is used elsewhere too, stays. `module` stays as it is.
-    """
-    traced = torch.fx.symbolic_trace(module)
-    modules = dict(traced.named_modules())
-    for node in list(traced.graph.nodes):
-        before = node.args[0] if node.args else None
-        if not (node.op == "call_module" and isinstance(before, torch.fx.Node) and before.op == "call_module"):
-            continue
-        conv, norm = modules[str(before.target)], modules[str(node.target)]
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and len(before.users) == 1:
-            traced.add_submodule(str(before.target), _Folded(conv, norm))
-            node.replace_all_uses_with(before)
-            traced.graph.erase_node(node)
-    traced.recompile()
-    return traced
-
-
-class _Folded(nn.Module):
-    """A convolution and the BatchNorm after it, in one."""
-
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-        super().__init__()
-        self.conv, self.norm = conv, norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        conv, norm = self.conv, self.norm
-        assert norm.running_var is not None and norm.running_mean is not None
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        offset = (-norm.running_mean if conv.bias is None else conv.bias - norm.running_mean) * scale
-        weight = conv.weight * scale[:, None, None, None]
-        return conv._conv_forward(x, weight, norm.bias + offset)
 
 
 def split_frozen(trunk: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:

@@ -6,22 +6,19 @@ import copy
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
+from torch import Tensor
 
-from retrieval import backbones, images
+from retrieval import images
 from retrieval.artifacts import EMBEDDING_SCHEMA, Folder, hash_file, part_name
 from retrieval.model import EmbeddingNet, load_bundle
 from retrieval.pooling import l2n
+from retrieval.precision import Precision, inference_trunk
 from retrieval.prefetch import prefetch
-
-Precision = Literal["auto", "fp32", "bf16"]
-_LEAST_COSINE = 0.999  # of float32's and bfloat16's embedding
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -33,47 +30,10 @@ def pick_device(device: str = "auto") -> torch.device:
     return torch.device(device)
 
 
-def pick_dtype(net: EmbeddingNet, precision: Precision = "auto") -> torch.dtype:
-    """What a network is to run in. auto: bfloat16 where the hardware multiplies it natively and the network bears it.
-
-    It bears it where the embeddings of drawn images keep their direction, cosine 0.999 at least. With ImageNet's
-    weights ResNet-50 does (0.9999), MobileNet-V2 does not: 0.94 here, 0.98 on photographs, enough to turn ranks.
-    """
-    if precision != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    device = next(net.parameters()).device
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = torch.cpu._is_avx512_bf16_supported()  # emulated bfloat16 is slower than float32
-    return torch.bfloat16 if native and _bears_bfloat16(net) else torch.float32
-
-
-@torch.no_grad()
-def _bears_bfloat16(net: EmbeddingNet) -> bool:
-    device = next(net.parameters()).device
-    x = net.normalise(_drawn_images(min(224, net.spec.config.image_size)).to(device))
-    exact = net(x)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        rounded = net(x)
-    return bool((exact.float() * rounded.float()).sum(dim=1).min() >= _LEAST_COSINE)
-
-
-def _drawn_images(size: int) -> Tensor:
-    """(4, size, size, 3) uint8, smooth and coarse at once as photographs are. On plain noise rounding hardly shows."""
-    rng = np.random.default_rng(0)
-    image = torch.zeros(4, 3, size, size, dtype=torch.float64)
-    for cells in (2, 4, 8, 16, 32, 64):
-        grid = torch.from_numpy(rng.normal(size=(4, 3, cells, cells)))
-        image += nn.functional.interpolate(grid, size=(size, size), mode="bilinear") / cells**0.5
-    low, high = image.amin(dim=(1, 2, 3), keepdim=True), image.amax(dim=(1, 2, 3), keepdim=True)
-    return ((image - low) / (high - low) * 255).to(torch.uint8).permute(0, 2, 3, 1)
-
-
 class Embedder:
     """A bundle ready for inference: BatchNorm folded into convolutions, channels_last, bfloat16 where it does no harm.
 
-    `fingerprint` and `spec` are the bundle's, `dim` the embedding's length.
+    `fingerprint` and `spec` are the bundle's, `dim` the embedding's length, `format` what the trunk runs in.
     """
 
     def __init__(
@@ -96,9 +56,7 @@ class Embedder:
         net = model if isinstance(model, EmbeddingNet) else load_bundle(model)
         self.fingerprint, self.spec, self.dim = net.fingerprint, net.spec, net.dim
         self._net = copy.deepcopy(net).to(self.device).eval()
-        self.dtype = pick_dtype(self._net, precision)
-        trunk = fuse(self._net.trunk) if backbones.is_convolutional(self.spec.config.backbone) else self._net.trunk
-        self._net.trunk = trunk.to(dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._net.trunk, self.format = inference_trunk(self._net, precision)
         # One thread decodes the next batch while the trunk runs on this one.
         self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
 
@@ -117,7 +75,7 @@ class Embedder:
     @torch.inference_mode()
     def embed_pixels(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 -> (B, D) float32 on the device, unit norm; with `flip`, of the image and its mirror."""
-        x = self._net.normalise(pixels.to(self.device, non_blocking=True)).to(self.dtype)
+        x = self._net.normalise(pixels.to(self.device, non_blocking=True))
         if not self.spec.config.flip:
             return self._net(x)
         return l2n(self._net(x) + self._net(x.flip(3).contiguous(memory_format=torch.channels_last)))
@@ -150,8 +108,8 @@ class Embedder:
 def embed_part(embedder: Embedder, collection: Folder, out: Folder, part: int) -> dict[str, Any]:
     """Embed one part of a collection into out/part-<part>.parquet, unless it is there.
 
-    Returns: part, taken, kept, dim, dtype (of the network), seconds (in the model), resumed (1 if it was there), sha256
-        of the file.
+    Returns: part, taken, kept, dim, format (of the network), seconds (in the model), resumed (1 if it was there),
+        sha256 of the file.
     """
     name, started = part_name(part), time.monotonic()
     resumed = int(out.exists(name))
@@ -167,5 +125,5 @@ def embed_part(embedder: Embedder, collection: Folder, out: Folder, part: int) -
         raise ValueError(f"{out}/{name} does not match images/{name} of {collection}. Remove {out} and embed again.")
     seconds = time.monotonic() - started
     counts: dict[str, Any] = {"part": part, "taken": len(images_of), "kept": len(kept), "dim": embedder.dim}
-    counts["dtype"] = str(embedder.dtype).removeprefix("torch.")
+    counts["format"] = embedder.format
     return {**counts, "seconds": seconds, "resumed": resumed, "sha256": hash_file(out, name)}

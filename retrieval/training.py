@@ -24,10 +24,10 @@ from torch.nn.parallel import DistributedDataParallel
 from retrieval import backbones, evaluation, images, losses, mining
 from retrieval.augment import AugmentConfig, augment
 from retrieval.collection import LocalCollection
-from retrieval.embedder import Precision, pick_dtype
 from retrieval.feature_cache import FeatureCache
 from retrieval.model import EmbeddingNet, start_head_from_whitening
 from retrieval.pooling import l2n
+from retrieval.precision import Precision, pick_dtype
 from retrieval.prefetch import prefetch
 from retrieval.ranks import Rank
 from retrieval.resumable import Resumable

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval import backbones, evaluation, images, losses, mining, tuple_mining, tuples
+from retrieval import backbones, evaluation, images, lean, losses, mining, tuple_mining, tuples
 from retrieval.collection import LocalCollection
-from retrieval.embedder import Precision, pick_dtype
 from retrieval.model import EmbeddingNet
 from retrieval.pooling import GeMPool
+from retrieval.precision import Precision, pick_dtype
 from retrieval.prefetch import prefetch
 from retrieval.ranks import Rank
 from retrieval.report import Hit, SheetRow
@@ -136,7 +136,7 @@ class TupleTrainer(Resumable):
         unfreeze = None if config.unfreeze_layers < 0 else config.unfreeze_layers
         self.unfrozen = backbones.freeze_all_but_last(net.trunk, unfreeze)
         self._frozen, self._tail = (
-            backbones.fold_batchnorm(part) if backbones.is_convolutional(net.spec.config.backbone) else part
+            lean.rewrite(part) if backbones.is_convolutional(net.spec.config.backbone) else part
             for part in backbones.split_frozen(net.trunk)
         )
         self._optimiser = torch.optim.Adam(
@@ -262,20 +262,21 @@ class TupleTrainer(Resumable):
         distinct = np.unique(share)
         found = torch.empty(len(distinct), self.net.base_dim, device=self.device)
         sure = np.zeros(len(distinct), dtype=bool)
-        for batch in batches if batches is not None else self._decoded_share((share, idle)):
-            at = np.searchsorted(distinct, batch.rows)
-            with torch.set_grad_enabled(not batch.idle):
-                described = self._describe(batch.pixels)
-            found = found.index_copy(0, torch.from_numpy(at).to(self.device), described)
-            sure[at] = not batch.idle
         place = torch.from_numpy(np.searchsorted(distinct, share)).to(self.device)
-        if not sure.all():
-            leaf = found.detach().requires_grad_()
-            (pull,) = torch.autograd.grad(self._losses(leaf[place]).sum(), leaf)
-            wrong = np.flatnonzero(pull.abs().amax(dim=1).cpu().numpy() * ~sure)
-            for batch in self._decoded(distinct[wrong]):
-                at = torch.from_numpy(np.searchsorted(distinct, batch.rows)).to(self.device)
-                found = found.index_copy(0, at, self._describe(batch.pixels))
+        with lean.products_held(self._frozen, self._tail):
+            for batch in batches if batches is not None else self._decoded_share((share, idle)):
+                at = np.searchsorted(distinct, batch.rows)
+                with torch.set_grad_enabled(not batch.idle):
+                    described = self._describe(batch.pixels)
+                found = found.index_copy(0, torch.from_numpy(at).to(self.device), described)
+                sure[at] = not batch.idle
+            if not sure.all():
+                leaf = found.detach().requires_grad_()
+                (pull,) = torch.autograd.grad(self._losses(leaf[place]).sum(), leaf)
+                wrong = np.flatnonzero(pull.abs().amax(dim=1).cpu().numpy() * ~sure)
+                for batch in self._decoded(distinct[wrong]):
+                    at = torch.from_numpy(np.searchsorted(distinct, batch.rows)).to(self.device)
+                    found = found.index_copy(0, at, self._describe(batch.pixels))
         return self._losses(found[place])
 
     def _losses(self, embeddings: Tensor) -> Tensor:
@@ -366,9 +367,10 @@ class TupleTrainer(Resumable):
     def _embed(self, rows: np.ndarray) -> Tensor:
         out = torch.empty(len(rows), self.net.base_dim, device=self.device)
         place = np.argsort(rows)
-        for some, pixels in prefetch(self._decoder, self._pixels, self._batches(rows)):
-            at = place[np.searchsorted(rows, some, sorter=place)]
-            out[torch.from_numpy(at)] = self._describe(pixels)
+        with lean.products_held(self._frozen, self._tail):
+            for some, pixels in prefetch(self._decoder, self._pixels, self._batches(rows)):
+                at = place[np.searchsorted(rows, some, sorter=place)]
+                out[torch.from_numpy(at)] = self._describe(pixels)
         return out
 
 

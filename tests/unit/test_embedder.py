@@ -12,10 +12,11 @@ import torchvision.models as tv
 
 from retrieval import backbones, model
 from retrieval.artifacts import Folder, hash_file, part_name
-from retrieval.embedder import Embedder, embed_part, pick_device, pick_dtype
+from retrieval.embedder import Embedder, embed_part, pick_device
 from retrieval.images import decode_fit, decode_stored, encode_jpeg, resize
 from retrieval.model import EmbeddingNet, ModelConfig
 from retrieval.pooling import l2n
+from retrieval.precision import pick_dtype
 from tests.patterns import make_patterns, pattern
 
 CONFIG = ModelConfig(backbone="resnet18", image_size=64, embedding_dim=16)
@@ -107,18 +108,41 @@ def test_precision_can_be_chosen() -> None:
     assert (pick_dtype(net, "fp32"), pick_dtype(net, "bf16")) == (torch.float32, torch.bfloat16)
 
 
-def test_a_network_that_rounding_harms_stays_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)  # so that any machine runs both ways
-    robust, fragile = network(), network()
-    there, back = (torch.nn.Conv2d(512, 512, 1) for _ in range(2))
-    for layer, offset in ((there, 1e4), (back, -1e4)):  # 8 bits of 10,000 leave nothing of a small number
-        layer.weight.data.copy_(torch.eye(512)[:, :, None, None])
+def with_a_fragile_pair(net: EmbeddingNet, *, last: bool) -> EmbeddingNet:
+    """Two more convolutions, one 10,000 up and one down: the identity, of which 8 bits leave nothing.
+
+    BatchNorms get their statistics from noise: with the initial ones any two images are embedded alike.
+    """
+    for layer in net.trunk.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = None
+    with torch.no_grad():
+        net.trunk.train()(torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    net.trunk.eval()
+    channels = 512 if last else 3
+    there, back = (torch.nn.Conv2d(channels, channels, 1) for _ in range(2))
+    for layer, offset in ((there, 1e4), (back, -1e4)):
+        layer.weight.data.copy_(torch.eye(channels)[:, :, None, None])
         layer.bias.data.fill_(offset)  # type: ignore[union-attr]
-    fragile.trunk = torch.nn.Sequential(*fragile.trunk, there, back)
-    assert (pick_dtype(robust), pick_dtype(fragile)) == (torch.bfloat16, torch.float32)
+    net.trunk = torch.nn.Sequential(*((*net.trunk, there, back) if last else (there, back, *net.trunk)))
+    return net
+
+
+def test_only_the_blocks_that_rounding_harms_stay_in_float32(
+    monkeypatch: pytest.MonkeyPatch, jpegs: list[bytes]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)  # so that any machine runs both ways
+    robust, first, last = network(), *(with_a_fragile_pair(network(), last=last) for last in (False, True))
+    assert [pick_dtype(net) for net in (robust, first, last)] == [torch.bfloat16, torch.float32, torch.float32]
+    formats = []
+    for net in (robust, first, last):
+        embedder = Embedder(net, device="cpu")
+        formats.append(embedder.format)
+        assert (embedder.embed_jpegs(jpegs) * plainly(net, jpegs)).sum(axis=1).min() >= 0.998
+    assert formats == ["bfloat16", "bfloat16 after 2 of 11 blocks", "float32"]
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     assert pick_dtype(robust) == torch.float32
-    assert Embedder(fragile, device="cpu").dtype == torch.float32
+    assert Embedder(robust, device="cpu").format == "float32"
 
 
 def test_a_part_holds_its_images_embeddings_and_is_not_done_again(tmp_path: Path) -> None:
@@ -127,7 +151,7 @@ def test_a_part_holds_its_images_embeddings_and_is_not_done_again(tmp_path: Path
     embedder = Embedder(network(cut="layer2"), device="cpu", precision="fp32")
     done = embed_part(embedder, collection, out, 1)
     assert (done["part"], done["taken"], done["kept"], done["dim"], done["resumed"]) == (1, 4, 4, 16, 0)
-    assert done["dtype"] == "float32"
+    assert done["format"] == "float32"
     images, rows = collection.read_table(f"images/{part_name(1)}"), out.read_table(part_name(1))
     assert rows.column("image_id").to_pylist() == images.column("image_id").to_pylist()
     expected = embedder.embed_jpegs(images.column("jpeg").to_pylist())
