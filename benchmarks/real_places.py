@@ -38,7 +38,7 @@ _PRESET = dataclasses.replace(
     prepare=dataclasses.replace(LANDMARKS.prepare, size=640),
     split=dataclasses.replace(LANDMARKS.split, honour_source=True, test_fraction=0.0),
     model=dataclasses.replace(LANDMARKS.model, backbone="mobilenet_v2", image_size=256),
-    siamese=dataclasses.replace(LANDMARKS.siamese, epochs=2, learning_rate=5e-6, image_size=256),
+    siamese=dataclasses.replace(LANDMARKS.siamese, epochs=2, image_size=256),
     reconstruct=ReconstructConfig(val_fraction=0.0),
     whiten=WhitenConfig(shrinkage=0.3),
     expansion=ExpansionConfig(num=3),

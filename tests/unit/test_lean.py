@@ -103,3 +103,14 @@ def test_a_relu_that_a_sum_reads_does_not_change_the_gradient_of_the_sum_s_other
     block = nn.Sequential(nn.Conv2d(3, 4, 1), *(Block() for _ in range(3))).double()
     rewritten, x = lean.rewrite(block), photos()
     assert_equal(maps_and_gradients(rewritten, block, [x]), maps_and_gradients(block, block, [x]))
+
+
+def test_in_bfloat16_the_gradient_keeps_its_direction() -> None:
+    trunk, x = trunk_of("resnet18").float(), photos().float()
+    rewritten = lean.rewrite(trunk)
+    exact = maps_and_gradients(trunk, trunk, [x])
+    with torch.autocast("cpu", dtype=torch.bfloat16), lean.products_held(rewritten):
+        rounded = maps_and_gradients(rewritten, trunk, [x])
+    ours, theirs = (torch.cat([value.double().flatten() for value in found[1:]]) for found in (rounded, exact))
+    cosine = float(torch.nn.functional.cosine_similarity(ours, theirs, dim=0))
+    assert 0.99 < cosine < 1 - 1e-7  # it is rounded, and no more
