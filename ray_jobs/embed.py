@@ -34,7 +34,7 @@ class EmbedConfig:
     cpus_per_worker: int = 1
     """CPU cores of each actor."""
     batch_size: int = 64
-    """Images in one forward pass."""
+    """Images in one forward pass, at most; on a CPU fewer go at once, as many as its cache holds."""
     device: str = "auto"
     """auto: GPUs if the cluster has any; cpu; cuda."""
     precision: Precision = "auto"

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from retrieval import backbones, evaluation, images, losses, mining
 from retrieval.augment import AugmentConfig, augment
 from retrieval.collection import LocalCollection
+from retrieval.embedder import images_at_once
 from retrieval.feature_cache import FeatureCache
 from retrieval.model import EmbeddingNet, start_head_from_whitening
 from retrieval.pooling import l2n
@@ -268,7 +269,9 @@ class TripletTrainer(Resumable):
             mine = np.concatenate(
                 [self.pool[self.rank.rank :: self.rank.world], self.val[self.rank.rank :: self.rank.world]]
             )
-        self._cache.fill(mine, self._pixels, self._run_frozen)
+        size, rounded = self.net.spec.config.image_size, self.dtype != torch.float32
+        at_once = images_at_once(64, size * size, self.device, rounded=rounded)
+        self._cache.fill(mine, self._pixels, self._run_frozen, at_once)
         self.rank.barrier()
 
     def _pixels(self, rows: Sequence[int], view: int, seeds: list[list[int]] | None = None) -> Tensor:

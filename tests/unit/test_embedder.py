@@ -12,7 +12,7 @@ import torchvision.models as tv
 
 from retrieval import backbones, model
 from retrieval.artifacts import Folder, hash_file, part_name
-from retrieval.embedder import Embedder, embed_part, pick_device
+from retrieval.embedder import Embedder, embed_part, images_at_once, pick_device
 from retrieval.images import decode_fit, decode_stored, encode_jpeg, resize
 from retrieval.model import EmbeddingNet, ModelConfig
 from retrieval.pooling import l2n
@@ -101,6 +101,15 @@ def test_a_gpu_that_is_not_there_is_said_in_words(monkeypatch: pytest.MonkeyPatc
     assert pick_device("auto") == torch.device("cpu")
     with pytest.raises(ValueError, match="finds no GPU here. Use --device auto or cpu"):
         pick_device("cuda")
+
+
+def test_a_cpu_takes_as_many_images_at_once_as_its_cache_holds_and_a_gpu_as_many_as_asked() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert images_at_once(64, 224 * 224, cpu, rounded=False) == 4
+    assert images_at_once(64, 160 * 160, cpu, rounded=True) == 15
+    assert images_at_once(3, 160 * 160, cpu, rounded=True) == 3
+    assert images_at_once(0, 4000 * 3000, cpu, rounded=False) == images_at_once(0, 4000 * 3000, gpu, rounded=False) == 1
+    assert images_at_once(64, 224 * 224, gpu, rounded=False) == 64
 
 
 def test_precision_can_be_chosen() -> None:
@@ -237,9 +246,12 @@ def test_a_batch_holds_one_shape_and_no_more_pixels_than_a_batch_of_squares(shap
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(SHAPES)))
     groups = sorted(sorted(batch.tolist()) for batch in batches)
     assert groups == [[0, 2, 7], [1, 5], [3], [4], [6]]  # 200 x 100 becomes 96 x 48
-    large = [encode_jpeg(np.zeros((300, 400, 3), np.uint8))] * 5
-    wide = Embedder(landmark_network(cut="layer1", image_size=400), device="cpu", precision="fp32", batch_size=6)
-    assert [len(batch) for batch in wide._batches(large)] == [2, 2, 1]  # 6 * 224^2 / (300 * 400) = 2.5
+    large = [encode_jpeg(np.zeros((180, 240, 3), np.uint8))] * 5
+    # Of 224^2 / (180 * 240) = 1.16 photos to a square: two squares as asked, or the four that a CPU's cache holds.
+    for batch_size, sizes in ((2, [2, 2, 1]), (6, [4, 1])):
+        net = landmark_network(cut="layer1", image_size=240)
+        wide = Embedder(net, device="cpu", precision="fp32", batch_size=batch_size)
+        assert [len(batch) for batch in wide._batches(large)] == sizes
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "vgg11"])
