@@ -178,33 +178,33 @@ def attributes_png(metrics: Mapping[str, Any]) -> bytes:
 
 
 def retrieval_png(metrics: Mapping[str, Any]) -> bytes:
-    """Bars of recall@1/5/10 and mAP, the systems side by side."""
-    figure, (axes,) = _figure(1, width=6.6)
-    systems = metrics["systems"]
-    wide = 0.8 / len(systems)
-    for number, (name, system) in enumerate(systems.items()):
-        places = [at + (number - (len(systems) - 1) / 2) * wide for at in range(len(RETRIEVAL_METRICS))]
-        values = [system[metric] for metric in RETRIEVAL_METRICS]
-        bars = axes.bar(places, values, wide * 0.94, color=_color(number), label=name)
-        if len(systems) <= 4:
-            axes.bar_label(bars, fmt="%.3f", fontsize=8, color=INK, padding=2)
-    axes.set_xticks(range(len(RETRIEVAL_METRICS)), RETRIEVAL_METRICS)
-    _dress(axes, "retrieval", "")
-    axes.set_ylim(0, min(1.08, axes.get_ylim()[1] * 1.12))
-    axes.grid(visible=False, axis="x")
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK, ncols=min(4, len(systems)))
+    """Bars of recall@1/5/10 and mAP, a panel each; a line for each system, under its name, however many there are."""
+    names = list(metrics["systems"])
+    colors = [color for color, _ in _styles(names)]
+    size = (3.2 + 2.3 * len(RETRIEVAL_METRICS), 0.9 + 0.27 * len(names))
+    figure = Figure(figsize=size, dpi=110, facecolor="white", layout="constrained")
+    panels = figure.subplots(1, len(RETRIEVAL_METRICS), sharey=True)
+    for axes, metric in zip(panels, RETRIEVAL_METRICS, strict=True):
+        values = [metrics["systems"][name][metric] for name in names]
+        bars = axes.barh(names, values, 0.72, color=colors)
+        axes.bar_label(bars, fmt="%.3f", fontsize=8, color=INK, padding=2)
+        _dress(axes, metric, "")
+        axes.set_xlim(0, 1.22)  # room for the figure beside a bar
+        axes.set_xticks((0, 0.5, 1))
+        axes.grid(visible=False, axis="y")
+    panels[0].invert_yaxis()
     return _saved(figure, "png")
 
 
 def precision_recall_png(curves: Mapping[str, Sequence[float]], title: str = "precision and recall") -> bytes:
-    """Interpolated precision over recall, the mean of the queries, for every system."""
-    figure, (axes,) = _figure(1, width=6.6)
-    for number, (name, curve) in enumerate(curves.items()):
-        axes.plot([at / 100 for at in range(101)], curve, color=_color(number), linewidth=2, label=name)
+    """Interpolated precision over recall, the mean of the queries, for every system; their names stand beside it."""
+    figure, (axes,) = _figure(1, width=8.0)
+    for (name, curve), (color, dashes) in zip(curves.items(), _styles(list(curves)), strict=True):
+        axes.plot(np.arange(101) / 100, curve, color=color, linestyle=dashes, linewidth=1.6, label=name)
     _dress(axes, title, "recall")
     axes.set_ylim(0, 1.03)
     axes.set_xlim(0, 1)
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    figure.legend(frameon=False, fontsize=8, labelcolor=INK, loc="outside right upper")
     return _saved(figure, "png")
 
 
@@ -274,6 +274,16 @@ def matches_jpg(pairs: Sequence[MatchedPhotos], *, title: str) -> bytes:
 
 def _color(number: int) -> str:
     return _COLORS[number % len(_COLORS)]
+
+
+def _styles(names: Sequence[str]) -> list[tuple[str, Any]]:
+    """Colour and dashes of each system: a colour each; where there are too few, "before + X" is "after + X" dashed."""
+    if len(names) <= len(_COLORS):
+        return [(_color(number), "solid") for number in range(len(names))]
+    parts = [name.partition(" + ") for name in names]
+    stems, steps = (list(dict.fromkeys(part[at] for part in parts)) for at in (0, 2))
+    dashes = [*((0, (3, 1 + number)) for number in range(len(stems) - 1)), "solid"]
+    return [(_color(steps.index(step)), dashes[stems.index(stem)]) for stem, _, step in parts]
 
 
 def _is_number(value: Any) -> bool:

@@ -151,6 +151,20 @@ def test_bars_and_lines_show_both_systems() -> None:
     assert close_to(lines, "#0969da", 8) > 300
 
 
+def test_many_systems_have_a_line_each_and_no_two_look_the_same() -> None:
+    steps = ("", " + QE", " + Lw", " + Lw + QE", " + ms", " + ms + QE", " + ms + Lw", " + ms + Lw + QE", " + rerank")
+    names = [f"{stem}{step}" for stem in ("before", "after") for step in steps]
+    assert len(set(map(str, report._styles(names)))) == len(names)
+    few, many = metrics(), metrics()
+    many["systems"] = dict.fromkeys(names, few["systems"]["before"])
+    assert pixels(report.retrieval_png(many)).shape[0] > 3 * pixels(report.retrieval_png(few)).shape[0]
+    # The curves lie along the bottom: all above them is empty, since the names stand beside the plot.
+    lines = pixels(report.precision_recall_png({name: [0.0] * 101 for name in names}))
+    plot = lines[40 : lines.shape[0] // 2, 60 : 7 * lines.shape[1] // 10]
+    assert close_to(plot, report.INK, 90) == 0
+    assert close_to(lines[:, 3 * lines.shape[1] // 4 :], report.INK, 90) > 500
+
+
 def test_a_badly_placed_camera_does_not_shrink_the_scene_to_a_dot() -> None:
     rng = np.random.default_rng(0)
     points, centres = rng.normal(size=(500, 3)), 6 * rng.normal(size=(16, 3))
