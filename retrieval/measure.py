@@ -147,7 +147,7 @@ def sheet_rows(
         hits = [
             Hit(
                 jpeg=jpegs[_place(task.gallery, row)],
-                label=str(task.gallery.labels[row]),
+                label=str(task.gallery.labels[row] or "unlabelled"),
                 score=float(score),
                 right=bool(task.gallery.labels[row] == label),
             )

@@ -54,13 +54,14 @@ class MatchedPhotos:
     caption: str
 
 
-def sheet_jpg(rows: Sequence[SheetRow], *, title: str, num_results: int = 10, thumb: int = 96) -> bytes:
+def sheet_jpg(rows: Sequence[SheetRow], *, title: str, thumb: int = 96) -> bytes:
     """A ranked-result sheet: each query, then its results left to right, framed green (right) or red (wrong).
 
     Right and wrong differ in the mark under the picture too, for readers who do not tell red from green.
     """
     cell, lead = 1.0, 0.35  # axes units: a thumbnail is 0.86 wide, the query stands a little apart
-    width, height = (num_results + 1) * cell + lead, len(rows) * 1.22 * cell
+    longest = max([5, *(len(row.hits) for row in rows)])  # five leave room for the title
+    width, height = (longest + 1) * cell + lead, len(rows) * 1.22 * cell
     figure = Figure(figsize=(width, height + 0.55), dpi=thumb / 0.86, facecolor="white")
     axes = figure.add_axes((0, 0, 1, height / (height + 0.55)))
     axes.set_xlim(0, width)
@@ -71,7 +72,7 @@ def sheet_jpg(rows: Sequence[SheetRow], *, title: str, num_results: int = 10, th
         top = number * 1.22 + 0.03
         _thumbnail(axes, row.jpeg, 0.07, top, thumb, INK, 1.0)
         _caption(axes, 0.5, top, f"query {row.label}", INK)
-        for place, hit in enumerate(row.hits[:num_results]):
+        for place, hit in enumerate(row.hits):
             left = (place + 1) * cell + lead + 0.03
             color = RIGHT if hit.right else WRONG
             _thumbnail(axes, hit.jpeg, left, top, thumb, color, 3.0)
