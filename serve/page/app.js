@@ -62,8 +62,9 @@ async function loadInfo() {
   try {
     const info = await ask("info");
     limits = info.limits;
-    const people = info.index.num_identities ? ` of ${number(info.index.num_identities)} people` : "";
-    page.about.textContent = `Searches ${number(info.index.num_images)} stored photos${people}.`;
+    const kind = info.model.crop === "fit" ? "places" : "people"; // whole photos, or faces cut out
+    const of = info.index.num_identities ? ` of ${number(info.index.num_identities)} ${kind}` : "";
+    page.about.textContent = `Searches ${number(info.index.num_images)} stored photos${of}.`;
     offerK(limits.max_k);
     if (info.index.vectors !== "none") offerExpansion(limits.max_expand, info.defaults.expand);
   } catch (error) {

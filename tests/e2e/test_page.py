@@ -27,7 +27,7 @@ def service(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def page(service: Service, tmp_path: Path) -> Iterator[Page]:
     with open_page(f"http://127.0.0.1:{service.port}/", tmp_path / "profile") as opened:
-        opened.wait_for("document.getElementById('about').textContent.includes('stored photos')")
+        opened.wait_for("document.getElementById('about').textContent.startsWith('Searches')")
         yield opened
 
 
@@ -42,6 +42,12 @@ def test_a_chosen_photo_is_answered_with_pictures_scores_and_its_box(service: Se
     assert not page.run("document.getElementById('box').hasAttribute('hidden')")
     assert page.run("document.getElementById('box').getBoundingClientRect().width") > 0
     assert images.decode(page.screenshot()).std() > 10  # something is drawn
+
+
+def test_it_says_what_is_searched(service: Service, page: Page) -> None:
+    index = service.client.get("/info").json()["index"]
+    about = f"Searches {index['num_images']} stored photos of {index['num_identities']} people."
+    assert page.run("document.getElementById('about').textContent") == about
 
 
 def test_the_number_of_results_asked_for_is_shown(service: Service, page: Page) -> None:

@@ -21,6 +21,7 @@ from retrieval.index import IDS, IndexConfig
 from retrieval.ingestion import PrepareConfig
 from retrieval.model import ModelConfig
 from serve.schemas import Answer, ErrorBody, Info
+from tests.browser import open_page
 from tests.service import Service, running_service
 from tests.workspace import Workspace, make_collection, make_index, stored_vectors
 
@@ -122,6 +123,14 @@ def test_a_photo_of_any_shape_is_embedded_as_the_embed_job_does(service: Service
         width, height = images.upright_size(made.photos[name].read_bytes())
         assert answer.query.box == (0, 0, width, height)
         assert (answer.query.width, answer.query.height) == (width, height)
+
+
+def test_the_page_says_that_places_are_searched(service: Service, tmp_path: Path) -> None:
+    index = service.client.get("/info").json()["index"]
+    about = "document.getElementById('about').textContent"
+    with open_page(f"http://127.0.0.1:{service.port}/", tmp_path / "profile") as page:
+        page.wait_for(f"{about}.startsWith('Searches')")
+        assert page.run(about) == f"Searches {index['num_images']} stored photos of {index['num_identities']} places."
 
 
 @pytest.mark.parametrize(
