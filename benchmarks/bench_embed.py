@@ -22,12 +22,13 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from retrieval import model
-from retrieval.demo_faces import IMAGE_FOLDER, draw_collection
-from retrieval.embedder import Embedder
-from retrieval.evaluation import leave_one_out
-from retrieval.images import decode, decode_stored, encode_jpeg, resize
-from retrieval.model import EmbeddingNet, ModelConfig
+from retrieval.data.demo.faces import IMAGE_FOLDER, draw_collection
+from retrieval.evaluation.metrics import leave_one_out
+from retrieval.images.pixels import decode, decode_stored, encode_jpeg, resize
+from retrieval.models import bundle
+from retrieval.models.embedder import Embedder
+from retrieval.models.network import EmbeddingNet
+from retrieval.models.settings import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +56,7 @@ class Config:
 def main(cfg: Config) -> float:
     """Run, print the table, return the ratio."""
     jpegs, labels = draw(cfg)
-    net = model.build(ModelConfig(backbone=cfg.backbone, head="none", image_size=cfg.size), weights=cfg.weights)
+    net = bundle.build(ModelConfig(backbone=cfg.backbone, head="none", image_size=cfg.size), weights=cfg.weights)
     threads = torch.get_num_threads()
     embedder = Embedder(net, device=cfg.device, batch_size=cfg.batch_size, num_threads=threads)
     net = net.to(embedder.device)

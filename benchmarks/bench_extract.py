@@ -28,12 +28,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from retrieval import images, model
-from retrieval.embedder import Embedder
-from retrieval.images import decode_fit, encode_jpeg, fit, resize
-from retrieval.model import EmbeddingNet, ModelConfig
-from retrieval.pooling import gem, l2n
-from retrieval.precision import Precision
+from retrieval.images.pixels import decode, decode_fit, encode_jpeg, fit, fitted, resize, stored_size
+from retrieval.models import bundle
+from retrieval.models.embedder import Embedder
+from retrieval.models.network import EmbeddingNet
+from retrieval.models.pooling import gem, l2n
+from retrieval.models.settings import ModelConfig, Precision
 
 SHAPES = ((3, 4), (4, 3), (2, 3), (9, 16), (1, 1))
 """Height : width of the drawn photos, the first most often: cameras give few shapes."""
@@ -71,7 +71,7 @@ def main(cfg: Config) -> float:
     config = ModelConfig(
         backbone=cfg.backbone, pooling="gem", head="none", image_size=cfg.size, keep_aspect=True, scales=cfg.scales
     )
-    net = model.build(config, weights=cfg.weights)
+    net = bundle.build(config, weights=cfg.weights)
     threads = torch.get_num_threads()
     embedder = Embedder(net, device=cfg.device, precision=cfg.precision, batch_size=cfg.batch_size, num_threads=threads)
     net = net.to(embedder.device)
@@ -83,7 +83,7 @@ def main(cfg: Config) -> float:
     vectors, expected = (found for _, found in rounds[-1])
     ratios = [slow / fast for fast, slow in seconds]
     cosine = (vectors * expected).sum(axis=1)
-    shapes = Counter(images.stored_size(jpeg) for jpeg in jpegs)
+    shapes = Counter(stored_size(jpeg) for jpeg in jpegs)
     what = "random weights" if cfg.weights == "none" else Path(cfg.weights).name
     kind = "real" if cfg.photos else "drawn"
     print(f"{len(jpegs)} {kind} photos of {cfg.size} px in {len(shapes)} shapes, {len(cfg.scales)} scales, ", end="")
@@ -123,7 +123,7 @@ def flops(net: EmbeddingNet, shapes: Counter[tuple[int, int]], size: int) -> int
     trunk, total = copy.deepcopy(net.trunk).to("meta"), 0
     for shape, count in shapes.items():
         for scale in net.spec.config.scales:
-            sides = [int(side * scale) for side in images.fitted(*shape, size)]
+            sides = [int(side * scale) for side in fitted(*shape, size)]
             with FlopCounterMode(display=False) as counter:
                 trunk(torch.empty(1, 3, *sides, device="meta"))
             total += count * counter.get_total_flops()
@@ -153,7 +153,7 @@ def read(cfg: Config) -> list[bytes]:
     if not files:
         raise ValueError(f"{cfg.photos} holds no .jpg, .jpeg or .png photo. Name a folder of photos with --photos.")
     picked = np.linspace(0, len(files) - 1, min(cfg.num_photos, len(files))).astype(int)
-    return [encode_jpeg(fit(images.decode(files[at].read_bytes()), cfg.size)) for at in np.unique(picked)]
+    return [encode_jpeg(fit(decode(files[at].read_bytes()), cfg.size)) for at in np.unique(picked)]
 
 
 def draw(cfg: Config) -> list[bytes]:

@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.bench_embed import Config as EmbedConfig
 from benchmarks.bench_embed import draw
-from retrieval import model
-from retrieval.embedder import Embedder
-from retrieval.images import decode_stored
-from retrieval.model import ModelConfig
+from retrieval.images.pixels import decode_stored
+from retrieval.models import bundle
+from retrieval.models.embedder import Embedder
+from retrieval.models.settings import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +51,7 @@ def main(cfg: Config) -> float | None:
         return None
     drawn, _ = draw(EmbedConfig(size=cfg.size))
     jpegs = (drawn * -(-cfg.num_images // len(drawn)))[: cfg.num_images]
-    net = model.build(ModelConfig(backbone=cfg.backbone, image_size=cfg.size))
+    net = bundle.build(ModelConfig(backbone=cfg.backbone, image_size=cfg.size))
     embedder = Embedder(net, device="cuda", batch_size=cfg.batch_size)
     pixels = torch.from_numpy(np.stack([decode_stored(jpeg, cfg.size) for jpeg in jpegs[: cfg.batch_size]])).cuda()
 

@@ -36,13 +36,15 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ray_jobs.ingest import IngestConfig, main
-from retrieval.artifacts import Folder, read_manifest
-from retrieval.datasets import list_source
-from retrieval.demo_drawing import background
-from retrieval.demo_faces import draw_collection
-from retrieval.faces import Box, FaceDetector, best_face
-from retrieval.images import BadImage, encode_jpeg, limit_threads
-from retrieval.ingestion import PrepareConfig, prepare
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.data.demo.faces import draw_collection
+from retrieval.data.demo.portrait import background
+from retrieval.data.listing import list_source
+from retrieval.images.faces import FaceDetector, best_face
+from retrieval.images.pixels import BadImage, encode_jpeg, limit_threads
+from retrieval.images.preparation import prepare
+from retrieval.images.settings import Box, PrepareConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = PrepareConfig()

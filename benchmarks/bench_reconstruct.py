@@ -28,11 +28,15 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from retrieval import images, pairing, reconstruction
-from retrieval.artifacts import CATALOG_SCHEMA, Folder, part_name
-from retrieval.demo_scenes import SceneConfig, write_scenes
-from retrieval.images import encode_jpeg, fit
-from retrieval.reconstruction import ReconstructConfig, pairs_name
+from retrieval.artifacts.collection import CATALOG_SCHEMA, read_catalog
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.data.demo.places import write_scenes
+from retrieval.data.demo.settings import SceneConfig
+from retrieval.geometry import pairing, reconstruction, stages
+from retrieval.geometry.settings import ReconstructConfig
+from retrieval.geometry.stages import pairs_name
+from retrieval.images import pixels
+from retrieval.images.pixels import encode_jpeg, fit
 
 SPLITS = ("train",)
 _PART, _BLOCK = 16, 256
@@ -100,7 +104,7 @@ def store(where: Path, files: list[Path], size: int) -> int:
     folder, listed = Folder.of(where), []
     for part, start in enumerate(range(0, len(files), _PART)):
         own = files[start : start + _PART]
-        jpegs = [encode_jpeg(fit(images.decode(path.read_bytes()), size)) for path in own]
+        jpegs = [encode_jpeg(fit(pixels.decode(path.read_bytes()), size)) for path in own]
         folder.write_table(f"images/{part_name(part)}", pa.table({"jpeg": jpegs}))
         names = ["/".join(path.parts[-2:]) for path in own]
         listed += [{"image_id": n, "split": "train", "part": part, "row": row} for row, n in enumerate(names)]
@@ -111,7 +115,7 @@ def store(where: Path, files: list[Path], size: int) -> int:
 def find_by_words(collection: Folder, out: Folder, config: ReconstructConfig) -> None:
     """Vocabulary, words, inverted file, candidates: photos.parquet and the pairs of round 0."""
     pairing.train_vocabulary(collection, out, SPLITS, config)
-    for part in set(reconstruction.wanted(collection, SPLITS)["part"].to_pylist()):
+    for part in set(read_catalog(collection, SPLITS)["part"].to_pylist()):
         pairing.assign_part(out, part)
     inverted = pairing.invert(collection, out, SPLITS)
     pairing.look_up_block(out, 0, inverted.num_photos, inverted, config)
@@ -149,7 +153,7 @@ def reconstruct(out: Folder, config: ReconstructConfig, find_pairs: Callable[...
     for number in range(joined["groups"]):
         timed("mapping", reconstruction.map_group, out, number, config)
     made = timed("tuples", reconstruction.assemble, out, joined["groups"], config)
-    found = reconstruction.links_of_rounds(out, 1 + config.rounds, columns=["a", "b", "num_inliers"])
+    found = stages.links_of_rounds(out, 1 + config.rounds, columns=["a", "b", "num_inliers"])
     links = {(row["a"], row["b"]): row["num_inliers"] for row in found.to_pylist()}
     row = made | {"pairs": pairs, "links": links, "seconds": seconds}
     print(f"{out.path.rpartition('/')[2]:6}{shown(row)}", flush=True)

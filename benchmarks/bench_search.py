@@ -26,9 +26,10 @@ from sklearn.neighbors import KDTree as SklearnKDTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from retrieval.artifacts import Folder
-from retrieval.evaluation import index_recall_at_k
-from retrieval.index import IndexConfig, Shard, build_shard, train_index
+from retrieval.artifacts.folder import Folder
+from retrieval.evaluation.metrics import index_recall_at_k
+from retrieval.search.index import Shard, build_shard, train_index
+from retrieval.search.settings import IndexConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

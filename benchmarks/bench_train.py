@@ -21,15 +21,20 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from retrieval import artifacts, catalog, images, model
-from retrieval.artifacts import Folder
-from retrieval.collection import LocalCollection, localise
-from retrieval.demo_faces import draw_collection
-from retrieval.embedder import pick_device
-from retrieval.ingestion import PrepareConfig, ingest_part
-from retrieval.model import ModelConfig
-from retrieval.splits import SplitConfig
-from retrieval.training import TrainConfig, TripletTrainer
+from retrieval.artifacts import hashing, manifest
+from retrieval.artifacts.collection import LocalCollection, localise
+from retrieval.artifacts.folder import Folder
+from retrieval.data import catalog
+from retrieval.data.demo.faces import draw_collection
+from retrieval.data.ingestion import ingest_part
+from retrieval.data.settings import SplitConfig
+from retrieval.images.pixels import decode_stored
+from retrieval.images.settings import PrepareConfig
+from retrieval.models import bundle, network
+from retrieval.models.embedder import pick_device
+from retrieval.models.settings import ModelConfig
+from retrieval.training.label_recipe import TripletTrainer
+from retrieval.training.settings import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +62,7 @@ def main(cfg: Config) -> float:
     with tempfile.TemporaryDirectory() as temp:
         root = Path(temp)
         local = localise(draw(cfg, root), root / "cache", ("train", "val"))
-        net = model.build(ModelConfig(backbone=cfg.backbone, image_size=cfg.size), weights=cfg.weights)
+        net = bundle.build(ModelConfig(backbone=cfg.backbone, image_size=cfg.size), weights=cfg.weights)
         if cfg.weights == "none":
             _measure_norms(net, local)
         # A rate at which nothing collapses: going back embeds the pool twice.
@@ -78,13 +83,13 @@ def main(cfg: Config) -> float:
 
 
 @torch.no_grad()
-def _measure_norms(net: model.EmbeddingNet, local: LocalCollection) -> None:
+def _measure_norms(net: network.EmbeddingNet, local: LocalCollection) -> None:
     """Set a random trunk's BatchNorm statistics from photos; with the initial ones all embeddings are one point."""
     for layer in net.trunk.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.momentum = None  # the plain mean of what it sees
     size = net.spec.config.image_size
-    pixels = np.stack([images.decode_stored(jpeg, size) for jpeg in local.jpegs(range(min(64, len(local))))])
+    pixels = np.stack([decode_stored(jpeg, size) for jpeg in local.jpegs(range(min(64, len(local))))])
     net.trunk.train()
     net.trunk(net.normalise(torch.from_numpy(pixels)))
     net.trunk.eval()
@@ -94,13 +99,13 @@ def draw(cfg: Config, root: Path) -> Folder:
     """A sealed collection of drawn faces."""
     draw_collection(root / "drawn", num_identities=cfg.num_identities, images_per_identity=cfg.images_per_identity)
     prepare, folder = PrepareConfig(crop="none", size=cfg.size), Folder.of(root / "collection")
-    config = {"prepare": artifacts.plain(prepare)}
+    config = {"prepare": hashing.plain(prepare)}
     plan = catalog.plan_collection(folder.uri, source=str(root / "drawn"), layout="auto", config=config, part_size=None)
     for part in range(plan["parts"]):
         ingest_part(folder, part, Folder.of(plan["root"]), prepare)
     divided = catalog.write_catalog(folder.uri, plan["parts"], SplitConfig())
     inputs = {"source": plan["fingerprint"]}
-    artifacts.seal(folder, kind=catalog.KIND, config=config, inputs=inputs, counts=divided["counts"])
+    manifest.seal(folder, kind=catalog.KIND, config=config, inputs=inputs, counts=divided["counts"])
     return folder
 
 

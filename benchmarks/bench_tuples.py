@@ -25,11 +25,15 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from retrieval import images, model, tuples
-from retrieval.losses import contrastive
-from retrieval.model import EmbeddingNet, ModelConfig
-from retrieval.precision import Precision
-from retrieval.tuple_training import TupleTrainConfig, TupleTrainer, parameter_groups
+from retrieval.artifacts.tuples import as_set
+from retrieval.geometry import tuples
+from retrieval.images.pixels import decode, decode_fit, decode_stored, encode_jpeg, fit
+from retrieval.models import bundle
+from retrieval.models.network import EmbeddingNet
+from retrieval.models.settings import ModelConfig, Precision
+from retrieval.training.losses import contrastive
+from retrieval.training.settings import TupleTrainConfig
+from retrieval.training.tuple_recipe import TupleTrainer, parameter_groups
 
 _SHAPES = ((362, 272), (272, 362), (362, 241))  # 4:3 both ways and 3:2, as cameras take them
 
@@ -78,13 +82,13 @@ def noise(num: int) -> Iterator[tuple[str, str, bytes]]:
     for row in range(num):
         h, w = _SHAPES[int(rng.integers(0, len(_SHAPES)))]
         pixels = np.kron(rng.integers(0, 255, (46, 46, 3)), np.ones((8, 8, 1)))[:h, :w].astype(np.uint8)
-        yield f"{row // 4:04d}/{row % 4}", f"{row // 4:04d}", images.encode_jpeg(pixels)
+        yield f"{row // 4:04d}/{row % 4}", f"{row // 4:04d}", encode_jpeg(pixels)
 
 
 def found_below(folder: Path, *, labelled: bool) -> Iterator[tuple[str, str | None, bytes]]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
-            jpeg = images.encode_jpeg(images.fit(images.decode(path.read_bytes()), 362))
+            jpeg = encode_jpeg(fit(decode(path.read_bytes()), 362))
             yield path.relative_to(folder).as_posix(), path.parent.name if labelled else None, jpeg
 
 
@@ -95,9 +99,9 @@ def main(cfg: Config) -> float:
         named = list(found_below(Path(cfg.source), labelled=True))
         named += found_below(Path(cfg.distractors), labelled=False) if cfg.distractors else []
     photos = Photos(sorted(named, key=lambda photo: photo[0]))  # as the tuples name them
-    known = tuples.as_set(*tuples.labelled_tables(list(photos.image_ids), photos.places))
+    known = as_set(*tuples.labelled_tables(list(photos.image_ids), photos.places))
     config = ModelConfig(backbone=cfg.backbone, pooling="gem", head="none", image_size=362, keep_aspect=True)
-    nets = [model.build(config, weights=cfg.weights) for _ in range(2)]
+    nets = [bundle.build(config, weights=cfg.weights) for _ in range(2)]
     if cfg.weights == "none":
         for net in nets:
             measure_statistics(net, photos)
@@ -149,7 +153,7 @@ def measure_statistics(net: EmbeddingNet, photos: Photos) -> None:
     for layer in net.trunk.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.momentum = None  # the plain mean of what it sees
-    pixels = np.stack([images.decode_stored(jpeg, 160) for jpeg in photos.jpegs(range(32))])
+    pixels = np.stack([decode_stored(jpeg, 160) for jpeg in photos.jpegs(range(32))])
     net.trunk.train()
     with torch.no_grad():
         net.trunk(net.normalise(torch.from_numpy(pixels)))
@@ -181,7 +185,7 @@ class OneByOne:
             contrastive(found[:1], found[None, 1:], torch.arange(len(own) - 1) == 0, self.margin).sum().backward()
 
     def describe(self, row: int) -> Tensor:
-        pixels = torch.from_numpy(images.decode_fit(self.photos.jpegs([row])[0], 362))[None]
+        pixels = torch.from_numpy(decode_fit(self.photos.jpegs([row])[0], 362))[None]
         x = self.net.normalise(pixels).contiguous().to(next(self.net.parameters()).dtype)
         return self.net(x)
 

@@ -20,8 +20,8 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from retrieval import whitening
-from retrieval.whitening import Moments
+from retrieval.models import whitening
+from retrieval.models.whitening import Moments
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

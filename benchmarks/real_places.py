@@ -26,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ray_jobs import pipeline
 from ray_jobs.presets import LANDMARKS, PipelineConfig
-from retrieval.artifacts import Folder
-from retrieval.expansion import ExpansionConfig
-from retrieval.reconstruction import ReconstructConfig
-from retrieval.tuples import read_tuples
-from retrieval.whitening_parts import WhitenConfig
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.tuples import read_tuples
+from retrieval.geometry.settings import ReconstructConfig
+from retrieval.search.settings import ExpansionConfig
+from retrieval.training.settings import WhitenConfig
 
 SAME = {"entry_P10": "castle_P30"}  # two sets of one building
 _PRESET = dataclasses.replace(

@@ -16,18 +16,25 @@ from typing import Any
 
 import tyro
 
-from ray_jobs.parts import make_collection, make_embeddings
-from ray_jobs.session import on_cluster, session
-from ray_jobs.tracking import Tracker, open_run, store_uri
-from retrieval import benchmark_photos, benchmark_report, model
-from retrieval.artifacts import MANIFEST, Folder, begin, digest, plain, read_manifest, seal
-from retrieval.datasets import Layout
-from retrieval.expansion import ExpansionConfig
-from retrieval.ingestion import PrepareConfig
-from retrieval.precision import Precision
-from retrieval.splits import SplitConfig
+from ray_jobs.embed import make_embeddings
+from ray_jobs.ingest import make_collection
+from ray_jobs.runtime.runs import Tracker, open_run
+from ray_jobs.runtime.session import on_cluster, session
+from ray_jobs.runtime.store import store_uri
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import digest, plain
+from retrieval.artifacts.manifest import MANIFEST, begin, read_manifest, seal
+from retrieval.data.settings import Layout, SplitConfig
+from retrieval.evaluation import benchmark_source
+from retrieval.images.settings import PrepareConfig
+from retrieval.models.bundle import benchmark_preparation, check_preparation, load_spec
+from retrieval.models.network import ModelSpec
+from retrieval.models.settings import Precision
+from retrieval.reports import benchmark
+from retrieval.search.settings import ExpansionConfig
 
 logger = logging.getLogger(__name__)
+
 _NOT_IN_KEY = ("out", "num_workers", "device", "tracking_uri")
 
 
@@ -62,7 +69,7 @@ class BenchmarkConfig:
     """MLflow store; empty: MLFLOW_TRACKING_URI, else SQLite in the folder --out."""
 
     def __post_init__(self) -> None:
-        benchmark_photos.benchmark_name(self.truth, self.name)
+        benchmark_source.benchmark_name(self.truth, self.name)
         if self.augmentation.num and self.distractors:
             raise ValueError(
                 "augmentation.num is above 0 and there are distractors, which would stay as they are: the figures "
@@ -76,7 +83,7 @@ def main(cfg: BenchmarkConfig) -> Folder:
     Raises: ValueError for settings or inputs that do not fit.
     """
     out = Folder.of(cfg.out)
-    name = benchmark_photos.benchmark_name(cfg.truth, cfg.name)
+    name = benchmark_source.benchmark_name(cfg.truth, cfg.name)
     with session():
         work = {key: value for key, value in plain(cfg).items() if key not in _NOT_IN_KEY}
         tracker = open_run(
@@ -91,22 +98,22 @@ def main(cfg: BenchmarkConfig) -> Folder:
             tracker.finish("FAILED")
             raise
         tracker.finish()
-    print(f"\n{benchmark_report.as_text(report.read_json('metrics.json'))}\n\nReport: {report}/report.html", flush=True)
+    print(f"\n{benchmark.as_text(report.read_json('metrics.json'))}\n\nReport: {report}/report.html", flush=True)
     return report
 
 
 def _run(cfg: BenchmarkConfig, out: Folder, name: str, tracker: Tracker) -> Folder:
     bundle, photos, truth = Folder.of(cfg.model), out / "photos", Folder.of(cfg.truth).uri
-    spec = model.load_spec(bundle)
-    prepare = benchmark_photos.preparation(spec, bundle)
-    named = on_cluster(benchmark_photos.write_manifest, photos, truth, name, Folder.of(cfg.photos).uri)
+    spec = load_spec(bundle)
+    prepare = benchmark_preparation(spec, bundle)
+    named = on_cluster(benchmark_source.write_manifest, photos, truth, name, Folder.of(cfg.photos).uri)
     logger.info("%s: %d gallery images and %d queries are named", name, named["gallery"], named["queries"])
     if named["missing"]:
         logger.warning("%s: %d of them have no photo: the figures will be partial", name, named["missing"])
     _collect(out / "collection", photos.uri, "manifest", prepare)
     _embed(cfg, out / "collection", bundle, out / "embeddings")
     distractors = [_distractors(cfg, out, Folder.of(where), bundle, prepare) for where in cfg.distractors]
-    settings = benchmark_report.settings_of(spec, prepare, cfg.expansion, cfg.augmentation)
+    settings = settings_of(spec, prepare, cfg.expansion, cfg.augmentation)
     settings |= {"benchmark": name, "precision": cfg.precision}
     inputs = {"truth": named["truth"], "model": read_manifest(bundle, "model").fingerprint}
     for number, folder in enumerate([out / "embeddings", *distractors]):
@@ -130,7 +137,7 @@ def _report(
     report = out / "reports" / digest(work)[:10]
     if begin(report, **work) is None:
         metrics = on_cluster(
-            benchmark_report.write_report,
+            benchmark.write_report,
             report,
             collection=out / "collection",
             embeddings=out / "embeddings",
@@ -149,7 +156,7 @@ def _distractors(cfg: BenchmarkConfig, out: Folder, where: Folder, bundle: Folde
     own = out / "distractors" / digest(where.uri)[:10]
     if where.exists(MANIFEST):
         collection = where
-        benchmark_photos.check_preparation(read_manifest(where, "collection"), prepare, where)
+        check_preparation(read_manifest(where, "collection"), prepare, where)
     else:
         collection = own / "collection"
         _collect(collection, where.uri, "auto", prepare)
@@ -173,3 +180,24 @@ def _embed(cfg: BenchmarkConfig, collection: Folder, bundle: Folder, out: Folder
 
 if __name__ == "__main__":
     main(tyro.cli(BenchmarkConfig, description=__doc__))
+
+
+def settings_of(
+    spec: ModelSpec, prepare: PrepareConfig, expansion: ExpansionConfig, augmentation: ExpansionConfig
+) -> dict[str, Any]:
+    """How the figures were made: what a person needs to compare them with others."""
+    config = spec.config
+    return {
+        "resize": f"long side {prepare.size} pixels at most, never enlarged",
+        "query": "box cut at full resolution, then shrunk as much as its whole photo",
+        "jpeg_quality": prepare.quality,
+        "backbone": config.backbone,
+        "pooling": config.pooling,
+        "head": config.head,
+        "scales": list(config.scales),
+        "flip": config.flip,
+        "whitening": config.whitening,
+        "whitening_dim": config.whitening_dim,
+        "expansion": plain(expansion),
+        "augmentation": plain(augmentation),
+    }

@@ -15,10 +15,13 @@ from typing import Any
 
 import tyro
 
-from ray_jobs.session import on_cluster, run_parts, session
-from retrieval.artifacts import Books, Folder, Manifest, begin, hash_file, read_manifest, seal
-from retrieval.index import IDS, IndexConfig, needs_training
-from retrieval.shards import TRAINED, assign_rows, num_shards, write_shard, write_trained
+from ray_jobs.runtime.session import on_cluster, run_parts, session
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import hash_file
+from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
+from retrieval.search.index import IDS, needs_training
+from retrieval.search.settings import IndexConfig
+from retrieval.search.shards import TRAINED, assign_rows, num_shards, write_shard, write_trained
 
 logger = logging.getLogger(__name__)
 

@@ -9,14 +9,23 @@ only the missing parts are done. Bytes go storage -> actor -> storage.
 
 from __future__ import annotations
 
+import logging
+import time
+from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
+import ray
 import tyro
+from ray.data import ActorPoolStrategy
 
-from ray_jobs.parts import make_embeddings
-from ray_jobs.session import session
-from retrieval.artifacts import Folder, Manifest
-from retrieval.precision import Precision
+from ray_jobs.runtime.session import run_parts, session
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
+from retrieval.models.embedder import Embedder, embed_part
+from retrieval.models.settings import Precision
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,3 +70,79 @@ def main(cfg: EmbedConfig) -> Manifest:
 
 if __name__ == "__main__":
     main(tyro.cli(EmbedConfig))
+
+
+def make_embeddings(
+    collection: Folder,
+    model: Folder,
+    out: Folder,
+    *,
+    workers: int = 0,
+    cpus: int = 1,
+    batch_size: int = 64,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> Manifest:
+    """Embed all stored images of a collection by a pool of actors and seal the result; parts that are done are kept.
+
+    Args:
+        workers: actors; 0 is one a GPU, or one for every `cpus` cores where there is no GPU.
+        precision: decides the result, so it is recorded; the other settings are for speed only.
+    """
+    photos = read_manifest(collection, "collection")
+    inputs = {"collection": photos.fingerprint, "model": read_manifest(model, "model").fingerprint}
+    config = {"precision": precision}
+    if (done := begin(out, kind="embeddings", config=config, inputs=inputs)) is not None:
+        logger.info("embed: %s is sealed already, %d embeddings", out, done.counts["num"])
+        return done
+    parts = sorted(int(name[-13:-8]) for name in photos.files if name.startswith("images/"))
+    resources = ray.cluster_resources()
+    use_gpu = device != "cpu" and resources.get("GPU", 0) >= 1
+    most = int(resources.get("GPU", 0)) if use_gpu else int(resources.get("CPU", 1)) // cpus
+    settings = {"batch_size": batch_size, "precision": precision, "num_threads": cpus}
+    started = time.monotonic()
+    rows = list(
+        run_parts(
+            "embed",
+            parts,
+            EmbedPart,
+            total_items=photos.counts["stored"],
+            fn_constructor_args=(collection, model, out, {**settings, "device": device if use_gpu else "cpu"}),
+            compute=ActorPoolStrategy(size=max(1, min(workers or most, len(parts)))),
+            num_cpus=cpus,
+            num_gpus=1 if use_gpu else 0,
+        )
+    )
+    taken, kept = sum(row["taken"] for row in rows), sum(row["kept"] for row in rows)
+    counts = {
+        "num": kept,
+        "dim": read_manifest(model).counts["embedding_dim"],
+        "seconds": time.monotonic() - started,
+        "seconds_in_model": sum(row["seconds"] for row in rows),
+        "resumed_parts": sum(row["resumed"] for row in rows),
+        "parts_by_format": dict(Counter(row["format"] for row in rows if not row["resumed"])),  # what auto came to
+    }
+    return seal(
+        out,
+        kind="embeddings",
+        config=config,
+        inputs=inputs,
+        counts=counts,
+        books=[
+            Books(stage="embed", taken=photos.counts["stored"], kept=taken),
+            Books(stage="write", taken=taken, kept=kept),
+        ],
+        files={part_name(row["part"]): row["sha256"] for row in rows},
+    )
+
+
+class EmbedPart:
+    """One actor of the pool: a loaded model, and the folders it reads from and writes to."""
+
+    def __init__(self, collection: Folder, model: Folder, out: Folder, settings: dict[str, Any]) -> None:
+        self._embedder = Embedder(model, **settings)
+        self._collection, self._out = collection, out
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        done = embed_part(self._embedder, self._collection, self._out, int(batch["part"][0]))
+        return {name: [value] for name, value in done.items()}

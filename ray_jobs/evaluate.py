@@ -16,8 +16,6 @@ the embeddings it had to make. The tables are printed at the end.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,20 +23,21 @@ import numpy as np
 import ray
 import tyro
 
-from ray_jobs.parts import make_collection, make_embeddings
-from ray_jobs.session import on_cluster, session
-from retrieval import measure, model, protocols, report, report_html, report_tables, rerank, scene_figures
-from retrieval.artifacts import Folder, Manifest, begin, plain, read_manifest, seal
-from retrieval.datasets import Layout
-from retrieval.expansion import ExpansionConfig, augment_gallery, expand_by_search
-from retrieval.ingestion import PrepareConfig
-from retrieval.measure import Measured
-from retrieval.precision import Precision
-from retrieval.ranking import Neighbours
-from retrieval.splits import SplitConfig
-
-_MAX_SHEETS = 4
-_RANKED = 1000  # results that a re-ordered list has, at most; positives beyond count as not found
+from ray_jobs.embed import make_embeddings
+from ray_jobs.ingest import make_collection
+from ray_jobs.runtime.session import on_cluster, session
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import plain
+from retrieval.artifacts.manifest import Manifest, begin, read_manifest, seal
+from retrieval.data.settings import Layout, SplitConfig
+from retrieval.evaluation import tasks
+from retrieval.evaluation.systems import Scoring, System
+from retrieval.models.bundle import preparation_of
+from retrieval.models.settings import Precision
+from retrieval.reports import tables
+from retrieval.reports.comparison import write_report
+from retrieval.search import rerank
+from retrieval.search.settings import ExpansionConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +72,7 @@ class EvaluateConfig:
     """Labelled photos to try --model on, in any layout that ingest reads."""
     layout: Layout = "auto"
     """How --source is laid out, see ingest --help."""
-    ks: tuple[int, ...] = protocols.KS
+    ks: tuple[int, ...] = tasks.KS
     """Numbers of results to measure attribute agreement and query time at; clipped to what the gallery has."""
     sheet_queries: int = 8
     """Queries drawn for the ranked-result sheets."""
@@ -109,47 +108,6 @@ class EvaluateConfig:
             raise ValueError(f"rerank is {self.rerank}, expected 0 (not) or how many results, for example 100.")
         if self.max_queries is not None and self.max_queries < 1:
             raise ValueError(f"max_queries is {self.max_queries}, expected 1 or more.")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class System:
-    """One side of a comparison. Without an index, an exact one is made in memory."""
-
-    name: str
-    model: Folder
-    embeddings: Folder
-    index: Folder | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> System:
-        """NAME=MODEL,EMBEDDINGS or NAME=MODEL,EMBEDDINGS,INDEX."""
-        name, equals, rest = text.partition("=")
-        folders = rest.split(",")
-        if not equals or not name or len(folders) not in (2, 3) or not all(folders):
-            raise ValueError(f"Cannot read system '{text}'. Write NAME=MODEL,EMBEDDINGS,INDEX, three folders.")
-        model, embeddings, *index = (Folder.of(folder) for folder in folders)
-        return cls(name=name, model=model, embeddings=embeddings, index=index[0] if index else None)
-
-    def fingerprints(self, collected: Manifest) -> dict[str, str]:
-        """What it is made of.
-
-        Raises: ValueError if its parts, or they and the collection, do not belong together.
-        """
-        seals = {
-            "model": read_manifest(self.model, "model"),
-            "embeddings": read_manifest(self.embeddings, "embeddings"),
-        }
-        belongs = [("embeddings", "model", seals["model"]), ("embeddings", "collection", collected)]
-        if self.index is not None:
-            seals["index"] = read_manifest(self.index, "index")
-            belongs.append(("index", "embeddings", seals["embeddings"]))
-        for made, of, wanted in belongs:
-            if seals[made].inputs.get(of) != wanted.fingerprint:
-                raise ValueError(
-                    f"System '{self.name}': its {made} were made with {of} {str(seals[made].inputs.get(of))[:12]}, the "
-                    f"{of} given is {wanted.fingerprint[:12]}. Name folders that were made from each other."
-                )
-        return {f"{self.name}.{kind}": manifest.fingerprint for kind, manifest in seals.items()}
 
 
 def main(cfg: EvaluateConfig) -> Manifest:
@@ -194,154 +152,47 @@ def _report(cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[
     }
     manifest = begin(out, **work)
     if manifest is None:
-        metrics = on_cluster(_write_report, cfg, out, collection, systems, protocol)
+        metrics = on_cluster(_write, cfg, out, collection, systems, protocol)
         counts = {name: metrics["data"][name] for name in ("num_queries", "num_gallery", "num_identities")}
         for name, figures in metrics["systems"].items():
-            counts |= {f"{name}/{key}": figures[key] for key in report_tables.RETRIEVAL_METRICS}
+            counts |= {f"{name}/{key}": figures[key] for key in tables.RETRIEVAL_METRICS}
         manifest = seal(out, counts=counts, **work)
     metrics = out.read_json("metrics.json")
     metrics["systems"] = {name: metrics["systems"][name] for name in metrics["order"]}  # the file sorts them by name
-    print(f"\n{report_tables.as_text(metrics)}\n\nReport: {out}/report.html", flush=True)
+    print(f"\n{tables.as_text(metrics)}\n\nReport: {out}/report.html", flush=True)
     return manifest
 
 
-def _write_report(
+def _write(
     cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[System], protocol: str
 ) -> dict[str, Any]:
-    """Everything of a report, on one worker: embeddings stay there, figures come back."""
+    tuples = Folder.of(cfg.tuples) if cfg.tuples else None
     if protocol == "query-gallery":
-        task = protocols.query_gallery(collection, cfg.ks)
+        task = tasks.query_gallery(collection, cfg.ks)
     elif protocol == "mined-places":
-        task = protocols.mined_places(collection, Folder.of(cfg.tuples), cfg.ks)
+        task = tasks.mined_places(collection, Folder.of(cfg.tuples), cfg.ks)
     else:
         splits = ("query", "gallery") if cfg.collection is not None else None
-        task = protocols.leave_one_out(collection, cfg.ks, cfg.max_queries, cfg.seed, splits)
-    metrics: dict[str, Any] = {"data": protocols.describe(task) | {"subject": cfg.subject}, "systems": {}}
-    metrics["floors"] = measure.floors(task)
-    sheets, plots, curves = [], [], {}
-    for system in systems:
-        ends = system in (systems[0], systems[-1])
-        for name, measured in _scored(cfg, task, collection, system, cfg.rerank if ends else 0):
-            metrics["systems"][name] = _origin(system) | measured.figures
-            curves[name] = measured.curve
-            rows = measure.sheet_rows(task, measured.found, collection, num_queries=cfg.sheet_queries, seed=cfg.seed)
-            picture = report.sheet_jpg(rows, title=f"{name}: the nearest of each query")
-            sheets.append(report_html.ranked_sheet(name, picture))
-        if system.model.exists("history.json") and not any(of.startswith("training curves") for of, _ in plots):
-            plots.append((f"training curves, {system.name}", report.curves_png(system.model.read_json("history.json"))))
-    metrics["order"] = list(metrics["systems"])
-    if len(sheets) > _MAX_SHEETS:  # the first and the last say what all the steps between did
-        sheets = [sheets[0], *sheets[1 - _MAX_SHEETS :]]
-    plots.insert(0, ("retrieval", report.retrieval_png(metrics)))
-    plots.insert(1, ("precision and recall", report.precision_recall_png(curves)))
-    if metrics["floors"] is not None:
-        plots.insert(1, ("attribute accuracy", report.attributes_png(metrics)))
-    sheets += _evidence(cfg, task, collection, systems[-1])
-    if cfg.tuples:
-        plots += scene_figures.scene_plots(Folder.of(cfg.tuples))
-    for name, data in plots:
-        out.write_bytes(f"{_file_name(name)}.png", data)
-    for sheet in sheets:
-        out.write_bytes(f"{_file_name(sheet.title)}.jpg", sheet.data)
-    facts = {"collection": f"{collection} {read_manifest(collection).fingerprint}"}
-    for system in systems:
-        for kind in ("model", "embeddings", "index"):
-            if (folder := getattr(system, kind)) is not None:
-                facts[f"{system.name}: {kind}"] = f"{folder} {read_manifest(folder).fingerprint}"
-    title = f"Retrieval of a {cfg.subject}: " + ", then ".join(system.name for system in systems)
-    page = report_html.render(metrics, title=title, plots=plots, sheets=sheets, facts=facts)
-    out.write_bytes("report.html", page.encode())
-    out.write_json("metrics.json", metrics)
-    return metrics
+        task = tasks.leave_one_out(collection, cfg.ks, cfg.max_queries, cfg.seed, splits)
+    scoring = Scoring(expansion=cfg.expansion, augmentation=cfg.augmentation, rerank=cfg.rerank)
+    shown = {"subject": cfg.subject, "sheet_queries": cfg.sheet_queries, "seed": cfg.seed}
+    return write_report(out, collection, systems, task, scoring, tuples=tuples, count=_count_inliers, **shown)
 
 
-def _scored(
-    cfg: EvaluateConfig, task: protocols.Task, collection: Folder, system: System, top: int
-) -> Iterator[tuple[str, Measured]]:
-    """The system as it is, with query expansion, with an augmented gallery, with its results in order of geometry."""
-    queries, gallery = (protocols.read_embeddings(system.embeddings, side) for side in (task.queries, task.gallery))
-    search = measure.open_index(system.index, task.gallery) if system.index else measure.flat_search(gallery)
-    measured = measure.measure(task, queries, gallery, search)
-    yield system.name, measured
-    if cfg.expansion.num:
-        asked = expand_by_search(queries, gallery, search, cfg.expansion, task.exclude)
-        yield f"{system.name} + QE", measure.measure(task, asked, gallery, search)
-    if cfg.augmentation.num:
-        held = augment_gallery(gallery, search, cfg.augmentation)
-        yield f"{system.name} + DBA", measure.measure(task, queries, held, measure.flat_search(held))
-    if top:
-        deep = measure.search_without_own(task, queries, search, min(_RANKED, len(task.gallery.ids) - 1))
-        inliers = _inliers(task, collection, deep, top)
-        yield f"{system.name} + rerank", measure.measure_reranked(task, measured, rerank.rerank(deep, inliers))
-
-
-def _evidence(cfg: EvaluateConfig, task: protocols.Task, collection: Folder, system: System) -> list[report_html.Sheet]:
-    """What training looked at, and which points the last system's results have in common with their queries."""
-    sheets = []
-    if system.model.exists("tuples.jpg"):
-        note = (
-            "Left, the query; then its positive, green, and its hard negatives, red, with their scores after training."
-        )
-        data = system.model.read_bytes("tuples.jpg")
-        sheets.append(report_html.Sheet(title="Training tuples", note=note, data=data))
-    if cfg.rerank:
-        queries, gallery = (protocols.read_embeddings(system.embeddings, side) for side in (task.queries, task.gallery))
-        some = np.random.default_rng(cfg.seed).permutation(len(queries))[: cfg.sheet_queries]
-        found = measure.search_without_own(task, queries, measure.flat_search(gallery), 10)
-        asked = dataclasses.replace(task, queries=task.queries.take(some), exclude=task.exclude[some])
-        nearest = Neighbours(found.scores[some], found.rows[some])
-        counts = rerank.count_inliers(collection, asked, nearest, range(len(some)), 10)
-        if pairs := rerank.evidence(collection, asked, nearest, counts, 3):
-            picture = report.matches_jpg(pairs, title="query and result, with the points that match")
-            note = "Why a result was put first: local features that fit one two-view geometry."
-            sheets.append(report_html.Sheet(title="Matched points", note=note, data=picture))
-    return sheets
-
-
-def _inliers(task: protocols.Task, collection: Folder, found: Neighbours, top: int) -> np.ndarray:
-    """(Q, top) counts, a block of queries a task."""
-    blocks = np.array_split(np.arange(len(found.rows)), max(1, int(ray.cluster_resources().get("CPU", 1))))
-    whole, lists = ray.put(task), ray.put(found)
+def _count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """As `rerank.count_inliers`, a block of queries a task."""
+    num = max(1, min(len(asked), int(ray.cluster_resources().get("CPU", 1))))
     count = ray.remote(rerank.count_inliers)
-    counted = [count.remote(collection, whole, lists, block.tolist(), top) for block in blocks if len(block)]
-    return np.concatenate(ray.get(counted))
-
-
-def _file_name(name: str) -> str:
-    return name.lower().replace(", ", "-").replace(" + ", "+").replace(" ", "_")
-
-
-def _origin(system: System) -> dict[str, Any]:
-    """What the manifests tell of a system: the cost of its embeddings, and the type of its index."""
-    embedded = read_manifest(system.embeddings, "embeddings")
-    index = read_manifest(system.index, "index").config["index"]["factory"] if system.index else "Flat"
-    return {
-        "embed_images": embedded.counts["num"],
-        "embed_seconds": embedded.counts.get("seconds"),
-        "embed_seconds_in_model": embedded.counts.get("seconds_in_model"),
-        "embedding_dim": embedded.counts["dim"],
-        "index_type": index,
-        "model": read_manifest(system.model).fingerprint,
-    }
+    blocks = zip(np.array_split(asked, num), np.array_split(found, num), strict=True)
+    return np.concatenate(ray.get([count.remote(collection, *block) for block in blocks]))
 
 
 def _ingest_source(cfg: EvaluateConfig, out: Folder, bundle: Folder) -> None:
     """Make the collection of --source, its photos prepared as the bundle wants them."""
-    prepare = _preparation(bundle)
+    prepare = preparation_of(bundle)
     split = SplitConfig(test_fraction=0.0, val_fraction=0.0)  # leave-one-out asks with everything: nothing is set aside
     settings = {"layout": cfg.layout, "prepare": plain(prepare), "split": plain(split)}
     make_collection(out, str(cfg.source), layout=cfg.layout, prepare=prepare, split=split, settings=settings)
-
-
-def _preparation(bundle: Folder) -> PrepareConfig:
-    """How the bundle wants a photo prepared.
-
-    Raises: ValueError if it does not say: then it was not made by training on a collection.
-    """
-    stored = model.load_spec(bundle).preparation
-    if not stored:
-        raise ValueError(f"The bundle {bundle} does not say how photos are prepared for it. Train or embed it again.")
-    return PrepareConfig(**stored)
 
 
 if __name__ == "__main__":

@@ -9,19 +9,24 @@ COLLECTION/rejected/*.parquet with their reasons, what the source lacked is in C
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from ray_jobs.parts import make_collection
-from ray_jobs.session import on_cluster, session
-from retrieval import catalog
-from retrieval.artifacts import Folder, Manifest, plain
-from retrieval.datasets import Layout
-from retrieval.ingestion import PrepareConfig
-from retrieval.splits import SplitConfig
+from ray_jobs.runtime.session import on_cluster, run_parts, session
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import plain
+from retrieval.artifacts.manifest import Books, Manifest, read_manifest, seal
+from retrieval.data import catalog
+from retrieval.data.ingestion import ingest_part
+from retrieval.data.settings import Layout, SplitConfig
+from retrieval.images.pixels import limit_threads
+from retrieval.images.settings import PrepareConfig
 
 logger = logging.getLogger(__name__)
 
@@ -84,3 +89,68 @@ def _report(out: Folder, manifest: Manifest) -> None:
 
 if __name__ == "__main__":
     main(tyro.cli(IngestConfig))
+
+
+def make_collection(
+    out: Folder,
+    source: str,
+    *,
+    layout: Layout,
+    prepare: PrepareConfig,
+    split: SplitConfig,
+    settings: dict[str, Any],
+    part_size: int | None = None,
+    cpus_per_part: float = 1.0,
+) -> Manifest:
+    """Prepare all photos of a source and seal the collection; parts that are done already are kept.
+
+    Args: settings: what the manifest records and a second run must repeat.
+    """
+    plan = on_cluster(
+        catalog.plan_collection,
+        out.uri,
+        source=Folder.of(source).uri,
+        layout=layout,
+        config=settings,
+        part_size=part_size,
+    )
+    if plan["sealed"]:
+        return read_manifest(out, catalog.KIND)
+    logger.info("ingest: %d photos in %d parts -> %s", plan["photos"], plan["parts"], out)
+    fixed = {"out": out.uri, "root": plan["root"], "config": prepare}
+    parts = list(range(plan["parts"]))
+    rows = run_parts("ingest", parts, ingest_batch, total_items=plan["photos"], fn_kwargs=fixed, num_cpus=cpus_per_part)
+    taken = stored = resumed = 0
+    rejected: Counter[str] = Counter()
+    files: dict[str, str] = {}
+    for row in rows:
+        result = json.loads(row["result"])
+        taken, stored, resumed = taken + result["taken"], stored + result["stored"], resumed + result["resumed"]
+        rejected.update(result["rejected"])
+        files |= result["files"]
+    if resumed:
+        logger.info("ingest: %d of %d parts had been done before", resumed, plan["parts"])
+    divided = on_cluster(catalog.write_catalog, out.uri, plan["parts"], split)
+    counts = {"source": plan["photos"], "stored": stored, "rejected": taken - stored}
+    counts["rejected_by_reason"] = dict(sorted(rejected.items()))
+    kept = stored - divided["counts"]["dropped"]
+    return seal(
+        out,
+        kind=catalog.KIND,
+        config=settings,
+        inputs={"source": plan["fingerprint"]},
+        counts=counts | divided["counts"],
+        books=[
+            Books(stage="plan", taken=plan["photos"], kept=taken),
+            Books(stage="ingest", taken=taken, kept=stored, rejected=dict(rejected)),
+            Books(stage="split", taken=stored, kept=kept, rejected=divided["dropped"]),
+        ],
+        files=files | divided["files"],
+    )
+
+
+def ingest_batch(batch: dict[str, Any], *, out: str, root: str, config: PrepareConfig) -> dict[str, Any]:
+    """One part on one worker: {"part": [n]} -> its counts, as a row that is small whatever the part."""
+    limit_threads(1)
+    result = ingest_part(Folder(out), int(batch["part"][0]), Folder(root), config)
+    return {"taken": [result.taken], "result": [json.dumps(dataclasses.asdict(result))]}

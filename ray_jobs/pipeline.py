@@ -14,25 +14,28 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
-import ray
 import tyro
 
 from ray_jobs import build_index, embed, evaluate, ingest, reconstruct, train, whiten
+from ray_jobs.draw import draw_faces, draw_places
 from ray_jobs.presets import PRESETS, PipelineConfig
-from ray_jobs.session import on_cluster, run_parts, session
-from ray_jobs.tracking import Registration, Tracker, open_run, store_uri
-from retrieval import artifacts, demo_faces, demo_scenes, model, protocols
-from retrieval.artifacts import Folder, digest, plain, read_manifest
-from retrieval.demo_faces import DemoConfig
-from retrieval.demo_scenes import SceneConfig
-from retrieval.model import ModelConfig
+from ray_jobs.runtime.registry import Registration
+from ray_jobs.runtime.road import Steps, fingerprints, folder_of, without
+from ray_jobs.runtime.runs import Tracker, open_run
+from ray_jobs.runtime.session import on_cluster, session
+from ray_jobs.runtime.store import store_uri
+from retrieval.artifacts import manifest, published
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import digest, plain
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.evaluation import tasks
+from retrieval.models import network
+from retrieval.models.bundle import build, digest_of, keep_history, kept_counts, load_bundle, save_bundle
+from retrieval.models.settings import ModelConfig
 
 logger = logging.getLogger(__name__)
-_DEMO_PART = 100  # photos drawn by one task
-_NOT_IN_KEY = ("workspace", "num_workers", "device", "tracking_uri")
 
 
 def main(cfg: PipelineConfig) -> dict[str, Folder]:
@@ -46,8 +49,8 @@ def main(cfg: PipelineConfig) -> dict[str, Folder]:
         tracker = open_run(
             store_uri(cfg.tracking_uri or None, workspace),
             experiment=cfg.model_name,
-            key=digest([workspace.uri, _without(plain(cfg))])[:24],
-            name=f"{cfg.model.backbone}-{digest(_without(plain(cfg)))[:6]}",
+            key=digest([workspace.uri, without(plain(cfg))])[:24],
+            name=f"{cfg.model.backbone}-{digest(without(plain(cfg)))[:6]}",
         )
         try:
             folders, registration = _run(cfg, workspace, tracker)
@@ -67,12 +70,12 @@ def _run(cfg: PipelineConfig, workspace: Folder, tracker: Tracker) -> tuple[dict
     else:
         folders = _by_tuples(cfg, workspace, weights, tracker)
     logger.info("publish and register")
-    artifacts.publish(workspace, collection=folders["collection"], model=folders["model"], index=folders["index"])
+    published.publish(workspace, collection=folders["collection"], model=folders["model"], index=folders["index"])
     return folders, _track(cfg, tracker, folders)
 
 
 def _by_labels(cfg: PipelineConfig, workspace: Folder, weights: str, tracker: Tracker) -> dict[str, Folder]:
-    steps = _Steps(6)
+    steps = Steps(6)
     steps.next(f"starting point: {cfg.model.backbone}, weights {cfg.weights}")
     before = _starting_point(cfg, workspace, weights)
     collection = _collect(cfg, workspace, steps)
@@ -93,7 +96,7 @@ def _by_labels(cfg: PipelineConfig, workspace: Folder, weights: str, tracker: Tr
 
 def _by_tuples(cfg: PipelineConfig, workspace: Folder, weights: str, tracker: Tracker) -> dict[str, Folder]:
     """As `_by_labels`, with tuples found first, and whitening and scales added to the trained model."""
-    steps = _Steps(7)
+    steps = Steps(7)
     steps.next(f"starting point: {cfg.model.backbone}, weights {cfg.weights}")
     before = _starting_point(cfg, workspace, weights)
     collection = _collect(cfg, workspace, steps)
@@ -156,7 +159,7 @@ def _whitened_start(
 
 def _reconstruct(cfg: PipelineConfig, workspace: Folder, collection: Folder) -> Folder:
     settings = {"reconstruct": cfg.reconstruct, "labels_as_clusters": cfg.mining == "clusters"}
-    out = _folder(workspace, "tuples", {**settings, "inputs": _fingerprints(collection)})
+    out = folder_of(workspace, "tuples", {**settings, "inputs": fingerprints(collection)})
     reconstruct.main(reconstruct.ReconstructJobConfig(collection=collection.uri, out=out.uri, **settings))
     return out
 
@@ -164,8 +167,8 @@ def _reconstruct(cfg: PipelineConfig, workspace: Folder, collection: Folder) -> 
 def _whiten(
     cfg: PipelineConfig, workspace: Folder, collection: Folder, tuples: Folder, bundle: Folder, embeddings: Folder
 ) -> Folder:
-    inputs = _fingerprints(collection, tuples, bundle, embeddings)
-    out = _folder(workspace, "model", {"whiten": cfg.whiten, "inputs": inputs})
+    inputs = fingerprints(collection, tuples, bundle, embeddings)
+    out = folder_of(workspace, "model", {"whiten": cfg.whiten, "inputs": inputs})
     job = whiten.WhitenJobConfig(
         model=bundle.uri,
         collection=collection.uri,
@@ -182,11 +185,11 @@ def _scaled(cfg: PipelineConfig, workspace: Folder, bundle: Folder) -> Folder:
     """The same network, describing photos at several scales."""
     sealed = read_manifest(bundle, "model")
     inputs = {"model": sealed.fingerprint}
-    out = _folder(workspace, "model", {"scales": cfg.scales, "inputs": inputs})
-    net = model.with_scales(model.load_bundle(bundle), cfg.scales)
-    if artifacts.begin(out, kind="model", config=net.spec, inputs=inputs) is None:
-        model.keep_history(bundle, out)
-        model.save_bundle(net, out, inputs=inputs, counts=model.kept_counts(sealed))
+    out = folder_of(workspace, "model", {"scales": cfg.scales, "inputs": inputs})
+    net = network.with_scales(load_bundle(bundle), cfg.scales)
+    if manifest.begin(out, kind="model", config=net.spec, inputs=inputs) is None:
+        keep_history(bundle, out)
+        save_bundle(net, out, inputs=inputs, counts=kept_counts(sealed))
     return out
 
 
@@ -197,54 +200,25 @@ def _starting_point(cfg: PipelineConfig, workspace: Folder, weights: str) -> Fol
     else:
         config = dataclasses.replace(cfg.model, head="none")
     preparation = plain(cfg.prepare)
-    net = model.build(config, weights=weights, preparation=preparation, seed=cfg.train.seed)
-    inputs = {"weights": model.digest_of(net)}
-    out = _folder(workspace, "model", {"config": config, "preparation": preparation, "inputs": inputs})
-    if artifacts.begin(out, kind="model", config=net.spec, inputs=inputs) is None:
-        model.save_bundle(net, out, inputs=inputs)
+    net = build(config, weights=weights, preparation=preparation, seed=cfg.train.seed)
+    inputs = {"weights": digest_of(net)}
+    out = folder_of(workspace, "model", {"config": config, "preparation": preparation, "inputs": inputs})
+    if manifest.begin(out, kind="model", config=net.spec, inputs=inputs) is None:
+        save_bundle(net, out, inputs=inputs)
     return out
 
 
-def _collect(cfg: PipelineConfig, workspace: Folder, steps: _Steps) -> Folder:
+def _collect(cfg: PipelineConfig, workspace: Folder, steps: Steps) -> Folder:
     source = cfg.source
     if not source and cfg.mining == "labels":
-        source = _draw(cfg.demo, workspace / "photos" / digest(plain(cfg.demo))[:10])
+        source = draw_faces(cfg.demo, workspace / "photos" / digest(plain(cfg.demo))[:10])
     elif not source:
-        source = _draw_scenes(cfg.scenes, workspace / "photos" / digest(plain(cfg.scenes))[:10])
+        source = draw_places(cfg.scenes, workspace / "photos" / digest(plain(cfg.scenes))[:10])
     steps.next(f"ingest {source}")
     fingerprint = ingest.source_fingerprint(source, cfg.layout)
     parts = {"layout": cfg.layout, "prepare": cfg.prepare, "split": cfg.split}
-    out = _folder(workspace, "collection", {**parts, "inputs": fingerprint})
+    out = folder_of(workspace, "collection", {**parts, "inputs": fingerprint})
     return ingest.main(ingest.IngestConfig(source=source, out=out.uri, **parts))
-
-
-def _draw(demo: DemoConfig, out: Folder) -> str:
-    """The demo's photos, drawn by tasks in ranges; the identity file, written last, says that they are all there."""
-    if not out.is_local:
-        raise ValueError(f"The demo draws its faces on a local disk, the workspace is {out}. Give --source, or a path.")
-    if not out.exists("identity_CelebA.txt"):
-        starts = range(0, demo.num_images, _DEMO_PART)
-        for _ in run_parts(
-            "draw", list(starts), _draw_part, total_items=demo.num_images, fn_kwargs={"out": out, "demo": demo}
-        ):
-            pass
-        ray.get(ray.remote(demo_faces.write_lists).remote(Path(out.path), demo))
-    return out.uri
-
-
-def _draw_part(batch: dict[str, Any], *, out: Folder, demo: DemoConfig) -> dict[str, Any]:
-    start = int(batch["part"][0])
-    stop = min(start + _DEMO_PART, demo.num_images)
-    demo_faces.draw_images(Path(out.path), start, stop, demo)
-    return {"taken": [stop - start]}
-
-
-def _draw_scenes(scenes: SceneConfig, out: Folder) -> str:
-    if not out.is_local:
-        raise ValueError(
-            f"The demo draws its places on a local disk, the workspace is {out}. Give --source, or a path."
-        )
-    return str(ray.get(ray.remote(demo_scenes.write_scenes).remote(Path(out.path), scenes)))
 
 
 def _train(
@@ -256,8 +230,8 @@ def _train(
     tuples: Folder | None = None,
 ) -> Folder:
     inputs = {"collection": read_manifest(collection).fingerprint, "weights": weights}
-    recipe = {"train": cfg.train} if tuples is None else {"siamese": cfg.siamese, "tuples": _fingerprints(tuples)}
-    out = _folder(workspace, "model", {"model": cfg.model, **recipe, "inputs": inputs})
+    recipe = {"train": cfg.train} if tuples is None else {"siamese": cfg.siamese, "tuples": fingerprints(tuples)}
+    out = folder_of(workspace, "model", {"model": cfg.model, **recipe, "inputs": inputs})
     job = train.TrainJobConfig(
         collection=collection.uri,
         out=out.uri,
@@ -274,7 +248,7 @@ def _train(
 
 
 def _embed(cfg: PipelineConfig, workspace: Folder, collection: Folder, bundle: Folder) -> Folder:
-    out = _folder(workspace, "embeddings", {"inputs": _fingerprints(collection, bundle)})
+    out = folder_of(workspace, "embeddings", {"inputs": fingerprints(collection, bundle)})
     embed.main(embed.EmbedConfig(collection=collection.uri, model=bundle.uri, out=out.uri, device=cfg.device))
     return out
 
@@ -282,8 +256,8 @@ def _embed(cfg: PipelineConfig, workspace: Folder, collection: Folder, bundle: F
 def _index(
     cfg: PipelineConfig, workspace: Folder, collection: Folder, embeddings: Folder, splits: tuple[str, ...]
 ) -> Folder:
-    inputs = _fingerprints(collection, embeddings)
-    out = _folder(workspace, "index", {"index": cfg.index, "splits": splits, "inputs": inputs})
+    inputs = fingerprints(collection, embeddings)
+    out = folder_of(workspace, "index", {"index": cfg.index, "splits": splits, "inputs": inputs})
     job = build_index.BuildIndexConfig(
         embeddings=embeddings.uri, collection=collection.uri, out=out.uri, splits=splits, index=cfg.index
     )
@@ -302,11 +276,11 @@ def _evaluate(
     sealed = [read_manifest(Folder(part)).fingerprint for system in systems for part in system.split("=")[1].split(",")]
     options: dict[str, Any] = {}
     if cfg is not None and tuples is not None:
-        labelled = on_cluster(protocols.anything_labelled, collection)
+        labelled = on_cluster(tasks.anything_labelled, collection)
         options = {"protocol": "leave-one-out" if labelled else "mined-places", "subject": "place"}
         options |= {"expansion": cfg.expansion, "rerank": cfg.rerank, "tuples": tuples.uri}
     settings = {"inputs": [read_manifest(collection).fingerprint, *sealed], "options": options}
-    out = _folder(workspace, "report", settings if options else {"inputs": settings["inputs"]})
+    out = folder_of(workspace, "report", settings if options else {"inputs": settings["inputs"]})
     evaluate.main(evaluate.EvaluateConfig(out=out.uri, collection=collection.uri, systems=tuple(systems), **options))
     return out
 
@@ -328,30 +302,6 @@ def _track(cfg: PipelineConfig, tracker: Tracker, folders: dict[str, Folder]) ->
         value=counts["best_val_mAP"],
         measured_on=read_manifest(folders["collection"]).fingerprint,
     )
-
-
-def _folder(workspace: Folder, step: str, made_of: dict[str, Any]) -> Folder:
-    """<workspace>/<step>/<key>: other settings or inputs, another folder."""
-    return workspace / step / digest({name: plain({"": value})[""] for name, value in made_of.items()})[:10]
-
-
-def _fingerprints(*folders: Folder) -> list[str]:
-    return [read_manifest(folder).fingerprint for folder in folders]
-
-
-def _without(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name not in _NOT_IN_KEY}
-
-
-class _Steps:
-    """Says which step is begun, of how many."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._done = total, 0
-
-    def next(self, what: str) -> None:
-        self._done += 1
-        logger.info("[%d/%d] %s", self._done, self._total, what)
 
 
 def _say_where(

@@ -6,18 +6,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from retrieval.datasets import Layout
-from retrieval.demo_faces import DemoConfig
-from retrieval.demo_scenes import SceneConfig
-from retrieval.expansion import ExpansionConfig
-from retrieval.index import IndexConfig
-from retrieval.ingestion import PrepareConfig
-from retrieval.model import ModelConfig
-from retrieval.reconstruction import ReconstructConfig
-from retrieval.splits import SplitConfig
-from retrieval.training import TrainConfig
-from retrieval.tuple_training import TupleTrainConfig
-from retrieval.whitening_parts import WhitenConfig
+from retrieval.data.demo.settings import DemoConfig, SceneConfig
+from retrieval.data.settings import Layout, SplitConfig
+from retrieval.geometry.settings import ReconstructConfig
+from retrieval.images.settings import PrepareConfig
+from retrieval.models.settings import ModelConfig
+from retrieval.search.settings import ExpansionConfig, IndexConfig
+from retrieval.training.settings import TrainConfig, TupleTrainConfig, WhitenConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

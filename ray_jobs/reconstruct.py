@@ -17,10 +17,15 @@ from typing import Any
 import ray
 import tyro
 
-from ray_jobs.session import on_cluster, run_parts, session
-from retrieval import pairing, reconstruction, tuple_sources, tuples
-from retrieval.artifacts import Books, Folder, Manifest, begin, read_manifest, seal
-from retrieval.reconstruction import ReconstructConfig
+from ray_jobs.runtime.session import on_cluster, run_parts, session
+from retrieval.artifacts import tuples
+from retrieval.artifacts.collection import read_catalog
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
+from retrieval.data import retrieval_sfm
+from retrieval.geometry import pairing, reconstruction, stages
+from retrieval.geometry.settings import ReconstructConfig
+from retrieval.geometry.tuples import from_labels, from_models, write
 
 logger = logging.getLogger(__name__)
 _PAIRS_PER_BLOCK = 256
@@ -84,15 +89,15 @@ def main(cfg: ReconstructJobConfig) -> Manifest:
 
 def _take(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[str, Any]:
     """Tuples that somebody else found."""
-    photos = reconstruction.wanted(collection, cfg.splits)
+    photos = read_catalog(collection, cfg.splits)
     config = cfg.reconstruct
     if cfg.labels_as_clusters:
-        found = tuple_sources.from_labels(photos, config)
+        found = from_labels(photos, config)
     elif cfg.models:
-        found = tuple_sources.from_models(photos, cfg.models, config)
+        found = from_models(photos, cfg.models, config)
     else:
-        found = tuple_sources.from_database(photos, cfg.database)
-    return tuple_sources.write(out, *found)
+        found = *retrieval_sfm.from_database(photos, cfg.database), ()
+    return write(out, *found)
 
 
 def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[str, Any]:
@@ -122,7 +127,7 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
 
 def _pairs(cfg: ReconstructJobConfig, collection: Folder, out: Folder, parts: list[int], num: int) -> int:
     """Words by part, one inverted file, candidates by block. Returns the number of pairs."""
-    if out.exists(reconstruction.pairs_name(0)):
+    if out.exists(stages.pairs_name(0)):
         return on_cluster(_count_pairs, out)
     options: dict[str, Any] = {"num_cpus": cfg.cpus_per_task}
     on_cluster(pairing.train_vocabulary, collection, out, cfg.splits, cfg.reconstruct)
@@ -141,7 +146,7 @@ def _all(rows: Any) -> None:
 
 
 def _parts(collection: Folder, splits: tuple[str, ...]) -> tuple[list[int], int]:
-    photos = reconstruction.wanted(collection, splits)
+    photos = read_catalog(collection, splits)
     if not len(photos):
         raise ValueError(
             f"{collection} has no photo in the splits {', '.join(splits)}, so there is nothing to reconstruct. "
@@ -151,7 +156,7 @@ def _parts(collection: Folder, splits: tuple[str, ...]) -> tuple[list[int], int]
 
 
 def _count_pairs(out: Folder) -> int:
-    return len(out.read_table(reconstruction.pairs_name(0), columns=["a"]))
+    return len(out.read_table(stages.pairs_name(0), columns=["a"]))
 
 
 def _extract(batch: dict[str, Any], **fixed: Any) -> dict[str, Any]:

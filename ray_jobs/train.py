@@ -26,16 +26,22 @@ import tyro
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from ray_jobs.session import session
-from ray_jobs.tracking import Tracker, fetch_bundle, store_uri
-from retrieval import artifacts, model, report
-from retrieval.artifacts import Folder, Manifest, begin, digest, plain, read_manifest
-from retrieval.collection import localise
-from retrieval.model import ModelConfig
-from retrieval.ranks import Rank
-from retrieval.training import TrainConfig, TripletTrainer
-from retrieval.tuple_training import TupleTrainConfig, TupleTrainer
-from retrieval.tuples import read_tuples
+from ray_jobs.runtime.registry import fetch_bundle
+from ray_jobs.runtime.runs import Tracker
+from ray_jobs.runtime.session import session
+from ray_jobs.runtime.store import store_uri
+from retrieval.artifacts.collection import localise
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import digest, plain
+from retrieval.artifacts.manifest import MANIFEST, Manifest, begin, read_manifest
+from retrieval.artifacts.tuples import read_tuples
+from retrieval.models import bundle, network
+from retrieval.models.settings import ModelConfig
+from retrieval.reports import charts, sheets
+from retrieval.training.label_recipe import TripletTrainer
+from retrieval.training.settings import TrainConfig, TupleTrainConfig
+from retrieval.training.tuple_recipe import TupleTrainer
+from retrieval.training.workers import Rank
 
 logger = logging.getLogger(__name__)
 # What decides the result is the model, the training settings and the inputs' fingerprints; these do not.
@@ -90,8 +96,8 @@ def main(cfg: TrainJobConfig, tracker: Tracker | None = None) -> Manifest:
     preparation = read_manifest(collection, "collection").config["prepare"]
     weights = resolve_weights(cfg.weights, cfg.tracking_uri, out)
     # Builds the network once here: a wrong name or file must fail in a second, not after workers have started.
-    start = model.build(cfg.model, weights=weights, preparation=preparation, seed=_recipe(cfg).seed)
-    inputs = {"collection": read_manifest(collection).fingerprint, "weights": model.digest_of(start)}
+    start = bundle.build(cfg.model, weights=weights, preparation=preparation, seed=_recipe(cfg).seed)
+    inputs = {"collection": read_manifest(collection).fingerprint, "weights": bundle.digest_of(start)}
     inputs |= _tuples_of(cfg, inputs["collection"])
     if (done := begin(out, kind="model", config=cfg, inputs=inputs, ignore=_ignored(cfg))) is not None:
         logger.info("train: %s is sealed already", out)
@@ -135,7 +141,7 @@ def resolve_weights(weights: str, tracking_uri: str, near: Folder) -> str:
 
 
 def _fit(
-    cfg: TrainJobConfig, out: Folder, start: model.EmbeddingNet, inputs: dict[str, str], tracker: Tracker | None
+    cfg: TrainJobConfig, out: Folder, start: network.EmbeddingNet, inputs: dict[str, str], tracker: Tracker | None
 ) -> None:
     use_gpu = cfg.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
     cpus = cfg.cpus_per_worker or _cpus_per_worker(cfg.num_workers)
@@ -163,7 +169,7 @@ def _fit(
         ),
     )
     trainer.fit()
-    if not out.exists(artifacts.MANIFEST):
+    if not out.exists(MANIFEST):
         raise RuntimeError("Training ended without a bundle. Run the same command again to go on from the last epoch.")
 
 
@@ -190,7 +196,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
     local = localise(Folder.of(cfg.collection), cache, ("train", "val"))
     scratch = cache / config["name"]
     device = ray.train.torch.get_device() if cfg.device != "cpu" else torch.device("cpu")
-    start: model.EmbeddingNet = ray.get(config["start"])  # type: ignore[assignment]
+    start: network.EmbeddingNet = ray.get(config["start"])  # type: ignore[assignment]
     trainer: Trainer
     if cfg.tuples:
         tuples = read_tuples(Folder.of(cfg.tuples))
@@ -227,14 +233,15 @@ def _seal(trainer: Trainer, cfg: TrainJobConfig, inputs: dict[str, str]) -> None
     out = Folder.of(cfg.out)
     trainer.load_best()
     out.write_json("history.json", trainer.history)
-    out.write_bytes("curves.png", report.curves_png(trainer.history))
+    out.write_bytes("curves.png", charts.curves_png(trainer.history))
     if isinstance(trainer, TupleTrainer):
         title = "tuples of the last epoch: query, positive, hard negatives"
-        out.write_bytes("tuples.jpg", report.sheet_jpg(trainer.sample(), title=title))
+        rows = sheets.tuple_rows(trainer.local, *trainer.sample())
+        out.write_bytes("tuples.jpg", sheets.sheet_jpg(rows, title=title))
     validated = trainer.best["val/mAP"] if "val/mAP" in trainer.history[0] else None
     best = {"best_epoch": trainer.best["epoch"], "best_val_mAP": validated}
     counts = {"train_images": len(trainer.pool), "val_images": len(trainer.val), "unfrozen": len(trainer.unfrozen)}
-    model.save_bundle(trainer.net, out, config=cfg, inputs=inputs, counts=counts | best, ignore=_ignored(cfg))
+    bundle.save_bundle(trainer.net, out, config=cfg, inputs=inputs, counts=counts | best, ignore=_ignored(cfg))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,12 @@ import numpy as np
 import ray
 import tyro
 
-from ray_jobs.session import on_cluster, session
-from retrieval import model, whitening_parts
-from retrieval.artifacts import Folder, Manifest, begin, read_manifest
-from retrieval.whitening_parts import WhitenConfig
+from ray_jobs.runtime.session import on_cluster, session
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import Manifest, begin, read_manifest
+from retrieval.models.bundle import keep_history, kept_counts, load_bundle, save_bundle
+from retrieval.training import whitening_fit
+from retrieval.training.settings import WhitenConfig
 
 logger = logging.getLogger(__name__)
 _PLACES = ("model", "collection", "embeddings", "tuples", "out")
@@ -90,12 +92,12 @@ def _inputs(cfg: WhitenJobConfig) -> dict[str, str]:
 def _shares(cfg: WhitenJobConfig) -> list[Any]:
     """References to the sums of each share of the descriptors, and of the pairs."""
     embeddings, collection = Folder.of(cfg.embeddings), Folder.of(cfg.collection)
-    parts = on_cluster(whitening_parts.parts_of, collection, cfg.splits)
+    parts = on_cluster(whitening_fit.parts_of, collection, cfg.splits)
     num = max(1, min(len(parts), 2 * int(ray.cluster_resources().get("CPU", 1))))
-    of_parts = ray.remote(whitening_parts.moments_of_parts)
+    of_parts = ray.remote(whitening_fit.moments_of_parts)
     shares = [of_parts.remote(embeddings, collection, cfg.splits, some.tolist()) for some in np.array_split(parts, num)]
     if cfg.whiten.method == "learned":
-        pairs = ray.remote(whitening_parts.pairs_of).remote(Folder.of(cfg.tuples), cfg.whiten)
+        pairs = ray.remote(whitening_fit.pairs_of).remote(Folder.of(cfg.tuples), cfg.whiten)
         tasks = -(-cfg.whiten.max_pairs // _PAIRS_PER_TASK)
         of_pairs = ray.remote(_pair_share)
         shares += [of_pairs.remote(embeddings, collection, cfg.splits, pairs, n, tasks) for n in range(tasks)]
@@ -103,19 +105,19 @@ def _shares(cfg: WhitenJobConfig) -> list[Any]:
 
 
 def _pair_share(
-    embeddings: Folder, collection: Folder, splits: tuple[str, ...], pairs: whitening_parts.Pairs, number: int, of: int
+    embeddings: Folder, collection: Folder, splits: tuple[str, ...], pairs: whitening_fit.Pairs, number: int, of: int
 ) -> Any:
     """Sums over every `of`-th pair; nothing where there are fewer pairs than tasks."""
     mine = (pairs[0][number::of], pairs[1][number::of])
-    return whitening_parts.moments_of_pairs(embeddings, collection, splits, mine) if mine[0] else None
+    return whitening_fit.moments_of_pairs(embeddings, collection, splits, mine) if mine[0] else None
 
 
 def _finish(bundle: Folder, out: Folder, shares: list[list[Any]], config: WhitenConfig, work: dict[str, Any]) -> None:
     """Add up the shares, solve, and seal the new bundle."""
     moments: Any = (found for found in (ray.get(share) for share in shares[0]) if found is not None)
-    net = whitening_parts.whiten(model.load_bundle(bundle), moments, config)
-    model.keep_history(bundle, out)
-    model.save_bundle(net, out, counts=model.kept_counts(read_manifest(bundle)), **work)
+    net = whitening_fit.whiten(load_bundle(bundle), moments, config)
+    keep_history(bundle, out)
+    save_bundle(net, out, counts=kept_counts(read_manifest(bundle)), **work)
 
 
 if __name__ == "__main__":

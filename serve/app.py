@@ -27,13 +27,15 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from retrieval.expansion import ExpansionConfig
-from retrieval.faces import Box
+from retrieval.artifacts.published import Pair
+from retrieval.images.settings import Box
+from retrieval.search.settings import ExpansionConfig
 from serve import edge
 from serve.edge import Refusal
+from serve.embedder import Embedder
 from serve.gallery import Gallery
-from serve.pair import Pair
-from serve.parts import Embedded, Embedder, Found, IndexShard, Unusable
+from serve.index_shard import IndexShard
+from serve.messages import Embedded, Found, Unusable
 from serve.schemas import (
     MAX_ALPHA,
     Answer,

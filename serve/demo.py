@@ -18,7 +18,8 @@ import ray
 import tyro
 from ray import serve
 
-from retrieval.artifacts import Folder, part_name, read_current
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.published import read_current
 from serve.app import build_app
 from serve.schemas import Answer, ServeArgs
 

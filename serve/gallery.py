@@ -6,8 +6,8 @@ import functools
 
 import pyarrow.parquet as pq
 
-from retrieval.artifacts import Folder, part_name
-from retrieval.index import IDS
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.search.index import IDS
 
 
 class Gallery:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from retrieval.images import MAX_PIXELS_LIMIT
+from retrieval.images.settings import MAX_PIXELS_LIMIT
 
 MIB = 1 << 20
 MAX_ALPHA = 20.0

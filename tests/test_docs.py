@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from retrieval.report_tables import FLOORS
+from retrieval.reports.tables import FLOORS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -101,7 +101,7 @@ def test_every_command_has_its_page(reference: ModuleType) -> None:
 def config_fields() -> list[tuple[str, str]]:
     """(class, field) of every config dataclass of the jobs: what a user can set."""
     found = []
-    for path in (ROOT / "ray_jobs").glob("*.py"):
+    for path in (ROOT / "ray_jobs").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
                 found += [
@@ -151,8 +151,8 @@ def test_make_help_lists_every_target() -> None:
 def metric_keys() -> set[str]:
     """Metric names as they stand in the code that measures: 'train/loss', and 'recall@' for f"recall@{k}"."""
     found = set()
-    for name in ("evaluation", "floors", "measure", "training"):
-        for node in ast.walk(ast.parse((ROOT / "retrieval" / f"{name}.py").read_text())):
+    for path in [*(ROOT / "retrieval/evaluation").glob("*.py"), *(ROOT / "retrieval/training").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found |= set(re.findall(r"^(?:(?:train|val|seconds)/\w+|[a-z_]+@(?:10)?)$", node.value))
     return found

@@ -15,14 +15,17 @@ from PIL import Image
 
 from ray_jobs import benchmark
 from ray_jobs.benchmark import BenchmarkConfig
-from retrieval import artifacts, model
-from retrieval.artifacts import Folder
-from retrieval.demo_scenes import SceneConfig, write_scenes
-from retrieval.embedder import Embedder
-from retrieval.evaluation import mean_average_precision
-from retrieval.images import encode_jpeg
-from retrieval.ingestion import PrepareConfig
-from retrieval.model import ModelConfig
+from retrieval.artifacts import hashing
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.data.demo.places import write_scenes
+from retrieval.data.demo.settings import SceneConfig
+from retrieval.evaluation.metrics import mean_average_precision
+from retrieval.images.pixels import encode_jpeg
+from retrieval.images.settings import PrepareConfig
+from retrieval.models.bundle import build, save_bundle
+from retrieval.models.embedder import Embedder
+from retrieval.models.settings import ModelConfig
 
 PREPARE = PrepareConfig(crop="fit", size=256, quality=95)
 SIZE = 96  # the network's: smaller than the bundle's stored photos
@@ -39,7 +42,7 @@ BOXES = [[10.5, 20, 200, 180.2], [0, 0, 240, 200], [30, 40, 150, 160], [100, 50,
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
     config = ModelConfig(cut="features.3", pooling="gem", head="none", image_size=SIZE, keep_aspect=True)
     folder = str(tmp_path_factory.mktemp("bundle") / "model")
-    model.save_bundle(model.build(config, preparation=artifacts.plain(PREPARE)), folder)
+    save_bundle(build(config, preparation=hashing.plain(PREPARE)), folder)
     return folder
 
 
@@ -110,7 +113,7 @@ def slow_embeddings(bundle: str, photos: Path) -> tuple[np.ndarray, np.ndarray, 
 
 
 def stored(folder: Folder) -> dict[str, np.ndarray]:
-    names = sorted(artifacts.read_manifest(folder).files)
+    names = sorted(read_manifest(folder).files)
     rows = [row for name in names for row in folder.read_table(name).to_pylist()]
     return {row["image_id"]: np.array(row["embedding"], np.float32) for row in rows}
 
@@ -157,7 +160,7 @@ def test_figures_are_those_of_the_whole_ranking(
 
 def test_the_report_is_whole_and_sealed(complete: tuple[BenchmarkConfig, Folder]) -> None:
     _, report = complete
-    manifest = artifacts.read_manifest(report, "benchmark")
+    manifest = read_manifest(report, "benchmark")
     pictures = {f"precision_recall-{protocol}.png" for protocol in ("easy", "medium", "hard")}
     assert set(manifest.files) == pictures | {"metrics.json", "report.html"}
     page = (Path(report.path) / "report.html").read_text()

@@ -9,17 +9,12 @@ import pyarrow as pa
 import pytest
 
 from ray_jobs.build_index import BuildIndexConfig, main
-from retrieval.artifacts import (
-    CATALOG_SCHEMA,
-    EMBEDDING_SCHEMA,
-    MANIFEST,
-    Folder,
-    begin,
-    part_name,
-    read_manifest,
-    seal,
-)
-from retrieval.index import IndexConfig, Searcher
+from retrieval.artifacts.collection import CATALOG_SCHEMA
+from retrieval.artifacts.embeddings import EMBEDDING_SCHEMA
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.manifest import MANIFEST, begin, read_manifest, seal
+from retrieval.search.index import Searcher
+from retrieval.search.settings import IndexConfig
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

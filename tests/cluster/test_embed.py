@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from ray_jobs.embed import EmbedConfig, main
-from retrieval import model
-from retrieval.artifacts import Folder, read_manifest
-from retrieval.embedder import Embedder
-from retrieval.model import ModelConfig
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.models import bundle
+from retrieval.models.embedder import Embedder
+from retrieval.models.settings import ModelConfig
 from tests.cluster.killing import killed_when
-from tests.patterns import make_patterns
+from tests.support.patterns import make_patterns
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 PARTS = 16
@@ -26,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("embed")
     make_patterns(folder / "collection", train=12, val=2, query=2, shots=4, part_size=4)
     # One image at a time at 218 pixels: slow enough to be killed in.
-    model.save_bundle(model.build(ModelConfig(backbone="resnet18", image_size=218)), folder / "model")
+    bundle.save_bundle(bundle.build(ModelConfig(backbone="resnet18", image_size=218)), folder / "model")
     main(job(folder, "undisturbed"))
     return folder
 
@@ -72,7 +73,7 @@ def test_done_work_is_skipped_and_other_work_refused(root: Path) -> None:
     assert main(job(root, "undisturbed", batch_size=7)) == done  # speed only
     with pytest.raises(ValueError, match=r"config.precision: 'fp32' there, 'bf16' wanted.*another output folder"):
         main(job(root, "undisturbed", precision="bf16"))
-    model.save_bundle(model.build(ModelConfig(backbone="resnet18", cut="layer1")), root / "other")
+    bundle.save_bundle(bundle.build(ModelConfig(backbone="resnet18", cut="layer1")), root / "other")
     with pytest.raises(ValueError, match=r"inputs.model: .* wanted"):
         main(job(root, "undisturbed", model=str(root / "other")))
 

@@ -16,22 +16,25 @@ from ray_jobs.build_index import BuildIndexConfig
 from ray_jobs.embed import EmbedConfig
 from ray_jobs.evaluate import EvaluateConfig
 from ray_jobs.ingest import IngestConfig
-from retrieval import artifacts, evaluation, model, protocols
-from retrieval.artifacts import Folder, part_name
-from retrieval.demo_faces import draw_collection
-from retrieval.embedder import Embedder
-from retrieval.expansion import ExpansionConfig
-from retrieval.index import IndexConfig
-from retrieval.ingestion import PrepareConfig
-from retrieval.model import ModelConfig
-from retrieval.splits import SplitConfig
+from retrieval.artifacts import hashing
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.data.demo.faces import draw_collection
+from retrieval.data.settings import SplitConfig
+from retrieval.evaluation import tasks
+from retrieval.evaluation.metrics import average_precision, leave_one_out
+from retrieval.images.settings import PrepareConfig
+from retrieval.models.bundle import build, save_bundle
+from retrieval.models.embedder import Embedder
+from retrieval.models.settings import ModelConfig
+from retrieval.search.settings import ExpansionConfig, IndexConfig
 
 PREPARE = PrepareConfig(size=64, crop="none")
 
 
 def bundle(folder: Path, seed: int) -> str:
     config = ModelConfig(backbone="mobilenet_v2", embedding_dim=8, image_size=32)
-    model.save_bundle(model.build(config, preparation=artifacts.plain(PREPARE), seed=seed), str(folder))
+    save_bundle(build(config, preparation=hashing.plain(PREPARE), seed=seed), str(folder))
     return str(folder)
 
 
@@ -117,9 +120,9 @@ def test_an_augmented_gallery_is_scored_beside_the_plain_one(compared: EvaluateC
     evaluate.main(cfg)
     metrics = Folder.of(cfg.out).read_json("metrics.json")
     assert metrics["order"] == ["after", "after + DBA"]
-    task = protocols.query_gallery(Folder.of(str(cfg.collection)), cfg.ks)
+    task = tasks.query_gallery(Folder.of(str(cfg.collection)), cfg.ks)
     folder = Folder.of(cfg.systems[0].split(",")[1])
-    queries, gallery = (protocols.read_embeddings(folder, side).astype(float) for side in (task.queries, task.gallery))
+    queries, gallery = (tasks.read_embeddings(folder, side).astype(float) for side in (task.queries, task.gallery))
     # Scores are rounded to float32, and ties in order of image_id, as everywhere.
     held = []
     for row, vector in enumerate(gallery):
@@ -129,7 +132,7 @@ def test_an_augmented_gallery_is_scored_beside_the_plain_one(compared: EvaluateC
     unit = (np.array(held) / np.linalg.norm(held, axis=1, keepdims=True)).astype(np.float32)
     ranked = np.argsort(-(queries @ unit.astype(float).T).astype(np.float32), axis=1, kind="stable")
     right = task.gallery.labels[ranked] == task.queries.labels[:, None]
-    expected = np.mean([evaluation.average_precision(np.flatnonzero(row), int(row.sum())) for row in right])
+    expected = np.mean([average_precision(np.flatnonzero(row), int(row.sum())) for row in right])
     assert metrics["systems"]["after + DBA"]["mAP"] == pytest.approx(expected)
 
 
@@ -219,12 +222,12 @@ def test_any_bundle_on_a_labelled_folder_leave_one_out(drawn: Path, tmp_path: Pa
     data = metrics["data"]
     assert (data["num_queries"], data["num_gallery"], data["num_identities"]) == (6, 7, 2)
     assert metrics["floors"] is None
-    assert artifacts.read_manifest(out / "collection").counts["rejected_by_reason"] == {"not-an-image": 1}
-    assert artifacts.read_manifest(out / "collection").counts["duplicates"] == 1
+    assert read_manifest(out / "collection").counts["rejected_by_reason"] == {"not-an-image": 1}
+    assert read_manifest(out / "collection").counts["duplicates"] == 1
     table = (out / "collection/images").read_table(part_name(0)).to_pylist()
     kept = sorted((row for row in table if not row["image_id"].endswith("copy.jpg")), key=lambda row: row["image_id"])
     vectors = Embedder(str(cfg.model), precision="fp32").embed_jpegs([row["jpeg"] for row in kept])
-    expected = evaluation.leave_one_out(vectors, [row["label"] for row in kept])
+    expected = leave_one_out(vectors, [row["label"] for row in kept])
     figures = metrics["systems"]["model"]
     assert figures["mAP"] == pytest.approx(expected.values["mAP"], abs=1e-6)
     assert figures["recall@1"] == pytest.approx(expected.values["recall@1"])

@@ -14,9 +14,10 @@ import pytest
 import ray
 
 from ray_jobs.ingest import IngestConfig, main, source_fingerprint
-from retrieval.artifacts import Folder, read_manifest
-from retrieval.demo_faces import draw_collection
-from retrieval.ingestion import PrepareConfig
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.data.demo.faces import draw_collection
+from retrieval.images.settings import PrepareConfig
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

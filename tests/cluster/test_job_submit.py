@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.artifacts import Folder, read_manifest
-from retrieval.demo_faces import draw_collection
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.data.demo.faces import draw_collection
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from ray_jobs import pipeline
 from ray_jobs.presets import DEMO_LANDMARKS
-from retrieval.artifacts import Folder, read_current, read_manifest
-from retrieval.demo_scenes import SceneConfig, write_scenes
-from retrieval.reconstruction import ReconstructConfig
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.artifacts.published import read_current
+from retrieval.data.demo.places import write_scenes
+from retrieval.data.demo.settings import SceneConfig
+from retrieval.geometry.settings import ReconstructConfig
 
 
 def test_unlabelled_photos_become_a_service_scored_on_mined_places(tmp_path: Path, ray_local: None) -> None:

@@ -12,16 +12,22 @@ import torch
 
 from ray_jobs import embed, evaluate, reconstruct, train, whiten
 from ray_jobs.reconstruct import ReconstructJobConfig
-from retrieval import model, protocols, tuples, whitening
-from retrieval.artifacts import Folder, Manifest, begin, plain, read_manifest
-from retrieval.demo_scenes import SceneConfig, write_scenes
-from retrieval.model import ModelConfig
-from retrieval.reconstruction import ReconstructConfig
-from retrieval.splits import SplitConfig
-from retrieval.tuple_training import TupleTrainConfig
-from retrieval.whitening_parts import WhitenConfig, pairs_of
+from retrieval.artifacts import tuples
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import plain
+from retrieval.artifacts.manifest import Manifest, begin, read_manifest
+from retrieval.data.demo.places import write_scenes
+from retrieval.data.demo.settings import SceneConfig
+from retrieval.data.settings import SplitConfig
+from retrieval.evaluation import tasks
+from retrieval.geometry.settings import ReconstructConfig
+from retrieval.models import bundle, whitening
+from retrieval.models.settings import ModelConfig
+from retrieval.search.settings import ExpansionConfig
+from retrieval.training.settings import TupleTrainConfig, WhitenConfig
+from retrieval.training.whitening_fit import pairs_of
 from tests.cluster.killing import killed_when
-from tests.places import PREPARE, collect
+from tests.support.places import PREPARE, collect
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 SCENES = SceneConfig(num_places=6, images_per_place=7, num_distractors=6, size=480, seed=5)
@@ -155,7 +161,7 @@ def test_training_whitening_and_evaluation_fit_together(root: Path, trained: Man
     )
     systems = (f"before={root}/model,{root}/plain", f"after={root}/white,{root}/whitened")
     settings: dict[str, Any] = {"protocol": "leave-one-out", "subject": "place", "rerank": 4, "sheet_queries": 2}
-    settings |= {"expansion": evaluate.ExpansionConfig(num=2), "tuples": places["tuples"]}
+    settings |= {"expansion": ExpansionConfig(num=2), "tuples": places["tuples"]}
     sealed = evaluate.main(
         evaluate.EvaluateConfig(collection=places["collection"], systems=systems, out=str(root / "report"), **settings)
     )
@@ -170,12 +176,12 @@ def _whitening_is_that_of_one_process(root: Path, config: WhitenConfig) -> None:
     folder, collection = Folder.of(root / "plain"), Folder.of(root / "collection")
     rows = {name: i for i, name in enumerate(tuples.read_tuples(Folder.of(root / "tuples")).image_ids)}
     catalog = collection.read_table("catalog.parquet").sort_by("image_id")
-    images = protocols._images(catalog.filter(np.array([split == "train" for split in catalog["split"].to_pylist()])))
-    vectors = torch.from_numpy(protocols.read_embeddings(folder, images))
+    images = tasks._images(catalog.filter(np.array([split == "train" for split in catalog["split"].to_pylist()])))
+    vectors = torch.from_numpy(tasks.read_embeddings(folder, images))
     query, positive = ([rows[name] for name in side] for side in pairs_of(Folder.of(root / "tuples"), config))
     moments = whitening.Moments(vectors.shape[1]).add(vectors).add_pairs(vectors[query], vectors[positive])
     projection, mean = whitening.learned(moments, dim=16, shrinkage=0.1)
-    net = model.load_bundle(root / "white")
+    net = bundle.load_bundle(root / "white")
     assert (net.dim, net.spec.config.whitening) == (16, "learned")
     assert torch.allclose(
         net.whitening_projection.double(), projection, rtol=1e-3, atol=1e-3 * float(projection.abs().max())
@@ -210,7 +216,7 @@ def test_an_actor_killed_among_photos_of_many_shapes_and_scales_changes_nothing(
     config = ModelConfig(
         backbone="resnet18", pooling="gem", head="none", image_size=224, keep_aspect=True, scales=(1.0, 0.7, 0.5)
     )
-    model.save_bundle(model.build(config, preparation=plain(PREPARE)), root / "scales")
+    bundle.save_bundle(bundle.build(config, preparation=plain(PREPARE)), root / "scales")
     places: dict[str, Any] = {"collection": str(root / "collection"), "model": str(root / "scales"), "num_workers": 1}
     cfg = embed.EmbedConfig(**places, out=str(root / "by-one"), batch_size=4, device="cpu", precision="fp32")
     undisturbed, out = embed.main(cfg), root / "by-two"

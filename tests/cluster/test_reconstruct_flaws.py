@@ -17,14 +17,17 @@ from PIL import Image
 
 from ray_jobs import ingest, reconstruct
 from ray_jobs.reconstruct import ReconstructJobConfig
-from retrieval import reconstruction, tuples
-from retrieval.artifacts import Folder, read_manifest
-from retrieval.demo_scenes import SceneConfig, write_scenes
-from retrieval.images import encode_jpeg
-from retrieval.reconstruction import ReconstructConfig
-from retrieval.splits import SplitConfig
-from retrieval.tuple_mining import mine_negatives
-from tests.places import PREPARE, collect
+from retrieval.artifacts import tuples
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.data.demo.places import write_scenes
+from retrieval.data.demo.settings import SceneConfig
+from retrieval.data.settings import SplitConfig
+from retrieval.geometry import reconstruction
+from retrieval.geometry.settings import ReconstructConfig
+from retrieval.images.pixels import encode_jpeg
+from retrieval.training.tuple_mining import mine_negatives
+from tests.support.places import PREPARE, collect
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENES = SceneConfig(num_places=2, images_per_place=6, num_distractors=2, size=360, seed=2)

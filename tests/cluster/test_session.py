@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import ray
 
-from ray_jobs.session import run_parts, session
-from retrieval.artifacts import Folder, part_name
+from ray_jobs.runtime.session import run_parts, session
+from retrieval.artifacts.folder import Folder, part_name
 
 Batch = dict[str, Any]
 

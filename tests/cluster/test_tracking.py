@@ -10,8 +10,11 @@ import pytest
 import ray
 from mlflow import MlflowClient
 
-from ray_jobs.tracking import Tracker, fetch_bundle, open_run, promote, store_uri
-from retrieval.artifacts import Folder, begin, seal
+from ray_jobs.runtime.registry import fetch_bundle, promote
+from ray_jobs.runtime.runs import Tracker, open_run
+from ray_jobs.runtime.store import store_uri
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import begin, seal
 
 
 @pytest.fixture(scope="module")

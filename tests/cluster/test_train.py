@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from ray_jobs.train import TrainJobConfig, main
-from retrieval import model
-from retrieval.artifacts import Folder, read_manifest
-from retrieval.demo_faces import draw_collection
-from retrieval.ingestion import PrepareConfig
-from retrieval.model import ModelConfig
-from retrieval.training import TrainConfig
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.data.demo.faces import draw_collection
+from retrieval.images.settings import PrepareConfig
+from retrieval.models import bundle
+from retrieval.models.settings import ModelConfig
+from retrieval.training.settings import TrainConfig
 from tests.cluster.killing import killed_when
-from tests.workspace import make_collection
+from tests.support.workspace import make_collection
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 RESULTS = ("epoch", "tuples_sha256", "train/triplets", "train/loss", "train/spread", "val/mAP")
@@ -64,7 +65,7 @@ def test_a_bundle_is_sealed_and_not_made_again(root: Path, undisturbed: TrainJob
     assert set(manifest.files) == {"model.safetensors", "model.json", "history.json", "curves.png"}
     assert manifest.inputs["collection"] == read_manifest(Folder.of(root / "collection")).fingerprint
     assert manifest.counts["train_images"] >= 35 and manifest.counts["val_images"] == 5
-    net = model.load_bundle(undisturbed.out)
+    net = bundle.load_bundle(undisturbed.out)
     assert net.spec.preparation["crop"] == "none" and net.dim == 32
     epochs = history(root, "undisturbed")
     assert [epoch["epoch"] for epoch in epochs] == [0, 1, 2, 3]

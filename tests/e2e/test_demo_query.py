@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from serve.demo import QueryOnceConfig, ask, main
-from tests.workspace import make_workspace
+from tests.support.workspace import make_workspace
 
 
 def test_one_question_is_answered_and_the_service_is_gone(

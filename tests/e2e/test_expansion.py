@@ -9,13 +9,14 @@ import httpx
 import numpy as np
 import pytest
 
-from retrieval.embedder import Embedder
-from retrieval.expansion import ExpansionConfig, expand_by_search
-from retrieval.index import Searcher
-from retrieval.ranking import Neighbours
+from retrieval.models.embedder import Embedder
+from retrieval.search.expansion import expand_by_search
+from retrieval.search.index import Searcher
+from retrieval.search.ranking import Neighbours
+from retrieval.search.settings import ExpansionConfig
 from serve.schemas import Answer, ErrorBody, Info
-from tests.service import MAX_K, Service, running_service
-from tests.workspace import stored_vectors
+from tests.support.service import MAX_K, Service, running_service
+from tests.support.workspace import stored_vectors
 
 MAX_EXPAND = 25
 

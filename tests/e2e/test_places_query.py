@@ -14,16 +14,20 @@ import torch
 from PIL import Image
 
 from ray_jobs import embed
-from retrieval import artifacts, images, model
-from retrieval.artifacts import Folder
-from retrieval.embedder import Embedder
-from retrieval.index import IDS, IndexConfig
-from retrieval.ingestion import PrepareConfig
-from retrieval.model import ModelConfig
+from retrieval.artifacts import hashing, published
+from retrieval.artifacts.folder import Folder
+from retrieval.images import pixels
+from retrieval.images.settings import PrepareConfig
+from retrieval.models import network
+from retrieval.models.bundle import build, save_bundle
+from retrieval.models.embedder import Embedder
+from retrieval.models.settings import ModelConfig
+from retrieval.search.index import IDS
+from retrieval.search.settings import IndexConfig
 from serve.schemas import Answer, ErrorBody, Info
-from tests.browser import open_page
-from tests.service import Service, running_service
-from tests.workspace import Workspace, make_collection, make_index, stored_vectors
+from tests.support.browser import open_page
+from tests.support.service import Service, running_service
+from tests.support.workspace import Workspace, make_collection, make_index, stored_vectors
 
 # Shapes of photos (width, height), by place: wide, tall, square, smaller than any limit, and longer than both.
 SHAPES = {
@@ -61,11 +65,11 @@ def lay_down(path: Path) -> None:
 
 def save_whitened(bundle: Folder, photos: list[Path]) -> None:
     """Random weights; whitened about the photos' own mean, so that their embeddings point different ways."""
-    net = model.build(CONFIG, preparation=artifacts.plain(PREPARE), seed=1)
-    jpegs = [images.encode_jpeg(images.decode(path.read_bytes())) for path in photos]
+    net = build(CONFIG, preparation=hashing.plain(PREPARE), seed=1)
+    jpegs = [pixels.encode_jpeg(pixels.decode(path.read_bytes())) for path in photos]
     mean = torch.from_numpy(Embedder(net, device="cpu", precision="fp32").embed_jpegs(jpegs).mean(axis=0))
     projection = torch.from_numpy(np.random.default_rng(2).normal(size=(24, net.base_dim))).float()
-    model.save_bundle(model.with_whitening(net, projection, mean, "pca"), bundle)
+    save_bundle(network.with_whitening(net, projection, mean, "pca"), bundle)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +91,7 @@ def made(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Workspace
         )
     )
     make_index(index, embeddings, IndexConfig(num_shards=1), collection)
-    artifacts.publish(folder, collection=collection, model=bundle, index=index)
+    published.publish(folder, collection=collection, model=bundle, index=index)
     labels = {name: name.partition("/")[0] for name in photos}
     return Workspace(folder=folder, photos={name: root / "photos" / name for name in photos}, labels=labels)
 
@@ -120,7 +124,7 @@ def test_a_photo_of_any_shape_is_embedded_as_the_embed_job_does(service: Service
         scores = scores_of(answer, made)
         assert scores[row] >= 0.9999, f"{name}: cosine {scores[row]} with what the embed job stored"
         assert np.abs(scores - gram[row]).max() < 1e-4
-        width, height = images.upright_size(made.photos[name].read_bytes())
+        width, height = pixels.upright_size(made.photos[name].read_bytes())
         assert answer.query.box == (0, 0, width, height)
         assert (answer.query.width, answer.query.height) == (width, height)
 
@@ -150,14 +154,14 @@ def test_a_box_is_cut_at_full_size_and_shrunk_as_the_whole_photo_is(
     answer = Answer.model_validate(search(service, name, f"k=12&expand=0&crop=true&box={text}").json())
     assert answer.query.box == box
     x1, y1, x2, y2 = box
-    whole = images.decode(made.photos[name].read_bytes())
+    whole = pixels.decode(made.photos[name].read_bytes())
     # The published rule: imsize * max(crop) / max(full), never enlarged.
     long_side = CONFIG.image_size * max(x2 - x1, y2 - y1) / max(whole.shape[:2])
     part = whole[y1:y2, x1:x2]
-    part = images.resize(np.ascontiguousarray(part), *images.fitted(x2 - x1, y2 - y1, long_side))
-    jpeg = images.encode_jpeg(part, PREPARE.quality)
+    part = pixels.resize(np.ascontiguousarray(part), *pixels.fitted(x2 - x1, y2 - y1, long_side))
+    jpeg = pixels.encode_jpeg(part, PREPARE.quality)
     assert answer.query.crop is not None
-    assert images.decode_whole(base64.b64decode(answer.query.crop.partition(",")[2])).shape == part.shape
+    assert pixels.decode_whole(base64.b64decode(answer.query.crop.partition(",")[2])).shape == part.shape
     want = Embedder(made.folder / "model/test", device="cpu", precision="fp32").embed_jpegs([jpeg])[0]
     assert np.abs(scores_of(answer, made) - stored_vectors(made.folder) @ want).max() < 1e-4
 

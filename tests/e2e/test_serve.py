@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval import images
-from retrieval.artifacts import read_manifest
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.images import pixels
 from serve.schemas import Answer, ErrorBody, Info
-from tests.service import MAX_BODY, MAX_K, MAX_QUEUE, TIMEOUT, Service, running_service
+from tests.support.service import MAX_BODY, MAX_K, MAX_QUEUE, TIMEOUT, Service, running_service
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_thumbnails_are_the_stored_crops(service: Service) -> None:
         response = service.client.get(result.thumbnail)
         assert response.status_code == 200
         assert response.headers["content-type"] == "image/jpeg"
-        assert images.decode(response.content).shape == (96, 96, 3)
+        assert pixels.decode(response.content).shape == (96, 96, 3)
         seen.append(response.content)
         again = service.client.get(result.thumbnail, headers={"If-None-Match": response.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
@@ -120,7 +120,7 @@ def test_the_page_is_whole_and_asks_nothing_of_other_servers(service: Service) -
 
 def jpeg(width: int, height: int, noise: bool = False) -> bytes:
     high = 256 if noise else 1
-    return images.encode_jpeg(np.random.default_rng(0).integers(0, high, (height, width, 3), dtype=np.uint8))
+    return pixels.encode_jpeg(np.random.default_rng(0).integers(0, high, (height, width, 3), dtype=np.uint8))
 
 
 def png_header(width: int, height: int) -> bytes:

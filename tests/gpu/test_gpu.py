@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval import model
-from retrieval.embedder import Embedder, pick_device
-from retrieval.images import encode_jpeg
-from retrieval.model import ModelConfig
-from retrieval.training import TrainConfig, TripletTrainer
-from tests.patterns import local_patterns, pattern
+from retrieval.images.pixels import encode_jpeg
+from retrieval.models import bundle
+from retrieval.models.embedder import Embedder, pick_device
+from retrieval.models.settings import ModelConfig
+from retrieval.training.label_recipe import TripletTrainer
+from retrieval.training.settings import TrainConfig
+from tests.support.patterns import local_patterns, pattern
 
 CONFIG = ModelConfig(backbone="resnet18", image_size=64, embedding_dim=16)
 
@@ -32,7 +33,7 @@ def _plain_float32() -> Iterator[None]:
 @pytest.mark.parametrize("pooling", ["avg", "gem", "grid"])
 def test_forward_equals_the_cpu_s(backbone: str, pooling: str) -> None:
     config = ModelConfig(backbone=backbone, pooling=pooling, image_size=64, embedding_dim=16)  # type: ignore[arg-type]
-    net, x = model.build(config), torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    net, x = bundle.build(config), torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = net(x)
         got = net.cuda()(x.cuda()).cpu()
@@ -41,7 +42,7 @@ def test_forward_equals_the_cpu_s(backbone: str, pooling: str) -> None:
 
 @pytest.mark.parametrize(("precision", "cosine"), [("fp32", 1 - 1e-5), ("bf16", 0.99)])
 def test_embedder_equals_the_cpu_s(precision: str, cosine: float) -> None:
-    net = model.build(CONFIG)
+    net = bundle.build(CONFIG)
     jpegs = [encode_jpeg(pattern(identity, shot)) for identity in range(10) for shot in range(3)]
     expected = Embedder(net, device="cpu", precision="fp32").embed_jpegs(jpegs)
     got = Embedder(net, device="cuda", precision=precision, batch_size=8).embed_jpegs(jpegs)  # type: ignore[arg-type]
@@ -58,7 +59,9 @@ def test_an_epoch_of_training_equals_the_cpu_s(tmp_path: Path) -> None:
     config = TrainConfig(epochs=1, groups_per_batch=3, companions=2, images_per_identity=2, views=1, precision="fp32")
     runs = []
     for device in ("cpu", "cuda"):
-        run = TripletTrainer(model.build(CONFIG), local, config, scratch=tmp_path / device, device=torch.device(device))
+        run = TripletTrainer(
+            bundle.build(CONFIG), local, config, scratch=tmp_path / device, device=torch.device(device)
+        )
         groups, _ = runs[0][1] if runs else run.mine(1)  # the same images meet, whatever float32's last bit says
         report = run.train_on(groups, 1, "semi-hard")
         runs.append(

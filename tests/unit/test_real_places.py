@@ -9,12 +9,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from retrieval import images, tuples
-from retrieval.artifacts import CATALOG_SCHEMA, Folder
-from retrieval.images import encode_jpeg, fit
-from retrieval.reconstruction import ReconstructConfig
-from retrieval.tuple_mining import mine_negatives
-from tests.places import reconstruct_here
+from retrieval.artifacts import tuples
+from retrieval.artifacts.collection import CATALOG_SCHEMA
+from retrieval.artifacts.folder import Folder
+from retrieval.geometry.settings import ReconstructConfig
+from retrieval.images import pixels
+from retrieval.images.pixels import encode_jpeg, fit
+from retrieval.training.tuple_mining import mine_negatives
+from tests.support.places import reconstruct_here
 
 # Of each, so many neighbouring photos. entry_P10 is of the same building as castle_P30, which is not used here.
 PLACES = {"sceaux_castle": 11, "entry_P10": 10, "herzjesu_P25": 8}
@@ -29,7 +31,7 @@ def found(real_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     files = [path for place, num in PLACES.items() for path in sorted((landmarks / "sfm" / place).iterdir())[:num]]
     files += sorted((landmarks / "distractors").iterdir())[::50][:NUM_DISTRACTORS]
     collection = Folder.of(out.path + "-collection")
-    jpegs = [encode_jpeg(fit(images.decode(path.read_bytes()), SIZE)) for path in files]
+    jpegs = [encode_jpeg(fit(pixels.decode(path.read_bytes()), SIZE)) for path in files]
     collection.write_table("images/part-00000.parquet", pa.table({"jpeg": jpegs}))
     rows = [{"image_id": f"{path.parent.name}/{path.name}", "split": "train", "part": 0} for path in files]
     rows = [row | {"row": at} for at, row in enumerate(rows)]

@@ -1,0 +1,44 @@
+"""The demo's photographs, drawn by the cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from ray_jobs.runtime.session import run_parts
+from retrieval.artifacts.folder import Folder
+from retrieval.data.demo import faces, places
+from retrieval.data.demo.settings import DemoConfig, SceneConfig
+
+_DEMO_PART = 100  # photos drawn by one task
+
+
+def draw_faces(demo: DemoConfig, out: Folder) -> str:
+    """The demo's photos, drawn by tasks in ranges; the identity file, written last, says that they are all there."""
+    if not out.is_local:
+        raise ValueError(f"The demo draws its faces on a local disk, the workspace is {out}. Give --source, or a path.")
+    if not out.exists("identity_CelebA.txt"):
+        starts = range(0, demo.num_images, _DEMO_PART)
+        for _ in run_parts(
+            "draw", list(starts), _draw_part, total_items=demo.num_images, fn_kwargs={"out": out, "demo": demo}
+        ):
+            pass
+        ray.get(ray.remote(faces.write_lists).remote(Path(out.path), demo))
+    return out.uri
+
+
+def _draw_part(batch: dict[str, Any], *, out: Folder, demo: DemoConfig) -> dict[str, Any]:
+    start = int(batch["part"][0])
+    stop = min(start + _DEMO_PART, demo.num_images)
+    faces.draw_images(Path(out.path), start, stop, demo)
+    return {"taken": [stop - start]}
+
+
+def draw_places(scenes: SceneConfig, out: Folder) -> str:
+    if not out.is_local:
+        raise ValueError(
+            f"The demo draws its places on a local disk, the workspace is {out}. Give --source, or a path."
+        )
+    return str(ray.get(ray.remote(places.write_scenes).remote(Path(out.path), scenes)))

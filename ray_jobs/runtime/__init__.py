@@ -1,0 +1,8 @@
+"""What all jobs share.
+
+session   logging, the cluster, parts of work with progress
+road      steps of a pipeline: where each lies, whether it is done
+runs      a run of MLflow
+registry  which bundle is the champion
+store     where MLflow keeps it all
+"""

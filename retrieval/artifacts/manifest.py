@@ -1,0 +1,179 @@
+"""What lies on storage between two steps: folders, Parquet parts, books, and the manifest that seals them.
+
+A step's life is three calls::
+
+    done = begin(folder, kind="embeddings", config=cfg, inputs={"model": fp, "collection": fp})
+    if done is None:
+        ...  # write parts, each under its final name only when complete
+        done = seal(folder, kind="embeddings", config=cfg, inputs=..., counts=..., books=[...], files=...)
+
+`begin` returns the manifest when the very same work is already sealed, resumes when it was started and not
+finished, and refuses when the folder belongs to other work. A folder without `manifest.json` is unfinished.
+
+Folders are named by URI, anything `pyarrow.fs` opens: a local path, `s3://bucket/...`, `gs://bucket/...`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import digest, hash_file, plain
+
+MANIFEST = "manifest.json"
+
+STARTED = "started.json"
+
+_VERSIONS_OF = ("torch", "torchvision", "numpy", "pyarrow", "opencv-python-headless", "faiss-gpu", "faiss-cpu", "ray")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Books:
+    """One stage's account: every item taken in was kept or rejected, with a reason.
+
+    Raises: ValueError when `taken != kept + sum(rejected)`.
+    """
+
+    stage: str
+    taken: int
+    kept: int
+    rejected: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        out = self.kept + sum(self.rejected.values())
+        if out != self.taken:
+            raise ValueError(
+                f"The books of stage '{self.stage}' do not balance: {self.taken} in, {self.kept} kept + "
+                f"{dict(self.rejected)} rejected = {out}. Nothing was sealed; run the step again to redo the rest."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """The seal of a finished folder. `fingerprint` names its content: kind, config, inputs, counts and file hashes."""
+
+    kind: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    counts: dict[str, Any]
+    books: list[dict[str, Any]]
+    files: dict[str, str]  # relative name -> sha256 hex
+    versions: dict[str, str]
+    created: str
+    fingerprint: str
+
+
+def begin(
+    folder: Folder, *, kind: str, config: Any, inputs: Mapping[str, str], ignore: Sequence[str] = ()
+) -> Manifest | None:
+    """Claim `folder` for this work, or find it done.
+
+    Args:
+        config: dataclass or dict; decides what the output is. Names in `ignore` (worker counts, batch sizes for
+            speed, places) do not change the output and are not compared.
+        inputs: name -> fingerprint of each input artefact.
+
+    Returns: the manifest if the same work is sealed here; None if there is work to do (new, or begun and not finished).
+
+    Raises: ValueError if the folder holds other work, naming every setting that differs.
+    """
+    wanted = {"kind": kind, "config": _without(plain(config), ignore), "inputs": dict(inputs)}
+    if folder.exists(MANIFEST):
+        manifest = read_manifest(folder)
+        found = {"kind": manifest.kind, "config": _without(manifest.config, ignore), "inputs": manifest.inputs}
+        _refuse_other(folder, found, wanted)
+        return manifest
+    if folder.exists(STARTED):
+        found = folder.read_json(STARTED)
+        _refuse_other(folder, {**found, "config": _without(found["config"], ignore)}, wanted)
+    elif folder.list():
+        raise ValueError(
+            f"{folder} holds files but was not begun by this project. Name an empty or new folder, or remove it."
+        )
+    else:
+        folder.write_json(STARTED, wanted)
+    return None
+
+
+def seal(
+    folder: Folder,
+    *,
+    kind: str,
+    config: Any,
+    inputs: Mapping[str, str],
+    counts: Mapping[str, Any],
+    books: Iterable[Books] = (),
+    files: Mapping[str, str] | None = None,
+    ignore: Sequence[str] = (),
+) -> Manifest:
+    """Write the manifest, last. `files` is relative name -> sha256, found by the workers; None hashes them here."""
+    names = [name for name in folder.list() if name not in (MANIFEST, STARTED)]
+    hashes = {name: hash_file(folder, name) for name in names} if files is None else dict(files)
+    if missing := sorted(set(hashes) ^ set(names)):
+        raise ValueError(f"Cannot seal {folder}: files and hashes differ for {missing[:5]}. Run the step again.")
+    body = {
+        "kind": kind,
+        "config": _without(plain(config), ignore),
+        "inputs": dict(inputs),
+        "counts": plain(dict(counts)),
+        "books": [plain(book) for book in books],
+        "files": dict(sorted(hashes.items())),
+    }
+    manifest = Manifest(
+        **body, versions=versions(), created=datetime.now(UTC).isoformat(timespec="seconds"), fingerprint=digest(body)
+    )
+    folder.write_json(MANIFEST, dataclasses.asdict(manifest))
+    folder.remove(STARTED)
+    return manifest
+
+
+def read_manifest(folder: Folder, kind: str | None = None) -> Manifest:
+    """The manifest of a sealed folder.
+
+    Raises: ValueError if there is none (the step did not finish) or it is of another kind.
+    """
+    if not folder.exists(MANIFEST):
+        state = "was started and not finished: run its step again" if folder.exists(STARTED) else "does not exist"
+        raise ValueError(f"No sealed {kind or 'artefact'} at {folder}: it {state}.")
+    manifest = Manifest(**folder.read_json(MANIFEST))
+    if kind is not None and manifest.kind != kind:
+        raise ValueError(f"{folder} holds a '{manifest.kind}', expected a '{kind}'. Check the path.")
+    return manifest
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the libraries that shape the output."""
+    found = {}
+    for name in _VERSIONS_OF:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _without(config: dict[str, Any], ignore: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in ignore}
+
+
+def _refuse_other(folder: Folder, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    different = []
+    if found["kind"] != wanted["kind"]:
+        different.append(f"kind: {found['kind']} there, {wanted['kind']} wanted")
+    for group in ("config", "inputs"):
+        there, here = found[group], wanted[group]
+        different += [
+            f"{group}.{name}: {there.get(name)!r} there, {here.get(name)!r} wanted"
+            for name in sorted(set(there) | set(here))
+            if there.get(name) != here.get(name)
+        ]
+    if different:
+        raise ValueError(
+            f"{folder} was made with other settings or inputs ({'; '.join(different)}). "
+            f"Give another output folder, or remove this one to redo it."
+        )

@@ -1,0 +1,11 @@
+"""From a source of photographs to a collection.
+
+settings       layouts, and how photos are divided
+source         photos of a folder or bucket, found by walking it
+listing        a source read by its layout; layouts/ has a file for each
+splits         who trains, validates, asks and answers
+catalog        the plan of a collection and its catalogue
+ingestion      one part of a collection
+plain_pickle   other people's pickles, with nothing in them run
+retrieval_sfm  the published retrieval-SfM databases
+"""

@@ -1,0 +1,164 @@
+"""The two ends of making a collection: the plan, which says who does what, and the catalogue, which divides the result.
+
+Both hold a row per photograph, so jobs run them on the cluster and only counts come back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from retrieval.artifacts.collection import CATALOG_SCHEMA
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.hashing import hash_file
+from retrieval.artifacts.manifest import begin
+from retrieval.data.ingestion import PLAN_SCHEMA
+from retrieval.data.listing import list_source
+from retrieval.data.settings import Layout, SplitConfig
+from retrieval.data.source import Photo, Source
+from retrieval.data.splits import Assignment, assign_splits
+
+KIND = "collection"
+
+SOURCE = "source.json"
+
+CATALOG = "catalog.parquet"
+
+NOT_COMPARED = ("source", "out", "cpus_per_part")
+"""Settings that say where and how fast, not what: a collection made elsewhere of the same photos is the same."""
+
+_MAX_PART, _MIN_PART, _MIN_PARTS = 256, 16, 16
+
+
+def source_fingerprint(where: str, layout: Layout = "auto") -> str:
+    """Name of a source's state: its photos' names and sizes in bytes and all that its lists say of them.
+
+    Not their content, which is read only once, in `ingest_part`; and not its place, so a copy has the same name.
+    """
+    return _fingerprint(list_source(where, layout).photos)
+
+
+def plan_collection(
+    out: str, *, source: str, layout: Layout, config: dict[str, Any], part_size: int | None
+) -> dict[str, Any]:
+    """List the source and write down which photographs each part is made of; or read that back.
+
+    Args:
+        config: what `begin` compares, without NOT_COMPARED.
+        part_size: photographs a part; None: at most 256, and at least 16 parts where that leaves 16 a part. It
+            depends on nothing else, so that the same source gives the same files on any cluster.
+
+    Returns: {"sealed": whether all is done, "parts", "photos", "fingerprint", "root": what relative uris are below}.
+
+    Raises: ValueError if the source is empty, `out` cannot be written or holds other work; where the source changed
+        since the work was begun, with what changed.
+    """
+    folder = Folder.of(out)
+    listed = list_source(source, layout)
+    fingerprint = _fingerprint(listed.photos)
+    try:
+        done = begin(folder, kind=KIND, config=config, inputs={"source": fingerprint}, ignore=NOT_COMPARED)
+    except OSError as error:
+        raise ValueError(
+            f"Cannot write to {folder}: {error}. Name a folder that can be made and written with --out."
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{error}{_what_changed(folder, listed.photos, fingerprint)}") from error
+    if not folder.exists(SOURCE):
+        _write_plan(folder, listed, fingerprint, part_size)
+    plan = folder.read_json(SOURCE)
+    return {
+        "sealed": done is not None,
+        "parts": plan["parts"],
+        "photos": plan["photos"],
+        "fingerprint": fingerprint,
+        "root": listed.root.uri,
+    }
+
+
+def write_catalog(out: str, num_parts: int, config: SplitConfig) -> dict[str, Any]:
+    """Divide the stored photographs and write `catalog.parquet`, a row for each, in the order of the parts.
+
+    Returns: {"counts": {...}, "dropped": reason -> count, "files": name -> sha256 of what `ingest_part` did not write}.
+    """
+    folder = Folder.of(out)
+    columns = ["image_id", "label", "split", "attributes", "content_hash"]
+    tables = [folder.read_table(f"images/{part_name(part)}", columns) for part in range(num_parts)]
+    stored = pa.concat_tables(tables)
+    image_ids, labels = stored.column("image_id").to_pylist(), stored.column("label").to_pylist()
+    assigned = assign_splits(
+        image_ids, labels, stored.column("content_hash").to_pylist(), config, stored.column("split").to_pylist()
+    )
+    catalog = {
+        "image_id": image_ids,
+        "label": labels,
+        "split": [one.split for one in assigned],
+        "reason": [one.reason for one in assigned],
+        "duplicate_of": [one.duplicate_of for one in assigned],
+        "attributes": stored.column("attributes"),
+        "part": [part for part, table in enumerate(tables) for _ in range(table.num_rows)],
+        "row": [row for table in tables for row in range(table.num_rows)],
+    }
+    folder.write_table(CATALOG, pa.table(catalog, schema=CATALOG_SCHEMA))
+    counts = _counts(labels, assigned) | {"with_attributes": len(assigned) - stored.column("attributes").null_count}
+    dropped = Counter(one.reason for one in assigned if one.reason is not None)
+    files = {name: hash_file(folder, name) for name in (CATALOG, SOURCE)}
+    return {"counts": counts, "dropped": dict(sorted(dropped.items())), "files": files}
+
+
+def _counts(labels: Sequence[str | None], assigned: Sequence[Assignment]) -> dict[str, int]:
+    """Photographs and identities of each split."""
+    images = Counter(one.split for one in assigned)
+    people: dict[str, set[str]] = {}
+    for label, one in zip(labels, assigned):
+        if label is not None and one.split != "dropped":
+            people.setdefault(one.split, set()).add(label)
+    counts = {name: images[name] for name in ("train", "val", "query", "gallery", "dropped")}
+    counts["duplicates"] = sum(one.duplicate_of is not None for one in assigned)
+    counts["identities"] = len(set().union(*people.values()))
+    return counts | {f"{name}_identities": len(people.get(name, ())) for name in ("train", "val", "query")}
+
+
+def _write_plan(folder: Folder, listed: Source, fingerprint: str, part_size: int | None) -> None:
+    photos = listed.photos
+    size = part_size or min(_MAX_PART, max(_MIN_PART, math.ceil(len(photos) / _MIN_PARTS)))
+    num_parts = math.ceil(len(photos) / size)
+    for part in range(num_parts):
+        rows = [dataclasses.asdict(photo) for photo in photos[part * size : (part + 1) * size]]
+        folder.write_table(f"plan/{part_name(part)}", pa.Table.from_pylist(rows, PLAN_SCHEMA))
+    report = dataclasses.asdict(listed.report)
+    # Last, since its presence says that the plan is whole.
+    folder.write_json(SOURCE, report | {"parts": num_parts, "part_size": size, "fingerprint": fingerprint})
+
+
+def _fingerprint(photos: Sequence[Photo]) -> str:
+    total = hashlib.sha256()
+    for photo in photos:
+        known = (photo.label, photo.split, photo.attributes, photo.box)
+        total.update(repr((photo.image_id, photo.uri, photo.size, *known)).encode())
+    return total.hexdigest()
+
+
+def _what_changed(folder: Folder, photos: Sequence[Photo], fingerprint: str) -> str:
+    """A sentence on how the source differs from the one the folder was planned from; empty where it does not."""
+    if not folder.exists(SOURCE):
+        return ""
+    plan = folder.read_json(SOURCE)
+    if plan.get("fingerprint") == fingerprint:
+        return ""
+    names = [f"plan/{part_name(part)}" for part in range(plan["parts"])]
+    before = {row["image_id"]: (row["size"], row["label"]) for n in names for row in folder.read_table(n).to_pylist()}
+    now = {photo.image_id: (photo.size, photo.label) for photo in photos}
+    differences = (
+        ("new", sorted(set(now) - set(before))),
+        ("gone", sorted(set(before) - set(now))),
+        ("changed", sorted(name for name in set(now) & set(before) if now[name] != before[name])),
+    )
+    told = [f"{len(ids)} {kind} (first: {', '.join(ids[:3])})" for kind, ids in differences if ids]
+    return f" The source differs from the one planned there: {'; '.join(told) or 'attributes, splits or boxes'}."

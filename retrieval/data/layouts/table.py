@@ -1,0 +1,112 @@
+"""A source that is a table: CSV, TSV or Parquet with a row for each photo."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+from pyarrow import csv
+
+from retrieval.artifacts.folder import Folder
+from retrieval.data.layouts.celeba import ATTRIBUTES
+from retrieval.data.source import Listing, Photo, open_uri
+from retrieval.images.settings import Box
+
+_BOX_COLUMNS = ("x1", "y1", "x2", "y2")
+
+MANIFEST_NAMES = ("manifest.csv", "manifest.parquet")
+
+
+def manifest_in(root: Folder, files: Mapping[str, int]) -> str:
+    for name in MANIFEST_NAMES:
+        if name in files:
+            return name
+    raise ValueError(f"{root} holds no {' or '.join(MANIFEST_NAMES)}. Name the table itself as the source.")
+
+
+def read_manifest_table(root: Folder, name: str, found: Listing) -> None:
+    table = _read_table(root, name)
+    if "path" not in table.column_names:
+        raise ValueError(f"{name} has no column 'path', only: {', '.join(table.column_names)}. Rename one of them.")
+    known = {"image_id", "path", "label", "split", *_BOX_COLUMNS, *ATTRIBUTES}
+    if others := [column for column in table.column_names if column not in known]:
+        found.notes.append(f"{name} has columns that are not used: {', '.join(others)[:200]}.")
+    columns = {column: table.column(column).to_pylist() for column in table.column_names if column in known}
+    uris = [_text(value) for value in columns["path"]]
+    sizes = _sizes(root, uris)
+    for row, uri in enumerate(uris):
+        if uri is None:
+            found.ignored["rows without a path"] += 1
+            continue
+        values = {column: column_values[row] for column, column_values in columns.items()}
+        found.add(
+            Photo(
+                image_id=_text(values.get("image_id")) or image_id_of(root, uri),
+                uri=uri,
+                size=sizes[row],
+                label=_text(values.get("label")),
+                split=_text(values.get("split")),
+                attributes=_attributes(values),
+                box=_box(values),
+            )
+        )
+
+
+def _read_table(root: Folder, name: str) -> pa.Table:
+    try:
+        if name.endswith(".parquet"):
+            return root.read_table(name)
+        text = dict.fromkeys(("path", "image_id", "label", "split"), pa.string())  # so that a label 007 stays as it is
+        options = csv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""])
+        delimiter = "\t" if name.endswith(".tsv") else ","
+        with root.fs.open_input_stream(root.file(name)) as stream:
+            parse = csv.ParseOptions(delimiter=delimiter)
+            return csv.read_csv(stream, parse_options=parse, convert_options=options)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{root}/{name} cannot be read as a table: {error}. Expected CSV, TSV or Parquet.") from error
+
+
+def image_id_of(root: Folder, uri: str) -> str:
+    """A name that never depends on where the source lies: the path below it, or the path without scheme and root."""
+    path = uri.removeprefix(root.uri + "/")
+    path = posixpath.normpath(path.partition("://")[2] if "://" in path else path)
+    return "/".join(name for name in path.split("/") if name not in ("", ".", ".."))
+
+
+def _sizes(root: Folder, uris: Sequence[str | None]) -> list[int]:
+    """Bytes of each photo, -1 where there is none; asked for in one call per file system."""
+    places: dict[str, tuple[pafs.FileSystem, list[int], list[str]]] = {}
+    for row, uri in enumerate(uris):
+        if uri is not None:
+            fs, path = open_uri(root, uri)
+            group = places.setdefault(fs.type_name, (fs, [], []))
+            group[1].append(row)
+            group[2].append(path)
+    sizes = [-1] * len(uris)
+    for fs, rows, paths in places.values():
+        for row, info in zip(rows, fs.get_file_info(paths), strict=True):
+            sizes[row] = int(info.size) if info.type == pafs.FileType.File else -1
+    return sizes
+
+
+def _text(value: object) -> str | None:
+    return str(value).strip() or None if value is not None else None
+
+
+def _attributes(values: Mapping[str, object]) -> tuple[int, ...] | None:
+    """All 40, or None: half a vector cannot be compared."""
+    found = [_text(values.get(name)) for name in ATTRIBUTES]
+    if any(value not in ("1", "-1", "0", "True", "False") for value in found):
+        return None
+    return tuple(1 if value in ("1", "True") else -1 for value in found)
+
+
+def _box(values: Mapping[str, object]) -> Box | None:
+    edges = [values.get(name) for name in _BOX_COLUMNS]
+    try:
+        x1, y1, x2, y2 = (float(str(edge)) for edge in edges if edge is not None)
+    except ValueError:  # not four, or not numbers
+        return None
+    return (x1, y1, x2, y2)

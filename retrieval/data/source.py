@@ -1,0 +1,163 @@
+"""A listed source: its photographs, what is known of each, and what was odd. The readers of each layout fill it.
+
+Nothing here opens a photograph.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pyarrow.fs as pafs
+
+from retrieval.artifacts.folder import Folder
+from retrieval.images.settings import Box
+
+# Formats that `images.decode` cannot read are taken too: they end in the rejected table, where their owner sees them.
+PHOTO_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
+    | {".heic", ".heif", ".avif", ".jp2"}
+)
+
+MAX_NOTES = 50
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Photo:
+    """One photograph as the source knows it."""
+
+    image_id: str
+    """Stable name: its path relative to the source, with forward slashes."""
+    uri: str
+    """Where its bytes are: relative to the source's root, or absolute (a manifest may name photos elsewhere)."""
+    size: int
+    """Bytes on storage; -1 where a list names the photo and it is not there."""
+    label: str | None = None
+    split: str | None = None
+    attributes: tuple[int, ...] | None = None
+    """-1/1 each, in the order of ATTRIBUTES."""
+    box: Box | None = None
+    """The source's face box, pixels of the upright photo."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceReport:
+    """What a source said about itself, and what in it was missing or odd. Becomes `source.json`."""
+
+    layout: str
+    photos: int
+    repeated: int
+    """Rows of a list or table that name a photo for a second time; the first row counts."""
+    missing: int
+    """Named by a list and not on storage; they go to the rejected table with the reason `missing`."""
+    labels: int
+    unlabelled: int
+    without_attributes: int
+    without_box: int
+    ignored: dict[str, int]
+    """Files that are not photographs: suffix, or 'hidden', -> count."""
+    notes: tuple[str, ...]
+    """Odd things found, one sentence each."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A listed source: its photos sorted by image_id, each image_id once."""
+
+    root: Folder
+    photos: list[Photo]
+    report: SourceReport
+
+
+@dataclass(slots=True)
+class Listing:
+    """What is gathered while a source is read."""
+
+    photos: dict[str, Photo] = field(default_factory=dict)
+    repeated: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, photo: Photo) -> None:
+        first = self.photos.setdefault(photo.image_id, photo)
+        if first is photo:
+            return
+        if first.uri != photo.uri:
+            raise ValueError(
+                f"Two photos are called '{photo.image_id}': {first.uri} and {photo.uri}. "
+                f"Give the manifest a column image_id with different names."
+            )
+        self.repeated += 1
+        if first.label != photo.label:
+            self.notes.append(f"{photo.image_id} is listed with two labels; the first, {first.label}, is kept.")
+
+
+def open_uri(root: Folder, uri: str) -> tuple[pafs.FileSystem, str]:
+    """The file system and path of a photo's `uri`, which is relative to `root` or absolute."""
+    if "://" in uri:
+        scheme, _, rest = uri.partition("://")
+        bucket, _, key = rest.partition("/")
+        base = Folder(f"{scheme}://{bucket}" if bucket else f"{scheme}:///")
+        return base.fs, f"{base.path.rstrip('/')}/{key}"
+    if uri.startswith("/"):
+        return pafs.LocalFileSystem(), uri
+    return root.fs, root.file(uri)
+
+
+def walk(root: Folder) -> dict[str, int]:
+    """All files below a folder: relative path -> bytes, sorted; -1 for a link to nothing.
+
+    On a local disk links are followed, but no folder is entered twice, so a link upwards ends; pyarrow's own recursive
+    listing would go round 40 times, leave dead links out and stop at a name that is not UTF-8.
+    """
+    if root.is_local:
+        found: dict[str, int] = {}
+        _walk_local(root.path, "", found, set())
+        return dict(sorted(found.items()))
+    return root.list()
+
+
+def _walk_local(folder: str, prefix: str, found: dict[str, int], entered: set[tuple[int, int]]) -> None:
+    here = os.stat(folder)
+    if (here.st_dev, here.st_ino) in entered:
+        return
+    entered.add((here.st_dev, here.st_ino))
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.is_dir():
+                _walk_local(entry.path, f"{prefix}{entry.name}/", found, entered)
+            else:
+                dead = entry.is_symlink() and not entry.is_file()
+                found[prefix + entry.name] = -1 if dead else entry.stat().st_size
+
+
+def is_photo(path: str) -> bool:
+    """Whether a path names a photograph, by its suffix."""
+    return posixpath.splitext(path)[1].lower() in PHOTO_SUFFIXES
+
+
+def photo_files(files: Mapping[str, int], found: Listing) -> dict[str, int]:
+    """Those files that are photographs by their names; the others are counted."""
+    photos = {}
+    for path, size in files.items():
+        suffix = posixpath.splitext(path)[1].lower()
+        if any(name.startswith(".") for name in path.split("/")) or path.startswith("__MACOSX/"):
+            found.ignored["hidden"] += 1
+        elif not is_photo(path):
+            found.ignored[suffix if suffix.isprintable() and suffix else "no suffix"] += 1
+        elif not _is_utf8(path):
+            found.ignored["name is not UTF-8"] += 1
+        else:
+            photos[path] = size
+    return photos
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

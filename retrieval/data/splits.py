@@ -1,0 +1,125 @@
+"""Which photographs train, validate, ask and answer. Split by identity, seeded, so that nobody is on two sides.
+
+20 % of the identities are test: one photograph of each is a query, its others are the gallery.
+10 % of the rest are val, for choosing among models; the remainder is train.
+
+With `keep_singles` the photographs that can be nobody's match, alone under their label or without one, are kept as
+distractors: in the same shares, some in the gallery to be confused with, the others in train to be told apart from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from retrieval.data.settings import SplitConfig
+
+DUPLICATE = "duplicate"
+
+SINGLE = "single-image identity"
+
+UNLABELLED = "unlabelled"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assignment:
+    """Where one photograph goes: train, val, query, gallery or dropped (then `reason` says why)."""
+
+    split: str
+    reason: str | None = None
+    duplicate_of: str | None = None
+
+
+def assign_splits(
+    image_ids: Sequence[str],
+    labels: Sequence[str | None],
+    hashes: Sequence[str],
+    config: SplitConfig,
+    given: Sequence[str | None] | None = None,
+) -> list[Assignment]:
+    """Divide a collection's stored photographs. The result does not depend on their order.
+
+    Args:
+        image_ids: unique names.
+        labels: identity of each, or None. If none has a label, all are gallery: there is nothing to train or test.
+            If some have one, those without can be neither a match nor a sure non-match and are dropped. (Unless
+            `keep_singles`: see there.)
+        hashes: content hash of each; of equal ones only the first by image_id is used.
+        given: the source's own split of each, for `honour_source`; photos it calls query or gallery are not
+            divided, and a query may be the same photo as one of the gallery.
+
+    Returns: one Assignment a photograph, in the order given.
+
+    Raises: ValueError if the lengths differ or an image_id comes twice.
+    """
+    _check(image_ids, labels, hashes)
+    ours = {"query", "gallery"} if config.honour_source and given is not None else set[str]()
+    fixed = {row: str(split) for row, split in enumerate(given or ()) if split in ours}
+    first: dict[str, int] = {}
+    people: dict[str, list[int]] = {}
+    for row in sorted(set(range(len(image_ids))) - set(fixed), key=image_ids.__getitem__):
+        label = labels[row]
+        if first.setdefault(hashes[row], row) == row and label is not None:
+            people.setdefault(label, []).append(row)
+    side = _sides([label for label, rows in people.items() if len(rows) >= 2], config)
+    queries = {_query(label, people[label], image_ids, config.seed) for label in side if side[label] == "test"}
+    unlabelled = all(label is None for label in labels)
+
+    def distractor(row: int) -> Assignment:
+        kept = unlabelled or _part(config.seed, "distractor", image_ids[row]) >= config.test_fraction
+        return Assignment(split="train" if kept else "gallery")
+
+    def assign(row: int) -> Assignment:
+        label = labels[row]
+        if row in fixed:
+            return Assignment(split=fixed[row])
+        if first[hashes[row]] != row:
+            return Assignment(split="dropped", reason=DUPLICATE, duplicate_of=image_ids[first[hashes[row]]])
+        if config.keep_singles and label not in side:
+            return distractor(row)
+        if label is None:
+            return Assignment(split="gallery") if unlabelled else Assignment(split="dropped", reason=UNLABELLED)
+        if label not in side:
+            return Assignment(split="dropped", reason=SINGLE)
+        if side[label] == "test":
+            return Assignment(split="query" if row in queries else "gallery")
+        return Assignment(split=side[label])
+
+    return [assign(row) for row in range(len(image_ids))]
+
+
+def _check(image_ids: Sequence[str], labels: Sequence[str | None], hashes: Sequence[str]) -> None:
+    if not len(image_ids) == len(labels) == len(hashes) == len(set(image_ids)):
+        raise ValueError(
+            f"Expected unique image_ids and as many labels and hashes, got {len(image_ids)} image_ids "
+            f"({len(set(image_ids))} different), {len(labels)} labels, {len(hashes)} hashes."
+        )
+
+
+def _sides(labels: list[str], config: SplitConfig) -> dict[str, str]:
+    """Label -> train, val or test. Labels are drawn by hash, so one more person hardly moves the others."""
+    drawn = sorted(labels, key=lambda label: _draw(config.seed, "identity", label))
+    num_test = _share(len(drawn), config.test_fraction)
+    num_val = _share(len(drawn) - num_test, config.val_fraction)
+    sides = ["test"] * num_test + ["val"] * num_val + ["train"] * (len(drawn) - num_test - num_val)
+    return dict(zip(drawn, sides, strict=True))
+
+
+def _share(count: int, fraction: float) -> int:
+    """Rounded, but at least one where a part was asked for and there are two to divide."""
+    return max(round(count * fraction), 1 if fraction > 0 and count >= 2 else 0)
+
+
+def _query(label: str, rows: list[int], image_ids: Sequence[str], seed: int) -> int:
+    return min(rows, key=lambda row: _draw(seed, "query", label, image_ids[row]))
+
+
+def _draw(*parts: object) -> bytes:
+    """A pseudo-random key that is the same on every machine and Python, unlike `hash` and `random.sample`."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+
+
+def _part(*parts: object) -> float:
+    """A pseudo-random number in [0, 1), as `_draw`."""
+    return int.from_bytes(_draw(*parts)[:7]) / 256**7

@@ -1,0 +1,11 @@
+"""Who asks whom, and the figures of a system or a benchmark.
+
+tasks             queries, gallery, and who is compared with whom
+metrics           recall, mAP, precision, ranks
+attributes        agreement of attributes, with floors and ceilings
+systems           one system measured on a task
+ground_truth      who matches whom in a benchmark
+revisited         ROxford, RParis, Oxford, Paris: protocols and scores
+benchmark_source  a benchmark's photos as a source
+variants          a benchmark scored as it is, augmented, expanded
+"""

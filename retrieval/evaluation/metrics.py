@@ -1,0 +1,309 @@
+"""How good a ranking is: recall, average precision with junk, attribute agreement, and what chance and an oracle give.
+
+Every function works on blocks of queries, so that nothing of size queries x gallery is ever held. Scores are inner
+products in float64 rounded to float32, ties in order of row, as in the index: the figures do not depend on block sizes.
+A query with no positive in the gallery has no recall and no precision: it is left out of the means, and counted.
+
+Shapes: Q queries, G gallery items, K results a query, D dimensions, A attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_BLOCK_ELEMENTS = 1 << 22  # query-gallery pairs looked at at once: 32 MiB of float64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetrievalMetrics:
+    """Means over the queries that have a positive.
+
+    values: `recall@K` for each K asked for, and `mAP`; NaN where no query has a positive.
+    num_queries, num_without_positive: all queries, and those of them left out of the means.
+    average_precision: (Q,) float64, NaN for those left out.
+    first_hit: (Q,) int64, zero-based rank of the first positive, -1 for those left out.
+    curve: (101,) float64, interpolated precision at recall 0, 0.01 ... 1: of each query, the best precision at that
+    recall or beyond; NaN where no query has a positive.
+    """
+
+    values: dict[str, float]
+    num_queries: int
+    num_without_positive: int
+    average_precision: np.ndarray
+    first_hit: np.ndarray
+    curve: np.ndarray
+
+
+def average_precision(ranks: np.ndarray | Sequence[int], num_positives: int) -> float:
+    """Area under the precision-recall curve by trapezoids, as the Oxford5k tool computes it.
+
+    AP = sum_j (1 / num_positives) * (p0 + p1) / 2, with p0 = j / r_j (1 if r_j = 0) and p1 = (j + 1) / (r_j + 1).
+
+    Args:
+        ranks: zero-based junk-free ranks of the positives that were found; see `junk_free_ranks`.
+        num_positives: all positives of the ground truth, > 0, also those that a truncated list misses.
+
+    Example:
+        >>> round(average_precision([0, 2, 5], num_positives=4), 7)
+        0.5083333
+    """
+    ranks = np.sort(np.asarray(ranks, dtype=np.int64))
+    if num_positives < max(1, len(ranks)):
+        raise ValueError(f"num_positives is {num_positives}, expected at least 1 and no fewer than {len(ranks)} found.")
+    return float(_precision_areas(ranks, np.arange(len(ranks))).sum() / num_positives)
+
+
+def _precision_areas(ranks: np.ndarray, j: np.ndarray) -> np.ndarray:
+    before = np.where(ranks == 0, 1.0, j / np.maximum(ranks, 1))
+    return (before + (j + 1) / (ranks + 1)) / 2
+
+
+def junk_free_ranks(ranking: np.ndarray, positives: np.ndarray, junk: np.ndarray | Sequence[int] = ()) -> np.ndarray:
+    """Zero-based ranks of the positives in a ranking from which junk was taken out first, ascending.
+
+    Args:
+        ranking: (K,) gallery rows, best first; -1 (no result) is taken out like junk.
+        positives, junk: gallery rows.
+    """
+    ranking = np.asarray(ranking)
+    kept = ranking[~np.isin(ranking, junk) & (ranking >= 0)]
+    return np.flatnonzero(np.isin(kept, positives))
+
+
+def mean_average_precision(
+    rankings: Sequence[np.ndarray], positives: Sequence[np.ndarray], junk: Sequence[np.ndarray] | None = None
+) -> float:
+    """Mean of `average_precision` over the queries that have a positive; NaN if none has.
+
+    Args:
+        rankings, positives, junk: one array of gallery rows a query.
+    """
+    junk = junk if junk is not None else [np.empty(0, np.int64)] * len(rankings)
+    found = [
+        average_precision(junk_free_ranks(ranking, relevant, ignored), len(relevant))
+        for ranking, relevant, ignored in zip(rankings, positives, junk, strict=True)
+        if len(relevant)
+    ]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def precision_at_k(ranks: np.ndarray, k: int) -> float:
+    """mP@k of one query: precision at min(k, 1-based rank of the last positive).
+
+    Args:
+        ranks: zero-based junk-free ranks of its positives, at least one.
+    """
+    depth = min(k, int(np.max(ranks)) + 1)
+    return float(np.sum(np.asarray(ranks) < depth) / depth)
+
+
+def recall_at_k(hits: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
+    """Share of the queries with a positive among their first k results: {`recall@k`: ...}.
+
+    Args:
+        hits: (Q, K) bool, whether each result is a positive, best first; only queries that have one in the gallery.
+    """
+    return {f"recall@{k}": float(hits[:, :k].any(axis=1).mean()) if len(hits) else float("nan") for k in ks}
+
+
+def index_recall_at_k(found: np.ndarray, exact: np.ndarray) -> float:
+    """Share of the exact search's neighbours that an approximate search found too; both (Q, k) rows, -1 for none."""
+    if found.shape != exact.shape:
+        raise ValueError(f"found has shape {found.shape}, exact {exact.shape}; expected the same queries and k.")
+    wanted = exact >= 0
+    width = int(max(found.max(initial=0), exact.max(initial=0))) + 1
+    query = np.arange(len(exact))[:, None] * width
+    common = np.isin((exact + query)[wanted], (found + query)[found >= 0])
+    return float(common.sum() / max(1, wanted.sum()))
+
+
+def retrieval_metrics(
+    queries: np.ndarray,
+    query_labels: Sequence[str | None] | np.ndarray,
+    gallery: np.ndarray,
+    gallery_labels: Sequence[str | None] | np.ndarray,
+    *,
+    ks: Sequence[int] = (1, 5, 10),
+    exclude_rows: np.ndarray | None = None,
+) -> RetrievalMetrics:
+    """Recall@k and mAP over the full ranking of the gallery, exactly.
+
+    Args:
+        queries: (Q, D) float32. gallery: (G, D) float32. Any length; compared by inner product.
+        query_labels, gallery_labels: Q and G labels; None matches nothing.
+        exclude_rows: (Q,) int64, a gallery row per query taken out of its ranking, -1 for none.
+    """
+    query_codes, gallery_codes = label_codes(query_labels, gallery_labels)
+    _check(queries, query_codes, gallery, gallery_codes)
+    excluded = np.full(len(queries), -1) if exclude_rows is None else np.asarray(exclude_rows, dtype=np.int64)
+    precision, first = np.full(len(queries), np.nan), np.full(len(queries), -1, dtype=np.int64)
+    curve = np.zeros(101)
+    rows_of = _Groups(gallery_codes)
+    exact = gallery.astype(np.float64)
+    for start, end in blocks(len(queries), len(gallery)):
+        scores = (queries[start:end].astype(np.float64) @ exact.T).astype(np.float32)
+        has = np.flatnonzero(excluded[start:end] >= 0)
+        scores[has, excluded[start:end][has]] = -np.inf
+        query, row = rows_of.pairs(query_codes[start:end])
+        other = row != excluded[start:end][query]
+        query, row = query[other], row[other]
+        ranks = _ranks(scores, query, row)
+        order = np.lexsort((ranks, query))
+        query, ranks = query[order], ranks[order]
+        counts = np.bincount(query, minlength=end - start)
+        begins = np.cumsum(counts) - counts
+        areas = _precision_areas(ranks, np.arange(len(ranks)) - begins[query])
+        some = np.flatnonzero(counts)
+        precision[start + some] = np.bincount(query, areas, minlength=end - start)[some] / counts[some]
+        first[start + some] = ranks[begins[some]]
+        curve += sum((interpolated_precision(ranks[begins[q] : begins[q] + counts[q]], counts[q]) for q in some), 0.0)
+    used = first >= 0
+    values = {f"recall@{k}": float((first[used] < k).mean()) if used.any() else float("nan") for k in ks}
+    values["mAP"] = float(precision[used].mean()) if used.any() else float("nan")
+    return RetrievalMetrics(
+        values=values,
+        num_queries=len(queries),
+        num_without_positive=int((~used).sum()),
+        average_precision=precision,
+        first_hit=first,
+        curve=curve / used.sum() if used.any() else np.full(101, np.nan),
+    )
+
+
+def interpolated_precision(ranks: np.ndarray, num_positives: int) -> np.ndarray:
+    """(101,) best precision at recall 0, 0.01 ... 1 or beyond; 0 at a recall that the ranking does not reach.
+
+    Args: ranks: (n,) zero-based ranks of the positives found, ascending, n <= num_positives.
+    """
+    precision = (np.arange(len(ranks)) + 1) / (np.asarray(ranks) + 1)
+    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], np.zeros(num_positives - len(ranks) + 1))
+    needed = np.ceil(np.arange(101) * num_positives / 100 - 1e-9).astype(np.int64)  # positives that make this recall
+    return best[np.maximum(needed - 1, 0)]
+
+
+def precision_recall(ranks: Sequence[np.ndarray], num_positives: Sequence[int]) -> np.ndarray:
+    """(101,) `interpolated_precision`, mean over the queries that have a positive; NaN if none has.
+
+    Args:
+        ranks: of each query, the zero-based junk-free ranks of the positives that were found, ascending.
+        num_positives: of each query, all its positives, also those not found.
+
+    Example:
+        >>> curve = precision_recall([np.array([0, 3])], [2])
+        >>> curve[[0, 50, 51, 100]].tolist()
+        [1.0, 1.0, 0.5, 0.5]
+    """
+    curves = [interpolated_precision(found, total) for found, total in zip(ranks, num_positives, strict=True) if total]
+    return np.mean(curves, axis=0) if curves else np.full(101, np.nan)
+
+
+def ranked_metrics(
+    rows: np.ndarray,
+    query_labels: Sequence[str | None] | np.ndarray,
+    gallery_labels: Sequence[str | None] | np.ndarray,
+    *,
+    ks: Sequence[int] = (1, 5, 10),
+    exclude_rows: np.ndarray | None = None,
+) -> RetrievalMetrics:
+    """`retrieval_metrics` of rankings made elsewhere. Positives that a list cut short misses count as not found.
+
+    Args: rows: (Q, K) int64 gallery rows, best first, -1 for none.
+    """
+    query_codes, gallery_codes = label_codes(query_labels, gallery_labels)
+    sizes = np.bincount(gallery_codes[gallery_codes >= 0], minlength=int(max(query_codes.max(initial=-1), 0)) + 1)
+    precision, first = np.full(len(rows), np.nan), np.full(len(rows), -1, dtype=np.int64)
+    curve, missed = np.zeros(101), rows.shape[1]
+    for query, code in enumerate(query_codes):
+        own = -1 if exclude_rows is None else int(exclude_rows[query])
+        total = 0 if code < 0 else int(sizes[code]) - int(own >= 0 and gallery_codes[own] == code)
+        if total <= 0:
+            continue
+        kept = rows[query][(rows[query] >= 0) & (rows[query] != own)]
+        ranks = np.flatnonzero(gallery_codes[kept] == code)
+        precision[query] = average_precision(ranks, total)
+        first[query] = ranks[0] if len(ranks) else missed
+        curve += interpolated_precision(ranks, total)
+    used = first >= 0
+    values = {f"recall@{k}": float((first[used] < k).mean()) if used.any() else float("nan") for k in ks}
+    values["mAP"] = float(precision[used].mean()) if used.any() else float("nan")
+    return RetrievalMetrics(
+        values=values,
+        num_queries=len(rows),
+        num_without_positive=int((~used).sum()),
+        average_precision=precision,
+        first_hit=first,
+        curve=curve / used.sum() if used.any() else np.full(101, np.nan),
+    )
+
+
+def leave_one_out(
+    embeddings: np.ndarray, labels: Sequence[str | None] | np.ndarray, *, ks: Sequence[int] = (1, 5, 10)
+) -> RetrievalMetrics:
+    """`retrieval_metrics` where every image queries all the others."""
+    return retrieval_metrics(embeddings, labels, embeddings, labels, ks=ks, exclude_rows=np.arange(len(embeddings)))
+
+
+def _ranks(scores: np.ndarray, query: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Zero-based rank of each (query, row) pair by (score descending, row ascending). scores: (b, G) float32."""
+    ordered = np.sort(scores, axis=1)
+    own = scores[query, row]
+    ranks = np.empty(len(query), dtype=np.int64)
+    begins = np.searchsorted(query, np.arange(len(scores) + 1))  # pairs come query after query
+    for i in range(len(scores)):
+        mine = slice(begins[i], begins[i + 1])
+        above = scores.shape[1] - np.searchsorted(ordered[i], own[mine], side="right")
+        equal = scores.shape[1] - np.searchsorted(ordered[i], own[mine], side="left") - above
+        ranks[mine] = above
+        for j in np.flatnonzero(equal > 1) + begins[i]:
+            ranks[j] += np.count_nonzero(scores[i, : row[j]] == own[j])
+    return ranks
+
+
+class _Groups:
+    """The rows that carry each label code, for expanding queries into (query, positive row) pairs."""
+
+    def __init__(self, codes: np.ndarray) -> None:
+        self._order = np.argsort(codes, kind="stable")
+        self._sorted = codes[self._order]
+
+    def pairs(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For each wanted code in turn (negative: none), its rows: (P,) index into wanted, (P,) row."""
+        begin = np.searchsorted(self._sorted, wanted, side="left")
+        counts = np.where(wanted >= 0, np.searchsorted(self._sorted, wanted, side="right") - begin, 0)
+        query = np.repeat(np.arange(len(wanted)), counts)
+        within = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return query, self._order[begin[query] + within]
+
+
+def mean_or_nan(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def blocks(num_queries: int, width: int) -> Iterator[tuple[int, int]]:
+    step = max(1, _BLOCK_ELEMENTS // max(1, width))
+    for start in range(0, num_queries, step):
+        yield start, min(start + step, num_queries)
+
+
+def label_codes(
+    query_labels: Sequence[str | None] | np.ndarray, gallery_labels: Sequence[str | None] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Equal labels get equal numbers >= 0; None gets -1."""
+    numbers: dict[object, int] = {}
+    coded = [
+        np.array([-1 if label is None else numbers.setdefault(label, len(numbers)) for label in labels], dtype=np.int64)
+        for labels in (query_labels, gallery_labels)
+    ]
+    return coded[0], coded[1]
+
+
+def _check(queries: np.ndarray, query_codes: np.ndarray, gallery: np.ndarray, gallery_codes: np.ndarray) -> None:
+    if queries.shape != (len(query_codes), *gallery.shape[1:]) or len(gallery) != len(gallery_codes):
+        raise ValueError(
+            f"{queries.shape} queries with {len(query_codes)} labels and {gallery.shape} gallery embeddings with "
+            f"{len(gallery_codes)} labels do not fit; expected (Q, D) with Q labels and (G, D) with G labels."
+        )

@@ -1,0 +1,225 @@
+"""What an evaluation computes on one machine: a task and its embeddings in, figures and ranked-result sheets out.
+
+Memory: the embeddings and attributes of the images measured, nothing of size queries x gallery.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import Manifest, read_manifest
+from retrieval.evaluation import tasks
+from retrieval.evaluation.attributes import attribute_agreement, attribute_floors
+from retrieval.evaluation.metrics import index_recall_at_k, ranked_metrics, retrieval_metrics
+from retrieval.evaluation.tasks import Images, Task
+from retrieval.search import rerank
+from retrieval.search.expansion import augment_gallery, expand_by_search
+from retrieval.search.index import Searcher, Shard, build_shard, train_index
+from retrieval.search.ranking import Neighbours, drop_rows
+from retrieval.search.settings import ExpansionConfig, IndexConfig
+
+Search = Callable[[np.ndarray, int], Neighbours]
+
+
+def open_index(folder: Folder, gallery: Images) -> Search:
+    """A search of a built index, whose rows are rows of `gallery`.
+
+    Raises: ValueError if it does not hold exactly the gallery: other images among the results would change the figures.
+    """
+    searcher = Searcher.open(folder)
+    if list(searcher.ids) != gallery.ids:
+        raise ValueError(
+            f"The index {folder} holds {len(searcher)} images, the gallery has {len(gallery.ids)}, and they differ. "
+            f"Evaluation needs an index of the gallery alone: python -m ray_jobs.build_index --splits gallery ..."
+        )
+    return searcher.search
+
+
+def flat_search(gallery: np.ndarray) -> Search:
+    """An exact search of (G, D) float32 embeddings, by row."""
+    config = IndexConfig(factory="Flat")
+    with tempfile.TemporaryDirectory() as temp:
+        folder = Folder.of(temp)
+        folder.write_bytes(
+            "shard", build_shard(config, train_index(config, gallery[:1]), gallery, np.arange(len(gallery)))
+        )
+        return Shard.load(folder, "shard", mmap=False).search
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """One system: its figures, with the keys that report_tables knows, the neighbours they were read off, and the
+    precision-recall curve, see `evaluation.RetrievalMetrics`."""
+
+    figures: dict[str, Any]
+    found: Neighbours
+    curve: np.ndarray
+
+
+def measure(task: Task, queries: np.ndarray, gallery: np.ndarray, search: Search) -> Measured:
+    """Score one system.
+
+    Args:
+        queries: (Q, D) float32. gallery: (G, D) float32. search: by gallery row; see `open_index`, `flat_search`.
+    """
+
+    def look(k: int) -> Neighbours:
+        return search_without_own(task, queries, search, k)
+
+    exact = retrieval_metrics(
+        queries, task.queries.labels, gallery, task.gallery.labels, ks=(1, 5, 10), exclude_rows=task.exclude
+    )
+    figures: dict[str, Any] = dict(exact.values)
+    look(1)  # pages the index in, so that the first k is not timed colder than the others
+    found = Neighbours(np.empty((0, 0)), np.empty((0, 0)))
+    for k in task.ks:
+        started = time.perf_counter()
+        found = look(k)
+        figures[f"query_seconds@{k}"] = time.perf_counter() - started
+    near = min(10, found.rows.shape[1])
+    best = drop_rows(flat_search(gallery)(queries, near + 1), task.exclude, near)
+    figures["index_recall@10"] = index_recall_at_k(found.rows[:, :near], best.rows)
+    asked: np.ndarray = np.asarray(task.queries.attributes.any(axis=1))
+    known = np.zeros(len(task.gallery.ids) + 1, dtype=bool)  # row -1, no result, reads the last
+    known[:-1] = task.gallery.attributes.any(axis=1)
+    agreement = attribute_agreement(task.queries.attributes, task.gallery.attributes, found.rows, ks=task.ks)
+    figures |= agreement.values
+    for k in task.ks:
+        figures[f"attribute_pairs@{k}"] = int(np.logical_and(known[found.rows[:, :k]], asked[:, None]).sum())
+    return Measured(figures=clean(figures), found=found, curve=exact.curve)
+
+
+def measure_reranked(task: Task, before: Measured, found: Neighbours) -> Measured:
+    """The figures of the same search with its results in another order."""
+    ranked = ranked_metrics(found.rows, task.queries.labels, task.gallery.labels, exclude_rows=task.exclude)
+    return Measured(figures=before.figures | clean(dict(ranked.values)), found=found, curve=ranked.curve)
+
+
+def search_without_own(task: Task, queries: np.ndarray, search: Search, k: int) -> Neighbours:
+    """The k nearest of each query, itself left out where it is in the gallery."""
+    if not (task.exclude >= 0).any():
+        return search(queries, k)
+    return drop_rows(search(queries, k + 1), task.exclude, k)
+
+
+def floors(task: Task) -> dict[str, Any] | None:
+    """What guessing and an oracle would score on the same data; None if no query and result both have attributes."""
+    if not task.queries.attributes.any() or not task.gallery.attributes.any():
+        return None
+    return clean(
+        attribute_floors(
+            task.queries.attributes,
+            task.gallery.attributes,
+            task.queries.labels,
+            task.gallery.labels,
+            ks=task.ks,
+            exclude_rows=task.exclude,
+        )
+    )
+
+
+def clean(figures: dict[str, Any]) -> dict[str, Any]:
+    """NaN, which JSON does not have, becomes None."""
+    return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in figures.items()}
+
+
+_RANKED = 1000  # results that a re-ordered list has, at most; positives beyond count as not found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class System:
+    """One side of a comparison. Without an index, an exact one is made in memory."""
+
+    name: str
+    model: Folder
+    embeddings: Folder
+    index: Folder | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> System:
+        """NAME=MODEL,EMBEDDINGS or NAME=MODEL,EMBEDDINGS,INDEX."""
+        name, equals, rest = text.partition("=")
+        folders = rest.split(",")
+        if not equals or not name or len(folders) not in (2, 3) or not all(folders):
+            raise ValueError(f"Cannot read system '{text}'. Write NAME=MODEL,EMBEDDINGS,INDEX, three folders.")
+        model, embeddings, *index = (Folder.of(folder) for folder in folders)
+        return cls(name=name, model=model, embeddings=embeddings, index=index[0] if index else None)
+
+    def fingerprints(self, collected: Manifest) -> dict[str, str]:
+        """What it is made of.
+
+        Raises: ValueError if its parts, or they and the collection, do not belong together.
+        """
+        seals = {
+            "model": read_manifest(self.model, "model"),
+            "embeddings": read_manifest(self.embeddings, "embeddings"),
+        }
+        belongs = [("embeddings", "model", seals["model"]), ("embeddings", "collection", collected)]
+        if self.index is not None:
+            seals["index"] = read_manifest(self.index, "index")
+            belongs.append(("index", "embeddings", seals["embeddings"]))
+        for made, of, wanted in belongs:
+            if seals[made].inputs.get(of) != wanted.fingerprint:
+                raise ValueError(
+                    f"System '{self.name}': its {made} were made with {of} {str(seals[made].inputs.get(of))[:12]}, the "
+                    f"{of} given is {wanted.fingerprint[:12]}. Name folders that were made from each other."
+                )
+        return {f"{self.name}.{kind}": manifest.fingerprint for kind, manifest in seals.items()}
+
+
+CountInliers = Callable[[Folder, np.ndarray, np.ndarray], np.ndarray]
+"""(collection, (Q, 2) places asked, (Q, top, 2) places found) -> (Q, top) matches: `rerank.count_inliers`, or the same
+spread over a cluster."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scoring:
+    """How a system is scored beside as it is: with expansion, with an augmented gallery, re-ranked."""
+
+    expansion: ExpansionConfig
+    augmentation: ExpansionConfig
+    rerank: int = 0
+    """The first so many results are put in order of geometry; 0: not."""
+
+
+def scored(
+    system: System, task: Task, collection: Folder, scoring: Scoring, count: CountInliers = rerank.count_inliers
+) -> Iterator[tuple[str, Measured]]:
+    """The system as it is, with query expansion, with an augmented gallery, with its results in order of geometry."""
+    queries, gallery = (tasks.read_embeddings(system.embeddings, side) for side in (task.queries, task.gallery))
+    search = open_index(system.index, task.gallery) if system.index else flat_search(gallery)
+    measured = measure(task, queries, gallery, search)
+    yield system.name, measured
+    if scoring.expansion.num:
+        asked = expand_by_search(queries, gallery, search, scoring.expansion, task.exclude)
+        yield f"{system.name} + QE", measure(task, asked, gallery, search)
+    if scoring.augmentation.num:
+        held = augment_gallery(gallery, search, scoring.augmentation)
+        yield f"{system.name} + DBA", measure(task, queries, held, flat_search(held))
+    if scoring.rerank:
+        deep = search_without_own(task, queries, search, min(_RANKED, len(task.gallery.ids) - 1))
+        places = task.gallery.places(deep.rows[:, : scoring.rerank])
+        inliers = count(collection, task.queries.places(np.arange(len(task.queries.ids))), places)
+        yield f"{system.name} + rerank", measure_reranked(task, measured, rerank.rerank(deep, inliers))
+
+
+def origin(system: System) -> dict[str, Any]:
+    """What the manifests tell of a system: the cost of its embeddings, and the type of its index."""
+    embedded = read_manifest(system.embeddings, "embeddings")
+    index = read_manifest(system.index, "index").config["index"]["factory"] if system.index else "Flat"
+    return {
+        "embed_images": embedded.counts["num"],
+        "embed_seconds": embedded.counts.get("seconds"),
+        "embed_seconds_in_model": embedded.counts.get("seconds_in_model"),
+        "embedding_dim": embedded.counts["dim"],
+        "index_type": index,
+        "model": read_manifest(system.model).fingerprint,
+    }

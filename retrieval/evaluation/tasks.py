@@ -1,0 +1,233 @@
+"""Who is asked about whom, and reading what that takes out of a collection and its embeddings.
+
+`query_gallery`: the catalog's queries against its gallery. `leave_one_out`: every photo that has another of its
+identity is a query against all the others. `mined_places`: the same where nothing is labelled, by what mining found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.tuples import read_tuples
+from retrieval.data.layouts.celeba import ATTRIBUTES
+
+KS = (10, 20, 50, 100, 1000)
+
+_NOT_COMPARABLE = ("duplicate", "unlabelled")
+
+LEAVE_ONE_OUT = "leave-one-out"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Images:
+    """Images of one side, sorted by image_id.
+
+    labels: (N,) object array of str or None. attributes: (N, A) int8, a row of zeros where they are not known.
+    parts, rows: (N,) int, where each lies in the collection.
+    """
+
+    ids: list[str]
+    labels: np.ndarray
+    attributes: np.ndarray
+    parts: np.ndarray
+    rows: np.ndarray
+
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """(...) rows -> (..., 2) int64: the part of the collection each lies in and its row there; -1, -1 of row -1."""
+        found = np.stack([self.parts[rows], self.rows[rows]], axis=-1).astype(np.int64)
+        return np.where(np.asarray(rows)[..., None] >= 0, found, -1)
+
+    def place(self, row: int) -> tuple[int, int]:
+        """Part and row in it of one image."""
+        return int(self.parts[row]), int(self.rows[row])
+
+    def take(self, rows: np.ndarray) -> Images:
+        ids = [self.ids[row] for row in rows]
+        return Images(
+            ids=ids,
+            labels=self.labels[rows],
+            attributes=self.attributes[rows],
+            parts=self.parts[rows],
+            rows=self.rows[rows],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """What is asked of what. `exclude`: (Q,) int64, a gallery row that each query is not compared with, -1 for none."""
+
+    protocol: str
+    queries: Images
+    gallery: Images
+    exclude: np.ndarray
+    ks_asked: tuple[int, ...]
+
+    @property
+    def asks_itself(self) -> bool:
+        """Whether the queries are photos of the gallery, each compared with all the others."""
+        return bool((self.exclude >= 0).any())
+
+    @property
+    def ks(self) -> list[int]:
+        """The ks asked for, clipped to the results a query can have."""
+        most = len(self.gallery.ids) - int(self.asks_itself)
+        return sorted({min(k, most) for k in self.ks_asked})
+
+
+def query_gallery(collection: Folder, ks: Sequence[int] = KS) -> Task:
+    """The catalog's own queries against its gallery.
+
+    Raises: ValueError if the collection has no queries.
+    """
+    catalog = collection.read_table("catalog.parquet")
+    splits = np.asarray(catalog["split"].to_pylist(), dtype=object)
+    queries, gallery = (_images(catalog.filter(pa.array(splits == name))) for name in ("query", "gallery"))
+    if not queries.ids or not gallery.ids:
+        raise ValueError(
+            f"{collection} has {len(queries.ids)} query and {len(gallery.ids)} gallery photos: it was made of photos "
+            f"without labels, or of too few people. Give labels (layouts celeba, lfw, manifest), or more people."
+        )
+    exclude = np.full(len(queries.ids), -1, dtype=np.int64)
+    return Task(protocol="query/gallery", queries=queries, gallery=gallery, exclude=exclude, ks_asked=tuple(ks))
+
+
+def leave_one_out(
+    collection: Folder,
+    ks: Sequence[int] = KS,
+    max_queries: int | None = None,
+    seed: int = 0,
+    splits: Sequence[str] | None = None,
+) -> Task:
+    """Every photo with another of its identity against all other photos.
+
+    Exact duplicates are left out, and photos dropped for having no label: they may be a match or not. Unlabelled photos
+    that the split kept are distractors: they answer and do not ask.
+
+    Args:
+        max_queries: draw this many of the queries, for sets where all against all takes too long.
+        splits: only photos of these; None takes all, those set aside as singles too.
+
+    Raises: ValueError if no identity has two photos.
+    """
+    catalog = collection.read_table("catalog.parquet")
+    if splits is not None:
+        catalog = catalog.filter(pc.is_in(catalog["split"], pa.array(list(splits))))
+    reasons = np.asarray(catalog["reason"].to_pylist(), dtype=object)
+    gallery = _images(catalog.filter(pa.array([reason not in _NOT_COMPARABLE for reason in reasons])))
+    _, group, counts = np.unique(gallery.labels.astype(str), return_inverse=True, return_counts=True)
+    asking = np.flatnonzero(counts[group] > 1)
+    labelled = np.array([label is not None for label in gallery.labels], dtype=bool)
+    asking = asking[labelled[asking]]
+    if not len(asking):
+        raise ValueError(
+            f"No identity of {collection} has two different photos ({len(gallery.ids)} photos): there is nothing to "
+            f"find again. Name a source with labels and two photos or more a person (layouts celeba, lfw, manifest)."
+        )
+    if max_queries is not None and max_queries < len(asking):
+        asking = np.sort(np.random.default_rng(seed).choice(asking, max_queries, replace=False))
+    return Task(
+        protocol=LEAVE_ONE_OUT, queries=gallery.take(asking), gallery=gallery, exclude=asking, ks_asked=tuple(ks)
+    )
+
+
+def mined_places(collection: Folder, tuples: Folder, ks: Sequence[int] = KS) -> Task:
+    """Photos of the places that mining kept for validation against all other photos that it looked at.
+
+    For collections in which nothing is labelled: a cluster stands for a place. Where mining kept none, those that were
+    trained on ask, and the protocol's name says so. Images of an asking cluster that no model holds are left out: they
+    may be a match or not.
+
+    Raises: ValueError if the tuples are not sealed.
+    """
+    known = read_tuples(tuples)
+    states = tuples.read_table("images.parquet").sort_by("image_id")["status"].to_pylist()
+    kept = "val" if (known.splits[known.queries] == "val").any() else "train"
+    queries = known.queries[known.splits[known.queries] == kept]
+    asking = set(known.clusters[queries].tolist())
+    places = {
+        image_id: f"place {cluster}" if cluster in asking else None
+        for image_id, cluster, state in zip(known.image_ids, known.clusters.tolist(), states, strict=True)
+        if cluster not in asking or state == "registered"
+    }
+    catalog = collection.read_table("catalog.parquet")
+    gallery = _images(catalog.filter(pc.is_in(catalog["image_id"], pa.array(sorted(places)))))
+    labels = np.array([places[image_id] for image_id in gallery.ids], dtype=object)
+    gallery = dataclasses.replace(gallery, labels=labels)
+    wanted = {known.image_ids[row] for row in queries}
+    rows = np.array([row for row, image_id in enumerate(gallery.ids) if image_id in wanted], dtype=np.int64)
+    protocol = "places mined for validation" if kept == "val" else "places mined and trained on"
+    return Task(protocol=protocol, queries=gallery.take(rows), gallery=gallery, exclude=rows, ks_asked=tuple(ks))
+
+
+def anything_labelled(collection: Folder, splits: Sequence[str] = ("query", "gallery")) -> bool:
+    """Whether two photos of these splits share a label, so that one can be asked for the other."""
+    catalog = collection.read_table("catalog.parquet", columns=["label", "split"])
+    labels = catalog.filter(pc.is_in(catalog["split"], pa.array(list(splits))))["label"].drop_null()
+    return len(labels.unique()) < len(labels)
+
+
+def _images(catalog: pa.Table) -> Images:
+    catalog = catalog.sort_by("image_id")
+    attributes = np.zeros((len(catalog), len(ATTRIBUTES)), dtype=np.int8)
+    for row, values in enumerate(catalog["attributes"].to_pylist()):
+        if values is not None:
+            attributes[row] = values
+    return Images(
+        ids=catalog["image_id"].to_pylist(),
+        labels=np.array(catalog["label"].to_pylist(), dtype=object),
+        attributes=attributes,
+        parts=catalog["part"].to_numpy(),
+        rows=catalog["row"].to_numpy(),
+    )
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """The `data` of metrics.json: what was asked of what."""
+    gallery_labels = set(task.gallery.labels)
+    matchless = 0
+    if not task.asks_itself:
+        matchless = sum(label not in gallery_labels for label in task.queries.labels)
+    return {
+        "protocol": task.protocol,
+        "num_queries": len(task.queries.ids),
+        "num_gallery": len(task.gallery.ids),
+        "asks_itself": task.asks_itself,
+        "num_identities": len(set(task.queries.labels)),
+        "num_without_positive": matchless,
+        "num_queries_without_attributes": int((~task.queries.attributes.any(axis=1)).sum()),
+        "num_gallery_without_attributes": int((~task.gallery.attributes.any(axis=1)).sum()),
+        "ks_asked": list(task.ks_asked),
+        "ks": task.ks,
+    }
+
+
+def read_embeddings(folder: Folder, images: Images) -> np.ndarray:
+    """(N, D) float32 embeddings of `images`, one part in memory at a time.
+
+    Raises: ValueError if a part holds other images than the catalog says.
+    """
+    out: np.ndarray | None = None
+    for part in np.unique(images.parts):
+        mine = np.flatnonzero(images.parts == part)
+        table = folder.read_table(part_name(int(part)))
+        if len(table) <= int(images.rows[mine].max()):
+            raise ValueError(f"{folder}/{part_name(int(part))} has only {len(table)} rows. Embed the collection again.")
+        table = table.take(pa.array(images.rows[mine]))
+        if table["image_id"].to_pylist() != [images.ids[row] for row in mine]:
+            raise ValueError(
+                f"{folder}/{part_name(int(part))} holds other images than the collection's catalog. Embed it again."
+            )
+        flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        vectors = flat.reshape(len(mine), -1)
+        out = np.empty((len(images.ids), vectors.shape[1]), np.float32) if out is None else out
+        out[mine] = vectors
+    assert out is not None, "an Images of a Task is never empty"
+    return out

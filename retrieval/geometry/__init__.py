@@ -1,0 +1,12 @@
+"""Local features, reconstruction, training tuples.
+
+settings        how tuples are found
+features        local features, and matches that fit one geometry
+vocabulary      visual words, and an inverted file of them
+pairing         which pairs of photos are worth a check
+stages          what stages leave on storage: features, pairs, links
+reconstruction  the stages: features, links, groups, models, tuples
+mapping         linked photos to models, by COLMAP
+sparse_model    cameras, points, and what is seen together
+tuples          tuples from models, labels, or models of others
+"""

@@ -1,0 +1,141 @@
+"""Local features, two-view geometry and structure-from-motion, by COLMAP. The only module that imports pycolmap.
+
+Everything is seeded and runs on one thread: the same photos give the same models, whoever computes them.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import pycolmap
+
+from retrieval.geometry.settings import MIN_LINK
+from retrieval.images.pixels import decode_whole, grey
+
+_FOCAL = 1.2  # prior of a photo's focal length, in long sides: COLMAP's own default
+
+pycolmap.logging.minloglevel = 2  # errors only
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Features:
+    """Local features of one photo.
+
+    keypoints: (N, 4) float32 x, y, scale, orientation, in pixels of the stored photo, strongest first by COLMAP.
+    descriptors: (N, 128) uint8, RootSIFT (square roots of L1-normalised SIFT) times 512. colours: (N, 3) uint8 RGB.
+    """
+
+    keypoints: np.ndarray
+    descriptors: np.ndarray
+    colours: np.ndarray
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verified:
+    """Matches of two photos that one epipolar geometry or homography explains. matches: (M, 2) int32 feature rows."""
+
+    num_inliers: int
+    matches: np.ndarray
+
+
+@functools.lru_cache(maxsize=2)
+def _sift(max_features: int) -> pycolmap.FeatureExtractor:
+    options = pycolmap.FeatureExtractionOptions()
+    options.use_gpu, options.num_threads = False, 1
+    options.sift.max_num_features = max_features
+    options.sift.normalization = pycolmap.Normalization.L1_ROOT
+    return pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
+
+
+def extract(jpeg: bytes, *, max_features: int = 2048) -> Features:
+    """SIFT features of a stored photo; none where it shows nothing (all black, a few pixels).
+
+    Raises: ValueError if the bytes are no JPEG.
+    """
+    pixels = decode_whole(jpeg)
+    height, width = pixels.shape[:2]
+    keypoints, descriptors = np.empty((0, 4), np.float32), np.empty((0, 128), np.uint8)
+    if min(height, width) >= 16:
+        points, found = _sift(max_features).extract_from_uint8_array(grey(pixels))
+        if len(points):
+            # COLMAP keeps whole octaves, so it may give some more than was asked for.
+            keypoints = np.asarray(pycolmap.keypoints_to_matrix(points), np.float32)[:max_features, :4]
+            descriptors = np.asarray(found.data, np.uint8)[:max_features]
+    at = np.clip(keypoints[:, :2].astype(np.int64), 0, [width - 1, height - 1])
+    return Features(
+        keypoints=keypoints, descriptors=descriptors, colours=pixels[at[:, 1], at[:, 0]], width=width, height=height
+    )
+
+
+def match(a: Features, b: Features, *, max_ratio: float = 0.8) -> np.ndarray:
+    """Mutually nearest descriptors that pass Lowe's ratio test both ways: (M, 2) int32 rows of a and b.
+
+    With d^2 = 2 - 2 cos of unit vectors, the ratio of the distances to the nearest and the second nearest is below
+    `max_ratio` (Lowe, IJCV 2004, sec. 7.1).
+    """
+    if len(a.descriptors) < 2 or len(b.descriptors) < 2:
+        return np.empty((0, 2), np.int32)
+    cosines = _unit(a.descriptors) @ _unit(b.descriptors).T
+    forward, sure = _nearest(cosines, max_ratio)
+    rows = np.flatnonzero(sure)
+    # The way back is looked at only for the few that passed: it reads the matrix against its grain.
+    backward, sure = _nearest(np.ascontiguousarray(cosines[:, forward[rows]].T), max_ratio)
+    rows = rows[(backward == rows) & sure]
+    return np.stack([rows, forward[rows]], axis=1).astype(np.int32)
+
+
+def _unit(descriptors: np.ndarray) -> np.ndarray:
+    x = descriptors.astype(np.float32)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
+
+
+def _nearest(cosines: np.ndarray, max_ratio: float) -> tuple[np.ndarray, np.ndarray]:
+    best = cosines.argmax(axis=1)
+    first = cosines[np.arange(len(best)), best]
+    rows = np.arange(len(best))
+    cosines[rows, best] = -np.inf
+    second = cosines.max(axis=1)
+    cosines[rows, best] = first
+    return best, (2 - 2 * first) < max_ratio**2 * (2 - 2 * second)
+
+
+def verify(a: Features, b: Features, *, max_error: float = 4.0, max_ratio: float = 0.8, seed: int = 0) -> Verified:
+    """Match two photos and keep what one two-view geometry explains (LO-RANSAC, seeded).
+
+    Args: max_error: pixels from the epipolar line, or from the point's place under a homography.
+    """
+    pairs = match(a, b, max_ratio=max_ratio)
+    if len(pairs) < MIN_LINK:
+        return Verified(num_inliers=0, matches=np.empty((0, 2), np.int32))
+    options = pycolmap.TwoViewGeometryOptions()
+    options.min_num_inliers, options.ransac.max_error, options.ransac.random_seed = MIN_LINK, max_error, seed
+    geometry = pycolmap.estimate_two_view_geometry(
+        camera_of(a),
+        a.keypoints[:, :2].astype(np.float64),
+        camera_of(b),
+        b.keypoints[:, :2].astype(np.float64),
+        pairs.astype(np.uint32),
+        options,
+    )
+    inliers = np.asarray(geometry.inlier_matches, dtype=np.int32).reshape(-1, 2)
+    if geometry.config in _NO_GEOMETRY:
+        inliers = inliers[:0]
+    return Verified(num_inliers=len(inliers), matches=inliers)
+
+
+_NO_GEOMETRY = (
+    pycolmap.TwoViewGeometryConfiguration.UNDEFINED,
+    pycolmap.TwoViewGeometryConfiguration.DEGENERATE,
+    pycolmap.TwoViewGeometryConfiguration.WATERMARK,
+)
+
+
+def camera_of(features: Features, camera_id: int = 1) -> pycolmap.Camera:
+    long_side = max(features.width, features.height)
+    return pycolmap.Camera.create_from_model_name(
+        camera_id, "SIMPLE_RADIAL", _FOCAL * long_side, features.width, features.height
+    )

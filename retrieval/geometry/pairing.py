@@ -1,0 +1,170 @@
+"""Which pairs of photos are worth a geometric check: the work of each stage, by parts.
+
+    vocabulary   words, of a sample of all photos' descriptors        vocabulary.f32
+    words        of each part's descriptors                           words/part-N.parquet
+    inverted     photos by word, built once, shared by those who ask  photos.parquet, and the file itself in memory
+    candidates   the k most alike of each of a block of photos        candidates/block-N.parquet
+    pairs        all of them, each once                               pairs/round-0.parquet
+    followed     once those are checked, photos with a link to one    pairs/round-R.parquet
+                 and the same photo
+
+Every file appears whole under its name, made from the same inputs to the same bytes, so any stage may be done again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy import sparse
+
+from retrieval.artifacts.collection import read_catalog
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.geometry.settings import ReconstructConfig
+from retrieval.geometry.stages import features_of_part, links_of_rounds, pairs_name
+from retrieval.geometry.vocabulary import InvertedFile, Quantiser, candidate_pairs, train_words
+
+_VOCABULARY = "vocabulary.f32"
+
+_ROWS_AT_ONCE = 4096  # photos whose neighbours' neighbours are counted together
+
+_WORDS = pa.schema([("image_id", pa.string()), ("words", pa.binary())])
+
+_PHOTOS = pa.schema([("image_id", pa.string()), ("label", pa.string()), ("part", pa.int32()), ("num", pa.int32())])
+
+_PAIRS = pa.schema([("a", pa.int32()), ("b", pa.int32())])
+
+
+def train_vocabulary(collection: Folder, out: Folder, splits: Sequence[str], config: ReconstructConfig) -> int:
+    """Words of a sample of descriptors, unless they are there. Returns how many.
+
+    Raises: ValueError if no photo has any descriptor.
+    """
+    if not out.exists(_VOCABULARY):
+        photos = read_catalog(collection, splits)
+        sample = _sample(out, sorted(set(photos["part"].to_pylist())), len(photos), config)
+        if not len(sample):
+            raise ValueError(f"None of the {len(photos)} photos shows any local feature: they are blank, or too small.")
+        out.write_bytes(_VOCABULARY, train_words(sample, config.num_words, config.seed).tobytes())
+    return len(_vocabulary(out))
+
+
+def _sample(out: Folder, parts: Sequence[int], num_photos: int, config: ReconstructConfig) -> np.ndarray:
+    """Descriptors of every photo, as many of each as make up the sample."""
+    each = max(1, config.vocabulary_sample // max(1, num_photos))
+    taken = []
+    for part in parts:
+        for image_id, found in sorted(features_of_part(out, part).items()):
+            seed = hashlib.sha256(f"{config.seed}\0{image_id}".encode()).digest()[:8]
+            draw = np.random.default_rng(int.from_bytes(seed)).permutation(len(found.descriptors))[:each]
+            taken.append(found.descriptors[np.sort(draw)])
+    return np.concatenate(taken) if taken else np.empty((0, 128), np.uint8)
+
+
+def _vocabulary(out: Folder) -> np.ndarray:
+    return np.frombuffer(out.read_bytes(_VOCABULARY), np.float32).reshape(-1, 128)
+
+
+@functools.lru_cache(maxsize=1)
+def _quantiser(out: Folder) -> Quantiser:
+    """Kept between the parts that one worker process does."""
+    return Quantiser(_vocabulary(out))
+
+
+def assign_part(out: Folder, part: int) -> dict[str, Any]:
+    """Words of one part's descriptors, unless they are there. Returns part, taken, resumed."""
+    name = f"words/{part_name(part)}"
+    resumed = int(out.exists(name))
+    if not resumed:
+        found = features_of_part(out, part).items()
+        rows = [{"image_id": i, "words": _quantiser(out).assign(f.descriptors).tobytes()} for i, f in found]
+        out.write_table(name, pa.Table.from_pylist(rows, _WORDS), compression="none")
+    return {"part": part, "taken": len(out.read_table(name, columns=["image_id"])), "resumed": resumed}
+
+
+def invert(collection: Folder, out: Folder, splits: Sequence[str]) -> InvertedFile:
+    """The inverted file of all photos, in the order of photos.parquet, which is written.
+
+    Holds the words of all photos: 4 bytes a feature, and the file some 20.
+    """
+    photos = read_catalog(collection, splits)
+    words: dict[str, np.ndarray] = {}
+    for part in sorted(set(photos["part"].to_pylist())):
+        for row in out.read_table(f"words/{part_name(part)}").to_pylist():
+            words[row["image_id"]] = np.frombuffer(row["words"], np.int32)
+    own = [words[image_id] for image_id in photos["image_id"].to_pylist()]
+    columns = {name: photos[name] for name in ("image_id", "label", "part")} | {"num": [len(names) for names in own]}
+    out.write_table("photos.parquet", pa.table(columns, schema=_PHOTOS))
+    return InvertedFile.build(own, len(_vocabulary(out)))
+
+
+def look_up_block(
+    out: Folder, block: int, size: int, inverted: InvertedFile, config: ReconstructConfig
+) -> dict[str, Any]:
+    """Candidates of photos [block * size, ...), unless they are there. Returns block, taken, resumed."""
+    name = _block_name(block)
+    photos = range(block * size, min((block + 1) * size, inverted.num_photos))
+    resumed = int(out.exists(name))
+    if not resumed:
+        pairs = np.array(sorted(set(candidate_pairs(inverted, photos, config.num_candidates))), np.int32).reshape(-1, 2)
+        out.write_table(name, pa.table({"a": pairs[:, 0], "b": pairs[:, 1]}, schema=_PAIRS))
+    return {"block": block, "taken": len(photos), "resumed": resumed}
+
+
+def join_blocks(out: Folder, num_blocks: int) -> int:
+    """All candidates, each pair once, as the pairs of round 0. Returns how many."""
+    tables = [out.read_table(_block_name(block)) for block in range(num_blocks)]
+    both = np.concatenate([np.stack([t["a"].to_numpy(), t["b"].to_numpy()], axis=1) for t in tables])
+    return _write_pairs(out, 0, np.unique(both, axis=0))
+
+
+def follow_links(out: Folder, round_: int, config: ReconstructConfig) -> int:
+    """Pairs not yet checked of photos that link to one and the same photo, unless they are there. Returns how many.
+
+    Two photos of a place from either end share few words, and yet many neighbours. Each photo proposes at most
+    `num_candidates`, those with most neighbours in common, so that checks stay in proportion to photos.
+    """
+    if not out.exists(pairs_name(round_)):
+        num = len(out.read_table("photos.parquet", columns=["part"]))
+        tried = pa.concat_tables([out.read_table(pairs_name(before)) for before in range(round_)])
+        linked = _graph(num, links_of_rounds(out, round_, columns=["a", "b"]))
+        checked = _graph(num, tried)
+        found = [_proposals(linked, checked, at, config.num_candidates) for at in range(0, num, _ROWS_AT_ONCE)]
+        _write_pairs(out, round_, np.unique(np.concatenate(found), axis=0))
+    return len(out.read_table(pairs_name(round_), columns=["a"]))
+
+
+def _graph(num: int, pairs: pa.Table) -> sparse.csr_array:
+    """(num, num) int32: 1 where two photos are a pair, either way round."""
+    a, b = pairs["a"].to_numpy(), pairs["b"].to_numpy()
+    ones = np.ones(2 * len(a), np.int32)
+    return sparse.csr_array((ones, (np.concatenate([a, b]), np.concatenate([b, a]))), shape=(num, num))
+
+
+def _proposals(linked: sparse.csr_array, checked: sparse.csr_array, start: int, num: int) -> np.ndarray:
+    """(n, 2) int32 pairs, a < b, that a block of photos proposes, `num` a photo; some twice."""
+    rows = slice(start, start + _ROWS_AT_ONCE)
+    shared = linked[rows] @ linked
+    fresh = (shared - shared.multiply(checked[rows])).tocoo()
+    photo, other = fresh.row + start, fresh.col
+    order = np.lexsort((other, -fresh.data, photo))
+    order = order[(fresh.data[order] > 0) & (photo[order] != other[order])]
+    photo, other = photo[order], other[order]
+    rank = np.arange(len(photo)) - np.searchsorted(photo, photo)
+    return np.sort(np.stack([photo, other], axis=1)[rank < num].astype(np.int32), axis=1)
+
+
+def _write_pairs(out: Folder, round_: int, pairs: np.ndarray) -> int:
+    a, b = pairs.T
+    part = out.read_table("photos.parquet", columns=["part"])["part"].to_numpy()
+    order = np.lexsort((b, a, part[b], part[a]))  # blocks of neighbours read few parts each
+    out.write_table(pairs_name(round_), pa.table({"a": a[order], "b": b[order]}, schema=_PAIRS))
+    return len(a)
+
+
+def _block_name(block: int) -> str:
+    return f"candidates/block-{block:05d}.parquet"

@@ -1,0 +1,209 @@
+"""From a collection's photographs to training tuples, nobody labelling anything: the work of each stage, by parts.
+
+    features   of each part of the collection, once              features/part-N.parquet
+    pairs      each photo with the k most alike: see `pairing`    photos.parquet, pairs.parquet
+    links      pairs that one two-view geometry explains          links/block-N.parquet
+    groups     photos that strong links join, mapped together     models of each group
+    tuples     who shares points with whom
+
+Every file appears whole under its name, made from the same inputs to the same bytes, so any stage may be done again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from retrieval.artifacts.collection import read_catalog
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.tuples import write_tuples
+from retrieval.geometry import mapping, settings, tuples
+from retrieval.geometry.features import extract, verify
+from retrieval.geometry.settings import ReconstructConfig
+from retrieval.geometry.sparse_model import SparseModel, read_model, without, write_model
+from retrieval.geometry.stages import LINKS, features_of_part, features_table, links_of_rounds, pairs_name
+
+NO_KEYPOINTS = "too few local features"
+
+NO_LINK = "no other photo fits its geometry"
+
+WEAK_LINK = "linked too weakly to be mapped"
+
+NOT_MAPPED = "linked, but not in any model"
+
+SMALL_GROUP = "its group is smaller than a model"
+
+OVERLAP = "its model overlapped a larger one"
+
+
+def extract_part(
+    collection: Folder, out: Folder, part: int, splits: Sequence[str], config: ReconstructConfig
+) -> dict[str, Any]:
+    """Local features of one part's photos, unless they are there. Returns part, taken, features, resumed."""
+    name = f"features/{part_name(part)}"
+    resumed = int(out.exists(name))
+    if not resumed:
+        photos = read_catalog(collection, splits)
+        photos = photos.filter(pa.array(photos["part"].to_numpy() == part))
+        jpegs = collection.read_table(f"images/{part_name(part)}", columns=["jpeg"]).take(photos["row"])["jpeg"]
+        found = [extract(jpeg.as_py(), max_features=config.max_features) for jpeg in jpegs]
+        out.write_table(
+            name, features_table(photos["image_id"].to_pylist(), found), compression="none", row_group_size=64
+        )
+    num = out.read_table(name, columns=["num"])["num"].to_numpy()
+    return {"part": part, "taken": len(num), "features": int(num.sum()), "resumed": resumed}
+
+
+def verify_block(out: Folder, round_: int, block: int, size: int, config: ReconstructConfig) -> dict[str, Any]:
+    """Check pairs [block * size, ...) of a round, unless it is done. Returns block, taken, links, resumed."""
+    name = f"links/round-{round_}/block-{block:05d}.parquet"
+    pairs = out.read_table(pairs_name(round_)).slice(block * size, size)
+    resumed = int(out.exists(name))
+    if not resumed:
+        photos = out.read_table("photos.parquet", columns=["image_id", "part"])
+        image_ids, parts = photos["image_id"].to_pylist(), photos["part"].to_numpy()
+        rows = []
+        for a, b in zip(pairs["a"].to_pylist(), pairs["b"].to_pylist(), strict=True):
+            first, second = (features_of_part(out, int(parts[row]))[image_ids[row]] for row in (a, b))
+            done = verify(first, second)
+            if done.num_inliers >= config.weak_inliers:
+                rows.append({"a": a, "b": b, "num_inliers": done.num_inliers, "matches": done.matches.tobytes()})
+        out.write_table(name, pa.Table.from_pylist(rows, LINKS))
+    links = len(out.read_table(name, columns=["a"]))
+    return {"block": block, "taken": len(pairs), "links": links, "resumed": resumed}
+
+
+# -- groups and models -----------------------------------------------------------------------------------------------
+
+
+def components(num: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(num,) int64: the smallest row that each row is joined with by the edges (a, b), directly or through others."""
+    root = np.arange(num)
+
+    def find(row: int) -> int:
+        while root[row] != row:
+            root[row] = root[root[row]]
+            row = int(root[row])
+        return row
+
+    for first, second in zip(a.tolist(), b.tolist(), strict=True):
+        x, y = find(first), find(second)
+        root[max(x, y)] = min(x, y)
+    return np.array([find(row) for row in range(num)], dtype=np.int64)
+
+
+def group(out: Folder, config: ReconstructConfig) -> dict[str, int]:
+    """Join photos by links: groups.parquet holds each photo's group to map (-1: none) and its cluster."""
+    photos = out.read_table("photos.parquet")
+    links = links_of_rounds(out, 1 + config.rounds, columns=["a", "b", "num_inliers"])
+    a, b, inliers = (links[name].to_numpy() for name in ("a", "b", "num_inliers"))
+    strong = inliers >= config.strong_inliers
+    joined, clusters = components(len(photos), a[strong], b[strong]), components(len(photos), a, b)
+    names, sizes = np.unique(joined, return_counts=True)
+    mapped = {int(name): number for number, name in enumerate(names[sizes >= config.min_images])}
+    groups = np.array([mapped.get(int(name), -1) for name in joined], dtype=np.int32)
+    linked = np.zeros((2, len(photos)), dtype=bool)  # at all, strongly
+    for at, kept in enumerate((np.ones(len(a), bool), strong)):
+        linked[at, a[kept]] = linked[at, b[kept]] = True
+    cluster = np.unique(clusters, return_inverse=True)[1].astype(np.int32)
+    columns = {"group": groups, "cluster": cluster, "linked": linked[0], "strong": linked[1]}
+    out.write_table("groups.parquet", pa.table({"image_id": photos["image_id"], **columns}))
+    return {"links": len(links), "strong": int(strong.sum()), "groups": len(mapped)}
+
+
+def map_group(out: Folder, number: int, config: ReconstructConfig) -> dict[str, Any]:
+    """Map one group, unless it is done: its models under groups/<number>/. Returns group, taken, models, registered."""
+    folder = out / "groups" / f"{number:05d}"
+    groups = out.read_table("groups.parquet")
+    members = np.flatnonzero(groups["group"].to_numpy() == number)
+    resumed = int(folder.exists("done.json"))
+    if not resumed:
+        photos = out.read_table("photos.parquet", columns=["image_id", "part"]).take(pa.array(members))
+        features = {
+            name: features_of_part(out, part)[name]
+            for name, part in zip(photos["image_id"].to_pylist(), photos["part"].to_pylist(), strict=True)
+        }
+        image_ids = groups["image_id"].to_pylist()
+        own = links_of_rounds(out, 1 + config.rounds)
+        inside = np.isin(own["a"].to_numpy(), members) & np.isin(own["b"].to_numpy(), members)
+        own = own.filter(pa.array(inside & (own["num_inliers"].to_numpy() >= config.weak_inliers)))
+        links = [
+            (image_ids[row["a"]], image_ids[row["b"]], np.frombuffer(row["matches"], np.int32).reshape(-1, 2))
+            for row in sorted(own.to_pylist(), key=lambda row: (row["a"], row["b"]))
+        ]
+        models = _kept(mapping.map_images(features, links, min_images=config.min_images), config)
+        for at, model in enumerate(models):
+            write_model(folder, at, model)
+        folder.write_json("done.json", {"models": len(models), "registered": sum(len(m.image_ids) for m in models)})
+    return {"group": number, "taken": len(members), "resumed": resumed, **folder.read_json("done.json")}
+
+
+def _kept(models: Sequence[SparseModel], config: ReconstructConfig) -> list[SparseModel]:
+    """The models, largest first, without the images that a larger one has; what is left too small is dropped."""
+    taken: set[str] = set()
+    kept = []
+    for model in models:
+        own = without(model, taken)
+        if len(own.image_ids) >= config.min_images and len(own.points) >= config.min_points:
+            kept.append(own)
+            taken |= set(own.image_ids)
+    return kept
+
+
+# -- tuples ----------------------------------------------------------------------------------------------------------
+
+
+def assemble(out: Folder, num_groups: int, config: ReconstructConfig) -> dict[str, Any]:
+    """All groups' models under models/, and the two tables. Returns counts, and `unregistered`, why -> how many.
+
+    Raises: ValueError if no photo shares a place with another.
+    """
+    models: list[SparseModel] = []
+    for number in range(num_groups):
+        folder = out / "groups" / f"{number:05d}"
+        models += [read_model(folder, at) for at in range(folder.read_json("done.json")["models"])]
+    groups, photos = out.read_table("groups.parquet"), out.read_table("photos.parquet")
+    reasons = _reasons(groups, photos)
+    image_ids = groups["image_id"].to_pylist()
+    images = tuples.images_table(image_ids, groups["cluster"].to_numpy(), models, reasons)
+    found = tuples.tuples_table(images, models, min_shared=config.min_shared)
+    unregistered = Counter(reason for reason in images["reason"].to_pylist() if reason is not None)
+    if not len(found):
+        raise ValueError(
+            f"No two of the {len(image_ids)} photos share a place that can be reconstructed ({dict(unregistered)}), so "
+            f"there is nothing to train on. Give more photos of each place, taken from places near each other; or, if "
+            f"the photos are labelled, --labels-as-clusters."
+        )
+    for number, model in enumerate(models):
+        write_model(out, number, model)
+    images, found = tuples.divide(images, found, val_fraction=config.val_fraction, seed=config.seed)
+    write_tuples(out, images, found)
+    return {
+        "images": len(image_ids),
+        "registered": len(image_ids) - sum(unregistered.values()),
+        "unregistered": dict(sorted(unregistered.items())),
+        "models": len(models),
+        "points": sum(len(model.points) for model in models),
+        "clusters": len(set(images["cluster"].to_pylist())),
+        "queries": len(found),
+    }
+
+
+def _reasons(groups: pa.Table, photos: pa.Table) -> Mapping[str, str]:
+    """Why each photo would be in no model."""
+    reasons = {}
+    for row, num in zip(groups.to_pylist(), photos["num"].to_pylist(), strict=True):
+        if row["group"] >= 0:
+            reason = NOT_MAPPED
+        elif row["strong"]:
+            reason = SMALL_GROUP
+        elif row["linked"]:
+            reason = WEAK_LINK
+        else:
+            reason = NO_LINK if num >= settings.MIN_LINK else NO_KEYPOINTS
+        reasons[row["image_id"]] = reason
+    return reasons

@@ -1,0 +1,59 @@
+"""What the stages of a reconstruction leave on storage: features, pairs to check, links."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.geometry.features import Features
+
+_FEATURES = pa.schema(
+    [("image_id", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("num", pa.int32())]
+    + [(name, pa.binary()) for name in ("keypoints", "descriptors", "colours")]
+)
+
+LINKS = pa.schema([("a", pa.int32()), ("b", pa.int32()), ("num_inliers", pa.int32()), ("matches", pa.binary())])
+
+
+def features_table(image_ids: Sequence[str], found: Sequence[Features]) -> pa.Table:
+    rows = [
+        {"image_id": image_id, "width": f.width, "height": f.height, "num": len(f.keypoints)}
+        | {name: getattr(f, name).tobytes() for name in ("keypoints", "descriptors", "colours")}
+        for image_id, f in zip(image_ids, found, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, _FEATURES)
+
+
+@functools.lru_cache(maxsize=6)
+def features_of_part(out: Folder, part: int) -> dict[str, Features]:
+    """image_id -> features of one part, kept between calls: blocks of pairs read few parts each."""
+    found = {}
+    for row in out.read_table(f"features/{part_name(part)}").to_pylist():
+        found[row["image_id"]] = Features(
+            keypoints=np.frombuffer(row["keypoints"], np.float32).reshape(-1, 4),
+            descriptors=np.frombuffer(row["descriptors"], np.uint8).reshape(-1, 128),
+            colours=np.frombuffer(row["colours"], np.uint8).reshape(-1, 3),
+            width=row["width"],
+            height=row["height"],
+        )
+    return found
+
+
+# -- links -----------------------------------------------------------------------------------------------------------
+
+
+def pairs_name(round_: int) -> str:
+    """Of the pairs to check: 0 those by words, 1 and on those that follow links."""
+    return f"pairs/round-{round_}.parquet"
+
+
+def links_of_rounds(out: Folder, rounds: int, columns: list[str] | None = None) -> pa.Table:
+    """Links of the first rounds, whose blocks are all done, in the order of their names."""
+    folder, wanted_ = out / "links", tuple(f"round-{round_}/" for round_ in range(rounds))
+    tables = [folder.read_table(name, columns=columns) for name in folder.list() if name.startswith(wanted_)]
+    schema = pa.schema([LINKS.field(name) for name in columns or LINKS.names])
+    return pa.concat_tables(tables) if tables else schema.empty_table()

@@ -1,0 +1,197 @@
+"""A model on storage: `model.safetensors` (every tensor), `model.json` (the spec), `manifest.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from retrieval.artifacts import hashing
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import Manifest, read_manifest, seal
+from retrieval.images.settings import PrepareConfig
+from retrieval.models import backbones
+from retrieval.models.network import EmbeddingNet, ModelSpec
+from retrieval.models.settings import ModelConfig
+
+_DECIDES = ("crop", "size", "quality")  # what of a preparation an embedding depends on, where no face is looked for
+
+
+def benchmark_preparation(spec: ModelSpec, bundle: Folder) -> PrepareConfig:
+    """How photos are made ready for a bundle: whole, and no larger than the network takes them.
+
+    At that size exactly: a query is shrunk as much as its whole photo would be, which no later step may undo.
+
+    Raises: ValueError if the bundle was made for squares or faces.
+    """
+    config, stored = spec.config, dict(spec.preparation)
+    if not config.keep_aspect or stored.get("crop", "fit") != "fit":
+        raise ValueError(
+            f"The bundle {bundle} takes photos with keep_aspect={config.keep_aspect} and "
+            f"crop='{stored.get('crop', 'fit')}'; the landmark benchmarks need whole photos in their own shape "
+            f"(keep_aspect, crop='fit'). Train one with `python -m ray_jobs.pipeline landmarks`."
+        )
+    return dataclasses.replace(PrepareConfig(**{"crop": "fit", **stored}), size=config.image_size)
+
+
+def check_preparation(collected: Manifest, wanted: PrepareConfig, where: Folder) -> None:
+    """Raises: ValueError if a collection of distractors was prepared otherwise than the gallery."""
+    there = collected.config.get("prepare", {})
+    here = {name: getattr(wanted, name) for name in _DECIDES}
+    if odd := [f"{name} {there.get(name)!r}, not {here[name]!r}" for name in _DECIDES if there.get(name) != here[name]]:
+        raise ValueError(
+            f"The distractors {where} were prepared otherwise than the bundle wants: {'; '.join(odd)}. Name the folder "
+            f"of their photos, or ingest them with --crop fit --size {wanted.size} --quality {wanted.quality}."
+        )
+
+
+WEIGHTS_FILE, SPEC_FILE = "model.safetensors", "model.json"
+
+
+def build(
+    config: ModelConfig, *, weights: str = "none", preparation: Mapping[str, Any] | None = None, seed: int = 0
+) -> EmbeddingNet:
+    """A network with a fresh head. `weights`: see `backbones.build_trunk`, or the folder of another bundle.
+
+    A bundle given as weights must have the same trunk; its pooling and head are taken too where their shapes agree. A
+    linear head starts from the bundle's whitening, if it has one of that length.
+
+    Raises: ValueError for weights that do not fit, or a config with whitening, which is learned and not built.
+    """
+    if config.whitening != "none":
+        raise ValueError("A new network has no whitening: it is learned from embeddings (python -m ray_jobs.whiten).")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        spec = ModelSpec(config=config, preparation=dict(preparation or {}))
+        folder = Folder.of(weights)
+        if weights in ("none", "imagenet") or not folder.exists(SPEC_FILE):
+            return EmbeddingNet(spec, backbones.build_trunk(config.backbone, weights))
+        net = EmbeddingNet(spec, backbones.build_trunk(config.backbone))
+        return _start_from(net, load_bundle(folder))
+
+
+def _start_from(net: EmbeddingNet, other: EmbeddingNet) -> EmbeddingNet:
+    ours, theirs = net.spec.config, other.spec.config
+    if (ours.backbone, ours.cut) != (theirs.backbone, theirs.cut):
+        raise ValueError(
+            f"The bundle given as weights has trunk {theirs.backbone} cut '{theirs.cut}', "
+            f"this model asks for {ours.backbone} cut '{ours.cut}'. Set --backbone and --cut to match."
+        )
+    net.trunk.load_state_dict(other.trunk.state_dict())
+    if (ours.pooling, ours.gem_per_channel) == (theirs.pooling, theirs.gem_per_channel):
+        net.pool.load_state_dict(other.pool.state_dict())
+    if (ours.head, ours.pooling, net.num_features, net.dim) == (
+        theirs.head,
+        theirs.pooling,
+        other.num_features,
+        other.dim,
+    ):
+        net.head.load_state_dict(other.head.state_dict())
+    elif ours.head == "linear" and theirs.head == "none" and other.dim == net.dim and theirs.whitening != "none":
+        assert isinstance(net.head, nn.Linear)
+        with torch.no_grad():  # W = P, b = -P m
+            net.head.weight.copy_(other.whitening_projection)
+            net.head.bias.copy_(-(other.whitening_projection @ other.whitening_mean))
+    return net
+
+
+def digest_of(net: nn.Module) -> str:
+    """sha256 hex of all tensors by name: tells two starting points apart."""
+    total = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def save_bundle(
+    net: EmbeddingNet,
+    folder: Folder | Path | str,
+    *,
+    config: Any = None,
+    inputs: Mapping[str, str] | None = None,
+    counts: Mapping[str, Any] | None = None,
+    ignore: Sequence[str] = (),
+) -> Manifest:
+    """Write and seal a bundle; files already in the folder (curves, history) are sealed with it. Sets net.fingerprint.
+
+    Args: config, inputs, counts, ignore: as `seal`; config defaults to the spec.
+    """
+    folder = Folder.of(folder)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    folder.write_bytes(WEIGHTS_FILE, safetensors.torch.save(tensors))
+    folder.write_json(SPEC_FILE, hashing.plain(net.spec))
+    manifest = seal(
+        folder,
+        kind="model",
+        config=net.spec if config is None else config,
+        inputs=inputs or {},
+        counts={**(counts or {}), "parameters": sum(p.numel() for p in net.parameters()), "embedding_dim": net.dim},
+        ignore=ignore,
+    )
+    net.fingerprint = manifest.fingerprint
+    return manifest
+
+
+def kept_counts(manifest: Manifest) -> dict[str, Any]:
+    """What a bundle says of its training, for the bundles that are made from it."""
+    return {name: manifest.counts[name] for name in ("best_epoch", "best_val_mAP") if name in manifest.counts}
+
+
+def keep_history(bundle: Folder, out: Folder) -> None:
+    """Copy what a bundle holds about its training."""
+    for name in ("history.json", "tuples.jpg"):
+        if bundle.exists(name):
+            out.write_bytes(name, bundle.read_bytes(name))
+
+
+def load_spec(folder: Folder | Path | str) -> ModelSpec:
+    """The spec of a bundle. Raises: ValueError if there is no sealed bundle, or its spec is not ours."""
+    folder = Folder.of(folder)
+    read_manifest(folder, "model")
+    value = folder.read_json(SPEC_FILE)
+    known = {f.name for f in dataclasses.fields(ModelConfig)}
+    if unknown := sorted(set(value["config"]) - known):
+        raise ValueError(f"The bundle {folder} has settings this version does not know: {unknown}. Update the project.")
+    return ModelSpec(
+        config=ModelConfig(**value["config"]),
+        mean=tuple(value["mean"]),
+        std=tuple(value["std"]),
+        preparation=value["preparation"],
+    )
+
+
+def load_bundle(folder: Folder | Path | str, device: str | torch.device = "cpu") -> EmbeddingNet:
+    """The network of a sealed bundle, in eval mode. Checks the weights against the manifest's hash first."""
+    folder = Folder.of(folder)
+    spec = load_spec(folder)
+    manifest = read_manifest(folder, "model")
+    if hashing.hash_file(folder, WEIGHTS_FILE) != manifest.files[WEIGHTS_FILE]:
+        raise ValueError(
+            f"{folder}/{WEIGHTS_FILE} is not the file that was sealed (its hash differs). Copy the bundle again."
+        )
+    net = EmbeddingNet(spec, backbones.build_trunk(spec.config.backbone))
+    if folder.is_local:
+        state = safetensors.torch.load_file(Path(folder.path) / WEIGHTS_FILE)
+    else:
+        state = safetensors.torch.load(folder.read_bytes(WEIGHTS_FILE))
+    net.load_state_dict(state)
+    net.fingerprint = manifest.fingerprint
+    return net.to(device).eval()
+
+
+def preparation_of(bundle: Folder) -> PrepareConfig:
+    """How the bundle wants a photo prepared.
+
+    Raises: ValueError if it does not say: then it was not made by training on a collection.
+    """
+    stored = load_spec(bundle).preparation
+    if not stored:
+        raise ValueError(f"The bundle {bundle} does not say how photos are prepared for it. Train or embed it again.")
+    return PrepareConfig(**stored)

@@ -1,0 +1,163 @@
+"""The embedding network and its bundle: trunk -> pooling -> L2 -> head -> L2 (-> whitening -> L2), from a spec alone.
+
+A bundle is a sealed folder: `model.safetensors` (every tensor), `model.json` (the spec), `manifest.json`.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from retrieval.models import pooling, trunks
+from retrieval.models.pooling import at_scale, mean_over_scales, usable_scales
+from retrieval.models.settings import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """A bundle's model.json: the network, its pixel normalisation, and how a photo is prepared for it."""
+
+    config: ModelConfig
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    preparation: Mapping[str, Any] = field(default_factory=dict)
+    """The collection's ingest settings (crop, margin, detector): what a query photo must go through as well."""
+
+
+class EmbeddingNet(nn.Module):
+    """trunk -> pooling -> L2 -> head -> L2 -> mean over scales -> L2 -> whitening -> L2.
+
+    `fingerprint` is its bundle's, empty until saved or loaded. With several scales the image is resized (bilinear,
+    align_corners=False), described at each, and v = ((1/S) sum_s v_s^m)^(1/m), then L2; m is `power`
+    (Radenovic et al., arXiv:1711.02512, sec. 5.1). Whitening is y = P (x - mean), then L2.
+    """
+
+    whitening_projection: Tensor
+    whitening_mean: Tensor
+
+    def __init__(self, spec: ModelSpec, trunk: nn.Sequential) -> None:
+        super().__init__()
+        config = spec.config
+        self.spec, self.fingerprint = spec, ""
+        self.trunk = trunks.cut_after(trunk, config.cut) if config.cut else trunk
+        self.pool = self._build_pool()
+        self.num_features = int(self.pool(self._probe()).shape[1])
+        self.head, self.base_dim = self._build_head()
+        self.dim = config.whitening_dim or self.base_dim
+        if config.whitening != "none":
+            self._register_whitening(torch.zeros(config.whitening_dim, self.base_dim), torch.zeros(self.base_dim))
+        self.eval()
+
+    @torch.no_grad()
+    def _probe(self) -> Tensor:
+        """The trunk's output for a small black image: tells how many channels there are."""
+        was_training = self.trunk.training
+        maps = self.trunk.eval()(torch.zeros(1, 3, 64, 64))
+        self.trunk.train(was_training)
+        return maps
+
+    def _build_pool(self) -> nn.Module:
+        config = self.spec.config
+        if config.pooling == "grid":
+            return pooling.GridPool(config.grid)
+        if config.pooling == "gem" and config.gem_per_channel:
+            return pooling.GeMPool(num_channels=int(self._probe().shape[1]))
+        return pooling.POOLINGS[config.pooling]()
+
+    def _build_head(self) -> tuple[nn.Module, int]:
+        config = self.spec.config
+        if config.head == "none":
+            return nn.Identity(), self.num_features
+        if config.head == "linear":
+            return nn.Linear(self.num_features, config.embedding_dim), config.embedding_dim
+        return mlp_head(self.num_features, config.embedding_dim), config.embedding_dim
+
+    def _register_whitening(self, projection: Tensor, mean: Tensor) -> None:
+        self.register_buffer("whitening_projection", projection.float())
+        self.register_buffer("whitening_mean", mean.float())
+
+    @property
+    def power(self) -> float:
+        """The exponent of the mean over scales: GeM's shared p where the descriptor is GeM's own, else 1."""
+        config = self.spec.config
+        plain = config.pooling == "gem" and config.head == "none" and not config.gem_per_channel
+        return float(self.pool.p.detach()) if plain and isinstance(self.pool, pooling.GeMPool) else 1.0
+
+    def features(self, maps: Tensor) -> Tensor:
+        """Pooled, L2-normalised features (B, F) of the trunk's output (B, C, h, w)."""
+        return pooling.l2n(self.pool(maps))
+
+    def from_maps(self, maps: Tensor) -> Tensor:
+        """Embeddings (B, D) float32, unit norm, of the trunk's output (B, C, h, w), at one scale, without whitening."""
+        with torch.autocast(maps.device.type, enabled=False):
+            return pooling.l2n(self.head(self.features(maps).float()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embeddings of normalised images.
+
+        Scales that would leave a side shorter than 32 pixels are left out, see `usable_scales`.
+
+        Args:    x: (B, 3, H, W) float, ImageNet-normalised RGB.
+        Returns: (B, D) float32, unit norm.
+        """
+        used = usable_scales(x.shape[2], x.shape[3], self.spec.config.scales)
+        found = [self.from_maps(self.trunk(at_scale(x, scale))) for scale in used]
+        return self.whiten(mean_over_scales(found, self.power if len(found) > 1 else 1.0))
+
+    def whiten(self, x: Tensor) -> Tensor:
+        """(B, F) -> (B, D): y = P (x - mean), then L2; x itself for a network without whitening."""
+        if self.spec.config.whitening == "none":
+            return x
+        return pooling.l2n((x - self.whitening_mean) @ self.whitening_projection.T)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, channels_last in memory, (x/255 - mean) / std."""
+        mean = torch.tensor(self.spec.mean, device=pixels.device)
+        std = torch.tensor(self.spec.std, device=pixels.device)
+        return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def with_scales(net: EmbeddingNet, wanted: Sequence[float]) -> EmbeddingNet:
+    """A copy that describes photos at these scales.
+
+    Raises: ValueError if it has whitening, which was learned at other scales.
+    """
+    if net.spec.config.whitening != "none":
+        raise ValueError("The model's whitening was learned at its own scales. Name the model without whitening.")
+    return _with_config(net, dataclasses.replace(net.spec.config, scales=tuple(wanted)))
+
+
+def with_whitening(
+    net: EmbeddingNet, projection: Tensor, mean: Tensor, method: Literal["learned", "pca"]
+) -> EmbeddingNet:
+    """A copy with whitening applied last: y = projection (x - mean), then L2.
+
+    Args: projection: (D, F) float. mean: (F,) float, F the length of the net's embedding.
+    """
+    if projection.shape[1:] != mean.shape or mean.shape != (net.base_dim,):
+        raise ValueError(
+            f"Whitening of shapes {tuple(projection.shape)} and {tuple(mean.shape)} does not fit embeddings of length "
+            f"{net.base_dim}; expected (D, {net.base_dim}) and ({net.base_dim},)."
+        )
+    config = dataclasses.replace(net.spec.config, whitening=method, whitening_dim=len(projection))
+    other = _with_config(net, config)
+    other._register_whitening(projection, mean)
+    other.dim = len(projection)
+    return other
+
+
+def _with_config(net: EmbeddingNet, config: ModelConfig) -> EmbeddingNet:
+    other = copy.deepcopy(net)
+    other.spec, other.fingerprint = dataclasses.replace(net.spec, config=config), ""
+    return other
+
+
+def mlp_head(num_features: int, dim: int) -> nn.Sequential:
+    """Linear(F, D) -> ReLU -> Linear(D, D): the published face head."""
+    return nn.Sequential(nn.Linear(num_features, dim), nn.ReLU(), nn.Linear(dim, dim))

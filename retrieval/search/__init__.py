@@ -1,0 +1,10 @@
+"""Indexes, query expansion, re-ranking.
+
+settings   what index, what expansion
+ranking    scores and ties that do not depend on how they were computed
+index      an index of shards, built apart and searched as one; engines/ has a file for each kind
+shards     from embeddings to the files of an index
+vectors    the gallery's own vectors, by row
+expansion  queries expanded by their neighbours
+rerank     first results in order of geometry
+"""

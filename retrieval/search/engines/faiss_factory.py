@@ -1,0 +1,155 @@
+"""Indexes by FAISS factory string: made empty, trained, opened, searched."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+import faiss
+import numpy as np
+
+from retrieval.artifacts.folder import Folder
+from retrieval.search.ranking import Neighbours, inner_products, rounding_margin, top_k
+from retrieval.search.settings import IndexConfig
+
+logger = logging.getLogger(__name__)
+
+_GPU_MAX_K = 2048
+
+
+def empty_index(config: IndexConfig, dim: int) -> Any:
+    try:
+        index = faiss.index_factory(dim, config.factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        reason = re.sub(r"^Error in .*?: ", "", str(error)).strip()
+        raise ValueError(
+            f"FAISS cannot make an index of {dim} dimensions from factory string '{config.factory}': {reason}. "
+            f"Use 'Flat', 'KDTree', 'IVF256,Flat', 'HNSW32', 'IVF256,PQ16x4fs,RFlat' or see FAISS's index factory."
+        ) from None
+    return _configured(index, config)
+
+
+def _configured(index: Any, config: IndexConfig) -> Any:
+    """Set the search and training knobs of every layer; FAISS stores them with the index."""
+    for layer in _layers(index):
+        if isinstance(layer, faiss.IndexIVF):
+            layer.nprobe = min(config.nprobe, layer.nlist)
+            layer.cp.seed = config.seed + 1
+        if isinstance(layer, faiss.IndexHNSW):
+            layer.hnsw.efSearch = config.ef_search
+        if isinstance(layer, faiss.IndexRefine):
+            layer.k_factor = config.refine_factor
+    return index
+
+
+def _layers(index: Any) -> list[Any]:
+    """The index and those it wraps, outermost first, each as its own class."""
+    index = faiss.downcast_index(index)
+    inside = []
+    if isinstance(index, faiss.IndexRefine):
+        inside = [index.base_index, index.refine_index]
+    elif isinstance(index, faiss.IndexPreTransform):
+        inside = [index.index]
+    elif isinstance(index, faiss.IndexIVF):
+        inside = [index.quantizer]
+    elif isinstance(index, faiss.IndexHNSW):
+        inside = [index.storage]
+    return [index, *(layer for one in inside for layer in _layers(one))]
+
+
+def num_centroids(index: Any) -> int:
+    """Training vectors without which FAISS fails: the largest number of centroids one of its k-means makes."""
+    least = 1
+    for layer in _layers(index):
+        if isinstance(layer, faiss.IndexIVF):
+            least = max(least, layer.nlist)
+        quantizer = getattr(layer, "pq", None)
+        if quantizer is not None:
+            least = max(least, quantizer.ksub)
+    return least
+
+
+class Approximate:
+    """Any FAISS index inside an IndexIDMap, its scores taken as they are."""
+
+    def __init__(self, whole: Any) -> None:
+        self.dim = int(whole.d)
+        self.size = int(whole.ntotal)
+        self._whole = whole  # frees what is inside it, so it must live as long
+        self.index: Any = faiss.downcast_index(whole.index)
+        self.gpu = _on_gpu(self.index)
+
+    def propose(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        index = self.gpu if self.gpu is not None and k <= _GPU_MAX_K else self.index
+        return index.search(queries, k)
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+        scores, local = self.propose(queries, k)
+        return top_k(scores, local, k)
+
+
+class Flat(Approximate):
+    """A flat FAISS index, with exact scores and exact ties."""
+
+    def __init__(self, whole: Any) -> None:
+        super().__init__(whole)
+        self._vectors = faiss.rev_swig_ptr(self.index.get_xb(), self.size * self.dim).reshape(self.size, self.dim)
+        self._max_norm = _max_norm(self._vectors)
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+        """Propose more than k, score them in the fixed way, and look again, deeper, for every query where a vector that
+        was not proposed could still belong."""
+        scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        margin = rounding_margin(queries, self._max_norm)
+        if self.gpu is not None:  # may multiply in TF32, which rounds its inputs to 11 bits
+            margin += 2.0**-10 * np.linalg.norm(queries, axis=1) * self._max_norm
+        unsure, fetch = np.arange(len(queries)), k + 16 + k // 8
+        while unsure.size:
+            fetch = min(fetch, self.size)
+            proposed, local = self.propose(queries[unsure], fetch)
+            best = top_k(inner_products(queries[unsure], self._vectors, local), local, k)
+            scores[unsure], rows[unsure] = best.scores, best.rows
+            if fetch == self.size:
+                break
+            unsure = unsure[proposed[:, -1] + margin[unsure] >= best.scores[:, -1]]
+            fetch *= 4
+        return Neighbours(scores, rows)
+
+
+def read_index(folder: Folder, name: str, mmap: bool) -> Any:
+    if not folder.is_local:
+        return faiss.deserialize_index(np.frombuffer(folder.read_bytes(name), dtype=np.uint8))
+    if mmap:
+        try:
+            return faiss.read_index(folder.file(name), faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError as error:
+            logger.debug("%s cannot be memory-mapped (%s); reading it whole", name, error)
+    return faiss.read_index(folder.file(name))
+
+
+def _on_gpu(index: Any) -> Any:
+    """A copy on the GPU, or None where there is no GPU or FAISS has no GPU form of this type."""
+    if faiss.get_num_gpus() == 0:  # never index_cpu_to_all_gpus without asking: it returns an empty index
+        return None
+    try:
+        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+    except RuntimeError as error:
+        logger.info("%s stays on the CPU: %s", type(index).__name__, error)
+        return None
+
+
+def _max_norm(vectors: np.ndarray, block: int = 65_536) -> float:
+    norms = [np.linalg.norm(vectors[i : i + block], axis=1).max() for i in range(0, len(vectors), block)]
+    return float(max(norms, default=0.0)) * (1 + 1e-6)
+
+
+def exact_layer(index: Any) -> Any:
+    """The part of a FAISS index that keeps every vector as it was added, or None if it keeps codes only."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexRefine):
+        return exact_layer(index.refine_index)
+    if isinstance(index, faiss.IndexHNSW):
+        return exact_layer(index.storage)
+    # Of IVF this very class: those made from it reorder or share what they store.
+    return index if isinstance(index, faiss.IndexFlat) or type(index) is faiss.IndexIVFFlat else None

@@ -1,0 +1,373 @@
+"""A KD-tree of hyperplanes with best-first backtracking: exact by default, approximate under a visit budget.
+
+Every inner node holds a weight vector W and a threshold t in (0, 1), and sends a vector f by the sign of
+S = sigmoid(W.f - t) - t: S >= 0 goes right. The sigmoid rises, so with logit(t) = log(t / (1 - t)) its inverse,
+
+    sigmoid(W.f - t) >= t   <=>   W.f - t >= logit(t)   <=>   W.f >= t + logit(t),
+
+a plain hyperplane. t + logit(t) rises from -inf to inf on (0, 1), so every threshold belongs to exactly one t
+(`solve_t`), and a node can be split at its median whatever the median is.
+
+W is a principal axis of the vectors, divided by one scale so that |W.f| <= 1. Axes are orthogonal, so the squared
+distances from a query to the slabs that bound a node add up to an exact lower bound on the squared distance to every
+vector in it. Leaves are visited best bound first; a leaf whose bound cannot reach the k-th best so far ends the search.
+
+Vectors are ranked by inner product q.x. With d the lower bound on |q - x| in a leaf, and M the largest norm in it,
+q.x = (|q|^2 + |x|^2 - |q - x|^2) / 2 <= (|q|^2 + M^2 - d^2) / 2: valid for vectors of any length, tight for
+L2-normalised ones, where nearest in L2 and largest inner product are the same.
+
+In 128 dimensions an exact search visits most leaves of any KD-tree, so the work is arranged in matrix products: bounds
+of all nodes for a block of queries, level by level, then leaf by leaf the products of all queries that need that leaf.
+Node bounds only grow downwards, so taking leaves in order of bound is the order in which a priority queue pops them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from retrieval.search.ranking import Neighbours, as_queries, inner_products, rounding_margin, top_k
+
+_MAX_AXES = 64  # leading principal axes that a node may split on: more than a tree of 2^64 leaves could use
+
+_PCA_SAMPLE = 20_000
+
+_BOUND_ELEMENTS = 1 << 22  # bounds held at once: queries in a block x nodes, 32 MiB
+
+_MAX_BLOCK = 1024
+
+
+def sigmoid(z: np.ndarray | float) -> np.ndarray | float:
+    """1 / (1 + exp(-z)), without overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(z, dtype=np.float64)))
+
+
+def goes_right(projection: np.ndarray | float, t: np.ndarray | float) -> np.ndarray:
+    """The node rule: S = sign(sigmoid(W.f - t) - t), S >= 0 goes right. `projection` is W.f. Returns bool."""
+    return np.asarray(np.sign(sigmoid(np.asarray(projection) - t) - t) >= 0)
+
+
+def threshold_of(t: np.ndarray | float) -> np.ndarray | float:
+    """t + logit(t): the W.f from which the node rule goes right."""
+    return t + np.log(t) - np.log1p(-np.asarray(t, dtype=np.float64))
+
+
+def solve_t(threshold: float) -> float:
+    """The one t in (0, 1) with t + logit(t) = threshold, by bisection; about 1e-16 exact for |threshold| <= 1."""
+    low, high = 0.0, 1.0
+    for _ in range(64):
+        middle = 0.5 * (low + high)
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if threshold_of(middle) < threshold else (low, middle)
+    return 0.5 * (low + high)
+
+
+@dataclass(frozen=True, slots=True)
+class _Nodes:
+    """The tree in flat arrays of M nodes, in breadth-first order; the children of a node lie side by side.
+
+    child: (M,) int32, left child, the right one next to it; -1 for a leaf. axis: (M,) int32, row of `axes`.
+    t: (M,) float64, the rule's threshold. level_ends: (depth,) int32, where each level ends.
+    low, high: (M,) float64, the node's extent along its own split axis, in units of the vectors (inf where unbounded).
+    left_high, right_low: (M,) float64, extent of the children towards the hyperplane: on either side of it, and no
+    nearer to it than their outermost vector.
+    start, end: (M,) int64, the node's vectors, as a slice of those stored. max_norm: (M,) float64, their largest norm.
+    """
+
+    child: np.ndarray
+    axis: np.ndarray
+    t: np.ndarray
+    level_ends: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    left_high: np.ndarray
+    right_low: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    max_norm: np.ndarray
+
+
+_NODE_FIELDS = tuple(_Nodes.__dataclass_fields__)
+
+
+class KDTree:
+    """Immutable once built. Positions it returns are those of the vectors given to `build`."""
+
+    def __init__(
+        self,
+        nodes: _Nodes,
+        axes: np.ndarray,
+        scale: float,
+        vectors: np.ndarray,
+        order: np.ndarray,
+        max_visits: int | None,
+    ) -> None:
+        self.nodes = nodes
+        self.axes = axes  # (A, D) float64, orthonormal rows; W of a node is axes[axis] / scale
+        self.scale = scale
+        self.vectors = vectors  # (n, D) float32, leaf after leaf
+        self.order = order  # (n,) int64: vectors[i] was number order[i] when built
+        self.max_visits = max_visits
+        self._leaves = np.flatnonzero(nodes.child < 0)
+        norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        self._radius = float(np.sqrt(np.mean(norms**2))) or 1.0
+        self._max_norm = float(norms.max())
+        self._place: np.ndarray | None = None
+
+    @property
+    def dim(self) -> int:
+        return self.vectors.shape[1]
+
+    @property
+    def num_leaves(self) -> int:
+        return len(self._leaves)
+
+    @classmethod
+    def build(cls, vectors: np.ndarray, *, leaf_size: int = 64, max_visits: int | None = None) -> KDTree:
+        """Split at the median of the axis with most variance until leaves hold at most `leaf_size`.
+
+        Args:
+            vectors: (n, D) float32, n > 0, finite, of any length. Equal vectors share a leaf, however many.
+            max_visits: default visit budget of `search`.
+
+        Deterministic: the same vectors give the same tree.
+        """
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        axes = _principal_axes(vectors)
+        projected = vectors @ axes.T.astype(np.float32)
+        scale = float(np.abs(projected).max()) or 1.0
+        nodes, order = _grow(projected, scale, leaf_size)
+        stored = vectors[order]
+        norms = np.linalg.norm(stored.astype(np.float64), axis=1)
+        # Extents give way by what the float32 projections may be off, so that bounds stay lower bounds.
+        slack = 2 * (vectors.shape[1] + 8) * 2.0**-24 * float(norms.max())
+        nodes["low"] -= slack
+        nodes["right_low"] -= slack
+        nodes["high"] += slack
+        nodes["left_high"] += slack
+        max_norm = np.array([norms[i:j].max() for i, j in zip(nodes["start"], nodes["end"], strict=True)])
+        return cls(_Nodes(**nodes, max_norm=max_norm), axes, scale, stored, order, max_visits)
+
+    def search(self, queries: np.ndarray, k: int, max_visits: int | None = None) -> Neighbours:
+        """The k largest inner products, equal ones in order of position.
+
+        Args:
+            queries: (Q, D) float32. k: 1 to n.
+            max_visits: leaves visited per query, at most; None takes the tree's own, where None is until exact.
+
+        Returns: Neighbours; a budget too small to reach k vectors leaves row -1 at the end.
+        """
+        return self.search_counting(queries, k, max_visits)[0]
+
+    def search_counting(
+        self, queries: np.ndarray, k: int, max_visits: int | None = None
+    ) -> tuple[Neighbours, np.ndarray]:
+        """`search`, and how many leaves each query visited: (Q,) int64."""
+        queries = as_queries(queries, self.dim)
+        budget = max_visits or self.max_visits or self.num_leaves
+        step = int(np.clip(_BOUND_ELEMENTS // len(self.nodes.child), 1, _MAX_BLOCK))
+        blocks = [self._search(queries[i : i + step], k, budget) for i in range(0, len(queries), step)]
+        found = Neighbours(
+            np.concatenate([found.scores for found, _ in blocks] or [np.empty((0, k), np.float32)]),
+            np.concatenate([found.rows for found, _ in blocks] or [np.empty((0, k), np.int64)]),
+        )
+        return found, np.concatenate([visits for _, visits in blocks] or [np.empty(0, np.int64)])
+
+    def _search(self, queries: np.ndarray, k: int, budget: int) -> tuple[Neighbours, np.ndarray]:
+        bounds = self.leaf_bounds(queries)
+        order = np.argsort(-bounds, axis=1, kind="stable")  # best first; equal bounds by leaf
+        bounds = np.take_along_axis(bounds, order, axis=1)
+        margin = 2 * rounding_margin(queries, self._max_norm)
+        pool = _Pool(len(queries), k, margin)
+        visits = np.zeros(len(queries), dtype=np.int64)
+        begin, width = 0, max(1, -(-2 * k * self.num_leaves // len(self.vectors)))
+        while begin < min(budget, self.num_leaves):
+            end = min(begin + width, budget, self.num_leaves)
+            # A leaf that can at best equal the k-th score may still hold an equal one with a smaller row.
+            query, place = np.nonzero(bounds[:, begin:end] >= (pool.kth - margin)[:, None])
+            if not query.size:
+                break
+            np.add.at(visits, query, 1)
+            self._visit(queries, query, order[query, begin + place], pool)
+            # Few leaves first, for a k-th score that prunes; then more at once, for larger products.
+            begin, width = end, 2 * width
+        candidates = pool.candidates()
+        scores = inner_products(queries, self.vectors, candidates)
+        return top_k(scores, np.where(candidates >= 0, self.order[candidates], -1), k), visits
+
+    def leaf_bounds(self, queries: np.ndarray) -> np.ndarray:
+        """Upper bounds on the inner product of each query with every vector of each leaf: (Q, num_leaves) float64."""
+        exact = queries.astype(np.float64)
+        norms = np.linalg.norm(exact, axis=1, keepdims=True)
+        # Scaling a query changes no order; at the vectors' own length, L2 bounds are tightest.
+        shrink = np.where(norms > 0, self._radius / np.where(norms > 0, norms, 1.0), 1.0)
+        exact = exact * shrink
+        squared = self._squared_distances(exact @ self.axes.T)[:, self._leaves]
+        lengths = np.square(exact).sum(axis=1, keepdims=True)
+        return 0.5 * (lengths + np.square(self.nodes.max_norm[self._leaves]) - squared) / shrink
+
+    def _squared_distances(self, projected: np.ndarray) -> np.ndarray:
+        """Lower bounds on the squared distance of each query, given as (Q, A) along the axes, to each node: (Q, M)."""
+        nodes = self.nodes
+        squared = np.zeros((len(projected), len(nodes.child)))
+        begin = 0
+        for end in nodes.level_ends:
+            inner = begin + np.flatnonzero(nodes.child[begin:end] >= 0)
+            y = projected[:, nodes.axis[inner]]
+            below, above = np.maximum(nodes.low[inner] - y, 0), np.maximum(y - nodes.high[inner], 0)
+            # The node's own share of this axis is replaced by the narrower slab of the child.
+            others = squared[:, inner] - np.square(below + above)
+            to_left, to_right = np.maximum(y - nodes.left_high[inner], 0), np.maximum(nodes.right_low[inner] - y, 0)
+            squared[:, nodes.child[inner]] = others + np.square(np.maximum(below, to_left))
+            squared[:, nodes.child[inner] + 1] = others + np.square(np.maximum(above, to_right))
+            begin = end
+        return squared
+
+    def _visit(self, queries: np.ndarray, query: np.ndarray, leaf: np.ndarray, pool: _Pool) -> None:
+        """Score every (query, leaf) pair, all queries of a leaf in one product."""
+        by_leaf = np.argsort(leaf, kind="stable")
+        query, leaf = query[by_leaf], leaf[by_leaf]
+        cuts = np.flatnonzero(np.diff(leaf)) + 1
+        for some, first in zip(np.split(query, cuts), leaf[np.concatenate([[0], cuts])], strict=True):
+            node = self._leaves[first]
+            start, end = int(self.nodes.start[node]), int(self.nodes.end[node])
+            pool.offer(some, start, queries[some] @ self.vectors[start:end].T)
+        pool.settle()
+
+    def vectors_of(self, numbers: np.ndarray) -> np.ndarray:
+        """(n, D) float32: the vectors with these numbers, which are their positions when the tree was built."""
+        if self._place is None:
+            self._place = np.argsort(self.order)  # 8 bytes a vector, for those who ask
+        return self.vectors[self._place[numbers]]
+
+    def to_bytes(self, **extra: np.ndarray) -> bytes:
+        """The tree as safetensors, with any more named arrays beside it."""
+        arrays = {f"node.{name}": getattr(self.nodes, name) for name in _NODE_FIELDS}
+        arrays |= {f"extra.{name}": value for name, value in extra.items()}
+        arrays |= {"axes": self.axes, "vectors": self.vectors, "order": self.order}
+        arrays |= {"scale": np.array([self.scale]), "max_visits": np.array([self.max_visits or 0])}
+        return save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> tuple[KDTree, dict[str, np.ndarray]]:
+        """What `to_bytes` made: the tree, and the extra arrays.
+
+        Raises: ValueError if it is not a whole tree.
+        """
+        try:
+            arrays = load(data)
+            nodes = _Nodes(**{name: arrays[f"node.{name}"] for name in _NODE_FIELDS})
+            scale, visits = float(arrays["scale"][0]), int(arrays["max_visits"][0]) or None
+            tree = cls(nodes, arrays["axes"], scale, arrays["vectors"], arrays["order"], visits)
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"Not the bytes of a whole KD-tree: {error}.") from error
+        extra = {name.removeprefix("extra."): value for name, value in arrays.items() if name.startswith("extra.")}
+        return tree, extra
+
+
+class _Pool:
+    """The vectors that may still be among the k best of each query of a block, as flat (query, position, score)."""
+
+    def __init__(self, num_queries: int, k: int, margin: np.ndarray) -> None:
+        self.kth = np.full(num_queries, -np.inf)  # k-th best float32 score so far
+        self._k = k
+        self._margin = margin
+        self._query, self._row = np.empty(0, np.int64), np.empty(0, np.int64)
+        self._score = np.empty(0, np.float32)
+        self._offers: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def offer(self, query: np.ndarray, start: int, scores: np.ndarray) -> None:
+        """`scores`: (len(query), leaf) float32 of the vectors from `start` on."""
+        i, j = np.nonzero(scores >= (self.kth - self._margin)[query, None])
+        self._offers.append((query[i], start + j, scores[i, j]))
+
+    def settle(self) -> None:
+        """Take the offers in, raise `kth`, and drop what is now surely too small."""
+        query, row, score = (np.concatenate(column) for column in zip(*self._offers, strict=True))
+        self._offers = []
+        query, row = np.concatenate([self._query, query]), np.concatenate([self._row, row])
+        score = np.concatenate([self._score, score])
+        order = np.lexsort((-score, query))
+        query, row, score = query[order], row[order], score[order]
+        first = np.searchsorted(query, np.arange(len(self.kth) + 1))
+        full = np.flatnonzero(np.diff(first) >= self._k)
+        self.kth[full] = score[first[full] + self._k - 1]
+        keep = score >= (self.kth - self._margin)[query]
+        self._query, self._row, self._score = query[keep], row[keep], score[keep]
+
+    def candidates(self) -> np.ndarray:
+        """(Q, C) int64 positions, -1 where a query has fewer than C."""
+        counts = np.bincount(self._query, minlength=len(self.kth))
+        out = np.full((len(self.kth), max(1, counts.max(initial=0))), -1, dtype=np.int64)
+        out[self._query, np.arange(len(self._query)) - np.repeat(np.cumsum(counts) - counts, counts)] = self._row
+        return out
+
+
+def _principal_axes(vectors: np.ndarray) -> np.ndarray:
+    """(min(D, 64), D) float64: orthonormal, most variance first, from an evenly spaced sample."""
+    sample = vectors[:: max(1, len(vectors) // _PCA_SAMPLE)].astype(np.float64)
+    sample -= sample.mean(axis=0)
+    _, axes = np.linalg.eigh(sample.T @ sample)
+    return np.ascontiguousarray(axes.T[::-1][:_MAX_AXES])
+
+
+def _grow(projected: np.ndarray, scale: float, leaf_size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Split breadth-first. Returns the arrays of `_Nodes` without max_norm, and the (n,) order of vectors.
+
+    Args:
+        projected: (n, A) float32 along the axes.
+    """
+    num, num_axes = projected.shape
+    order = np.arange(num)
+    records: list[dict[str, float]] = []
+    level = [(0, num, np.full(num_axes, -np.inf), np.full(num_axes, np.inf))]
+    level_ends = []
+    while level:
+        below, first_child = [], len(records) + len(level)
+        level_ends.append(first_child)
+        for start, end, low, high in level:
+            split = _split(projected[order[start:end]], scale) if end - start > leaf_size else None
+            if split is None:
+                leaf = {"child": -1, "axis": 0, "t": 0.5, "low": 0.0, "high": 0.0, "left_high": 0.0, "right_low": 0.0}
+                records.append({**leaf, "start": start, "end": end})
+                continue
+            axis, t, right = split
+            members = order[start:end]
+            order[start:end] = np.concatenate([members[~right], members[right]])
+            middle = end - int(right.sum())
+            left_high = float(projected[order[start:middle], axis].max())
+            right_low = float(projected[order[middle:end], axis].min())
+            records.append(
+                {"child": first_child + len(below), "axis": axis, "t": t, "low": low[axis], "high": high[axis]}
+                | {"left_high": left_high, "right_low": right_low, "start": start, "end": end}
+            )
+            below.append((start, middle, low, _with(high, axis, left_high)))
+            below.append((middle, end, _with(low, axis, right_low), high))
+        level = below
+    kinds = {"child": np.int32, "axis": np.int32, "start": np.int64, "end": np.int64}
+    nodes = {name: np.array([r[name] for r in records], dtype=kinds.get(name, np.float64)) for name in records[0]}
+    return nodes | {"level_ends": np.array(level_ends, dtype=np.int32)}, order
+
+
+def _split(projected: np.ndarray, scale: float) -> tuple[int, float, np.ndarray] | None:
+    """(axis, t, goes right: (n,) bool) nearest to the median of the widest axis; None if nothing can be told apart."""
+    axis = int(np.argmax(projected.var(axis=0)))
+    y = projected[:, axis].astype(np.float64) / scale
+    values = np.sort(y)
+    steps = np.flatnonzero(np.diff(values) > 0) + 1  # the first position of each new value
+    if not steps.size:
+        return None
+    step = steps[np.argmin(np.abs(steps - len(values) // 2))]
+    t = solve_t(float(values[step - 1] + values[step]) / 2)
+    right = goes_right(y, t)
+    return (axis, t, right) if 0 < right.sum() < len(right) else None
+
+
+def _with(bounds: np.ndarray, axis: int, value: float) -> np.ndarray:
+    changed = bounds.copy()
+    changed[axis] = value
+    return changed

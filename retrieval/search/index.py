@@ -1,0 +1,208 @@
+"""Search indexes: trained once, built shard by shard, searched as one. The only module that imports FAISS.
+
+    trained = train_index(config, sample)                      # quantisers, or nothing for exact indexes
+    data = build_shard(config, trained, embeddings, rows)      # any number of these, anywhere
+    found = Searcher.open("index/").search(queries, k=10)      # scores and rows; rows are ordered by image_id
+
+Scores are inner products, of embeddings that are L2-normalised by contract. Nothing here depends on that: exact
+indexes rank any finite vectors by inner product. `Flat` and an unlimited `KDTree` are exact to the last bit and tie,
+so any sharding gives the same lists. Approximate indexes score as FAISS does; their ties are put in order of row
+among the k that FAISS returns, and which of several equal vectors reach the last places is left to FAISS.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pyarrow as pa
+
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import Manifest, read_manifest
+from retrieval.search.engines.engine import KD_TREE, Engine
+from retrieval.search.engines.faiss_factory import Approximate, Flat, empty_index, num_centroids, read_index
+from retrieval.search.engines.kdtree import KDTree
+from retrieval.search.ranking import Neighbours, as_queries, drop_rows, merge_top_k, pad
+from retrieval.search.settings import IndexConfig
+
+IDS = "ids.parquet"
+
+_QUERY_BLOCK = 4096
+
+
+def needs_training(config: IndexConfig, dim: int) -> bool:
+    """Whether `train_index` will look at its sample.
+
+    Raises: ValueError for a factory string that FAISS does not know.
+    """
+    return config.factory != KD_TREE and not empty_index(config, dim).is_trained
+
+
+def train_index(config: IndexConfig, sample: np.ndarray) -> bytes:
+    """The empty, trained index that every shard starts from, serialised; b"" for KDTree.
+
+    Args:
+        sample: (n, D) float32 embeddings drawn from the gallery; only D matters to indexes that need no training.
+
+    Raises: ValueError for an unknown factory string, or fewer samples than the quantisers have centroids.
+    """
+    if config.factory == KD_TREE:
+        return b""
+    sample = np.ascontiguousarray(sample, dtype=np.float32)
+    index = empty_index(config, sample.shape[1])
+    if not index.is_trained:
+        least = num_centroids(index)
+        if len(sample) < least:
+            raise ValueError(
+                f"Factory '{config.factory}' needs at least {least} training embeddings (and about {39 * least} to be "
+                f"good), got {len(sample)}. Use fewer centroids (IVF: at most IVF{max(1, len(sample) // 39)} here), or "
+                f"'Flat' or 'HNSW32', which need no training."
+            )
+        index.train(sample)
+    return faiss.serialize_index(index).tobytes()
+
+
+def build_shard(config: IndexConfig, trained: bytes, embeddings: np.ndarray, rows: np.ndarray) -> bytes:
+    """One shard of the index: the content of its file.
+
+    Args:
+        trained: what `train_index` returned.
+        embeddings: (n, D) float32, n > 0. rows: (n,) int64, their distinct positions in the whole index.
+
+    Raises: ValueError for NaN or infinite values, wrong shapes, or another dimension than was trained for.
+    """
+    embeddings, rows = _ordered(embeddings, rows)
+    if config.factory == KD_TREE:
+        return KDTree.build(embeddings, leaf_size=config.leaf_size, max_visits=config.max_visits).to_bytes(rows=rows)
+    index = faiss.deserialize_index(np.frombuffer(trained, dtype=np.uint8))
+    if index.d != embeddings.shape[1]:
+        raise ValueError(
+            f"The index was trained on {index.d}-dimensional embeddings, got {embeddings.shape[1]}. "
+            f"Train it again on embeddings of this model."
+        )
+    # One thread: HNSW graphs come out the same every time, and shards are already built in parallel.
+    faiss.omp_set_num_threads(1)
+    whole = faiss.IndexIDMap(index)
+    whole.add_with_ids(embeddings, rows)
+    return faiss.serialize_index(whole).tobytes()
+
+
+def _ordered(embeddings: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted by row, so that a shard's local order is the global order and breaks ties the same way."""
+    embeddings, rows = np.asarray(embeddings, dtype=np.float32), np.asarray(rows, dtype=np.int64)
+    if embeddings.ndim != 2 or rows.shape != (len(embeddings),) or len(rows) == 0:
+        raise ValueError(
+            f"A shard needs (n, D) embeddings and (n,) rows, n > 0; got shapes {embeddings.shape} and {rows.shape}."
+        )
+    order = np.argsort(rows, kind="stable")
+    rows = rows[order]
+    if rows[0] < 0 or (rows[1:] == rows[:-1]).any():
+        raise ValueError("Rows must be distinct and not negative: each is one image's position in the whole index.")
+    if not np.isfinite(embeddings).all():
+        bad = int((~np.isfinite(embeddings).all(axis=1)).sum())
+        raise ValueError(f"{bad} of {len(rows)} embeddings hold NaN or infinite values. Check the model, embed again.")
+    return np.ascontiguousarray(embeddings[order]), rows
+
+
+class Shard:
+    """One file of an index, opened.
+
+    rows: (n,) int64, its positions in the whole index, ascending. dim: the embeddings' dimension. engine: what
+    searches it by local position, a KDTree or one that holds a FAISS index as `index`.
+    """
+
+    def __init__(self, engine: Engine, rows: np.ndarray) -> None:
+        self.rows = rows
+        self.dim = engine.dim
+        self.engine = engine
+
+    @classmethod
+    def load(cls, folder: Folder | str | Path, name: str, *, num_threads: int = 1, mmap: bool = True) -> Shard:
+        """Open the shard file `name` of `folder`.
+
+        Args:
+            num_threads: for FAISS, in the whole process. One is fastest for single queries and for many replicas.
+            mmap: leave the vectors on disk, shared between processes, where the type of index allows it and the folder
+                is local. KDTree is always read whole.
+
+        Raises: ValueError if the file is not a whole shard.
+        """
+        folder = Folder.of(folder)
+        faiss.omp_set_num_threads(num_threads)
+        try:
+            if name.endswith(".kdtree"):
+                tree, extra = KDTree.from_bytes(folder.read_bytes(name))
+                return cls(tree, extra["rows"])
+            whole = read_index(folder, name, mmap)
+            flat = isinstance(faiss.downcast_index(whole.index), faiss.IndexFlat)
+            return cls(Flat(whole) if flat else Approximate(whole), faiss.vector_to_array(whole.id_map))
+        except (RuntimeError, AttributeError, KeyError, ValueError) as error:
+            raise ValueError(f"{folder / name} is not a whole index shard ({error}). Build the index again.") from error
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+        """The shard's k best for each query.
+
+        Args:
+            queries: (Q, D) float32. k: > 0; beyond the shard's size the lists are padded with row -1, score -inf.
+
+        Returns: Neighbours with rows of the whole index.
+        """
+        queries = as_queries(queries, self.dim)
+        if k < 1:
+            raise ValueError(f"k is {k}, expected 1 or more.")
+        width = min(k, len(self.rows))
+        starts = range(0, len(queries), _QUERY_BLOCK)
+        blocks = [self.engine.search(queries[i : i + _QUERY_BLOCK], width) for i in starts]
+        scores = np.concatenate([block.scores for block in blocks] or [np.empty((0, k), np.float32)])
+        local = np.concatenate([block.rows for block in blocks] or [np.empty((0, k), np.int64)])
+        return pad(Neighbours(scores, np.where(local >= 0, self.rows[local], -1)), k)
+
+
+class Searcher:
+    """A whole index, opened: its shards searched one after another and merged.
+
+    ids: (N,) object array of image_id by row, sorted. labels: (N,) object array of str or None by row.
+    parts, rows_in_part: (N,) int32, where each image lies in its collection (images/part-*.parquet, row).
+    """
+
+    def __init__(self, shards: list[Shard], table: pa.Table, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.ids = table["image_id"].to_numpy(zero_copy_only=False)
+        self.labels = table["label"].to_numpy(zero_copy_only=False)
+        self.parts = table["part"].to_numpy()
+        self.rows_in_part = table["row_in_part"].to_numpy()
+        self.dim = shards[0].dim
+        self.shards = shards
+
+    @classmethod
+    def open(cls, folder: Folder | str | Path, num_threads: int = 1, mmap: bool = True) -> Searcher:
+        """Open a sealed index folder; see `Shard.load` for the arguments.
+
+        Raises: ValueError if it is not sealed, or a shard is missing or broken.
+        """
+        folder = Folder.of(folder)
+        manifest = read_manifest(folder, "index")
+        names = [name for name in manifest.files if name.startswith("shard-")]
+        shards = [Shard.load(folder, name, num_threads=num_threads, mmap=mmap) for name in names]
+        table = folder.read_table(IDS)
+        held = sum(len(shard.rows) for shard in shards)
+        if not shards or held != len(table):
+            raise ValueError(f"{folder}: {len(names)} shards hold {held} of {len(table)} images. Build it again.")
+        return cls(shards, table, manifest)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def search(self, queries: np.ndarray, k: int, exclude_rows: np.ndarray | None = None) -> Neighbours:
+        """The k best of the whole index for each query; equal scores in order of row, which is order of image_id.
+
+        Args:
+            queries: (Q, D) float32. k: > 0; lists longer than the index are padded with row -1, score -inf.
+            exclude_rows: (Q,) int64, one row per query left out of its list (itself, in leave-one-out), -1 for none.
+
+        Raises: ValueError for another dimension, NaN, or k < 1.
+        """
+        wanted = k if exclude_rows is None else k + 1
+        found = merge_top_k([shard.search(queries, wanted) for shard in self.shards], wanted)
+        return found if exclude_rows is None else drop_rows(found, exclude_rows, k)

@@ -1,0 +1,60 @@
+"""Geometric re-ranking: of the first results, those whose local features fit one geometry with the query's come first.
+
+Philbin et al., "Object retrieval with large vocabularies and fast spatial matching", CVPR 2007, sec. 4. The number of
+matches that fit is evidence a person can look at: `reports.sheets` draws them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retrieval.artifacts.collection import read_jpegs
+from retrieval.artifacts.folder import Folder
+from retrieval.geometry import features
+from retrieval.search.ranking import Neighbours
+
+MIN_INLIERS = 15
+
+
+def order_by_inliers(rows: np.ndarray, inliers: np.ndarray, min_inliers: int = MIN_INLIERS) -> np.ndarray:
+    """Rows (K,) put in order: those with `min_inliers` or more first, by falling count; all others as they were.
+
+    Args: inliers: (n,) int of the first n rows, n <= K.
+
+    Example:
+        >>> order_by_inliers(np.array([7, 8, 9, 4]), np.array([3, 20, 40])).tolist()
+        [9, 8, 7, 4]
+    """
+    counted = np.where(inliers >= min_inliers, inliers, 0)
+    order = np.argsort(-counted, kind="stable")
+    return np.concatenate([rows[: len(inliers)][order], rows[len(inliers) :]])
+
+
+def count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray, max_features: int = 1024) -> np.ndarray:
+    """Matches that fit one geometry between each query and its first results.
+
+    Local features are taken from the stored photos, each once.
+
+    Args:
+        asked: (Q, 2) int64, part and row in it of each query's photo in `collection`.
+        found: (Q, top, 2) int64, the same of its results; -1 where there is none.
+
+    Returns: (Q, top) int64; 0 where there is no result.
+    """
+    wanted = np.unique(np.concatenate([asked, found.reshape(-1, 2)]), axis=0)
+    jpegs = read_jpegs(collection, [(int(part), int(row)) for part, row in wanted if part >= 0])
+    known = {place: features.extract(jpeg, max_features=max_features) for place, jpeg in jpegs.items()}
+    counts = np.zeros(found.shape[:2], dtype=np.int64)
+    for query, column in zip(*np.nonzero(found[..., 0] >= 0), strict=True):
+        first, second = (known[int(part), int(row)] for part, row in (asked[query], found[query, column]))
+        counts[query, column] = features.verify(first, second).num_inliers
+    return counts
+
+
+def rerank(found: Neighbours, inliers: np.ndarray, min_inliers: int = MIN_INLIERS) -> Neighbours:
+    """The neighbours with their first results in order of `inliers` (Q, top); scores go with their rows."""
+    rows, scores = np.empty_like(found.rows), np.empty_like(found.scores)
+    for query, counts in enumerate(inliers):
+        order = order_by_inliers(np.arange(found.rows.shape[1]), counts[: found.rows.shape[1]], min_inliers)
+        rows[query], scores[query] = found.rows[query][order], found.scores[query][order]
+    return Neighbours(scores, rows)

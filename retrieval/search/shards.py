@@ -1,0 +1,87 @@
+"""From embeddings to the files of an index: which image is which row, the training sample, and one shard's file.
+
+Rows are positions in the list of indexed images sorted by image_id, so that ties broken by row are broken by image_id.
+A shard holds the images of a run of embedding parts, and reads no others. Each file is published atomically and comes
+out the same every time, so a shard may be built again by anyone, and one that is there is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow.compute as pc
+
+from retrieval.artifacts.embeddings import read_rows
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import hash_file
+from retrieval.search.engines.engine import KD_TREE
+from retrieval.search.index import IDS, build_shard, needs_training, train_index
+from retrieval.search.settings import IndexConfig
+
+TRAINED = "trained.faiss"
+
+_ROWS_PER_SHARD = 500_000
+
+
+def assign_rows(collection: Folder, out: Folder, splits: Sequence[str]) -> dict[str, int]:
+    """Write ids.parquet: the images of `splits`, sorted by image_id (as UTF-8 bytes), row after row.
+
+    Returns: how many images the catalog has in each split, under its name.
+
+    Raises: ValueError if no image is in `splits`.
+    """
+    catalog = collection.read_table("catalog.parquet", columns=["image_id", "label", "split", "part", "row"])
+    counts = catalog["split"].value_counts().to_pylist()
+    found = {str(count["values"]): int(count["counts"]) for count in counts}
+    kept = catalog.filter(pc.field("split").isin(list(splits)))
+    if not len(kept):
+        raise ValueError(f"No image of {collection} is in splits {tuple(splits)}: it has {found}. Choose from these.")
+    kept = kept.sort_by("image_id").rename_columns(["image_id", "label", "split", "part", "row_in_part"])
+    out.write_table(IDS, kept.drop_columns(["split"]))
+    return found
+
+
+def num_shards(config: IndexConfig, num_images: int) -> int:
+    """As many as asked for, but no empty ones."""
+    wanted = -(-num_images // _ROWS_PER_SHARD) if config.num_shards == "auto" else config.num_shards
+    return max(1, min(wanted, num_images))
+
+
+def write_trained(embeddings: Folder, out: Folder, config: IndexConfig, dim: int) -> int:
+    """Write trained.faiss, the empty index that shards start from. Returns how many embeddings it was trained on."""
+    if config.factory == KD_TREE:
+        return 0
+    num = min(config.train_sample, out.read_table(IDS, columns=["part"]).num_rows)
+    num = num if needs_training(config, dim) else 0
+    if not out.exists(TRAINED):
+        out.write_bytes(TRAINED, train_index(config, _draw_sample(embeddings, out, num, config.seed, dim)))
+    return num
+
+
+def _draw_sample(embeddings: Folder, out: Folder, num: int, seed: int, dim: int) -> np.ndarray:
+    """(num, D) float32: indexed images drawn at random without repeats, one part in memory at a time."""
+    if num == 0:
+        return np.empty((0, dim), dtype=np.float32)
+    ids = out.read_table(IDS)
+    drawn = np.sort(np.random.default_rng(seed).choice(len(ids), size=num, replace=False))
+    return read_rows(embeddings, ids, drawn, dim)
+
+
+def write_shard(
+    embeddings: Folder, out: Folder, config: IndexConfig, dim: int, shard: int, shards: int
+) -> dict[str, str | int]:
+    """Build shard number `shard` of `shards` and write its file.
+
+    Returns: {"name", "sha256", "num": embeddings in it, "bytes"}.
+
+    Raises: ValueError if the embeddings are not those of the images that ids.parquet names.
+    """
+    name = f"shard-{shard:05d}.{'kdtree' if config.factory == KD_TREE else 'faiss'}"
+    ids = out.read_table(IDS)
+    stored = np.lexsort((ids["row_in_part"].to_numpy(), ids["part"].to_numpy()))
+    rows = np.sort(stored[len(stored) * shard // shards : len(stored) * (shard + 1) // shards])
+    if not out.exists(name):
+        trained = b"" if config.factory == KD_TREE else out.read_bytes(TRAINED)
+        out.write_bytes(name, build_shard(config, trained, read_rows(embeddings, ids, rows, dim), rows))
+    return {"name": name, "sha256": hash_file(out, name), "num": len(rows), "bytes": out.list()[name]}

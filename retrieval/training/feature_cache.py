@@ -1,0 +1,53 @@
+"""Outputs of the frozen part of the trunk, kept on the node's disk: computed once, read every epoch.
+
+Views of an image: the plain image; its mirror, if the model embeds that too; then augmented ones.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+Pixels = Callable[[Sequence[int], int], Tensor]
+"""(rows, view) -> (B, S, S, 3) uint8."""
+
+
+class FeatureCache:
+    """(N, V, C, h, w) float16 in one sparse memory-mapped file that all processes of a node share.
+
+    float16 keeps three more bits than the bfloat16 the maps are computed in; values are clamped to its range.
+    """
+
+    def __init__(self, path: Path, num_images: int, num_views: int, map_shape: Sequence[int]) -> None:
+        shape = (num_images, num_views, *map_shape)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:  # created by whoever comes first; never cut short under another's map
+            file.truncate(int(np.prod(shape)) * 2)
+        self._maps = np.memmap(path, dtype=np.float16, mode="r+", shape=shape)
+        self.num_views = num_views
+
+    def fill(self, rows: np.ndarray, pixels: Pixels, frozen: Callable[[Tensor], Tensor], batch_size: int = 64) -> None:
+        """Compute all views of `rows`. `frozen`: (B, S, S, 3) uint8 -> (B, C, h, w), the frozen part's output."""
+        for view in range(self.num_views):
+            for start in range(0, len(rows), batch_size):
+                chunk = rows[start : start + batch_size]
+                maps = frozen(pixels(chunk.tolist(), view)).float().clamp(-65504, 65504)
+                self._maps[chunk, view] = maps.cpu().numpy().astype(np.float16)
+            logger.info("Frozen features: view %d of %d, %d images", view + 1, self.num_views, len(rows))
+
+    def read(self, rows: Sequence[int] | np.ndarray, views: Sequence[int] | np.ndarray | int) -> Tensor:
+        """Maps of rows[i] under views[i]: (B, C, h, w) float32 on the CPU, channels_last."""
+        picked = torch.from_numpy(self._maps[np.asarray(rows), np.asarray(views)])
+        return picked.float().contiguous(memory_format=torch.channels_last)
+
+    @property
+    def num_bytes(self) -> int:
+        return int(self._maps.nbytes)

@@ -1,0 +1,75 @@
+"""Drawn places as a collection, made by the library's own functions, without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from retrieval.artifacts import hashing, manifest
+from retrieval.artifacts.collection import read_catalog
+from retrieval.artifacts.folder import Folder
+from retrieval.data import catalog
+from retrieval.data.demo.places import write_scenes
+from retrieval.data.demo.settings import SceneConfig
+from retrieval.data.ingestion import ingest_part
+from retrieval.data.settings import SplitConfig
+from retrieval.geometry import pairing, reconstruction, stages
+from retrieval.geometry.settings import ReconstructConfig
+from retrieval.images.settings import PrepareConfig
+
+SMALL = SceneConfig(num_places=3, images_per_place=6, num_distractors=3, size=360, seed=2)
+
+PREPARE = PrepareConfig(crop="fit", size=480)
+
+
+def collect(folder: Folder, source: Path, split: SplitConfig, part_size: int = 8) -> Folder:
+    """Ingest photos, or a manifest of them, part by part, here."""
+    config = {"prepare": hashing.plain(PREPARE), "split": hashing.plain(split)}
+    plan = catalog.plan_collection(folder.uri, source=str(source), layout="auto", config=config, part_size=part_size)
+    done = [ingest_part(folder, part, Folder.of(plan["root"]), PREPARE) for part in range(plan["parts"])]
+    divided = catalog.write_catalog(folder.uri, plan["parts"], split)
+    counts = {"stored": sum(part.stored for part in done), "parts": plan["parts"], **divided["counts"]}
+    manifest.seal(folder, kind=catalog.KIND, config=config, inputs={"source": plan["fingerprint"]}, counts=counts)
+    return folder
+
+
+def small_places(root: Path) -> Folder:
+    """Three places seen six times, three seen once; all of them train."""
+    source = write_scenes(root / "photos", SMALL)
+    return collect(
+        Folder.of(root / "collection"), source, SplitConfig(keep_singles=True, test_fraction=0, val_fraction=0)
+    )
+
+
+def reconstruct_here(
+    collection: Folder, out: Folder, config: ReconstructConfig, *, photos: int = 16, pairs: int = 16
+) -> dict[str, Any]:
+    """Every stage of the job in turn, without Ray. Args: photos, pairs: in a block."""
+    splits = ("train",)
+    wanted = read_catalog(collection, splits)
+    parts = sorted(set(wanted["part"].to_pylist()))
+    for part in parts:
+        reconstruction.extract_part(collection, out, part, splits, config)
+    find_pairs_here(collection, out, config, parts, -(-len(wanted) // photos), photos)
+    for round_ in range(1 + config.rounds):
+        if round_:
+            pairing.follow_links(out, round_, config)
+        for block in range(-(-len(out.read_table(stages.pairs_name(round_))) // pairs)):
+            reconstruction.verify_block(out, round_, block, pairs, config)
+    joined = reconstruction.group(out, config)
+    for number in range(joined["groups"]):
+        reconstruction.map_group(out, number, config)
+    return reconstruction.assemble(out, joined["groups"], config)
+
+
+def find_pairs_here(
+    collection: Folder, out: Folder, config: ReconstructConfig, parts: list[int], blocks: int, size: int
+) -> None:
+    """The stages between features and checks."""
+    pairing.train_vocabulary(collection, out, ("train",), config)
+    for part in parts:
+        pairing.assign_part(out, part)
+    inverted = pairing.invert(collection, out, ("train",))
+    for block in range(blocks):
+        pairing.look_up_block(out, block, size, inverted, config)
+    pairing.join_blocks(out, blocks)

@@ -1,0 +1,56 @@
+"""A running query service for tests: a real Ray Serve on loopback, a real (tiny, random-weight) model and index."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from ray import serve
+
+from serve.app import build_app
+from serve.schemas import ServeArgs
+from tests.support.workspace import Workspace, make_workspace
+
+MAX_BODY, MAX_QUEUE, MAX_K, TIMEOUT = 300_000, 4, 12, 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Service:
+    """A running service and what it runs on."""
+
+    client: httpx.Client
+    port: int
+    made: Workspace
+
+
+@contextmanager
+def running_service(folder: Path, made: Workspace | None = None, **settings: Any) -> Iterator[Service]:
+    """Serve `made`, or a fresh workspace made in `folder`. Ray must be initialised; Serve is shut down at the end."""
+    made = made or make_workspace(folder)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    args = ServeArgs(
+        workspace=str(made.folder),
+        max_body_bytes=MAX_BODY,
+        max_pixels=2_000_000,
+        max_k=MAX_K,
+        max_queue=MAX_QUEUE,
+        timeout_s=TIMEOUT,
+        precision="fp32",
+        embedder_cpus=0.5,
+        max_embedders=1,
+        **settings,
+    )
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    try:
+        serve.run(build_app(args))
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            yield Service(client=client, port=port, made=made)
+    finally:
+        serve.shutdown()

@@ -1,0 +1,219 @@
+"""The storage contract: atomic writes, begin/seal, books, and the published triple."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from retrieval.artifacts import manifest as artifacts_manifest
+from retrieval.artifacts import published
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import MANIFEST, Books, Manifest, read_manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepConfig:
+    size: int = 218
+    num_workers: int = 2
+
+
+def seal(folder: Folder, **changes: object) -> Manifest:
+    arguments = {"kind": "embeddings", "config": StepConfig(), "inputs": {"model": "m1"}, "counts": {"num": 1}}
+    return artifacts_manifest.seal(folder, **{**arguments, **changes})  # type: ignore[arg-type]
+
+
+def begin(folder: Folder, **changes: object) -> Manifest | None:
+    arguments = {"kind": "embeddings", "config": StepConfig(), "inputs": {"model": "m1"}}
+    return artifacts_manifest.begin(folder, **{**arguments, **changes})  # type: ignore[arg-type]
+
+
+def test_a_folder_is_begun_resumed_sealed_and_then_found_done(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path / "out")
+    assert begin(folder) is None
+    assert begin(folder) is None, "started, not finished: there is still work to do"
+    folder.write_bytes("part", b"abc")
+    sealed = seal(folder)
+    assert begin(folder) == sealed
+    assert read_manifest(folder, "embeddings") == sealed
+    assert set(folder.list()) == {"part", MANIFEST}
+    assert sealed.files == {"part": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}  # FIPS 180
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"config": StepConfig(size=96)}, r"config.size: 218 there, 96 wanted"),
+        ({"inputs": {"model": "m2"}}, r"inputs.model: 'm1' there, 'm2' wanted"),
+        ({"inputs": {"model": "m1", "collection": "c1"}}, r"inputs.collection: None there, 'c1' wanted"),
+        ({"kind": "index"}, r"kind: embeddings there, index wanted"),
+    ],
+)
+@pytest.mark.parametrize("finished", [False, True])
+def test_begin_refuses_other_work_and_says_what_differs(
+    tmp_path: Path, changes: dict[str, object], named: str, finished: bool
+) -> None:
+    folder = Folder.of(tmp_path)
+    begin(folder)
+    if finished:
+        seal(folder)
+    with pytest.raises(ValueError, match=named):
+        begin(folder, **changes)
+
+
+def test_begin_ignores_settings_that_do_not_change_the_output(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    begin(folder, ignore=["num_workers"])
+    assert begin(folder, config=StepConfig(num_workers=9), ignore=["num_workers"]) is None
+    sealed = seal(folder, ignore=["num_workers"])
+    assert begin(folder, config=StepConfig(num_workers=5), ignore=["num_workers"]) == sealed
+    with pytest.raises(ValueError, match="size"):
+        begin(folder, config=StepConfig(size=1), ignore=["num_workers"])
+
+
+def test_begin_refuses_a_folder_of_someone_else(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"mine")
+    with pytest.raises(ValueError, match="not begun by this project"):
+        begin(Folder.of(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_an_unsealed_folder_is_not_an_artefact(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not exist"):
+        read_manifest(Folder.of(tmp_path / "nowhere"), "model")
+    begin(Folder.of(tmp_path))
+    with pytest.raises(ValueError, match="started and not finished"):
+        read_manifest(Folder.of(tmp_path), "embeddings")
+    seal(Folder.of(tmp_path))
+    with pytest.raises(ValueError, match="holds a 'embeddings', expected a 'model'"):
+        read_manifest(Folder.of(tmp_path), "model")
+
+
+def _table(folder: Folder, value: int) -> None:
+    folder.write_table("file", pa.table({"x": [value]}))
+
+
+def _bytes(folder: Folder, value: int) -> None:
+    folder.write_bytes("file", str(value).encode())
+
+
+@pytest.mark.parametrize("write", [_table, _bytes])
+def test_a_crash_before_the_rename_keeps_the_old_file_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Folder, int], None]
+) -> None:
+    folder = Folder.of(tmp_path)
+    write(folder, 1)
+    before = folder.read_bytes("file")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", _die)
+        with pytest.raises(SystemExit):
+            write(folder, 2)
+    # The process died with the new bytes complete under the temporary name: a reader still sees the old file alone.
+    assert folder.read_bytes("file") == before
+    assert list(folder.list()) == ["file"]
+    write(folder, 2)
+    assert folder.read_bytes("file") != before
+
+
+def _die(*_: object) -> None:
+    raise SystemExit("killed")
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    wrong = pa.table({"x": [1]})
+    with pytest.raises(TypeError):
+        folder.write_table("part", wrong, no_such_option=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_leftover_of_a_killed_writer_is_not_a_file_of_the_folder(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    begin(folder)
+    folder.write_bytes("part", b"whole")
+    (tmp_path / "part.tmp-0badf00d").write_bytes(b"ha")
+    assert "part.tmp-0badf00d" not in folder.list()
+    assert set(seal(folder).files) == {"part"}
+
+
+def test_seal_refuses_files_nobody_hashed_and_hashes_without_a_file(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    begin(folder)
+    folder.write_bytes("a", b"")
+    with pytest.raises(ValueError, match=r"\['a', 'b'\]"):
+        seal(folder, files={"b": "0"})
+    assert not folder.exists(MANIFEST)
+
+
+def test_fingerprints_name_content_not_time_or_place(tmp_path: Path) -> None:
+    prints = []
+    for name, content in [("one", b"1"), ("two", b"1"), ("three", b"3")]:
+        folder = Folder.of(tmp_path / name)
+        begin(folder)
+        folder.write_bytes("part", content)
+        prints.append(seal(folder).fingerprint)
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.parametrize(
+    ("taken", "kept", "rejected"), [(3, 3, {}), (5, 2, {"no-face": 2, "truncated": 1}), (0, 0, {})]
+)
+def test_books_that_balance(taken: int, kept: int, rejected: dict[str, int]) -> None:
+    assert Books(stage="ingest", taken=taken, kept=kept, rejected=rejected).taken == taken
+
+
+@pytest.mark.parametrize(("taken", "kept", "rejected"), [(3, 2, {}), (3, 3, {"no-face": 1}), (2, 3, {})])
+def test_books_that_do_not_balance_are_refused(taken: int, kept: int, rejected: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"'ingest' do not balance: {taken} in"):
+        Books(stage="ingest", taken=taken, kept=kept, rejected=rejected)
+
+
+def test_books_are_kept_in_the_manifest(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    begin(folder)
+    manifest = seal(folder, books=[Books(stage="ingest", taken=2, kept=1, rejected={"no-face": 1})])
+    assert read_manifest(folder).books == manifest.books
+    assert manifest.books == [{"stage": "ingest", "taken": 2, "kept": 1, "rejected": {"no-face": 1}}]
+
+
+def _workspace(path: Path, *, model: str = "same") -> dict[str, Folder]:
+    folders = {name: Folder.of(path / name / "0123") for name in ("collection", "model", "index")}
+    prints = {}
+    for name in ("collection", "model"):
+        artifacts_manifest.begin(folders[name], kind=name, config={}, inputs={})
+        prints[name] = artifacts_manifest.seal(folders[name], kind=name, config={}, inputs={}, counts={}).fingerprint
+    if model != "same":
+        prints["model"] = model
+    artifacts_manifest.begin(folders["index"], kind="index", config={}, inputs=prints)
+    artifacts_manifest.seal(folders["index"], kind="index", config={}, inputs=prints, counts={})
+    return folders
+
+
+def test_publish_points_to_a_matching_triple_and_the_workspace_can_move(tmp_path: Path) -> None:
+    workspace = Folder.of(tmp_path / "here")
+    published.publish(workspace, **_workspace(tmp_path / "here"))
+    os.rename(tmp_path / "here", tmp_path / "there")
+    moved = published.read_current(Folder.of(tmp_path / "there"))
+    assert moved["index"] == Folder.of(tmp_path / "there" / "index" / "0123")
+    assert read_manifest(moved["index"], "index").kind == "index"
+
+
+def test_publish_refuses_an_index_of_another_model(tmp_path: Path) -> None:
+    workspace = Folder.of(tmp_path)
+    folders = _workspace(tmp_path, model="f00d")
+    with pytest.raises(ValueError, match="made with model f00d"):
+        published.publish(workspace, **folders)
+    with pytest.raises(ValueError, match="no pipeline has finished there"):
+        published.read_current(workspace)
+
+
+def test_folders_are_absolute_and_uris_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Folder.of("a/b/").uri == str(tmp_path / "a/b")
+    assert Folder.of("s3://bucket/a/").uri == "s3://bucket/a"
+    assert (Folder.of("s3://bucket") / "a").uri == "s3://bucket/a"
+    assert Folder.of(Folder.of("a")) == Folder.of("a")

@@ -1,0 +1,258 @@
+"""The drawn demo set: CelebA's formats, the same bytes every time, faces Haar finds, attributes that show."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from retrieval.data.demo.faces import IMAGE_FOLDER, draw_collection, draw_images, write_lists
+from retrieval.data.demo.people import Person, Shot, attributes_of, sample_person, sample_shot
+from retrieval.data.demo.portrait import landmarks, render
+from retrieval.data.demo.settings import DemoConfig
+from retrieval.data.layouts.celeba import ATTRIBUTES
+from retrieval.data.listing import list_source
+
+NUM_IDENTITIES, IMAGES_PER_IDENTITY = 30, 8
+LISTS = ["identity_CelebA.txt", "list_attr_celeba.txt", "list_eval_partition.txt", "list_landmarks_align_celeba.txt"]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo")
+    draw_collection(out, num_identities=NUM_IDENTITIES, images_per_identity=IMAGES_PER_IDENTITY, seed=5)
+    return out
+
+
+def _images(folder: Path) -> list[np.ndarray]:
+    found = [cv2.imread(str(path)) for path in sorted((folder / IMAGE_FOLDER).iterdir())]
+    return [image for image in found if image is not None]
+
+
+def _points(folder: Path) -> np.ndarray:
+    """(N, 5, 2) int: eyes, nose, mouth corners."""
+    lines = (folder / "list_landmarks_align_celeba.txt").read_text().splitlines()[2:]
+    return np.array([line.split()[1:] for line in lines], int).reshape(-1, 5, 2)
+
+
+def test_haar_finds_one_face_where_it_was_drawn(drawn: Path) -> None:
+    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml")
+    num_right = num_single = 0
+    images = _images(drawn)
+    for image, points in zip(images, _points(drawn), strict=True):
+        boxes = cascade.detectMultiScale(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), scaleFactor=1.1, minNeighbors=3)
+        (left_x, left_y), (right_x, _), _, (_, mouth_y), _ = points
+        num_single += len(boxes) == 1
+        num_right += any(
+            x < left_x < right_x < x + w and y < left_y < y + 0.6 * h and y + 0.5 * h < mouth_y < y + 1.05 * h
+            for x, y, w, h in boxes
+        )
+    assert len(images) == NUM_IDENTITIES * IMAGES_PER_IDENTITY
+    assert num_right >= 0.97 * len(images)
+    assert num_single >= 0.95 * len(images)
+
+
+def test_raw_pixels_do_not_give_identity_away_but_training_can_learn_it(drawn: Path) -> None:
+    """Nearest neighbour is poor on pixels, and much better on unseen people after a linear map learned from others."""
+    faces = []
+    for image, points in zip(_images(drawn), _points(drawn), strict=True):
+        x, y = points.mean(axis=0)
+        side = 1.3 * (points[3:, 1].mean() - points[:2, 1].mean())
+        at = np.array([[48 / side / 2, 0, 24 - 24 / side * x], [0, 48 / side / 2, 24 - 24 / side * y]])
+        faces.append(cv2.warpAffine(image, at, (48, 48), flags=cv2.INTER_AREA))
+    pixels = np.stack(faces).reshape(len(faces), -1).astype(np.float64) / 255
+    labels = np.repeat(np.arange(NUM_IDENTITIES), IMAGES_PER_IDENTITY)
+    seen = labels < 20
+    raw = _recall_at_1(pixels[~seen], labels[~seen])
+
+    centred = pixels - pixels[seen].mean(axis=0)
+    axes = np.linalg.svd(centred[seen], full_matrices=False)[2][:60]
+    within = centred @ axes.T
+    means = np.stack([within[labels == label].mean(axis=0) for label in range(20)])
+    spread = within[seen] - means[labels[seen]]
+    whiten = np.linalg.cholesky(np.linalg.inv(spread.T @ spread / len(spread) + 1e-3 * np.eye(60)))
+    learned = _recall_at_1(within[~seen] @ whiten, labels[~seen])
+    assert 0.15 < raw < 0.75
+    assert learned > raw + 0.15
+
+
+def _recall_at_1(vectors: np.ndarray, labels: np.ndarray) -> float:
+    distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    return float(np.mean(labels[distances.argmin(axis=1)] == labels))
+
+
+def test_lists_are_celebas(drawn: Path) -> None:
+    num_images = NUM_IDENTITIES * IMAGES_PER_IDENTITY
+    names = [f"{number:06d}.jpg" for number in range(1, num_images + 1)]
+    assert [path.name for path in sorted((drawn / IMAGE_FOLDER).iterdir())] == names
+    lines = {name: (drawn / name).read_text().splitlines() for name in LISTS}
+    for name in ("list_attr_celeba.txt", "list_landmarks_align_celeba.txt"):
+        assert lines[name][0] == str(num_images)
+        assert lines[name][1].endswith(" ")
+        lines[name] = lines[name][2:]
+    for rows in lines.values():
+        assert [row.split()[0] for row in rows] == names
+    assert all(len(row) == len(lines["list_attr_celeba.txt"][0]) for row in lines["list_attr_celeba.txt"])
+    assert {value for row in lines["list_attr_celeba.txt"] for value in row.split()[1:]} == {"-1", "1"}
+    labels = [int(row.split()[1]) for row in lines["identity_CelebA.txt"]]
+    assert sorted(set(labels)) == list(range(1, NUM_IDENTITIES + 1))
+    splits = {(label, row.split()[1]) for label, row in zip(labels, lines["list_eval_partition.txt"], strict=True)}
+    assert len(splits) == NUM_IDENTITIES
+    assert {split for _, split in splits} == {"0", "1", "2"}
+
+
+def test_the_celeba_reader_reads_it(drawn: Path) -> None:
+    source = list_source(str(drawn))
+    photos = list(source.photos)
+    person = sample_person(5, 3)
+    shown = attributes_of(person, sample_shot(5, 3, 2, person))
+    photo = next(photo for photo in photos if photo.image_id.endswith(f"{3 * IMAGES_PER_IDENTITY + 3:06d}.jpg"))
+    assert len(photos) == NUM_IDENTITIES * IMAGES_PER_IDENTITY
+    assert photo.label == "4"
+    assert photo.attributes == tuple(1 if shown.get(name) else -1 for name in ATTRIBUTES)
+
+
+def test_photos_do_not_depend_on_how_many_are_drawn_or_in_which_order(tmp_path: Path) -> None:
+    few = DemoConfig(num_identities=2, images_per_identity=3, size=(89, 109))
+    many = dataclasses.replace(few, num_identities=4)
+    draw_collection(tmp_path / "few", num_identities=2, images_per_identity=3, size=(89, 109))
+    draw_images(tmp_path / "many", 5, 12, many)
+    draw_images(tmp_path / "many", 0, 6, many)
+    write_lists(tmp_path / "many", many)
+    for path in (tmp_path / "few" / IMAGE_FOLDER).iterdir():
+        assert path.read_bytes() == (tmp_path / "many" / IMAGE_FOLDER / path.name).read_bytes()
+    assert len(list((tmp_path / "many" / IMAGE_FOLDER).iterdir())) == 12
+    few_rows = (tmp_path / "few" / "list_attr_celeba.txt").read_text().splitlines()[2:]
+    assert few_rows == (tmp_path / "many" / "list_attr_celeba.txt").read_text().splitlines()[2:8]
+
+
+def test_another_seed_draws_other_people() -> None:
+    assert sample_person(0, 0) != sample_person(1, 0)
+    assert sample_person(0, 0) != sample_person(0, 1)
+    person = sample_person(0, 0)
+    assert sample_shot(0, 0, 0, person) != sample_shot(0, 0, 1, person)
+
+
+def test_flaws_are_what_real_sets_have(tmp_path: Path) -> None:
+    config = DemoConfig(num_identities=10, images_per_identity=4, size=(89, 109), flaws=True)
+    draw_images(tmp_path, 0, config.num_images, config)
+    write_lists(tmp_path, config)
+    files = {int(path.stem): path.read_bytes() for path in (tmp_path / IMAGE_FOLDER).iterdir()}
+    labels = [int(line.split()[1]) for line in (tmp_path / "identity_CelebA.txt").read_text().splitlines()]
+    assert set(range(1, 41)) - set(files) == {31}
+    assert [number for number, data in files.items() if not data.endswith(b"\xff\xd9")] == [8]
+    assert files[23] == files[22]
+    assert labels[22] == labels[21]
+    assert len(set(files.values())) == len(files) - 1
+    assert [label for label in set(labels) if labels.count(label) == 1] == [labels[38]]
+    attributes = (tmp_path / "list_attr_celeba.txt").read_text().splitlines()[2:]
+    assert set(attributes[15].split()[1:]) == {"-1"}
+
+
+def test_every_drawable_attribute_occurs_and_is_not_constant() -> None:
+    num_shown = dict.fromkeys(ATTRIBUTES, 0)
+    for identity in range(300):
+        person = sample_person(0, identity)
+        for shot in range(4):
+            for name, shown in attributes_of(person, sample_shot(0, identity, shot, person)).items():
+                num_shown[name] += shown
+    assert num_shown.keys() == set(ATTRIBUTES)
+    assert {name for name, count in num_shown.items() if count == 0} == {"Attractive"}
+    assert max(num_shown.values()) < 0.9 * 1200
+    assert 0.35 < num_shown["Male"] / 1200 < 0.55
+
+
+PLAIN = {"yaw": 0.0, "pitch": 0.0, "roll": 0.0, "scale": 1.0, "shift": (0.0, 0.0), "wears": frozenset(), "blur": 0.0}
+
+
+def _plain(male: bool) -> tuple[Person, Shot]:
+    """Somebody of medium tone with brown hair, straight on, in even light."""
+    for identity in range(400):
+        person = sample_person(0, identity)
+        if (
+            person.male == male
+            and person.hair_name == "Brown_Hair"
+            and person.beard == "none"
+            and person.skin[0] > 0.75
+        ):
+            shot = dataclasses.replace(sample_shot(0, identity, 0, person), light=(0.0, 0.0, 1.0), tint=(1.0, 1.0, 1.0))
+            return person, dataclasses.replace(
+                shot, gain=1.0, gamma=1.0, stubble=0.0, mouth_open=0.0, noise=0.0, **PLAIN
+            )
+    raise AssertionError("nobody found")
+
+
+# Attribute, who, how to give it to them, and the rows of the 178 x 218 photo where that must show.
+SHOWS: list[tuple[str, bool, Callable[[Person, Shot], tuple[Person, Shot]], slice]] = [
+    ("Eyeglasses", True, lambda p, s: (p, dataclasses.replace(s, wears=frozenset({"glasses"}))), slice(95, 130)),
+    ("Wearing_Hat", True, lambda p, s: (p, dataclasses.replace(s, wears=frozenset({"hat"}))), slice(40, 95)),
+    ("Bangs", False, lambda p, s: (p, dataclasses.replace(s, wears=frozenset({"bangs"}))), slice(75, 105)),
+    (
+        "Wearing_Lipstick",
+        False,
+        lambda p, s: (p, dataclasses.replace(s, wears=frozenset({"lipstick"}))),
+        slice(140, 170),
+    ),
+    ("Smiling", True, lambda p, s: (p, dataclasses.replace(s, smile=0.9)), slice(100, 180)),
+    ("Mouth_Slightly_Open", True, lambda p, s: (p, dataclasses.replace(s, mouth_open=0.9)), slice(145, 175)),
+    ("Mustache", True, lambda p, s: (dataclasses.replace(p, beard="mustache"), s), slice(138, 160)),
+    ("Goatee", True, lambda p, s: (dataclasses.replace(p, beard="goatee"), s), slice(155, 190)),
+    ("5_o_Clock_Shadow", True, lambda p, s: (p, dataclasses.replace(s, stubble=0.7)), slice(135, 190)),
+    ("Bald", True, lambda p, s: (dataclasses.replace(p, bald=True, hair_name=""), s), slice(40, 95)),
+    (
+        "Blond_Hair",
+        False,
+        lambda p, s: (dataclasses.replace(p, hair_name="Blond_Hair", hair=(0.8, 0.64, 0.36)), s),
+        slice(20, 150),
+    ),
+    ("Bags_Under_Eyes", True, lambda p, s: (dataclasses.replace(p, bags=0.9), s), slice(110, 130)),
+    ("Chubby", True, lambda p, s: (dataclasses.replace(p, chubby=1.1, width=p.width + 0.05), s), slice(100, 200)),
+]
+
+
+@pytest.mark.parametrize(("name", "male", "give", "rows"), SHOWS, ids=[case[0] for case in SHOWS])
+def test_an_attribute_shows_where_it_belongs(
+    name: str, male: bool, give: Callable[[Person, Shot], tuple[Person, Shot]], rows: slice
+) -> None:
+    person, shot = _plain(male)
+    person = dataclasses.replace(person, bald=False, bags=0.0, chubby=0.0)
+    shot = dataclasses.replace(shot, smile=0.0)
+    other, other_shot = give(person, shot)
+    assert not attributes_of(person, shot).get(name, False)
+    assert attributes_of(other, other_shot)[name]
+    change = np.abs(render(person, shot, (178, 218)).astype(int) - render(other, other_shot, (178, 218)))
+    assert change[rows].max() > 40
+    assert change[rows].sum() > 0.6 * change.sum()
+
+
+def test_landmarks_follow_the_pose() -> None:
+    person, shot = _plain(male=False)
+    straight = np.array(landmarks(person, shot, (178, 218)))
+    moved = dataclasses.replace(shot, shift=(0.2, 0.1), roll=0.1, yaw=0.15)
+    image = cv2.cvtColor(render(person, moved, (178, 218)), cv2.COLOR_RGB2GRAY)
+    points = np.array(landmarks(person, moved, (178, 218)))
+    cheek = image[int(points[2, 1]) - 4, int(points[0, 0])]
+    for x, y in points[:2].round().astype(int):
+        # A dark pupil or iris within 3 pixels of where the eye is said to be.
+        assert image[y - 3 : y + 4, x - 3 : x + 4].min() < 0.5 * cheek
+    assert np.allclose(straight[[0, 3], 0] + straight[[1, 4], 0], 178)
+    assert points[1, 1] - points[0, 1] > 2
+    assert points[2, 0] - straight[2, 0] > 9
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_identities": 0}, {"images_per_identity": 0}, {"seed": -1}, {"size": (178, 20)}]
+)
+def test_impossible_sets_are_refused(change: dict) -> None:
+    with pytest.raises(ValueError, match=r"Give at least|Use at least"):
+        DemoConfig(**change)
+
+
+def test_a_range_outside_the_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="of 6"):
+        draw_images(tmp_path, 4, 7, DemoConfig(num_identities=2, images_per_identity=3))

@@ -1,0 +1,174 @@
+"""Identities never straddle the split, whatever the labels, and the same seed draws the same split anywhere."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from retrieval.data.settings import SplitConfig
+from retrieval.data.splits import Assignment, assign_splits
+
+
+def people(*counts: int) -> tuple[list[str], list[str | None], list[str]]:
+    """image_ids, labels and content hashes of people with so many photographs each."""
+    names: list[tuple[str, str | None]] = [(f"p{p}/{i}.jpg", f"p{p}") for p, n in enumerate(counts) for i in range(n)]
+    return [name for name, _ in names], [label for _, label in names], [f"hash of {name}" for name, _ in names]
+
+
+def by_id(image_ids: list[str], assigned: list[Assignment]) -> dict[str, Assignment]:
+    return dict(zip(image_ids, assigned, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_identity_is_on_two_sides(seed: int) -> None:
+    ids, labels, hashes = people(*(2 + i % 7 for i in range(100)))
+    assigned = assign_splits(ids, labels, hashes, SplitConfig(seed=seed))
+    sides: dict[str | None, set[str]] = {}
+    for label, one in zip(labels, assigned):
+        sides.setdefault(label, set()).add({"query": "test", "gallery": "test"}.get(one.split, one.split))
+    assert all(len(side) == 1 for side in sides.values())
+    assert Counter(side.pop() for side in sides.values()) == {"test": 20, "val": 8, "train": 72}
+    queries = [label for label, one in zip(labels, assigned) if one.split == "query"]
+    assert len(queries) == len(set(queries)) == 20
+    gallery = {label for label, one in zip(labels, assigned) if one.split == "gallery"}
+    assert gallery == set(queries)  # each query has something to find
+
+
+def test_order_of_rows_does_not_matter_and_the_seed_does() -> None:
+    ids, labels, hashes = people(*([3] * 40))
+    straight = by_id(ids, assign_splits(ids, labels, hashes, SplitConfig()))
+    rows = list(range(len(ids)))
+    random.Random(1).shuffle(rows)
+    shuffled = [ids[r] for r in rows]
+    assigned = assign_splits(shuffled, [labels[r] for r in rows], [hashes[r] for r in rows], SplitConfig())
+    assert by_id(shuffled, assigned) == straight
+    assert by_id(ids, assign_splits(ids, labels, hashes, SplitConfig(seed=1))) != straight
+
+
+def test_the_split_is_the_same_on_every_machine() -> None:
+    """As `printf '0\\0identity\\0p3' | sha256sum` orders them: a change here moves everybody's test set."""
+    ids, labels, hashes = people(*([2] * 10))
+    assigned = assign_splits(ids, labels, hashes, SplitConfig())
+    assert sorted(name for name, one in zip(ids, assigned) if one.split == "query") == ["p3/0.jpg", "p4/0.jpg"]
+
+
+def test_one_image_identities_are_dropped_with_the_reason() -> None:
+    ids, labels, hashes = people(1, 3, 1, 2)
+    assigned = by_id(ids, assign_splits(ids, labels, hashes, SplitConfig()))
+    dropped = {name: one.reason for name, one in assigned.items() if one.split == "dropped"}
+    assert dropped == {"p0/0.jpg": "single-image identity", "p2/0.jpg": "single-image identity"}
+
+
+def test_duplicates_keep_the_first_by_name() -> None:
+    ids, labels, hashes = people(3, 3)
+    hashes[0] = hashes[2] = hashes[5] = "same"
+    assigned = by_id(ids, assign_splits(ids, labels, hashes, SplitConfig()))
+    for name in ("p0/2.jpg", "p1/2.jpg"):
+        assert assigned[name] == Assignment(split="dropped", reason="duplicate", duplicate_of="p0/0.jpg")
+    assert assigned["p0/0.jpg"].duplicate_of is None
+
+
+def test_an_identity_of_two_equal_photos_counts_as_one() -> None:
+    ids, labels, hashes = people(2, 2)
+    hashes[0] = hashes[1] = "same"
+    assigned = by_id(ids, assign_splits(ids, labels, hashes, SplitConfig()))
+    assert assigned["p0/0.jpg"].reason == "single-image identity"
+    assert assigned["p0/1.jpg"].reason == "duplicate"
+
+
+def test_unlabelled_collections_are_all_gallery() -> None:
+    ids, _, hashes = people(3, 3)
+    hashes[1] = hashes[0]
+    assigned = assign_splits(ids, [None] * 6, hashes, SplitConfig())
+    assert Counter(one.split for one in assigned) == {"gallery": 5, "dropped": 1}
+
+
+def test_unlabelled_photos_among_labelled_ones_are_dropped() -> None:
+    ids, labels, hashes = people(3, 3)
+    labels[4] = None
+    assert assign_splits(ids, labels, hashes, SplitConfig())[4] == Assignment(split="dropped", reason="unlabelled")
+
+
+@pytest.mark.parametrize(
+    ("count", "sides"),
+    [(0, {}), (1, {"train": 1}), (2, {"test": 1, "train": 1}), (3, {"test": 1, "val": 1, "train": 1})],
+)
+def test_few_identities(count: int, sides: dict[str, int]) -> None:
+    ids, labels, hashes = people(*([2] * count))
+    assigned = assign_splits(ids, labels, hashes, SplitConfig())
+    found = {
+        label: one.split.replace("query", "test").replace("gallery", "test") for label, one in zip(labels, assigned)
+    }
+    assert Counter(found.values()) == sides
+
+
+def test_nothing_for_testing_where_nothing_is_asked_for() -> None:
+    ids, labels, hashes = people(*([2] * 10))
+    assigned = assign_splits(ids, labels, hashes, SplitConfig(test_fraction=0, val_fraction=0))
+    assert {one.split for one in assigned} == {"train"}
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(ValueError, match="unique image_ids"):
+        assign_splits(["a", "a"], ["x", "x"], ["1", "2"], SplitConfig())
+    with pytest.raises(ValueError, match="1 labels"):
+        assign_splits(["a", "b"], ["x"], ["1", "2"], SplitConfig())
+    settings: list[dict[str, Any]] = [{"test_fraction": 1.0}, {"test_fraction": -0.1}, {"val_fraction": 1.5}]
+    for setting in settings:
+        with pytest.raises(ValueError, match=r"expected 0 or more and less than 1"):
+            SplitConfig(**setting)
+
+
+def landmarks() -> tuple[list[str], list[str | None], list[str]]:
+    """Four labelled places of three photos, one place seen once, and 100 photos of nothing in particular."""
+    ids, labels, hashes = people(3, 3, 3, 3, 1)
+    others = [f"other/{i}.jpg" for i in range(100)]
+    return ids + others, [*labels, *[None] * 100], hashes + others
+
+
+def test_singles_may_be_kept_as_distractors_in_the_same_shares() -> None:
+    ids, labels, hashes = landmarks()
+    config = SplitConfig(test_fraction=0.25, val_fraction=0.0, keep_singles=True)
+    assigned = by_id(ids, assign_splits(ids, labels, hashes, config))
+    assert "dropped" not in {one.split for one in assigned.values()}
+    alone = Counter(one.split for name, one in assigned.items() if name.startswith(("other", "p4")))
+    assert set(alone) == {"gallery", "train"} and 15 <= alone["gallery"] <= 35
+    plain = by_id(ids, assign_splits(ids, labels, hashes, SplitConfig(test_fraction=0.25, val_fraction=0.0)))
+    for name, one in plain.items():  # the labelled are divided as without
+        assert one.split == "dropped" or assigned[name] == one
+    assert Counter(one.split for one in plain.values()) == {"dropped": 101, "query": 1, "gallery": 2, "train": 9}
+    other = SplitConfig(test_fraction=0.25, val_fraction=0.0, keep_singles=True, seed=1)
+    assert by_id(ids, assign_splits(ids, labels, hashes, other)) != assigned
+
+
+def test_a_distractor_s_side_does_not_depend_on_the_other_photos() -> None:
+    ids, labels, hashes = landmarks()
+    config = SplitConfig(keep_singles=True)
+    whole = by_id(ids, assign_splits(ids, labels, hashes, config))
+    fewer = by_id(ids[:60], assign_splits(ids[:60], labels[:60], hashes[:60], config))
+    assert all(fewer[name] == whole[name] for name in ids[13:60])
+
+
+def test_kept_singles_of_an_unlabelled_source_all_train_and_copies_are_still_dropped() -> None:
+    ids, _, hashes = people(3, 3)
+    hashes[4] = hashes[1]
+    assigned = assign_splits(ids, [None] * 6, hashes, SplitConfig(keep_singles=True))
+    assert [one.split for one in assigned] == ["train"] * 4 + ["dropped", "train"]
+    assert assigned[4].duplicate_of == ids[1]
+
+
+def test_the_source_s_own_queries_and_gallery_are_taken_as_they_are() -> None:
+    ids, labels, hashes = people(2, 2, 1, 3)
+    given: list[str | None] = ["query", "gallery", "gallery", "gallery", "query", None, "train", "val"]
+    hashes[1] = hashes[0]  # the benchmarks cut a query out of a photo of their gallery
+    hashes[6] = hashes[3]
+    config = SplitConfig(test_fraction=0, val_fraction=0, honour_source=True)
+    assigned = assign_splits(ids, labels, hashes, config, given)
+    assert [one.split for one in assigned[:5]] == ["query", "gallery", "gallery", "gallery", "query"]
+    assert not any(one.reason or one.duplicate_of for one in assigned[:5])
+    assert [one.split for one in assigned[5:]] == ["train"] * 3
+    without = SplitConfig(test_fraction=0, val_fraction=0)
+    assert assign_splits(ids, labels, hashes, without, given) == assign_splits(ids, labels, hashes, without)

@@ -1,0 +1,132 @@
+"""Boxes are merged, chosen and cut exactly; drawn faces are found where they were drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retrieval.data.demo.people import sample_person, sample_shot
+from retrieval.data.demo.portrait import background, landmarks, render
+from retrieval.images.faces import FaceDetector, best_face, crop, expand_box, merge_boxes, overlap
+from retrieval.images.pixels import resize
+from retrieval.images.settings import Box, DetectorConfig
+
+
+def drawn(identity: int, size: tuple[int, int] = (178, 218)) -> tuple[np.ndarray, np.ndarray]:
+    """A drawn portrait and its five landmarks, (5, 2)."""
+    person = sample_person(0, identity)
+    shot = sample_shot(0, identity, 0, person)
+    return render(person, shot, size), np.array(landmarks(person, shot, size))
+
+
+def test_drawn_faces_are_found_once_and_around_their_landmarks() -> None:
+    detector = FaceDetector()
+    good = 0
+    for identity in range(20):
+        image, points = drawn(identity)
+        boxes = detector.detect(image)
+        good += len(boxes) == 1 and all(
+            boxes[0][0] < x < boxes[0][2] and boxes[0][1] < y < boxes[0][3] for x, y in points
+        )
+    assert good >= 18
+
+
+def test_no_face_in_a_background() -> None:
+    picture = background(np.random.default_rng(0), (178, 218))
+    pixels = (255 * np.clip(picture.transpose(1, 2, 0), 0, 1)).astype(np.uint8)
+    assert FaceDetector().detect(np.ascontiguousarray(pixels)) == []
+
+
+def test_a_small_face_is_found_in_a_second_look() -> None:
+    """At 160 pixels the face is 12 pixels large: only a finer search can see it."""
+    face, points = drawn(0)
+    photo = np.full((1200, 1600, 3), 128, np.uint8)
+    photo[700:918, 1000:1178] = face
+    assert FaceDetector(DetectorConfig(max_detect_side=160)).detect(photo) == []
+    (box,) = FaceDetector(DetectorConfig(max_detect_side=1280)).detect(photo)
+    x, y = points.mean(axis=0) + np.array([1000, 700])
+    assert box[0] < x < box[2]
+    assert box[1] < y < box[3]
+    assert 50 < box[2] - box[0] < 180
+
+
+def test_box_is_in_pixels_of_the_image_given() -> None:
+    image, _ = drawn(3)
+    (small,) = FaceDetector().detect(image)
+    (large,) = FaceDetector().detect(resize(image, 178 * 4, 218 * 4))
+    assert overlap(tuple(4 * edge for edge in small), large) > 0.8  # type: ignore[arg-type]
+    assert all(type(edge) is float for edge in small)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 5000), (5000, 16), (33, 20), (1, 1)])
+def test_extreme_shapes_have_no_face_and_no_crash(shape: tuple[int, int]) -> None:
+    assert FaceDetector().detect(np.zeros((*shape, 3), np.uint8)) == []
+
+
+def test_merge_averages_overlapping_boxes_and_keeps_others() -> None:
+    a: Box = (0.0, 0.0, 10.0, 10.0)
+    b: Box = (2.0, 2.0, 12.0, 12.0)
+    far: Box = (50.0, 50.0, 60.0, 60.0)
+    assert overlap(a, b) == pytest.approx(64 / 136)
+    assert sorted(merge_boxes([a, far, b])) == [(1.0, 1.0, 11.0, 11.0), far]
+    assert merge_boxes([a, a, a]) == [a]
+    assert merge_boxes([]) == []
+    assert len(merge_boxes([a, b], min_overlap=0.5)) == 2
+
+
+def test_merge_joins_a_chain_whatever_its_order() -> None:
+    chain: list[Box] = [(0.0, 0.0, 10.0, 10.0), (4.0, 0.0, 14.0, 10.0), (8.0, 0.0, 18.0, 10.0)]
+    assert overlap(chain[0], chain[2]) < 0.3 < overlap(chain[0], chain[1])
+    for order in ((0, 1, 2), (0, 2, 1), (2, 0, 1)):
+        assert merge_boxes([chain[i] for i in order]) == [(4.0, 0.0, 14.0, 10.0)]
+
+
+def test_best_face_weighs_size_and_centrality() -> None:
+    centre: Box = (40.0, 40.0, 60.0, 60.0)
+    corner: Box = (0.0, 0.0, 22.0, 22.0)
+    huge_beside: Box = (0.0, 10.0, 60.0, 70.0)
+    assert best_face([corner, centre], 100, 100) == centre  # hardly smaller, and in the middle
+    assert best_face([huge_beside, centre], 100, 100) == huge_beside  # nine times the area
+    assert best_face([(70.0, 40.0, 90.0, 60.0), (10.0, 40.0, 30.0, 60.0)], 100, 100)[0] == 10.0  # a tie
+    with pytest.raises(ValueError, match="no box"):
+        best_face([], 100, 100)
+
+
+def test_expand_makes_a_square_around_the_centre() -> None:
+    assert expand_box((10, 20, 30, 60), 0.0) == (0, 20, 40, 60)
+    assert expand_box((0, 0, 100, 100), 0.15) == pytest.approx((-15, -15, 115, 115))
+    assert expand_box((0, 0, 100, 100), -0.1) == pytest.approx((10, 10, 90, 90))
+
+
+def test_crop_inside_is_a_slice() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    assert np.array_equal(crop(image, (10.2, 5.4, 30.2, 25.4), 20), image[5:25, 10:30])
+
+
+def test_crop_outside_repeats_the_border() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    padded = np.pad(image, ((10, 5), (3, 12), (0, 0)), mode="edge")
+    assert np.array_equal(crop(image, (-3, -10, 32, 25), 35), padded)
+
+
+@pytest.mark.parametrize("box", [(100, 0, 120, 20), (0, -30, 20, -10), (5, 5, 5, 9), (9, 9, 5, 5)])
+def test_crop_refuses_a_box_off_the_image(box: Box) -> None:
+    with pytest.raises(ValueError, match="does not meet"):
+        crop(np.zeros((20, 20, 3), np.uint8), box, 10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cascade": "alt9"}, "Choose one of: alt2, alt, default"),
+        ({"scale_factor": 1.0}, "expected more than 1"),
+        ({"min_face": 10}, "20 <= min_face"),
+        ({"detect_side": 30}, "detect_side 30"),
+        ({"max_detect_side": 100}, "max_detect_side 100"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DetectorConfig(**settings)

@@ -1,0 +1,248 @@
+"""Every odd photograph is decoded as a person would see it, or refused with a reason."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from retrieval.images.pixels import (
+    BadImage,
+    decode,
+    decode_fit,
+    decode_reduced,
+    decode_stored,
+    decode_whole,
+    encode_jpeg,
+    image_size,
+    resize,
+    stored_size,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """A picture whose four corners differ, with no fine detail, so that JPEG changes it little."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([255 * x / width, 255 * y / height, 255 * (1 - x / width)], axis=2).astype(np.uint8)
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that promises width x height pixels and brings hardly any."""
+    chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b"\0" * 100))
+    packed = [struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) for body in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def reason(data: bytes, **options: Any) -> str:
+    with pytest.raises(BadImage) as caught:
+        decode(data, **options)
+    assert caught.value.detail
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_formats_decode_exactly(kind: str) -> None:
+    pixels = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    assert np.array_equal(decode(saved(Image.fromarray(pixels), kind)), pixels)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_lossy_formats_decode_nearly(kind: str) -> None:
+    pixels = smooth(64, 80)
+    assert np.abs(decode(saved(Image.fromarray(pixels), kind, quality=95)).astype(int) - pixels).max() <= 12
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P"])
+def test_grey_and_palette_become_rgb(mode: str) -> None:
+    image = Image.fromarray(smooth(32, 32)).convert(mode)
+    assert np.array_equal(decode(saved(image, "PNG")), np.asarray(image.convert("RGB")))
+
+
+def test_16_bit_png_is_scaled_not_clipped() -> None:
+    deep = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    pixels = decode(saved(Image.fromarray(deep), "PNG"))
+    assert np.array_equal(pixels[:, :, 0], (deep // 256).astype(np.uint8))
+    assert np.array_equal(pixels[:, :, 0], pixels[:, :, 2])
+    assert np.unique(pixels).size == 256  # a clipped one is nearly all white
+
+
+def test_16_bit_rgb_png() -> None:
+    deep = RNG.integers(0, 65536, (32, 32, 3), dtype=np.uint16)
+    done, data = cv2.imencode(".png", deep[:, :, ::-1])
+    assert done
+    assert np.abs(decode(data.tobytes()).astype(int) - deep // 256).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("ink", "colour"),
+    [
+        ((255, 0, 0, 0), (0, 255, 255)),
+        ((0, 255, 0, 0), (255, 0, 255)),
+        ((0, 0, 255, 0), (255, 255, 0)),
+        ((0, 0, 0, 255), (0, 0, 0)),
+        ((0, 0, 0, 0), (255, 255, 255)),
+    ],
+)
+def test_cmyk_jpeg_gives_the_colour_of_its_ink(ink: tuple[int, ...], colour: tuple[int, ...]) -> None:
+    data = saved(Image.new("CMYK", (32, 32), ink), "JPEG", quality=98)
+    assert b"Adobe" in data  # written inverted, as Photoshop does
+    assert np.abs(decode(data)[16, 16].astype(int) - colour).max() <= 4
+
+
+def test_animation_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (40, 30), colour) for colour in ("red", "lime", "blue")]
+    data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100, loop=0)
+    assert decode(data)[15, 20].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
+def test_transparency_is_laid_over_white(kind: str) -> None:
+    image = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+    image.paste((200, 0, 0, 255), (0, 0, 16, 32))
+    pixels = decode(saved(image, kind, **({"lossless": True} if kind == "WEBP" else {})))
+    assert pixels[5, 25].tolist() == [255, 255, 255]
+    assert pixels[5, 5].tolist() == [200, 0, 0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_exif_orientation_is_undone(orientation: int, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(Image.fromarray(smooth(48, 64)), kind, exif=exif, **({"quality": 98} if kind == "JPEG" else {}))
+    wanted = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    assert wanted.shape[:2] == ((64, 48) if orientation > 4 else (48, 64))
+    assert np.array_equal(decode(data), wanted)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow's own complaint, which a job shows in its log
+def test_a_broken_exif_block_does_not_lose_the_photo() -> None:
+    data = saved(Image.fromarray(smooth(32, 48)), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
+    assert decode(data).shape == (32, 48, 3)
+
+
+def test_refusals() -> None:
+    photo = saved(Image.fromarray(smooth(200, 300)), "JPEG")
+    assert reason(b"") == "empty"
+    assert reason(b"this is no photograph\n" * 20) == "not-an-image"
+    assert reason(photo, max_pixels=59_999) == "too-large"
+    assert decode(photo, max_pixels=60_000).shape == (200, 300, 3)
+    assert reason(photo, min_side=201) == "too-small"
+    assert reason(saved(Image.fromarray(np.zeros((32, 32), np.float32)), "TIFF")) == "unreadable"
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_file_cut_short_is_refused_not_shown_grey(kept: float, kind: str) -> None:
+    data = saved(Image.fromarray(RNG.integers(0, 256, (120, 160, 3), dtype=np.uint8)), kind)
+    assert reason(data[: int(len(data) * kept)]) in ("truncated", "unreadable", "not-an-image")
+    if kind == "JPEG":
+        assert reason(data[: int(len(data) * kept)], reduce_to=20) == "truncated"
+
+
+@pytest.mark.parametrize("side", [8000, 10_000, 60_000, 2_000_000_000])
+def test_a_decompression_bomb_is_refused_on_its_header(side: int) -> None:
+    assert reason(png_header(side, side)) == "too-large"
+    with pytest.raises(BadImage):
+        decode(png_header(side, side)[:33])  # nothing but the header
+
+
+def test_a_photo_that_promises_more_than_it_brings_is_refused() -> None:
+    assert reason(png_header(7000, 7000)) in ("truncated", "unreadable")
+
+
+@pytest.mark.parametrize(
+    ("reduce_to", "reduction"), [(None, 1), (640, 1), (321, 1), (320, 2), (160, 4), (100, 4), (80, 8), (1, 8)]
+)
+def test_reduced_decode_stays_above_the_size_asked_for(reduce_to: int | None, reduction: int) -> None:
+    photo = smooth(640, 801)
+    data = saved(Image.fromarray(photo), "JPEG", quality=95)
+    pixels, found = decode_reduced(data, max_pixels=10**7, min_side=16, reduce_to=reduce_to)
+    assert found == reduction
+    assert pixels.shape == (-(-640 // reduction), -(-801 // reduction), 3)
+    assert min(pixels.shape[:2]) >= min(reduce_to or 640, 640)
+    whole = resize(photo, pixels.shape[1], pixels.shape[0])
+    assert np.abs(pixels.astype(int) - whole).mean() < 4
+
+
+def test_reduction_of_a_turned_photo_and_of_a_format_that_has_none() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(Image.fromarray(smooth(400, 800)), "JPEG", exif=exif)
+    pixels, reduction = decode_reduced(data, max_pixels=10**7, min_side=16, reduce_to=100)
+    assert (pixels.shape, reduction) == ((200, 100, 3), 4)
+    tiff = saved(Image.fromarray(smooth(400, 800)), "TIFF", exif=exif)
+    pixels, reduction = decode_reduced(tiff, max_pixels=10**7, min_side=16, reduce_to=100)
+    assert (pixels.shape, reduction) == ((800, 400, 3), 1)
+
+
+def test_stored_round_trip_equals_pillow() -> None:
+    pixels = smooth(218, 218)
+    jpeg = encode_jpeg(pixels)
+    assert image_size(jpeg) == (218, 218)
+    assert np.array_equal(decode_stored(jpeg, 218), decode(jpeg))
+    assert np.abs(decode_stored(jpeg, 218).astype(int) - pixels).mean() < 2
+    assert decode_stored(jpeg, 160).shape == (160, 160, 3)
+
+
+@pytest.mark.parametrize("data", [b"", b"no jpeg"])
+def test_a_damaged_stored_image_is_an_error(data: bytes) -> None:
+    with pytest.raises(ValueError, match="collection is damaged"):
+        decode_stored(data, 218)
+    with pytest.raises(ValueError, match="collection is damaged"):
+        decode_fit(data, 218)
+    with pytest.raises(ValueError, match="collection is damaged"):
+        stored_size(data)
+
+
+@pytest.mark.parametrize(
+    ("shape", "long_side", "expected"),
+    [
+        ((60, 80), 40, (30, 40)),
+        ((80, 61), 40, (40, 30)),  # 30.5: halves to even
+        ((60, 80), 80, (60, 80)),
+        ((60, 80), 1024, (60, 80)),  # never enlarged
+        ((3, 3), 40, (3, 3)),
+        ((1, 300), 40, (1, 40)),
+    ],
+)
+def test_fit_keeps_the_aspect_and_never_enlarges(
+    shape: tuple[int, int], long_side: int, expected: tuple[int, int]
+) -> None:
+    jpeg = encode_jpeg(smooth(*shape))
+    got = decode_fit(jpeg, long_side)
+    assert got.shape == (*expected, 3) and got.dtype == np.uint8
+    assert stored_size(jpeg) == (shape[1], shape[0])
+    if expected == shape:
+        assert np.array_equal(got, decode_whole(jpeg))
+
+
+def test_fit_is_the_mean_over_each_pixel_s_area() -> None:
+    jpeg = encode_jpeg(RNG.integers(0, 256, (64, 96, 3), dtype=np.uint8))
+    whole = decode_whole(jpeg).astype(float)
+    expected = np.array(
+        [[whole[4 * i : 4 * i + 4, 4 * j : 4 * j + 4].mean((0, 1)) for j in range(24)] for i in range(16)]
+    )
+    assert np.abs(decode_fit(jpeg, 24) - expected).max() <= 0.51
+
+
+def test_resize_is_antialiased_and_keeps_the_mean() -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 200
+    assert np.all(resize(stripes, 16, 16) == 100)  # plain subsampling would give 0 or 200
+    assert resize(stripes, 64, 64) is stripes
+    assert resize(stripes, 100, 90).shape == (90, 100, 3)

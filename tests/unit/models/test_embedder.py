@@ -1,0 +1,279 @@
+"""The fast road to embeddings equals the plain network, and a part on disk holds them in the images' order."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision.models as tv
+
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.hashing import hash_file
+from retrieval.images.batches import images_at_once
+from retrieval.images.pixels import decode_fit, decode_stored, encode_jpeg, resize
+from retrieval.models import bundle
+from retrieval.models.embedder import Embedder, embed_part, pick_device
+from retrieval.models.network import EmbeddingNet, with_whitening
+from retrieval.models.number_format import pick_dtype
+from retrieval.models.pooling import l2n
+from retrieval.models.settings import ModelConfig
+from tests.support.patterns import make_patterns, pattern
+
+CONFIG = ModelConfig(backbone="resnet18", image_size=64, embedding_dim=16)
+
+
+@pytest.fixture(scope="module")
+def jpegs() -> list[bytes]:
+    return [encode_jpeg(pattern(identity, shot)) for identity in range(5) for shot in range(2)]
+
+
+def network(backbone: str = "resnet18", **settings: object) -> EmbeddingNet:
+    """Random weights, and running statistics that BatchNorm must not lose when it is folded."""
+    net = bundle.build(dataclasses.replace(CONFIG, backbone=backbone, **settings), seed=2)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(3)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean = 0.1 * torch.randn(module.num_features, generator=generator)
+            module.running_var = 0.5 + torch.rand(module.num_features, generator=generator)
+    return net
+
+
+@torch.no_grad()
+def plainly(net: EmbeddingNet, jpegs: list[bytes]) -> np.ndarray:
+    """One image after another: decode, normalise by the formula, forward."""
+    out = []
+    for jpeg in jpegs:
+        pixels = torch.from_numpy(decode_stored(jpeg, 64)).double() / 255
+        x = ((pixels - torch.tensor(net.spec.mean)) / torch.tensor(net.spec.std)).permute(2, 0, 1)[None].float()
+        out.append((l2n(net(x) + net(x.flip(3))) if net.spec.config.flip else net(x))[0].numpy())
+    return np.stack(out)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_float32_equals_the_network(jpegs: list[bytes], backbone: str, flip: bool) -> None:
+    net = network(backbone, flip=flip)
+    before = bundle.digest_of(net)
+    got = Embedder(net, device="cpu", precision="fp32", batch_size=4).embed_jpegs(jpegs)
+    assert got.dtype == np.float32 and got.shape == (10, 16)
+    assert np.abs(got - plainly(net, jpegs)).max() < 1e-5
+    assert np.abs(np.linalg.norm(got, axis=1) - 1).max() < 1e-4
+    assert bundle.digest_of(net) == before  # the given network is left as it is
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
+def test_bfloat16_stays_close(jpegs: list[bytes], backbone: str) -> None:
+    net = network(backbone)
+    got = Embedder(net, device="cpu", precision="bf16").embed_jpegs(jpegs)
+    assert got.dtype == np.float32
+    assert (got * plainly(net, jpegs)).sum(axis=1).min() >= 0.99
+
+
+def test_an_image_and_its_mirror_embed_alike_with_flip(jpegs: list[bytes]) -> None:
+    pixels = torch.from_numpy(np.stack([decode_stored(jpeg, 64) for jpeg in jpegs]))
+    both = [Embedder(network(flip=flip), device="cpu", precision="fp32") for flip in (False, True)]
+    plain, flipping = (embedder.embed_pixels(pixels) - embedder.embed_pixels(pixels.flip(2)) for embedder in both)
+    assert flipping.abs().max() < 1e-6 < 1e-3 < plain.abs().max()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 64])
+def test_batches_change_nothing(jpegs: list[bytes], batch_size: int) -> None:
+    net = network(cut="layer2")
+    whole = Embedder(net, device="cpu", precision="fp32").embed_jpegs(jpegs)
+    got = Embedder(net, device="cpu", precision="fp32", batch_size=batch_size).embed_jpegs(jpegs)
+    assert np.abs(got - whole).max() < 1e-6
+
+
+def test_nothing_gives_nothing_and_a_broken_image_says_so(jpegs: list[bytes]) -> None:
+    embedder = Embedder(network(cut="layer1"), device="cpu", precision="fp32")
+    assert embedder.embed_jpegs([]).shape == (0, 16)
+    with pytest.raises(ValueError, match="the collection is damaged"):
+        embedder.embed_jpegs([*jpegs, b"text"])
+
+
+def test_other_sizes_are_resized(jpegs: list[bytes]) -> None:
+    net = network(cut="layer2", image_size=32)
+    assert Embedder(net, device="cpu", precision="fp32").embed_jpegs(jpegs[:2]).shape == (2, 16)
+
+
+def test_a_gpu_that_is_not_there_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # so that a machine with one says it too
+    assert pick_device("auto") == torch.device("cpu")
+    with pytest.raises(ValueError, match="finds no GPU here. Use --device auto or cpu"):
+        pick_device("cuda")
+
+
+def test_a_cpu_takes_as_many_images_at_once_as_its_cache_holds_and_a_gpu_as_many_as_asked() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert images_at_once(64, 224 * 224, cpu, rounded=False) == 4
+    assert images_at_once(64, 160 * 160, cpu, rounded=True) == 15
+    assert images_at_once(3, 160 * 160, cpu, rounded=True) == 3
+    assert images_at_once(0, 4000 * 3000, cpu, rounded=False) == images_at_once(0, 4000 * 3000, gpu, rounded=False) == 1
+    assert images_at_once(64, 224 * 224, gpu, rounded=False) == 64
+
+
+def test_precision_can_be_chosen() -> None:
+    net = network()
+    assert (pick_dtype(net, "fp32"), pick_dtype(net, "bf16")) == (torch.float32, torch.bfloat16)
+
+
+def with_a_fragile_pair(net: EmbeddingNet, *, last: bool) -> EmbeddingNet:
+    """Two more convolutions, one 10,000 up and one down: the identity, of which 8 bits leave nothing.
+
+    BatchNorms get their statistics from noise: with the initial ones any two images are embedded alike.
+    """
+    for layer in net.trunk.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = None
+    with torch.no_grad():
+        net.trunk.train()(torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    net.trunk.eval()
+    channels = 512 if last else 3
+    there, back = (torch.nn.Conv2d(channels, channels, 1) for _ in range(2))
+    for layer, offset in ((there, 1e4), (back, -1e4)):
+        layer.weight.data.copy_(torch.eye(channels)[:, :, None, None])
+        layer.bias.data.fill_(offset)  # type: ignore[union-attr]
+    net.trunk = torch.nn.Sequential(*((*net.trunk, there, back) if last else (there, back, *net.trunk)))
+    return net
+
+
+def test_only_the_blocks_that_rounding_harms_stay_in_float32(
+    monkeypatch: pytest.MonkeyPatch, jpegs: list[bytes]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)  # so that any machine runs both ways
+    robust, first, last = network(), *(with_a_fragile_pair(network(), last=last) for last in (False, True))
+    assert [pick_dtype(net) for net in (robust, first, last)] == [torch.bfloat16, torch.float32, torch.float32]
+    formats = []
+    for net in (robust, first, last):
+        embedder = Embedder(net, device="cpu")
+        formats.append(embedder.format)
+        assert (embedder.embed_jpegs(jpegs) * plainly(net, jpegs)).sum(axis=1).min() >= 0.998
+    assert formats == ["bfloat16", "bfloat16 after 2 of 11 blocks", "float32"]
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert pick_dtype(robust) == torch.float32
+    assert Embedder(robust, device="cpu").format == "float32"
+
+
+def test_a_part_holds_its_images_embeddings_and_is_not_done_again(tmp_path: Path) -> None:
+    make_patterns(tmp_path / "collection", train=3, val=0, query=0, shots=3, part_size=5)
+    collection, out = Folder.of(tmp_path / "collection"), Folder.of(tmp_path / "out")
+    embedder = Embedder(network(cut="layer2"), device="cpu", precision="fp32")
+    done = embed_part(embedder, collection, out, 1)
+    assert (done["part"], done["taken"], done["kept"], done["dim"], done["resumed"]) == (1, 4, 4, 16, 0)
+    assert done["format"] == "float32"
+    images, rows = collection.read_table(f"images/{part_name(1)}"), out.read_table(part_name(1))
+    assert rows.column("image_id").to_pylist() == images.column("image_id").to_pylist()
+    expected = embedder.embed_jpegs(images.column("jpeg").to_pylist())
+    assert np.array_equal(np.stack(rows.column("embedding").to_pylist()).astype(np.float32), expected)
+    written = (tmp_path / "out" / part_name(1)).stat().st_mtime_ns
+    again = embed_part(embedder, collection, out, 1)
+    assert (again["resumed"], again["sha256"]) == (1, done["sha256"]) == (1, hash_file(out, part_name(1)))
+    assert (tmp_path / "out" / part_name(1)).stat().st_mtime_ns == written
+    out.write_bytes(part_name(0), out.read_bytes(part_name(1)))
+    with pytest.raises(ValueError, match="does not match images/part-00000.parquet.*embed again"):
+        embed_part(embedder, collection, out, 0)
+
+
+# ---- photos in their own shapes, at several scales, whitened ----
+
+SHAPES = [(96, 64), (64, 96), (96, 64), (48, 80), (200, 100), (64, 96), (33, 40), (96, 64)]
+
+
+@pytest.fixture(scope="module")
+def shaped() -> list[bytes]:
+    return [encode_jpeg(resize(pattern(i, 0), width, height)) for i, (height, width) in enumerate(SHAPES)]
+
+
+def landmark_network(backbone: str = "resnet18", *, white: bool = False, **settings: object) -> EmbeddingNet:
+    usual: dict[str, object] = {"pooling": "gem", "head": "none", "image_size": 96, "keep_aspect": True}
+    net = network(backbone, **(usual | {"scales": (1.0, 2**-0.5, 0.5)} | settings))
+    if not white:
+        return net
+    generator = torch.Generator().manual_seed(1)
+    drawn = torch.randn(12, net.base_dim, generator=generator)
+    return with_whitening(net, drawn, torch.rand(net.base_dim, generator=generator) / net.base_dim, "learned")
+
+
+@torch.no_grad()
+def one_by_one(net: EmbeddingNet, jpegs: list[bytes]) -> np.ndarray:
+    """A photo and a scale at a time: resize, trunk, GeM by its formula; then the mean, then the whitening."""
+    config, out = net.spec.config, []
+    p = float(net.pool.p.detach())  # type: ignore[arg-type, union-attr, operator]
+    for jpeg in jpegs:
+        pixels = torch.from_numpy(decode_fit(jpeg, config.image_size)).double() / 255
+        image = ((pixels - torch.tensor(net.spec.mean)) / torch.tensor(net.spec.std)).permute(2, 0, 1)[None].float()
+        sides = []
+        for x in (image, image.flip(3)) if config.flip else (image,):
+            total, num = 0.0, 0
+            for scale in config.scales:
+                size = [int(side * scale) for side in x.shape[2:]]
+                if min(size) < 32:
+                    continue
+                small = torch.nn.functional.interpolate(x, size=size, mode="bilinear") if scale != 1 else x
+                maps = net.trunk(small)[0].double().clamp(min=1e-6)
+                vector = maps.pow(p).mean(dim=(1, 2)).pow(1 / p)
+                total, num = total + (vector / vector.norm()).pow(p), num + 1
+            v = (torch.as_tensor(total) / num).pow(1 / p)
+            v = v / v.norm()
+            if config.whitening != "none":
+                v = net.whitening_projection.double() @ (v - net.whitening_mean.double())
+                v = v / v.norm()
+            sides.append(v)
+        v = sum(sides[1:], sides[0])
+        out.append((v / v.norm()).numpy())
+    return np.stack(out)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("white", [False, True])
+@pytest.mark.parametrize("flip", [False, True])
+def test_shapes_in_groups_equal_photos_one_by_one(shaped: list[bytes], backbone: str, white: bool, flip: bool) -> None:
+    net = landmark_network(backbone, white=white, flip=flip)
+    got = Embedder(net, device="cpu", precision="fp32", batch_size=3).embed_jpegs(shaped)
+    assert got.shape == (len(SHAPES), net.dim) and got.dtype == np.float32
+    assert np.abs(got - one_by_one(net, shaped)).max() < 2e-5
+
+
+def test_shapes_in_groups_stay_close_in_bfloat16(shaped: list[bytes]) -> None:
+    net = landmark_network()
+    got = Embedder(net, device="cpu", precision="bf16").embed_jpegs(shaped)
+    assert (got * one_by_one(net, shaped)).sum(axis=1).min() >= 0.995
+
+
+def test_a_batch_holds_one_shape_and_no_more_pixels_than_a_batch_of_squares(shaped: list[bytes]) -> None:
+    embedder = Embedder(landmark_network(cut="layer1"), device="cpu", precision="fp32", batch_size=1)
+    batches = embedder._batches(shaped)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(SHAPES)))
+    groups = sorted(sorted(batch.tolist()) for batch in batches)
+    assert groups == [[0, 2, 7], [1, 5], [3], [4], [6]]  # 200 x 100 becomes 96 x 48
+    large = [encode_jpeg(np.zeros((180, 240, 3), np.uint8))] * 5
+    # Of 224^2 / (180 * 240) = 1.16 photos to a square: two squares as asked, or the four that a CPU's cache holds.
+    for batch_size, sizes in ((2, [2, 2, 1]), (6, [4, 1])):
+        net = landmark_network(cut="layer1", image_size=240)
+        wide = Embedder(net, device="cpu", precision="fp32", batch_size=batch_size)
+        assert [len(batch) for batch in wide._batches(large)] == sizes
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "vgg11"])
+def test_tiny_photos_and_no_photos_have_embeddings(backbone: str) -> None:
+    embedder = Embedder(landmark_network(backbone), device="cpu", precision="fp32")
+    tiny = [encode_jpeg(np.full((*shape, 3), 90, np.uint8)) for shape in ((3, 3), (2, 300), (1, 1))]
+    got = embedder.embed_jpegs(tiny)
+    assert np.abs(np.linalg.norm(got, axis=1) - 1).max() < 1e-4
+    assert embedder.embed_jpegs([]).shape == (0, embedder.dim)
+    with pytest.raises(ValueError, match="the collection is damaged"):
+        embedder.embed_jpegs([*tiny, b"text"])
+
+
+def test_a_transformer_takes_any_shape_and_is_not_folded(shaped: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(**_: object) -> tv.VisionTransformer:
+        return tv.VisionTransformer(image_size=64, patch_size=16, num_layers=1, num_heads=2, hidden_dim=32, mlp_dim=64)
+
+    monkeypatch.setattr(tv, "vit_b_16", small)
+    net = landmark_network("vit_b_16")
+    got = Embedder(net, device="cpu", precision="fp32", batch_size=3).embed_jpegs(shaped)
+    assert got.shape == (len(SHAPES), 32)
+    assert np.abs(got - one_by_one(net, shaped)).max() < 2e-5

@@ -1,0 +1,116 @@
+"""A trunk rewritten for training is the same function, with the same gradients, of the same parameters."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from retrieval.models import backbones, folding
+
+
+def trunk_of(name: str) -> nn.Sequential:
+    """In float64, its BatchNorms with statistics of their own."""
+    torch.manual_seed(0)
+    trunk = backbones.build_trunk(name).double()
+    for layer in trunk.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            assert layer.running_mean is not None and layer.running_var is not None
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.5, 2)
+    return trunk
+
+
+def photos() -> Tensor:
+    return torch.randn(3, 3, 64, 96, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def maps_and_gradients(run: Callable[[Tensor], Tensor], trunk: nn.Module, batches: list[Tensor]) -> list[Tensor]:
+    trunk.zero_grad(set_to_none=True)
+    maps = torch.cat([run(batch) for batch in batches])
+    maps.square().sum().backward()
+    return [maps.detach(), *(p.grad.clone() for p in trunk.parameters() if p.grad is not None)]
+
+
+def assert_equal(found: list[Tensor], expected: list[Tensor]) -> None:
+    assert len(found) == len(expected) > 10
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12 * float(theirs.abs().max() + 1))
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize(
+    ("name", "batchnorms", "relus"),
+    # DenseNet's first BatchNorm of a layer follows no convolution; VGG-11 has none. A ReLU stays where a pool, a sum or
+    # the caller reads its output: in ResNet-18 after each block's sum and before the pool.
+    [
+        ("mobilenet_v2", 0, 1),
+        ("resnet18", 0, 9),
+        ("densenet121", 62, 63),
+        ("efficientnet_b0", 0, 0),
+        ("vgg11", 0, 5),
+    ],
+)
+def test_maps_and_gradients_are_the_same(name: str, batchnorms: int, relus: int, held: bool) -> None:
+    trunk, x = trunk_of(name), photos()
+    rewritten = folding.rewrite(trunk)
+    ran: list[nn.Module] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda module, _: ran.append(module))
+        for layer in rewritten.modules()
+        if isinstance(layer, nn.BatchNorm2d | nn.ReLU | nn.ReLU6)
+    ]
+    rewritten(x[:1])
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in ran) == batchnorms
+    assert sum(isinstance(layer, nn.ReLU | nn.ReLU6) for layer in ran) == relus
+    for hook in hooks:
+        hook.remove()
+    expected = maps_and_gradients(trunk, trunk, [x])
+    with folding.products_held(rewritten) if held else contextlib.nullcontext():
+        assert_equal(maps_and_gradients(rewritten, trunk, [x[:1], x[1:]]), expected)
+    assert_equal(maps_and_gradients(trunk, trunk, [x]), expected)  # the trunk itself is as it was
+
+
+def test_products_are_taken_once_for_all_batches_of_a_step_and_anew_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trunk, x = trunk_of("mobilenet_v2"), photos()
+    rewritten, taken = folding.rewrite(trunk), []
+    product = folding._Folded.product
+    monkeypatch.setattr(folding._Folded, "product", lambda self: taken.append(self) or product(self))
+    with folding.products_held(rewritten):
+        before = rewritten(x), rewritten(x)
+    assert len(taken) == 52 and torch.equal(*before)
+    with torch.no_grad():
+        for parameter in trunk.parameters():
+            parameter.mul_(1.01)
+    assert torch.allclose(rewritten(x), trunk(x)) and not torch.allclose(rewritten(x), before[0])
+
+
+def test_a_relu_that_a_sum_reads_does_not_change_the_gradient_of_the_sum_s_other_branch() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.relu, self.second = nn.Conv2d(4, 4, 1), nn.ReLU6(), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(x) + self.relu(self.first(x))
+
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Conv2d(3, 4, 1), *(Block() for _ in range(3))).double()
+    rewritten, x = folding.rewrite(block), photos()
+    assert_equal(maps_and_gradients(rewritten, block, [x]), maps_and_gradients(block, block, [x]))
+
+
+def test_in_bfloat16_the_gradient_keeps_its_direction() -> None:
+    trunk, x = trunk_of("resnet18").float(), photos().float()
+    rewritten = folding.rewrite(trunk)
+    exact = maps_and_gradients(trunk, trunk, [x])
+    with torch.autocast("cpu", dtype=torch.bfloat16), folding.products_held(rewritten):
+        rounded = maps_and_gradients(rewritten, trunk, [x])
+    ours, theirs = (torch.cat([value.double().flatten() for value in found[1:]]) for found in (rounded, exact))
+    cosine = float(torch.nn.functional.cosine_similarity(ours, theirs, dim=0))
+    assert 0.99 < cosine < 1 - 1e-7  # it is rounded, and no more

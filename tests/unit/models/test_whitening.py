@@ -1,0 +1,168 @@
+"""Learned whitening does what it says: within-identity scatter white, the rest sorted, noise directions turned down."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from retrieval.evaluation.metrics import leave_one_out
+from retrieval.models import whitening
+from retrieval.models.network import mlp_head
+from retrieval.models.pooling import l2n
+from retrieval.models.whitening import Moments, learn_whitening, start_head_from_whitening
+
+
+def drawn(num: int = 40, each: int = 6, dim: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Identities differ in every direction; their images by strong noise in the first three."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num).repeat_interleave(each)
+    noise = torch.randn(len(labels), dim, generator=generator, dtype=torch.float64) * 0.3
+    noise[:, :3] *= 12
+    return torch.randn(num, dim, generator=generator, dtype=torch.float64)[labels] + noise, labels
+
+
+def within(y: Tensor, labels: Tensor) -> Tensor:
+    """Pooled within-identity covariance, by a loop."""
+    total = torch.zeros(y.shape[1], y.shape[1], dtype=y.dtype)
+    for name in labels.unique():
+        own = y[labels == name]
+        for row in own - own.mean(dim=0):
+            total += torch.outer(row, row)
+    return total / (len(y) - len(labels.unique()))
+
+
+def test_within_identity_covariance_becomes_the_identity() -> None:
+    x, labels = drawn()
+    projection, mean = learn_whitening(x, labels, 12, shrinkage=0)
+    y = (x - mean) @ projection.T
+    assert torch.allclose(within(y, labels), torch.eye(12, dtype=y.dtype), atol=1e-8)
+    total = y.T @ y / len(y)
+    assert torch.allclose(total, torch.diag(total.diagonal()), atol=1e-8)
+    assert (total.diagonal().diff() <= 1e-9).all()  # the most telling direction first
+    fewer, _ = learn_whitening(x, labels, 5, shrinkage=0)
+    assert torch.allclose(fewer.abs(), projection[:5].abs())
+
+
+def test_more_dimensions_than_images_agree_within_the_span() -> None:
+    """The N x N road and the F x F road are one whitening: equal Gram matrices of the same features, padded."""
+    x, labels = drawn(num=8, each=4, dim=20)
+    wide = torch.cat([x, torch.zeros(len(x), 30, dtype=x.dtype)], dim=1)
+    found = []
+    for features in (x, wide):
+        projection, mean = learn_whitening(features, labels, 10, num_components=15)
+        y = (features - mean) @ projection.T
+        found.append(y @ y.T)
+    assert torch.allclose(found[0], found[1], rtol=1e-6, atol=1e-6)
+
+
+def test_whitening_finds_people_that_plain_features_do_not() -> None:
+    x, labels = drawn()
+    projection, mean = learn_whitening(x, labels, 8)
+    before = leave_one_out(l2n(x).float().numpy(), labels.numpy()).values["recall@1"]
+    after = leave_one_out(l2n((x - mean) @ projection.T).float().numpy(), labels.numpy()).values["recall@1"]
+    assert after > before + 0.2
+
+
+def test_rows_beyond_the_span_are_zero() -> None:
+    x, labels = drawn(num=3, each=2)
+    projection, _ = learn_whitening(x, labels, 9)
+    assert projection.shape == (9, 12)
+    assert projection[5:].abs().max() == 0 and (projection[:5].norm(dim=1) > 0).all()
+
+
+def test_no_identity_with_two_images_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one identity with two images"):
+        learn_whitening(torch.randn(4, 3), torch.arange(4), 2)
+
+
+def test_head_started_from_whitening_is_that_linear_map() -> None:
+    x, labels = drawn(num=100)
+    projection, mean = learn_whitening(x, labels, 8)
+    head = mlp_head(12, 8)
+    start_head_from_whitening(head, projection, mean, x)
+    linear = (x - mean) @ projection.T
+    with torch.no_grad():
+        got = head(x.float())
+    scale = got.norm() / linear.norm()  # cosines are what counts, and those the head keeps
+    difference = (got - scale * linear).abs().amax(dim=1)
+    assert (difference < 1e-4 * float(got.abs().max())).double().mean() > 0.99
+    cosine = torch.nn.functional.cosine_similarity(got.double(), linear, dim=1)
+    assert cosine.min() > 0.95 and cosine.median() > 1 - 1e-6
+
+
+# -- from sums -------------------------------------------------------------------------------------------------------
+
+
+def drawn_pairs(dim: int = 12, num: int = 300) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(dim, dim, dtype=torch.float64, generator=generator)
+    x = torch.randn(num, dim, dtype=torch.float64, generator=generator) @ mix + 1
+    noise = torch.randn(num // 2, dim, dtype=torch.float64, generator=generator) * torch.linspace(0.1, 1, dim)
+    return x, x[: num // 2], x[: num // 2] + noise
+
+
+def general_way(x: Tensor, query: Tensor, positive: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Lw as it is published: an inverse of the Cholesky factor and a general eigensolver."""
+    mean = query.mean(dim=0).numpy()
+    apart = (query - positive).numpy()
+    inverse = np.linalg.inv(np.linalg.cholesky(apart.T @ apart / len(apart)))
+    z = inverse @ (x.numpy() - mean).T
+    values, vectors = np.linalg.eig(z @ z.T)
+    return vectors[:, values.real.argsort()[::-1]].real.T @ inverse, mean
+
+
+def test_learned_whitening_from_sums_is_the_published_one() -> None:
+    x, query, positive = drawn_pairs()
+    projection, mean = whitening.learned(Moments(12).add(x).add_pairs(query, positive))
+    apart = query - positive
+    within = apart.T @ apart / len(apart)
+    assert torch.allclose(projection @ within @ projection.T, torch.eye(12, dtype=torch.float64), atol=1e-8)
+    z = (x - mean) @ projection.T
+    total = z.T @ z
+    assert torch.allclose(total, torch.diag(total.diagonal()), atol=1e-6 * float(total.max()))
+    assert (total.diagonal().diff() <= 1e-6).all()
+    slow, slow_mean = general_way(x, query, positive)
+    other = (x.numpy() - slow_mean) @ slow.T
+    assert np.allclose((z @ z.T).numpy(), other @ other.T, atol=1e-7 * np.abs(other @ other.T).max())
+
+
+def test_shares_add_up_to_the_whole_in_any_order() -> None:
+    x, query, positive = drawn_pairs()
+    whole = whitening.learned(Moments(12).add(x).add_pairs(query, positive))
+    shares = [Moments(12).add(x[200:]), Moments(12).add_pairs(query[70:], positive[70:])]
+    shares += [Moments(12).add(x[:200]).add_pairs(query[:70], positive[:70])]
+    total = Moments(12)
+    for share in shares:
+        total.merge(share)
+    split = whitening.learned(total)
+    assert torch.allclose(split[0], whole[0], atol=1e-7)
+    assert torch.allclose(split[1], whole[1])
+    with pytest.raises(ValueError, match="length 12 and 5"):
+        total.merge(Moments(5))
+
+
+def test_pca_whitening_makes_the_covariance_white() -> None:
+    x, _, _ = drawn_pairs()
+    projection, mean = whitening.pca(Moments(12).add(x))
+    z = (x - mean) @ projection.T
+    assert torch.allclose(z.T @ z / len(z), torch.eye(12, dtype=torch.float64), atol=1e-8)
+    half, _ = whitening.pca(Moments(12).add(x), power=0.5, dim=4)
+    z = (x - mean) @ half.T
+    covariance = (x - mean).T @ (x - mean) / len(x)
+    values = torch.linalg.eigvalsh(covariance).flip(0)[:4]
+    assert torch.allclose((z.square().mean(dim=0)), values.sqrt(), rtol=1e-8)
+
+
+def test_fewer_pairs_than_dimensions_still_give_finite_numbers_and_none_is_refused() -> None:
+    x, query, positive = drawn_pairs()
+    few = Moments(12).add(x).add_pairs(query[:3], positive[:3])
+    for shrinkage in (0.0, 0.5):
+        projection, _ = whitening.learned(few, shrinkage=shrinkage, dim=5)
+        assert projection.shape == (5, 12)
+        assert torch.isfinite(projection).all()
+    with pytest.raises(ValueError, match="needs matching pairs, got none"):
+        whitening.learned(Moments(12).add(x))
+    with pytest.raises(ValueError, match="span 4 dimensions, fewer than the 9"):
+        whitening.pca(Moments(12).add(x[:5]), dim=9)

@@ -1,0 +1,85 @@
+"""The losses equal their formulas, term by term."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from retrieval.models.pooling import l2n
+from retrieval.training import losses
+from retrieval.training.losses import mean_of_active, squared_l2, triplet
+
+
+def unit(seed: int, num: int = 6, dim: int = 5) -> Tensor:
+    return l2n(torch.randn(num, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
+
+
+def slow_triplet(a: Tensor, p: Tensor, n: Tensor, margin: float) -> list[float]:
+    out = []
+    for i in range(len(a)):
+        to_positive = sum((float(x) - float(y)) ** 2 for x, y in zip(a[i], p[i], strict=True))
+        to_negative = sum((float(x) - float(y)) ** 2 for x, y in zip(a[i], n[i], strict=True))
+        out.append(max(to_positive - to_negative + margin, 0.0))
+    return out
+
+
+@pytest.mark.parametrize("margin", [0.05, 0.2, 1.0])
+def test_triplet_is_the_formula(margin: float) -> None:
+    a, p, n = unit(0, 40), unit(1, 40), unit(2, 40)
+    got = triplet(a, p, n, margin)
+    assert got.tolist() == pytest.approx(slow_triplet(a, p, n, margin), abs=1e-12)
+    assert 0 < int((got > 0).sum()) < 40  # both sides of the hinge were met
+
+
+def test_triplet_uses_squared_distances_and_margin_two_tenths() -> None:
+    a, p, n = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.tensor([[0.6, 0.8]])
+    assert triplet(a, p, n).item() == pytest.approx(2.0 - 0.8 + 0.2)
+    assert squared_l2(a, n).item() == pytest.approx(0.16 + 0.64)
+
+
+def test_triplet_has_the_right_gradient() -> None:
+    tensors = tuple(unit(seed, 3).requires_grad_() for seed in range(3))
+    assert torch.autograd.gradcheck(lambda a, p, n: triplet(a, p, n, 5.0), tensors)
+
+
+def test_mean_of_active_leaves_satisfied_triplets_out() -> None:
+    loss = torch.tensor([0.0, 0.4, 0.0, 0.2])
+    assert mean_of_active(loss).item() == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("num", [0, 3])
+def test_satisfied_triplets_give_zero_loss_and_zero_gradient(num: int) -> None:
+    anchor = torch.tensor([[1.0, 0.0]]).repeat(num, 1).requires_grad_()
+    value = mean_of_active(triplet(anchor, anchor.detach(), -anchor.detach()))
+    value.backward()
+    assert value.item() == 0
+    assert anchor.grad is not None and not anchor.grad.any()
+
+
+def test_contrastive_by_hand() -> None:
+    query = torch.tensor([[1.0, 0.0]])
+    others = torch.tensor([[[0.6, 0.8], [0.8, 0.6], [-1.0, 0.0]]])
+    # 0.5 * 0.8 + 0.5 * (0.7 - sqrt(0.4))^2 + 0, the last being farther than the margin
+    want = 0.4 + 0.5 * (0.7 - 0.4**0.5) ** 2
+    got = losses.contrastive(query, others, torch.tensor([True, False, False]), margin=0.7)
+    assert got.item() == pytest.approx(want, abs=1e-5)
+
+
+def test_contrastive_equals_the_loop_over_pairs_and_its_gradient_is_finite_at_zero() -> None:
+    torch.manual_seed(0)
+    query = torch.nn.functional.normalize(torch.randn(4, 8, dtype=torch.float64), dim=1).requires_grad_()
+    others = torch.nn.functional.normalize(torch.randn(4, 6, 8, dtype=torch.float64), dim=2)
+    others[0, 0] = query[0].detach()
+    total = []
+    for q, row in zip(query, others, strict=True):
+        one = torch.zeros((), dtype=torch.float64)
+        for at, x in enumerate(row):
+            distance = ((q - x + 1e-6) ** 2).sum().sqrt()
+            one = one + (0.5 * distance**2 if at == 0 else 0.5 * torch.clamp(0.85 - distance, min=0) ** 2)
+        total.append(one)
+    got = losses.contrastive(query, others, torch.arange(6) == 0, margin=0.85)
+    assert torch.allclose(got, torch.stack(total))
+    got.sum().backward()
+    assert query.grad is not None
+    assert torch.isfinite(query.grad).all()
