@@ -13,7 +13,7 @@ export RAY_ENABLE_UV_RUN_RUNTIME_ENV = 0
 export RAY_USAGE_STATS_ENABLED = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format bench reference lock clean
+.PHONY: help setup demo serve test mutants check format bench reference lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ serve: setup ## Serve the demo's result on http://127.0.0.1:8000 until Ctrl-C
 
 test: setup ## All tests but those that need the network or ../shared/data (CPU, about 12 minutes on 2 cores)
 	$(BIN)/python -m pytest tests retrieval -m "$(MARKS)" --durations=15 $(PYTEST_ARGS)
+
+mutants: setup ## Make careless changes to the code, one at a time, and say which of them no test notices (ROOMS="search serve": some)
+	$(BIN)/python tests/mutants/run.py $(ROOMS)
 
 check: setup ## Formatting, lint, types, and that docs/reference is what --help says
 	$(BIN)/ruff format --check .
