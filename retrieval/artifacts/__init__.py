@@ -1,6 +1,7 @@
 """What passes between steps: folders, manifests, tables.
 
 folder      a folder on disk or in an object store; files come to lie in it whole
+progress    how far long work is
 hashing     digests of settings and files, draws by name
 manifest    begin, books, seal: the life of a step's folder
 published   the collection, model and index that are served
