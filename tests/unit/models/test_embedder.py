@@ -12,7 +12,6 @@ import torchvision.models as tv
 
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
-from retrieval.images.batches import images_at_once
 from retrieval.images.pixels import decode_fit, decode_stored, encode_jpeg, resize
 from retrieval.models import bundle
 from retrieval.models.embedder import Embedder, embed_part, pick_device
@@ -104,15 +103,6 @@ def test_a_gpu_that_is_not_there_is_said_in_words(monkeypatch: pytest.MonkeyPatc
     assert pick_device("auto") == torch.device("cpu")
     with pytest.raises(ValueError, match="finds no GPU here. Use --device auto or cpu"):
         pick_device("cuda")
-
-
-def test_a_cpu_takes_as_many_images_at_once_as_its_cache_holds_and_a_gpu_as_many_as_asked() -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert images_at_once(64, 224 * 224, cpu, rounded=False) == 4
-    assert images_at_once(64, 160 * 160, cpu, rounded=True) == 15
-    assert images_at_once(3, 160 * 160, cpu, rounded=True) == 3
-    assert images_at_once(0, 4000 * 3000, cpu, rounded=False) == images_at_once(0, 4000 * 3000, gpu, rounded=False) == 1
-    assert images_at_once(64, 224 * 224, gpu, rounded=False) == 64
 
 
 def test_precision_can_be_chosen() -> None:
