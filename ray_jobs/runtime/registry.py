@@ -130,7 +130,7 @@ def _resolve(client: MlflowClient, model_uri: str) -> ModelVersion:
 
 def _check_download(bundle: Folder, fingerprint: str, model_uri: str) -> None:
     manifest = read_manifest(bundle, "model")
-    changed = [name for name, known in manifest.files.items() if hash_file(bundle, name) != known]
+    changed = [name for name, known in manifest.all_files.items() if hash_file(bundle, name) != known]
     if changed or manifest.fingerprint != fingerprint:
         raise ValueError(
             f"{model_uri} is not the bundle that was registered ({', '.join(changed) or 'another fingerprint'}): "

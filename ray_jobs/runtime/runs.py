@@ -137,7 +137,7 @@ class Tracker:
         if version is None:
             # A folder of its own: a run that registers a second bundle must not change what the first version is.
             where = f"bundle/{manifest.fingerprint[:12]}"
-            self.log_files(bundle, [*manifest.files, MANIFEST], to=where)
+            self.log_files(bundle, [*manifest.all_files, MANIFEST], to=where)
             # The bundle as it is, safetensors and JSON: MLflow's own model flavours would pickle code or trace the net.
             version = client.create_model_version(
                 name,

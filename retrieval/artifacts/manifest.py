@@ -16,6 +16,7 @@ Folders are named by URI, anything `pyarrow.fs` opens: a local path, `s3://bucke
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,7 +56,12 @@ class Books:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """The seal of a finished folder. `fingerprint` names its content: kind, config, inputs, counts and file hashes."""
+    """The seal of a finished folder. `fingerprint` names its content: kind, config, inputs, counts, books, file hashes.
+
+    The same work done twice has the same fingerprint, so what differs from one time to the next is outside of it:
+    `run`, how it was made (seconds, workers, parts that were there already), and `aside`, files that only show or tell
+    (pictures, timings), hashed one by one all the same.
+    """
 
     kind: str
     config: dict[str, Any]
@@ -66,6 +72,13 @@ class Manifest:
     versions: dict[str, str]
     created: str
     fingerprint: str
+    run: dict[str, Any] = field(default_factory=dict)
+    aside: dict[str, str] = field(default_factory=dict)  # as files
+
+    @property
+    def all_files(self) -> dict[str, str]:
+        """Every file of the folder with its hash, the fingerprint's and those aside: what a copy must hold, unhurt."""
+        return self.files | self.aside
 
 
 def begin(
@@ -110,10 +123,25 @@ def seal(
     books: Iterable[Books] = (),
     files: Mapping[str, str] | None = None,
     ignore: Sequence[str] = (),
+    run: Mapping[str, Any] | None = None,
+    aside: Sequence[str] = (),
 ) -> Manifest:
-    """Write the manifest, last. `files` is relative name -> sha256, found by the workers; None hashes them here."""
+    """Write the manifest, last.
+
+    Args:
+        config, inputs, ignore: as `begin`. counts: what is in the folder, in numbers that come out the same each time.
+        files: relative name -> sha256, found by the workers; None hashes all here.
+        run: how it was made, kept outside the fingerprint.
+        aside: names, or patterns such as `*.png` (`*` matches `/` too), of files outside the fingerprint; those that
+            `files` does not hold are hashed here.
+
+    Raises: ValueError if files and hashes differ.
+    """
     names = [name for name in folder.list() if name not in (MANIFEST, STARTED)]
-    hashes = {name: hash_file(folder, name) for name in names} if files is None else dict(files)
+    apart = {name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in aside)}
+    hashes = dict(files or {})
+    ours = set(names) if files is None else apart - set(hashes)
+    hashes |= {name: hash_file(folder, name) for name in sorted(ours)}
     if missing := sorted(set(hashes) ^ set(names)):
         raise ValueError(f"Cannot seal {folder}: files and hashes differ for {missing[:5]}. Run the step again.")
     body = {
@@ -122,10 +150,15 @@ def seal(
         "inputs": dict(inputs),
         "counts": plain(dict(counts)),
         "books": [plain(book) for book in books],
-        "files": dict(sorted(hashes.items())),
+        "files": {name: hashes[name] for name in sorted(hashes) if name not in apart},
     }
     manifest = Manifest(
-        **body, versions=versions(), created=datetime.now(UTC).isoformat(timespec="seconds"), fingerprint=digest(body)
+        **body,
+        versions=versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        fingerprint=digest(body),
+        run=plain(dict(run or {})),
+        aside={name: hashes[name] for name in sorted(apart)},
     )
     folder.write_json(MANIFEST, dataclasses.asdict(manifest))
     folder.remove(STARTED)

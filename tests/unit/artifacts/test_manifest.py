@@ -13,6 +13,7 @@ import pytest
 from retrieval.artifacts import manifest as artifacts_manifest
 from retrieval.artifacts import published
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.manifest import MANIFEST, Books, Manifest, read_manifest
 
 
@@ -157,6 +158,53 @@ def test_fingerprints_name_content_not_time_or_place(tmp_path: Path) -> None:
         folder.write_bytes("part", content)
         prints.append(seal(folder).fingerprint)
     assert prints[0] == prints[1] != prints[2]
+
+
+def test_what_differs_each_time_is_kept_outside_the_fingerprint_and_hashed_all_the_same(tmp_path: Path) -> None:
+    made = []
+    for name, seconds, picture in (("one", 1.5, b"red"), ("two", 7.25, b"blue")):
+        folder = Folder.of(tmp_path / name)
+        folder.write_bytes("part", b"abc")
+        folder.write_bytes("curves.png", picture)
+        folder.write_bytes("sheets/first.png", picture)
+        folder.write_bytes("timings.json", picture)
+        run = {"seconds": seconds, "formats": {"bfloat16": 3}}
+        made.append(seal(folder, run=run, aside=("timings.json", "*.png", "*.jpg")))
+        assert read_manifest(folder) == made[-1]
+    assert made[0].fingerprint == made[1].fingerprint
+    assert made[0].files == made[1].files == {"part": hash_file(folder, "part")}
+    assert made[1].run == {"seconds": 7.25, "formats": {"bfloat16": 3}}
+    assert list(made[1].aside) == ["curves.png", "sheets/first.png", "timings.json"]
+    assert made[1].aside == dict.fromkeys(made[1].aside, hash_file(folder, "curves.png"))
+    assert made[0].aside["curves.png"] != made[1].aside["curves.png"]
+    assert made[1].all_files == made[1].files | made[1].aside and len(made[1].all_files) == 4
+    # All else decides: a file that is not aside, and each of the other fields.
+    assert seal(folder, aside=("*.png",)).fingerprint != made[1].fingerprint
+
+
+def test_files_aside_may_be_left_to_seal_to_hash(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    for name in ("part", "other", "curves.png"):
+        folder.write_bytes(name, name.encode())
+    known = {name: f"hash of {name}" for name in ("part", "other", "curves.png")}
+    assert seal(folder, files=known, aside=("*.png",)).aside == {"curves.png": "hash of curves.png"}
+    del known["curves.png"]
+    sealed = seal(folder, files=known, aside=("*.png",))
+    assert (sealed.files, sealed.aside) == (known, {"curves.png": hash_file(folder, "curves.png")})
+    with pytest.raises(ValueError, match=r"\['curves.png'\]"):
+        seal(folder, files=known)
+    with pytest.raises(ValueError, match=r"\['gone.png'\]"):
+        seal(folder, files={**known, "gone.png": "0"}, aside=("*.png",))
+
+
+def test_a_manifest_made_before_there_was_run_and_aside_still_loads(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    folder.write_bytes("part", b"abc")
+    sealed = seal(folder)
+    old = folder.read_json(MANIFEST)
+    assert (old.pop("run"), old.pop("aside")) == ({}, {})
+    folder.write_json(MANIFEST, old)
+    assert read_manifest(folder) == sealed
 
 
 @pytest.mark.parametrize(
