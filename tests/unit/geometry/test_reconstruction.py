@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from retrieval.artifacts import tuples
 from retrieval.artifacts.collection import CATALOG_SCHEMA
 from retrieval.artifacts.folder import Folder
 from retrieval.data.demo.places import building, photograph, write_scenes
@@ -307,11 +306,3 @@ def test_words_are_the_nearest_centroids() -> None:
     assert np.array_equal(words, train_words(sample, 40, seed=3))
     apart = ((sample[:50, None, :].astype(np.float64) - words[None]) ** 2).sum(axis=2)
     assert Quantiser(words).assign(sample[:50]).tolist() == apart.argmin(axis=1).tolist()
-
-
-def test_tuples_are_read_back_by_row(found: tuple[Folder, dict[str, object]]) -> None:
-    out, _ = found
-    known = tuples.as_set(out.read_table("images.parquet"), out.read_table("tuples.parquet"))
-    rows = out.read_table("tuples.parquet").to_pylist()
-    assert [known.image_ids[query] for query in known.queries] == [row["query"] for row in rows]
-    assert [known.image_ids[row] for row in known.candidates[0]] == rows[0]["candidates"]

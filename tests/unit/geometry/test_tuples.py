@@ -1,4 +1,4 @@
-"""Tuples: who may be whose positive, which clusters validate, and that labels can stand for places."""
+"""Tuples: who is whose candidate, which clusters validate, and that labels can stand for places."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pyarrow as pa
 import pytest
 
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.manifest import seal
-from retrieval.artifacts.tuples import TupleSet, as_set, read_tuples, write_tuples
+from retrieval.artifacts.tuples import TupleSet, as_set
 from retrieval.data.demo.places import building, photograph
 from retrieval.data.demo.settings import SceneConfig
 from retrieval.geometry import mapping, tuples
@@ -23,7 +22,6 @@ from retrieval.geometry.settings import ReconstructConfig
 from retrieval.geometry.sparse_model import SparseModel, read_model, write_model
 from retrieval.geometry.tuples import from_models, write
 from retrieval.images.pixels import encode_jpeg
-from retrieval.training.tuple_mining import choose_positives
 
 
 def scene(names: list[str], seen: list[tuple[int, int, float]]) -> SparseModel:
@@ -88,21 +86,6 @@ def test_every_image_is_accounted_for_once() -> None:
         tuples.images_table(list("abcd"), [0] * 4, [MODEL, MODEL], {})
 
 
-def test_positives_by_each_method() -> None:
-    found = made()
-    name = np.array(found.image_ids, dtype=object)
-    descriptors = np.eye(5)[[0, 1, 0, 3, 4]]  # c looks like a
-    assert name[choose_positives(found, "m1", descriptors=descriptors)].tolist() == ["c", "a", "a"]
-    assert name[choose_positives(found, "m2")].tolist() == ["b", "a", "a"]
-    assert name[choose_positives(found, "m3", max_scale_change=1.5)][:2].tolist() == ["b", "a"]
-    assert choose_positives(found, "m3", max_scale_change=1.5)[2] == -1  # c appears too large beside both
-    assert choose_positives(found, "m3", max_scale_change=3, min_shared=0.9)[0] == 1  # c shares half of what b does
-    drawn = {int(choose_positives(found, "m3", max_scale_change=3, seed=seed)[0]) for seed in range(20)}
-    assert drawn == {1, 2}
-    with pytest.raises(ValueError, match="m1 need a descriptor of every image"):
-        choose_positives(found, "m1")
-
-
 def test_labels_stand_for_places() -> None:
     names, labels = ["p/1", "p/2", "p/3", "q/1", "q/2", "r/1", "x", "y"], ["p"] * 3 + ["q"] * 2 + ["r", None, None]
     images, rows = tuples.labelled_tables(names, labels)
@@ -130,15 +113,9 @@ def test_val_takes_whole_clusters_and_leaves_two() -> None:
         assert len({r["cluster"] for r in images.to_pylist() if r["split"] == "train"}) >= min(few, 2)
 
 
-def test_tables_and_models_come_back_from_storage(tmp_path: Path) -> None:
+def test_models_come_back_from_storage(tmp_path: Path) -> None:
     folder = Folder.of(tmp_path)
-    images = tuples.images_table(list("abcde"), [0, 0, 0, 0, 1], [MODEL], {"e": "alone"})
-    write_tuples(folder, images, tuples.tuples_table(images, [MODEL], min_shared=2))
     write_model(folder, 0, MODEL)
-    with pytest.raises(ValueError, match="No sealed tuples"):
-        read_tuples(folder)
-    seal(folder, kind="tuples", config={}, inputs={}, counts={})
-    assert read_tuples(folder).queries.tolist() == made().queries.tolist()
     again = read_model(folder, 0)
     assert again.image_ids == MODEL.image_ids
     for name in ("centres", "directions", "points", "colours", "obs_image", "obs_point", "obs_scale"):
