@@ -6,7 +6,6 @@ Memory: the embeddings and attributes of the images measured, nothing of size qu
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,11 +21,9 @@ from retrieval.evaluation.metrics import index_recall_at_k, ranked_metrics, retr
 from retrieval.evaluation.tasks import Images, Task
 from retrieval.search import rerank
 from retrieval.search.expansion import augment_gallery, expand_by_search
-from retrieval.search.index import Searcher, Shard, build_shard, train_index
-from retrieval.search.ranking import Neighbours, drop_rows
-from retrieval.search.settings import ExpansionConfig, IndexConfig
-
-Search = Callable[[np.ndarray, int], Neighbours]
+from retrieval.search.index import Searcher, flat_search
+from retrieval.search.ranking import Neighbours, Search, drop_rows
+from retrieval.search.settings import ExpansionConfig
 
 
 def open_index(folder: Folder, gallery: Images) -> Search:
@@ -43,17 +40,6 @@ def open_index(folder: Folder, gallery: Images) -> Search:
     return searcher.search
 
 
-def flat_search(gallery: np.ndarray) -> Search:
-    """An exact search of (G, D) float32 embeddings, by row."""
-    config = IndexConfig(factory="Flat")
-    with tempfile.TemporaryDirectory() as temp:
-        folder = Folder.of(temp)
-        folder.write_bytes(
-            "shard", build_shard(config, train_index(config, gallery[:1]), gallery, np.arange(len(gallery)))
-        )
-        return Shard.load(folder, "shard", mmap=False).search
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
     """One system: its figures, with the keys that report_tables knows, the neighbours they were read off, and the
@@ -68,7 +54,7 @@ def measure(task: Task, queries: np.ndarray, gallery: np.ndarray, search: Search
     """Score one system.
 
     Args:
-        queries: (Q, D) float32. gallery: (G, D) float32. search: by gallery row; see `open_index`, `flat_search`.
+        queries: (Q, D) float32. gallery: (G, D) float32. search: by row of the gallery.
     """
 
     def look(k: int) -> Neighbours:

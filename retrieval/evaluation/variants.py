@@ -16,8 +16,8 @@ from retrieval.artifacts.manifest import read_manifest
 from retrieval.evaluation import revisited
 from retrieval.evaluation.ground_truth import QUERY, GroundTruth
 from retrieval.evaluation.revisited import BenchmarkResult, Distractors, Gallery, in_blocks
-from retrieval.evaluation.systems import flat_search
 from retrieval.search.expansion import augment_gallery, expand_by_blocks
+from retrieval.search.index import flat_search
 from retrieval.search.settings import ExpansionConfig
 
 AS_IT_IS = "model"

@@ -15,7 +15,6 @@ from retrieval.evaluation.systems import (
     CountInliers,
     Scoring,
     System,
-    flat_search,
     floors,
     origin,
     scored,
@@ -25,6 +24,7 @@ from retrieval.evaluation.tasks import Task
 from retrieval.reports import charts, scenes
 from retrieval.reports.page import Sheet, ranked_sheet, render
 from retrieval.reports.sheets import evidence, matches_jpg, sheet_jpg, sheet_rows
+from retrieval.search.index import flat_search
 from retrieval.search.ranking import Neighbours
 from retrieval.search.rerank import count_inliers
 

@@ -10,13 +10,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from retrieval.search.ranking import Neighbours, drop_rows, top_k
+from retrieval.search.ranking import Neighbours, Search, drop_rows, top_k
 from retrieval.search.settings import ExpansionConfig
 
 _BLOCK = 1024  # queries expanded at once: bounds the neighbours' vectors that are gathered
-
-
-Search = Callable[[np.ndarray, int], Neighbours]
 
 
 def expand(queries: np.ndarray, neighbours: np.ndarray, scores: np.ndarray, alpha: float = 3.0) -> np.ndarray:

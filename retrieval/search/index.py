@@ -23,7 +23,7 @@ from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.search.engines.engine import KD_TREE, Engine
 from retrieval.search.engines.faiss_factory import Approximate, Flat, empty_index, num_centroids, read_index
 from retrieval.search.engines.kdtree import KDTree
-from retrieval.search.ranking import Neighbours, as_queries, drop_rows, merge_top_k, pad
+from retrieval.search.ranking import Neighbours, Search, as_queries, drop_rows, merge_top_k, pad
 from retrieval.search.settings import IndexConfig
 
 IDS = "ids.parquet"
@@ -136,7 +136,7 @@ class Shard:
                 return cls(tree, extra["rows"])
             whole = read_index(folder, name, mmap)
             flat = isinstance(faiss.downcast_index(whole.index), faiss.IndexFlat)
-            return cls(Flat(whole) if flat else Approximate(whole), faiss.vector_to_array(whole.id_map))
+            return cls((Flat if flat else Approximate)(whole.index, whole), faiss.vector_to_array(whole.id_map))
         except (RuntimeError, AttributeError, KeyError, ValueError) as error:
             raise ValueError(f"{folder / name} is not a whole index shard ({error}). Build the index again.") from error
 
@@ -157,6 +157,15 @@ class Shard:
         scores = np.concatenate([block.scores for block in blocks] or [np.empty((0, k), np.float32)])
         local = np.concatenate([block.rows for block in blocks] or [np.empty((0, k), np.int64)])
         return pad(Neighbours(scores, np.where(local >= 0, self.rows[local], -1)), k)
+
+
+def flat_search(vectors: np.ndarray) -> Search:
+    """An exact search of (N, D) float32 vectors held in memory, by row: what an index of `Flat` would answer.
+
+    Raises: ValueError for NaN or infinite values, or no vectors.
+    """
+    vectors, rows = _ordered(vectors, np.arange(len(vectors)))
+    return Shard(Flat.of(vectors), rows).search
 
 
 class Searcher:

@@ -9,7 +9,7 @@ Shapes: Q queries, C candidates, N vectors, D dimensions, k neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,10 @@ class Neighbours:
 
     scores: np.ndarray
     rows: np.ndarray
+
+
+Search = Callable[[np.ndarray, int], Neighbours]
+"""(queries (Q, D) float32, k) -> the k best of each."""
 
 
 def as_queries(queries: np.ndarray, dim: int) -> np.ndarray:

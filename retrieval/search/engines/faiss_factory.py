@@ -71,13 +71,14 @@ def num_centroids(index: Any) -> int:
 
 
 class Approximate:
-    """Any FAISS index inside an IndexIDMap, its scores taken as they are."""
+    """Any FAISS index, its scores taken as they are."""
 
-    def __init__(self, whole: Any) -> None:
-        self.dim = int(whole.d)
-        self.size = int(whole.ntotal)
-        self._whole = whole  # frees what is inside it, so it must live as long
-        self.index: Any = faiss.downcast_index(whole.index)
+    def __init__(self, index: Any, whole: Any = None) -> None:
+        """Args: whole: what the index lies in, if it lies in something."""
+        self.dim = int(index.d)
+        self.size = int(index.ntotal)
+        self._owner = index if whole is None else whole  # frees what is inside it, so it must live as long
+        self.index: Any = faiss.downcast_index(index)
         self.gpu = _on_gpu(self.index)
 
     def propose(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,8 +93,16 @@ class Approximate:
 class Flat(Approximate):
     """A flat FAISS index, with exact scores and exact ties."""
 
-    def __init__(self, whole: Any) -> None:
-        super().__init__(whole)
+    @classmethod
+    def of(cls, vectors: np.ndarray) -> Flat:
+        """Args: vectors: (n, D) float32, contiguous; copied."""
+        faiss.omp_set_num_threads(1)
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(vectors)
+        return cls(index)
+
+    def __init__(self, index: Any, whole: Any = None) -> None:
+        super().__init__(index, whole)
         self._vectors = faiss.rev_swig_ptr(self.index.get_xb(), self.size * self.dim).reshape(self.size, self.dim)
         self._max_norm = _max_norm(self._vectors)
 

@@ -16,6 +16,7 @@ from retrieval.artifacts.manifest import seal
 from retrieval.data.layouts.celeba import ATTRIBUTES
 from retrieval.evaluation import systems, tasks
 from retrieval.reports.sheets import sheet_rows
+from retrieval.search.index import flat_search
 
 PEOPLE = ("ann", "ann", "ann", "bob", "bob", "cyd", None, "ann")
 REASONS = (None, None, None, None, None, "single-image identity", "unlabelled", "duplicate")
@@ -119,7 +120,7 @@ def test_embeddings_and_photos_are_read_from_their_places(collection: Folder) ->
 def test_figures_equal_a_plain_loop(collection: Folder, make: object) -> None:
     task = tasks.leave_one_out(collection, (2,)) if make is tasks.leave_one_out else make(collection, (2,))  # type: ignore[operator]
     queries, gallery = (tasks.read_embeddings(collection / "embeddings", s) for s in (task.queries, task.gallery))
-    measured = systems.measure(task, queries, gallery, systems.flat_search(gallery))
+    measured = systems.measure(task, queries, gallery, flat_search(gallery))
     figures, found = measured.figures, measured.found
     hits, accuracy, pairs = [], [], 0
     for query in range(len(queries)):
@@ -144,7 +145,7 @@ def test_sheets_show_the_same_queries_for_every_system(collection: Folder) -> No
     sheets = []
     for sign in (1, -1):
         scaled = vectors * np.array([1, sign, 1, 1], np.float32)
-        found = systems.measure(task, vectors[task.exclude], scaled, systems.flat_search(scaled)).found
+        found = systems.measure(task, vectors[task.exclude], scaled, flat_search(scaled)).found
         sheets.append(sheet_rows(task, found, collection, num_queries=3, seed=2))
     assert [row.jpeg for row in sheets[0]] == [row.jpeg for row in sheets[1]]
     assert [[hit.jpeg for hit in row.hits] for row in sheets[0]] != [

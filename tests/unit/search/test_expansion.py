@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrieval.evaluation.systems import flat_search
 from retrieval.search.expansion import augment_gallery, expand, expand_by_blocks, expand_by_search
+from retrieval.search.index import flat_search
 from retrieval.search.settings import ExpansionConfig
 
 

@@ -13,7 +13,7 @@ from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import begin, seal
 from retrieval.evaluation.metrics import index_recall_at_k
 from retrieval.search import ranking
-from retrieval.search.index import IDS, Searcher, Shard, build_shard, train_index
+from retrieval.search.index import IDS, Searcher, Shard, build_shard, flat_search, train_index
 from retrieval.search.settings import IndexConfig
 
 DIM = 32
@@ -245,3 +245,16 @@ def test_opening_sets_the_thread_count(tmp_path: Path) -> None:
     assert faiss.omp_get_max_threads() == 2
     Searcher.open(folder)
     assert faiss.omp_get_max_threads() == 1
+
+
+def test_a_search_in_memory_equals_one_of_a_flat_index_to_the_bit(tmp_path: Path, tied: np.ndarray) -> None:
+    on_disk = Searcher.open(make_index(tmp_path / "i", tied, 3))
+    queries = np.concatenate([tied[[11, 5, 0]], clustered(30, seed=9)])
+    for k in (1, 5, 100, 500):
+        found, want = flat_search(tied)(queries, k), on_disk.search(queries, k)
+        assert np.array_equal(found.rows, want.rows)
+        assert np.array_equal(found.scores, want.scores)
+    with pytest.raises(ValueError, match="1 of 400 embeddings hold NaN"):
+        flat_search(np.where(np.arange(400)[:, None] == 7, np.nan, tied))
+    with pytest.raises(ValueError, match="n > 0"):
+        flat_search(tied[:0])
