@@ -73,7 +73,7 @@ class PipelineConfig:
     """Name in MLflow's registry, and of the experiment."""
 
 
-# Layer features.13 of MobileNet-V2 and a 3 x 3 grid were the best of what docs/explanation/recipe.md tried.
+# Layer features.13 of MobileNet-V2 and a 3 x 3 grid were the best of what docs/explanation/face-model.md tried.
 FACES = PipelineConfig(
     model=ModelConfig(cut="features.13", pooling="grid", grid=3, flip=True, image_size=160),
 )

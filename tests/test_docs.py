@@ -113,7 +113,7 @@ def config_fields() -> list[tuple[str, str]]:
 
 
 def test_every_setting_of_every_job_is_in_the_reference() -> None:
-    text = "\n".join(path.read_text() for path in (ROOT / "docs/reference").glob("*.md"))
+    text = "\n".join(path.read_text() for path in (ROOT / "docs/reference").rglob("*.md"))
     fields = config_fields()
     assert len(fields) > 30
     missing = [f"{owner}.{name}" for owner, name in fields if f"{name.replace('_', '-')}" not in text]

@@ -1,4 +1,4 @@
-"""Write docs/reference/<job>.md from each job's --help, or check with --check that they are up to date.
+"""Write docs/reference/commands/<job>.md from each job's --help, or check with --check that they are up to date.
 
 python docs/reference/generate.py [--check]
 """
@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent / "commands"
 
 # Module -> what stands between its name and --help. One page a module.
 COMMANDS: dict[str, list[list[str]]] = {
@@ -76,7 +76,7 @@ def outdated() -> list[str]:
 def main() -> None:
     if "--check" in sys.argv[1:]:
         if names := outdated():
-            sys.exit(f"docs/reference is out of date: {', '.join(names)}. Run `make reference` and commit the result.")
+            sys.exit(f"docs/reference/commands is out of date: {', '.join(names)}. Run `make reference` and commit the result.")
         return
     for path, text in pages().items():
         path.write_text(text)

@@ -58,7 +58,7 @@ def test_every_node_installs_the_lock_by_hash(cloud: dict[str, Any]) -> None:
 
 
 def test_the_file_for_own_machines_in_the_docs_is_accepted() -> None:
-    page = (ROOT / "docs/how-to/cluster.md").read_text()
+    page = (ROOT / "docs/how-to/run/cluster.md").read_text()
     blocks = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
     assert len(blocks) == 1
     config = yaml.safe_load(blocks[0])
