@@ -76,7 +76,7 @@ def outdated() -> list[str]:
 def main() -> None:
     if "--check" in sys.argv[1:]:
         if names := outdated():
-            sys.exit(f"docs/reference/commands is out of date: {', '.join(names)}. Run `make reference` and commit the result.")
+            sys.exit(f"docs/reference/commands is out of date: {', '.join(names)}. Run `make reference` and commit it.")
         return
     for path, text in pages().items():
         path.write_text(text)
