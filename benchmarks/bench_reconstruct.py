@@ -104,7 +104,7 @@ def store(where: Path, files: list[Path], size: int) -> int:
     folder, listed = Folder.of(where), []
     for part, start in enumerate(range(0, len(files), _PART)):
         own = files[start : start + _PART]
-        jpegs = [encode_jpeg(fit(pixels.decode(path.read_bytes()), size)) for path in own]
+        jpegs = [encode_jpeg(fit(pixels.decode(path.read_bytes())[0], size)) for path in own]
         folder.write_table(f"images/{part_name(part)}", pa.table({"jpeg": jpegs}))
         names = ["/".join(path.parts[-2:]) for path in own]
         listed += [{"image_id": n, "split": "train", "part": part, "row": row} for row, n in enumerate(names)]

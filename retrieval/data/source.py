@@ -16,7 +16,7 @@ import pyarrow.fs as pafs
 from retrieval.artifacts.folder import Folder
 from retrieval.images.settings import Box
 
-# Formats that `images.decode` cannot read are taken too: they end in the rejected table, where their owner sees them.
+# Formats that `pixels.decode` cannot read are taken too: they end in the rejected table, where their owner sees them.
 PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
     | {".heic", ".heif", ".avif", ".jp2"}

@@ -34,7 +34,9 @@ class BadImage(Exception):
         return f"{self.reason}: {self.detail}"
 
 
-def decode(data: bytes, *, max_pixels: int = 50_000_000, min_side: int = 16, reduce_to: int | None = None) -> Pixels:
+def decode(
+    data: bytes, *, max_pixels: int = 50_000_000, min_side: int = 16, reduce_to: int | None = None
+) -> tuple[Pixels, int]:
     """Decode one photograph of unknown origin to upright RGB.
 
     EXIF orientation is applied, transparency is laid over white, 16-bit greys are scaled to 8, CMYK is converted, and
@@ -47,15 +49,10 @@ def decode(data: bytes, *, max_pixels: int = 50_000_000, min_side: int = 16, red
         reduce_to: a JPEG may be decoded at 1/2, 1/4 or 1/8 size, several times faster, as long as its short side
             stays at least this many pixels. None: full size.
 
-    Returns: (H, W, 3) uint8 RGB.
+    Returns: (H, W, 3) uint8 RGB, and the reduction used: 1, 2, 4 or 8 source pixels along a side of each returned one.
 
     Raises: BadImage with reason empty, not-an-image, too-large, too-small, truncated or unreadable.
     """
-    return decode_reduced(data, max_pixels=max_pixels, min_side=min_side, reduce_to=reduce_to)[0]
-
-
-def decode_reduced(data: bytes, *, max_pixels: int, min_side: int, reduce_to: int | None) -> tuple[Pixels, int]:
-    """`decode`, and the reduction it used: 1, 2, 4 or 8 source pixels along a side of each returned pixel."""
     image = _open(data)
     width, height = image.size
     if width * height > max_pixels:

@@ -11,7 +11,7 @@ from retrieval.images.faces import FaceDetector, best_face, crop, expand_box
 from retrieval.images.pixels import (
     BadImage,
     Pixels,
-    decode_reduced,
+    decode,
     encode_jpeg,
     fitted,
     image_size,
@@ -35,12 +35,12 @@ def prepare(data: bytes, config: PrepareConfig, detector: FaceDetector | None, b
     """Decode, find the face, cut it out, resize, encode.
 
     Args:
-        data: the photo's bytes, in any format that `images.decode` reads.
+        data: the photo's bytes, in any format that `pixels.decode` reads.
         detector: needed for crop='haar' only; made once per process, `FaceDetector(config)`.
         box: the source's own box in upright pixels; needed for crop='box'. With crop='fit' the photo is cut to it, at
             full resolution, and shrunk as much as the whole photo would be (the benchmarks' rule for queries).
 
-    Raises: BadImage with a reason of `images.decode`, or no-face, no-box or bad-box.
+    Raises: BadImage with a reason of `pixels.decode`, or no-face, no-box or bad-box.
     """
     if config.crop == "none":
         pixels, reduction = _decode(data, config, reduce_to=config.size)
@@ -93,7 +93,7 @@ def _fit(data: bytes, config: PrepareConfig, box: Box | None) -> Prepared:
 
 
 def _decode(data: bytes, config: PrepareConfig, reduce_to: int | None) -> tuple[Pixels, int]:
-    return decode_reduced(data, max_pixels=config.max_pixels, min_side=config.min_side, reduce_to=reduce_to)
+    return decode(data, max_pixels=config.max_pixels, min_side=config.min_side, reduce_to=reduce_to)
 
 
 def _cut(data: bytes, config: PrepareConfig, square: Box) -> Prepared:

@@ -41,7 +41,7 @@ def test_a_chosen_photo_is_answered_with_pictures_scores_and_its_box(service: Se
     page.wait_for("[...document.querySelectorAll('#results img')].every((one) => one.complete && one.naturalWidth > 0)")
     assert not page.run("document.getElementById('box').hasAttribute('hidden')")
     assert page.run("document.getElementById('box').getBoundingClientRect().width") > 0
-    assert pixels.decode(page.screenshot()).std() > 10  # something is drawn
+    assert pixels.decode(page.screenshot())[0].std() > 10  # something is drawn
 
 
 def test_it_says_what_is_searched(service: Service, page: Page) -> None:

@@ -66,7 +66,7 @@ def lay_down(path: Path) -> None:
 def save_whitened(bundle: Folder, photos: list[Path]) -> None:
     """Random weights; whitened about the photos' own mean, so that their embeddings point different ways."""
     net = build(CONFIG, preparation=hashing.plain(PREPARE), seed=1)
-    jpegs = [pixels.encode_jpeg(pixels.decode(path.read_bytes())) for path in photos]
+    jpegs = [pixels.encode_jpeg(pixels.decode(path.read_bytes())[0]) for path in photos]
     mean = torch.from_numpy(Embedder(net, device="cpu", precision="fp32").embed_jpegs(jpegs).mean(axis=0))
     projection = torch.from_numpy(np.random.default_rng(2).normal(size=(24, net.base_dim))).float()
     save_bundle(network.with_whitening(net, projection, mean, "pca"), bundle)
@@ -154,7 +154,7 @@ def test_a_box_is_cut_at_full_size_and_shrunk_as_the_whole_photo_is(
     answer = Answer.model_validate(search(service, name, f"k=12&expand=0&crop=true&box={text}").json())
     assert answer.query.box == box
     x1, y1, x2, y2 = box
-    whole = pixels.decode(made.photos[name].read_bytes())
+    whole = pixels.decode(made.photos[name].read_bytes())[0]
     # The published rule: imsize * max(crop) / max(full), never enlarged.
     long_side = CONFIG.image_size * max(x2 - x1, y2 - y1) / max(whole.shape[:2])
     part = whole[y1:y2, x1:x2]

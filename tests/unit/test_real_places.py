@@ -31,7 +31,7 @@ def found(real_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     files = [path for place, num in PLACES.items() for path in sorted((landmarks / "sfm" / place).iterdir())[:num]]
     files += sorted((landmarks / "distractors").iterdir())[::50][:NUM_DISTRACTORS]
     collection = Folder.of(out.path + "-collection")
-    jpegs = [encode_jpeg(fit(pixels.decode(path.read_bytes()), SIZE)) for path in files]
+    jpegs = [encode_jpeg(fit(pixels.decode(path.read_bytes())[0], SIZE)) for path in files]
     collection.write_table("images/part-00000.parquet", pa.table({"jpeg": jpegs}))
     rows = [{"image_id": f"{path.parent.name}/{path.name}", "split": "train", "part": 0} for path in files]
     rows = [row | {"row": at} for at, row in enumerate(rows)]

@@ -43,13 +43,13 @@ def portrait(identity: int, size: tuple[int, int] = (178, 218), shot: int = 0) -
 
 
 def pixels_of(done: Prepared) -> np.ndarray:
-    return decode(done.jpeg, min_side=1).astype(int)
+    return decode(done.jpeg, min_side=1)[0].astype(int)
 
 
 def test_haar_crop_equals_its_steps() -> None:
     data = encode_jpeg(portrait(1))
     done = prepare(data, HAAR, DETECTOR)
-    (box,) = DETECTOR.detect(decode(data))
+    (box,) = DETECTOR.detect(decode(data)[0])
     assert done.box == expand_box(box, 0.15)
     assert (done.width, done.height, pixels_of(done).shape) == (218, 218, (218, 218, 3))
     assert done == prepare(data, HAAR, DETECTOR)  # to the byte
