@@ -5,5 +5,5 @@ pixels       decode, resize, encode
 faces        boxes of faces, and crops
 preparation  from a photo's bytes to a stored crop, for gallery and query alike
 augment      random changes of training images
-batches      how many at once, and reading ahead
+batches      how many at once, of which shape, and reading ahead
 """

@@ -1,4 +1,4 @@
-"""Reading ahead: the next item is made ready in the background while this one is used."""
+"""What goes through a network together: how many images, of which shape; and the next ones made ready meanwhile."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 Item = TypeVar("Item")
@@ -34,3 +35,20 @@ def images_at_once(most: int, pixels: int, device: torch.device, *, rounded: boo
     if device.type != "cpu":
         return max(1, most)
     return max(1, min(most, (8 if rounded else 4) * 224 * 224 // pixels))
+
+
+def by_shape(shapes: np.ndarray, at_once: Callable[[int], int]) -> list[np.ndarray]:
+    """Rows in batches that can be stacked, since a batch holds one shape: nothing is padded.
+
+    Args:
+        shapes: (N, 2) int, width and height of each image.
+        at_once: how many images of so many pixels (width * height) go together; less than one counts as one.
+
+    Returns: (B,) int64 arrays that hold each row once, rising within a shape; narrow shapes come first.
+    """
+    batches = []
+    for shape in np.unique(shapes, axis=0):
+        rows = np.flatnonzero((shapes == shape).all(axis=1))
+        step = max(1, at_once(int(shape.prod())))
+        batches += [rows[start : start + step] for start in range(0, len(rows), step)]
+    return batches

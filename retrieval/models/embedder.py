@@ -16,7 +16,7 @@ from torch import Tensor
 from retrieval.artifacts.embeddings import EMBEDDING_SCHEMA
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
-from retrieval.images.batches import images_at_once, prefetch
+from retrieval.images.batches import by_shape, images_at_once, prefetch
 from retrieval.images.pixels import decode_fit, decode_stored, fitted, stored_size
 from retrieval.models.bundle import load_bundle
 from retrieval.models.network import EmbeddingNet
@@ -96,13 +96,11 @@ class Embedder:
             step = images_at_once(self.batch_size, size * size, self.device, rounded=rounded)
             return [np.arange(len(jpegs))[start : start + step] for start in range(0, len(jpegs), step)]
         shapes = np.array([fitted(*stored_size(jpeg), size) for jpeg in jpegs]).reshape(-1, 2)
-        batches = []
-        for shape in np.unique(shapes, axis=0):
-            rows = np.flatnonzero((shapes == shape).all(axis=1))
-            pixels = int(shape.prod())
-            step = images_at_once(self.batch_size * 224 * 224 // pixels, pixels, self.device, rounded=rounded)
-            batches += [rows[start : start + step] for start in range(0, len(rows), step)]
-        return batches
+
+        def at_once(pixels: int) -> int:
+            return images_at_once(self.batch_size * 224 * 224 // pixels, pixels, self.device, rounded=rounded)
+
+        return by_shape(shapes, at_once)
 
     def _decode(self, jpegs: Sequence[bytes], rows: np.ndarray) -> Tensor:
         config = self.spec.config

@@ -22,7 +22,7 @@ from torch import Tensor
 from retrieval.artifacts.collection import LocalCollection
 from retrieval.artifacts.tuples import TupleSet
 from retrieval.evaluation.metrics import retrieval_metrics
-from retrieval.images.batches import prefetch
+from retrieval.images.batches import by_shape, prefetch
 from retrieval.images.pixels import decode_fit, fitted, image_size
 from retrieval.models import backbones, folding, trunks
 from retrieval.models.network import EmbeddingNet
@@ -280,13 +280,8 @@ class TupleTrainer(Resumable):
         for row in rows[self._shapes[rows, 0] == 0]:
             size = image_size(self.local.jpegs([int(self._row[row])])[0])
             self._shapes[row] = fitted(*size, self.config.image_size)
-        shapes = self._shapes[rows]
-        batches = []
-        for shape in np.unique(shapes, axis=0):
-            same = rows[(shapes == shape).all(axis=1)]
-            step = max(1, _CHUNK_PIXELS.get(self.device.type, _CHUNK_PIXELS["cuda"]) // int(shape.prod()))
-            batches += [same[start : start + step] for start in range(0, len(same), step)]
-        return batches
+        most = _CHUNK_PIXELS.get(self.device.type, _CHUNK_PIXELS["cuda"])
+        return [rows[some] for some in by_shape(self._shapes[rows], lambda pixels: most // pixels)]
 
     def _pixels(self, rows: np.ndarray) -> Tensor:
         jpegs = self.local.jpegs(self._row[rows])
