@@ -17,11 +17,17 @@ import tyro
 
 from ray_jobs.runtime.session import on_cluster, run_parts, session
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.hashing import hash_file
-from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
-from retrieval.search.index import IDS, needs_training
+from retrieval.artifacts.manifest import Manifest
 from retrieval.search.settings import IndexConfig
-from retrieval.search.shards import TRAINED, assign_rows, num_shards, write_shard, write_trained
+from retrieval.search.shards import (
+    assign_rows,
+    begin_index,
+    num_shards,
+    plan_index,
+    seal_index,
+    write_shard,
+    write_trained,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -48,43 +54,17 @@ def main(cfg: BuildIndexConfig) -> Manifest:
     Raises: ValueError if the embeddings were made from another collection, or the settings do not fit them.
     """
     embeddings, collection, out = Folder.of(cfg.embeddings), Folder.of(cfg.collection), Folder.of(cfg.out)
-    embedded = read_manifest(embeddings, "embeddings")
-    inputs = _inputs(embedded, read_manifest(collection, "collection"), cfg)
-    dim = int(embedded.counts["dim"])
-    needs_training(cfg.index, dim)  # refuses an unknown factory string before anything is written
-    work: dict[str, Any] = {
-        "kind": "index",
-        "config": cfg,
-        "inputs": inputs,
-        "ignore": ("embeddings", "collection", "out"),
-    }
-    if (done := begin(out, **work)) is not None:
+    plan = plan_index(embeddings, collection, out, cfg.splits, cfg.index)
+    if (done := begin_index(plan)) is not None:
         logger.info("build_index: %s is sealed already, %d images", out, done.counts["num"])
         return done
     with session():
         found = on_cluster(assign_rows, collection, out, cfg.splits)
         num = sum(found.get(split, 0) for split in set(cfg.splits))
-        trained_on = on_cluster(write_trained, embeddings, out, cfg.index, dim)
-        shards = _build_shards(cfg, embeddings, out, dim, num)
-    left_out = {f"split-{split}": count for split, count in found.items() if split not in cfg.splits}
-    taken, kept = int(embedded.counts["num"]), sum(shard["num"] for shard in shards)
-    books = [Books(stage="index", taken=taken, kept=kept, rejected=left_out)]
-    counts = {"num": kept, "dim": dim, "shards": len(shards), "trained_on": trained_on}
-    counts["bytes"] = sum(shard["bytes"] for shard in shards)
-    files = {shard["name"]: shard["sha256"] for shard in shards}
-    files |= {name: hash_file(out, name) for name in (IDS, TRAINED) if out.exists(name)}
-    logger.info("build_index: %d images in %d shards of '%s' at %s", kept, len(shards), cfg.index.factory, out)
-    return seal(out, counts=counts, books=books, files=files, **work)
-
-
-def _inputs(embedded: Manifest, collected: Manifest, cfg: BuildIndexConfig) -> dict[str, str]:
-    made_from = str(embedded.inputs.get("collection"))
-    if made_from != collected.fingerprint:
-        raise ValueError(
-            f"The embeddings {cfg.embeddings} were made from collection {made_from[:12]}, not from "
-            f"{collected.fingerprint[:12]} at {cfg.collection}. Embed this collection, or name the other one."
-        )
-    return {"embeddings": embedded.fingerprint, "collection": made_from, "model": embedded.inputs["model"]}
+        trained_on = on_cluster(write_trained, embeddings, out, cfg.index, plan.dim)
+        shards = _build_shards(cfg, embeddings, out, plan.dim, num)
+    logger.info("build_index: %d images in %d shards of '%s' at %s", num, len(shards), cfg.index.factory, out)
+    return seal_index(plan, found, trained_on, shards)
 
 
 def _build_shards(cfg: BuildIndexConfig, embeddings: Folder, out: Folder, dim: int, num: int) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ import tyro
 from ray_jobs.runtime.session import on_cluster, run_parts, session
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
-from retrieval.artifacts.manifest import Books, Manifest, read_manifest, seal
+from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.data import catalog
 from retrieval.data.ingestion import ingest_part
 from retrieval.data.settings import Layout, SplitConfig
@@ -120,33 +119,11 @@ def make_collection(
     fixed = {"out": out.uri, "root": plan["root"], "config": prepare}
     parts = list(range(plan["parts"]))
     rows = run_parts("ingest", parts, ingest_batch, total_items=plan["photos"], fn_kwargs=fixed, num_cpus=cpus_per_part)
-    taken = stored = resumed = 0
-    rejected: Counter[str] = Counter()
-    files: dict[str, str] = {}
-    for row in rows:
-        result = json.loads(row["result"])
-        taken, stored, resumed = taken + result["taken"], stored + result["stored"], resumed + result["resumed"]
-        rejected.update(result["rejected"])
-        files |= result["files"]
-    if resumed:
+    done = [json.loads(row["result"]) for row in rows]
+    if resumed := sum(part["resumed"] for part in done):
         logger.info("ingest: %d of %d parts had been done before", resumed, plan["parts"])
     divided = on_cluster(catalog.write_catalog, out.uri, plan["parts"], split)
-    counts = {"source": plan["photos"], "stored": stored, "rejected": taken - stored}
-    counts["rejected_by_reason"] = dict(sorted(rejected.items()))
-    kept = stored - divided["counts"]["dropped"]
-    return seal(
-        out,
-        kind=catalog.KIND,
-        config=settings,
-        inputs={"source": plan["fingerprint"]},
-        counts=counts | divided["counts"],
-        books=[
-            Books(stage="plan", taken=plan["photos"], kept=taken),
-            Books(stage="ingest", taken=taken, kept=stored, rejected=dict(rejected)),
-            Books(stage="split", taken=stored, kept=kept, rejected=divided["dropped"]),
-        ],
-        files=files | divided["files"],
-    )
+    return catalog.seal_collection(out, settings, plan, done, divided)
 
 
 def ingest_batch(batch: dict[str, Any], *, out: str, root: str, config: PrepareConfig) -> dict[str, Any]:

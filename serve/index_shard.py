@@ -10,6 +10,7 @@ from retrieval.search.expansion import expand_found
 from retrieval.search.index import Searcher
 from retrieval.search.ranking import Neighbours
 from retrieval.search.settings import ExpansionConfig
+from retrieval.search.shards import factory_of
 from retrieval.search.vectors import GalleryVectors
 from serve.messages import Found, Unusable
 from serve.schemas import IndexInfo
@@ -71,16 +72,14 @@ class IndexShard:
         return self._searcher.search(asked, min(k, len(self._searcher)))
 
     def _why_not(self) -> str:
-        factory = self._searcher.manifest.config.get("factory", "")
-        return (
-            f"index '{factory}' holds codes instead of embeddings, and those it was built from are not in the workspace"
-        )
+        kind = f"index '{factory_of(self._searcher.manifest)}' holds codes instead of embeddings"
+        return f"{kind}, and those it was built from are not in the workspace"
 
     def describe(self) -> IndexInfo:
         manifest = self._searcher.manifest
         return IndexInfo(
             fingerprint=manifest.fingerprint,
-            factory=str(manifest.config.get("factory", "")),
+            factory=factory_of(manifest),
             num_images=len(self._searcher),
             num_identities=len({label for label in self._searcher.labels if label is not None}),
             dim=self._searcher.dim,

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ import pyarrow as pa
 from retrieval.artifacts.collection import CATALOG_SCHEMA
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
-from retrieval.artifacts.manifest import begin
+from retrieval.artifacts.manifest import Books, Manifest, begin, seal
 from retrieval.data.ingestion import PLAN_SCHEMA
 from retrieval.data.listing import list_source
 from retrieval.data.settings import Layout, SplitConfig
@@ -110,6 +110,45 @@ def write_catalog(out: str, num_parts: int, config: SplitConfig) -> dict[str, An
     dropped = Counter(one.reason for one in assigned if one.reason is not None)
     files = {name: hash_file(folder, name) for name in (CATALOG, SOURCE)}
     return {"counts": counts, "dropped": dict(sorted(dropped.items())), "files": files}
+
+
+def seal_collection(
+    out: Folder,
+    settings: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    parts: Sequence[Mapping[str, Any]],
+    divided: Mapping[str, Any],
+) -> Manifest:
+    """Write the manifest.
+
+    Args:
+        settings: the config that `plan_collection` was given. plan, divided: what it and `write_catalog` returned.
+        parts: the fields of every part's `ingestion.PartResult`.
+
+    Raises: ValueError if photos are neither stored nor rejected.
+    """
+    taken, stored = sum(part["taken"] for part in parts), sum(part["stored"] for part in parts)
+    rejected: Counter[str] = Counter()
+    files: dict[str, str] = {}
+    for part in parts:
+        rejected.update(part["rejected"])
+        files |= part["files"]
+    counts = {"source": plan["photos"], "stored": stored, "rejected": taken - stored}
+    counts["rejected_by_reason"] = dict(sorted(rejected.items()))
+    kept = stored - divided["counts"]["dropped"]
+    return seal(
+        out,
+        kind=KIND,
+        config=settings,
+        inputs={"source": plan["fingerprint"]},
+        counts=counts | divided["counts"],
+        books=[
+            Books(stage="plan", taken=plan["photos"], kept=taken),
+            Books(stage="ingest", taken=taken, kept=stored, rejected=dict(rejected)),
+            Books(stage="split", taken=stored, kept=kept, rejected=divided["dropped"]),
+        ],
+        files=files | divided["files"],
+    )
 
 
 def _counts(labels: Sequence[str | None], assigned: Sequence[Assignment]) -> dict[str, int]:

@@ -24,6 +24,7 @@ from retrieval.search.expansion import augment_gallery, expand_by_search
 from retrieval.search.index import Searcher, flat_search
 from retrieval.search.ranking import Neighbours, Search, drop_rows
 from retrieval.search.settings import ExpansionConfig
+from retrieval.search.shards import factory_of
 
 
 def open_index(folder: Folder, gallery: Images) -> Search:
@@ -200,7 +201,7 @@ def scored(
 def origin(system: System) -> dict[str, Any]:
     """What the manifests tell of a system: the cost of its embeddings, and the type of its index."""
     embedded = read_manifest(system.embeddings, "embeddings")
-    index = read_manifest(system.index, "index").config["index"]["factory"] if system.index else "Flat"
+    index = factory_of(read_manifest(system.index, "index")) if system.index else "Flat"
     return {
         "embed_images": embedded.counts["num"],
         "embed_seconds": embedded.counts.get("seconds"),

@@ -7,7 +7,10 @@ out the same every time, so a shard may be built again by anyone, and one that i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -15,6 +18,7 @@ import pyarrow.compute as pc
 from retrieval.artifacts.embeddings import read_rows
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file
+from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
 from retrieval.search.engines.engine import KD_TREE
 from retrieval.search.index import IDS, build_shard, needs_training, train_index
 from retrieval.search.settings import IndexConfig
@@ -22,6 +26,89 @@ from retrieval.search.settings import IndexConfig
 TRAINED = "trained.faiss"
 
 _ROWS_PER_SHARD = 500_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexPlan:
+    """What an index is made of, and how: folders, settings and fingerprints.
+
+    inputs: fingerprints of its embeddings, collection and model. num: embeddings there are. dim: their dimension.
+    """
+
+    embeddings: Folder
+    collection: Folder
+    out: Folder
+    splits: tuple[str, ...]
+    config: IndexConfig
+    inputs: dict[str, str]
+    num: int
+    dim: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the manifest records, and `factory_of` reads."""
+        return {"splits": self.splits, "index": dataclasses.asdict(self.config)}
+
+
+def factory_of(manifest: Manifest) -> str:
+    """The factory string of a sealed index."""
+    return manifest.config["index"]["factory"]
+
+
+def plan_index(
+    embeddings: Folder, collection: Folder, out: Folder, splits: Sequence[str], config: IndexConfig
+) -> IndexPlan:
+    """Reads the manifests, and writes nothing.
+
+    Raises: ValueError if the embeddings were made from another collection, or for an unknown factory string.
+    """
+    embedded, collected = read_manifest(embeddings, "embeddings"), read_manifest(collection, "collection")
+    made_from = str(embedded.inputs.get("collection"))
+    if made_from != collected.fingerprint:
+        raise ValueError(
+            f"The embeddings {embeddings} were made from collection {made_from[:12]}, not from "
+            f"{collected.fingerprint[:12]} at {collection}. Embed this collection, or name the other one."
+        )
+    inputs = {"embeddings": embedded.fingerprint, "collection": made_from, "model": embedded.inputs["model"]}
+    num, dim = int(embedded.counts["num"]), int(embedded.counts["dim"])
+    needs_training(config, dim)
+    return IndexPlan(
+        embeddings=embeddings,
+        collection=collection,
+        out=out,
+        splits=tuple(splits),
+        config=config,
+        inputs=inputs,
+        num=num,
+        dim=dim,
+    )
+
+
+def begin_index(plan: IndexPlan) -> Manifest | None:
+    """Claim the folder, or find the very same index sealed there; see `manifest.begin`."""
+    return begin(plan.out, kind="index", config=plan.settings, inputs=plan.inputs)
+
+
+def seal_index(
+    plan: IndexPlan, found: Mapping[str, int], trained_on: int, shards: Sequence[Mapping[str, Any]]
+) -> Manifest:
+    """Write the manifest.
+
+    Args: found, trained_on, shards: what `assign_rows`, `write_trained` and every `write_shard` returned.
+
+    Raises: ValueError if embeddings are neither in a shard nor left out by their split.
+    """
+    shards = sorted(shards, key=lambda shard: shard["name"])
+    kept = sum(shard["num"] for shard in shards)
+    left_out = {f"split-{split}": count for split, count in found.items() if split not in plan.splits}
+    counts = {"num": kept, "dim": plan.dim, "shards": len(shards), "trained_on": trained_on}
+    counts["bytes"] = sum(shard["bytes"] for shard in shards)
+    files = {shard["name"]: shard["sha256"] for shard in shards}
+    files |= {name: hash_file(plan.out, name) for name in (IDS, TRAINED) if plan.out.exists(name)}
+    books = [Books(stage="index", taken=plan.num, kept=kept, rejected=left_out)]
+    return seal(
+        plan.out, kind="index", config=plan.settings, inputs=plan.inputs, counts=counts, books=books, files=files
+    )
 
 
 def assign_rows(collection: Folder, out: Folder, splits: Sequence[str]) -> dict[str, int]:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retrieval.artifacts import hashing, manifest
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder
-from retrieval.data import catalog
 from retrieval.data.demo.places import write_scenes
 from retrieval.data.demo.settings import SceneConfig
-from retrieval.data.ingestion import ingest_part
 from retrieval.data.settings import SplitConfig
 from retrieval.geometry import pairing, reconstruction, stages
 from retrieval.geometry.settings import ReconstructConfig
 from retrieval.images.settings import PrepareConfig
+from tests.support.workspace import make_collection
 
 SMALL = SceneConfig(num_places=3, images_per_place=6, num_distractors=3, size=360, seed=2)
 
@@ -23,13 +21,8 @@ PREPARE = PrepareConfig(crop="fit", size=480)
 
 
 def collect(folder: Folder, source: Path, split: SplitConfig, part_size: int = 8) -> Folder:
-    """Ingest photos, or a manifest of them, part by part, here."""
-    config = {"prepare": hashing.plain(PREPARE), "split": hashing.plain(split)}
-    plan = catalog.plan_collection(folder.uri, source=str(source), layout="auto", config=config, part_size=part_size)
-    done = [ingest_part(folder, part, Folder.of(plan["root"]), PREPARE) for part in range(plan["parts"])]
-    divided = catalog.write_catalog(folder.uri, plan["parts"], split)
-    counts = {"stored": sum(part.stored for part in done), "parts": plan["parts"], **divided["counts"]}
-    manifest.seal(folder, kind=catalog.KIND, config=config, inputs={"source": plan["fingerprint"]}, counts=counts)
+    """Ingest photos, or a manifest of them, here."""
+    make_collection(folder, source, PREPARE, split, part_size)
     return folder
 
 

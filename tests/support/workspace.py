@@ -5,15 +5,14 @@ The model has random weights, so its scores say nothing about people; but a stor
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from retrieval.artifacts import hashing, manifest, published
-from retrieval.artifacts.embeddings import EMBEDDING_SCHEMA
-from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest
 from retrieval.data import catalog
 from retrieval.data.demo.faces import IMAGE_FOLDER, draw_collection
@@ -21,13 +20,13 @@ from retrieval.data.ingestion import ingest_part
 from retrieval.data.settings import SplitConfig
 from retrieval.images.settings import PrepareConfig
 from retrieval.models.bundle import build, save_bundle
-from retrieval.models.embedder import Embedder
+from retrieval.models.embedder import Embedder, embed_part
 from retrieval.models.settings import ModelConfig
 from retrieval.search import shards
 from retrieval.search.index import IDS
 from retrieval.search.settings import IndexConfig
 
-INDEXED = ("train", "val", "query", "gallery")
+INDEXED = ("query", "gallery", "train", "val")
 
 # Random weights make deep features of any two photos alike; after two layers photos still differ.
 SHALLOW = ModelConfig(cut="features.1", pooling="grid", head="none", image_size=64)
@@ -70,28 +69,27 @@ def make_workspace(
     return Workspace(folder=folder, photos=photos, labels=labels)
 
 
-def make_collection(folder: Folder, source: Path, prepare: PrepareConfig, part_size: int = 8) -> Manifest:
-    """Ingest a folder of photos, part by part, here."""
-    config = {"prepare": hashing.plain(prepare)}
-    plan = catalog.plan_collection(folder.uri, source=str(source), layout="auto", config=config, part_size=part_size)
-    done = [ingest_part(folder, part, Folder.of(plan["root"]), prepare) for part in range(plan["parts"])]
-    divided = catalog.write_catalog(folder.uri, plan["parts"], SplitConfig())
-    counts = {"stored": sum(part.stored for part in done), "parts": plan["parts"], **divided["counts"]}
-    return manifest.seal(
-        folder, kind=catalog.KIND, config=config, inputs={"source": plan["fingerprint"]}, counts=counts
-    )
+def make_collection(
+    folder: Folder, source: Path, prepare: PrepareConfig, split: SplitConfig | None = None, part_size: int = 8
+) -> Manifest:
+    """What the job ingest does, part by part, here."""
+    split = split or SplitConfig()
+    settings = {"layout": "auto", "part_size": part_size}
+    settings |= {"prepare": hashing.plain(prepare), "split": hashing.plain(split)}
+    plan = catalog.plan_collection(folder.uri, source=str(source), layout="auto", config=settings, part_size=part_size)
+    parts = [ingest_part(folder, part, Folder.of(plan["root"]), prepare) for part in range(plan["parts"])]
+    divided = catalog.write_catalog(folder.uri, plan["parts"], split)
+    return catalog.seal_collection(folder, settings, plan, [dataclasses.asdict(part) for part in parts], divided)
 
 
 def embed(folder: Folder, collection: Folder, bundle: Folder) -> Manifest:
     """Embed a collection, part by part, in float32."""
     collected, embedder = manifest.read_manifest(collection), Embedder(bundle, precision="fp32", num_threads=1)
-    for part in range(collected.counts["parts"]):
-        table = collection.read_table(f"images/{part_name(part)}", columns=["image_id", "jpeg"])
-        vectors = list(embedder.embed_jpegs(table["jpeg"].to_pylist()))
-        made = pa.table({"image_id": table["image_id"], "embedding": vectors}, schema=EMBEDDING_SCHEMA)
-        folder.write_table(part_name(part), made)
+    parts = sum(name.startswith("images/") for name in collected.files)
+    done = [embed_part(embedder, collection, folder, part) for part in range(parts)]
     inputs = {"collection": collected.fingerprint, "model": embedder.fingerprint}
-    return manifest.seal(folder, kind="embeddings", config={}, inputs=inputs, counts={"dim": embedder.dim})
+    counts = {"num": sum(part["kept"] for part in done), "dim": embedder.dim}
+    return manifest.seal(folder, kind="embeddings", config={"precision": "fp32"}, inputs=inputs, counts=counts)
 
 
 def stored_vectors(made: Folder) -> np.ndarray:
@@ -105,13 +103,11 @@ def stored_vectors(made: Folder) -> np.ndarray:
 
 
 def make_index(folder: Folder, embeddings: Folder, config: IndexConfig, collection: Folder) -> Manifest:
-    """Index all that was not dropped."""
-    embedded = manifest.read_manifest(embeddings)
-    dim, num = embedded.counts["dim"], config.num_shards
-    assert isinstance(num, int)
-    shards.assign_rows(collection, folder, INDEXED)
-    shards.write_trained(embeddings, folder, config, dim)
-    for shard in range(num):
-        shards.write_shard(embeddings, folder, config, dim, shard, num)
-    inputs = {**embedded.inputs, "embeddings": embedded.fingerprint}
-    return manifest.seal(folder, kind="index", config=config, inputs=inputs, counts={"dim": dim})
+    """What the job build_index does, shard by shard, here: all that was not dropped is indexed."""
+    plan = shards.plan_index(embeddings, collection, folder, INDEXED, config)
+    shards.begin_index(plan)
+    found = shards.assign_rows(collection, folder, plan.splits)
+    trained_on = shards.write_trained(embeddings, folder, config, plan.dim)
+    num = shards.num_shards(config, sum(found.get(split, 0) for split in plan.splits))
+    built = [shards.write_shard(embeddings, folder, config, plan.dim, shard, num) for shard in range(num)]
+    return shards.seal_index(plan, found, trained_on, built)

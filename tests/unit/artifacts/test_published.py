@@ -82,7 +82,7 @@ def test_the_gallery_reads_every_crop_by_its_row(made: Workspace) -> None:
     pair = Pair.open(str(made.folder))
     gallery = Gallery(pair.collection, pair.index, num_cached=2)
     stored = {}
-    for part in range(read_manifest(pair.collection).counts["parts"]):
+    for part in range(sum(name.startswith("images/") for name in read_manifest(pair.collection).files)):
         table = pair.collection.read_table(f"images/{part_name(part)}", columns=["image_id", "jpeg"])
         stored |= {row["image_id"]: row["jpeg"] for row in table.to_pylist()}
     expected = [stored[image_id] for image_id in pair.index.read_table(IDS)["image_id"].to_pylist()]

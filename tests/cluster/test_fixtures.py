@@ -1,0 +1,31 @@
+"""What tests make without a cluster is what the jobs make, to the fingerprint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ray_jobs import build_index, ingest
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.images.settings import PrepareConfig
+from retrieval.search.settings import IndexConfig
+from retrieval.search.shards import factory_of
+from tests.support.workspace import make_workspace
+
+
+def test_a_workspace_of_the_tests_is_one_of_the_jobs(ray_local: None, tmp_path: Path) -> None:
+    made, prepare = make_workspace(tmp_path).folder, PrepareConfig(size=96)
+    photos = ingest.IngestConfig(
+        source=str(tmp_path / "drawn"), out=str(tmp_path / "c"), prepare=prepare, part_size=8, layout="auto"
+    )
+    collection = read_manifest(ingest.main(photos))
+    assert collection.fingerprint == read_manifest(made / "collection/test").fingerprint
+    index = build_index.main(
+        build_index.BuildIndexConfig(
+            embeddings=(made / "embeddings/test").uri,
+            collection=str(tmp_path / "c"),
+            out=str(tmp_path / "i"),
+            index=IndexConfig(num_shards=2),
+        )
+    )
+    assert index.fingerprint == read_manifest(made / "index/test").fingerprint
+    assert factory_of(index) == "Flat"
