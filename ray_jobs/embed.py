@@ -114,9 +114,8 @@ def make_embeddings(
         )
     )
     taken, kept = sum(row["taken"] for row in rows), sum(row["kept"] for row in rows)
-    counts = {
-        "num": kept,
-        "dim": read_manifest(model).counts["embedding_dim"],
+    counts = {"num": kept, "dim": read_manifest(model).counts["embedding_dim"]}
+    run = {
         "seconds": time.monotonic() - started,
         "seconds_in_model": sum(row["seconds"] for row in rows),
         "resumed_parts": sum(row["resumed"] for row in rows),
@@ -124,6 +123,7 @@ def make_embeddings(
     }
     return seal(
         out,
+        run=run,
         kind="embeddings",
         config=config,
         inputs=inputs,

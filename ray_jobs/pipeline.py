@@ -188,8 +188,7 @@ def _scaled(cfg: PipelineConfig, workspace: Folder, bundle: Folder) -> Folder:
     out = folder_of(workspace, "model", {"scales": cfg.scales, "inputs": inputs})
     net = network.with_scales(load_bundle(bundle), cfg.scales)
     if manifest.begin(out, kind="model", config=net.spec, inputs=inputs) is None:
-        keep_history(bundle, out)
-        save_bundle(net, out, inputs=inputs, counts=kept_counts(sealed))
+        save_bundle(net, out, inputs=inputs, counts=kept_counts(sealed), run=keep_history(bundle, out))
     return out
 
 

@@ -33,6 +33,7 @@ from ray_jobs.runtime.store import store_uri
 from retrieval.artifacts.collection import localise
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
+from retrieval.artifacts.history import write_history
 from retrieval.artifacts.manifest import MANIFEST, Manifest, begin, read_manifest
 from retrieval.artifacts.tuples import read_tuples
 from retrieval.models import bundle, network
@@ -232,16 +233,17 @@ def _report_epoch(trainer: Trainer, metrics: dict[str, Any], tracker: Tracker | 
 def _seal(trainer: Trainer, cfg: TrainJobConfig, inputs: dict[str, str]) -> None:
     out = Folder.of(cfg.out)
     trainer.load_best()
-    out.write_json("history.json", trainer.history)
-    out.write_bytes("curves.png", charts.curves_png(trainer.history))
+    run = write_history(out, trainer.history)
+    out.write_bytes(bundle.CURVES, charts.curves_png(trainer.history))
     if isinstance(trainer, TupleTrainer):
         title = "tuples of the last epoch: query, positive, hard negatives"
         rows = sheets.tuple_rows(trainer.local, *trainer.sample())
-        out.write_bytes("tuples.jpg", sheets.sheet_jpg(rows, title=title))
+        out.write_bytes(bundle.TUPLES_SHEET, sheets.sheet_jpg(rows, title=title))
     validated = trainer.best["val/mAP"] if "val/mAP" in trainer.history[0] else None
     best = {"best_epoch": trainer.best["epoch"], "best_val_mAP": validated}
     counts = {"train_images": len(trainer.pool), "val_images": len(trainer.val), "unfrozen": len(trainer.unfrozen)}
-    bundle.save_bundle(trainer.net, out, config=cfg, inputs=inputs, counts=counts | best, ignore=_ignored(cfg))
+    work = {"config": cfg, "inputs": inputs, "ignore": _ignored(cfg)}
+    bundle.save_bundle(trainer.net, out, counts=counts | best, run=run, **work)
 
 
 if __name__ == "__main__":

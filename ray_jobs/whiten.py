@@ -116,8 +116,7 @@ def _finish(bundle: Folder, out: Folder, shares: list[list[Any]], config: Whiten
     """Add up the shares, solve, and seal the new bundle."""
     moments: Any = (found for found in (ray.get(share) for share in shares[0]) if found is not None)
     net = whitening_fit.whiten(load_bundle(bundle), moments, config)
-    keep_history(bundle, out)
-    save_bundle(net, out, counts=kept_counts(read_manifest(bundle)), **work)
+    save_bundle(net, out, counts=kept_counts(read_manifest(bundle)), run=keep_history(bundle, out), **work)
 
 
 if __name__ == "__main__":

@@ -8,4 +8,5 @@ published   the collection, model and index that are served
 collection  photos of a collection: their tables, a local copy, single JPEGs
 embeddings  embeddings by part and by row
 tuples      training tuples
+history     what a bundle tells of its training
 """

@@ -201,11 +201,12 @@ def scored(
 def origin(system: System) -> dict[str, Any]:
     """What the manifests tell of a system: the cost of its embeddings, and the type of its index."""
     embedded = read_manifest(system.embeddings, "embeddings")
+    timed = embedded.counts | embedded.run  # in the counts of embeddings made by earlier versions
     index = factory_of(read_manifest(system.index, "index")) if system.index else "Flat"
     return {
         "embed_images": embedded.counts["num"],
-        "embed_seconds": embedded.counts.get("seconds"),
-        "embed_seconds_in_model": embedded.counts.get("seconds_in_model"),
+        "embed_seconds": timed.get("seconds"),
+        "embed_seconds_in_model": timed.get("seconds_in_model"),
         "embedding_dim": embedded.counts["dim"],
         "index_type": index,
         "model": read_manifest(system.model).fingerprint,

@@ -14,6 +14,7 @@ from torch import nn
 
 from retrieval.artifacts import hashing
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.history import read_history, write_history
 from retrieval.artifacts.manifest import Manifest, read_manifest, seal
 from retrieval.images.settings import PrepareConfig
 from retrieval.models import backbones
@@ -52,6 +53,8 @@ def check_preparation(collected: Manifest, wanted: PrepareConfig, where: Folder)
 
 
 WEIGHTS_FILE, SPEC_FILE = "model.safetensors", "model.json"
+CURVES, TUPLES_SHEET = "curves.png", "tuples.jpg"  # of training, for the eye
+_PICTURES = ("*.png", "*.jpg")
 
 
 def build(
@@ -118,10 +121,11 @@ def save_bundle(
     inputs: Mapping[str, str] | None = None,
     counts: Mapping[str, Any] | None = None,
     ignore: Sequence[str] = (),
+    run: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Write and seal a bundle; files already in the folder (curves, history) are sealed with it. Sets net.fingerprint.
+    """Write and seal a bundle; files already in the folder are sealed with it, pictures aside. Sets net.fingerprint.
 
-    Args: config, inputs, counts, ignore: as `seal`; config defaults to the spec.
+    Args: config, inputs, counts, ignore, run: as `seal`; config defaults to the spec.
     """
     folder = Folder.of(folder)
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
@@ -134,6 +138,8 @@ def save_bundle(
         inputs=inputs or {},
         counts={**(counts or {}), "parameters": sum(p.numel() for p in net.parameters()), "embedding_dim": net.dim},
         ignore=ignore,
+        run=run,
+        aside=_PICTURES,
     )
     net.fingerprint = manifest.fingerprint
     return manifest
@@ -144,11 +150,12 @@ def kept_counts(manifest: Manifest) -> dict[str, Any]:
     return {name: manifest.counts[name] for name in ("best_epoch", "best_val_mAP") if name in manifest.counts}
 
 
-def keep_history(bundle: Folder, out: Folder) -> None:
-    """Copy what a bundle holds about its training."""
-    for name in ("history.json", "tuples.jpg"):
-        if bundle.exists(name):
-            out.write_bytes(name, bundle.read_bytes(name))
+def keep_history(bundle: Folder, out: Folder) -> dict[str, Any]:
+    """Copy what a bundle tells of its training. Returns: what `save_bundle` takes as `run`."""
+    if bundle.exists(TUPLES_SHEET):
+        out.write_bytes(TUPLES_SHEET, bundle.read_bytes(TUPLES_SHEET))
+    history = read_history(bundle)
+    return write_history(out, history) if history else {}
 
 
 def load_spec(folder: Folder | Path | str) -> ModelSpec:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.history import read_history
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.evaluation import tasks
 from retrieval.evaluation.systems import (
@@ -62,8 +63,8 @@ def write_report(
             rows = sheet_rows(task, measured.found, collection, num_queries=sheet_queries, seed=seed)
             picture = sheet_jpg(rows, title=f"{name}: the nearest of each query")
             sheets.append(ranked_sheet(name, picture))
-        if system.model.exists("history.json") and not any(of.startswith("training curves") for of, _ in plots):
-            plots.append((f"training curves, {system.name}", charts.curves_png(system.model.read_json("history.json"))))
+        if (history := read_history(system.model)) and not any(of.startswith("training curves") for of, _ in plots):
+            plots.append((f"training curves, {system.name}", charts.curves_png(history)))
     metrics["order"] = list(metrics["systems"])
     if len(sheets) > _MAX_SHEETS:  # the first and the last say what all the steps between did
         sheets = [sheets[0], *sheets[1 - _MAX_SHEETS :]]

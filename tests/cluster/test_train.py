@@ -62,7 +62,9 @@ def undisturbed(root: Path) -> TrainJobConfig:
 
 def test_a_bundle_is_sealed_and_not_made_again(root: Path, undisturbed: TrainJobConfig) -> None:
     manifest = read_manifest(Folder.of(undisturbed.out), "model")
-    assert set(manifest.files) == {"model.safetensors", "model.json", "history.json", "curves.png"}
+    assert set(manifest.files) == {"model.safetensors", "model.json", "history.json"}
+    assert set(manifest.aside) == {"curves.png"}
+    assert {"seconds/mine", "seconds/train"} <= set(manifest.run["epochs"][1])
     assert manifest.inputs["collection"] == read_manifest(Folder.of(root / "collection")).fingerprint
     assert manifest.counts["train_images"] >= 35 and manifest.counts["val_images"] == 5
     net = bundle.load_bundle(undisturbed.out)
@@ -88,6 +90,10 @@ def test_a_worker_killed_in_epoch_two_draws_the_same_tuples(root: Path, undistur
     assert history(root, "killed") == history(root, "undisturbed")
     ours, theirs = (Folder.of(root / name).read_bytes("model.safetensors") for name in ("killed", "undisturbed"))
     assert ours == theirs
+    assert (
+        read_manifest(Folder.of(root / "killed")).fingerprint
+        == read_manifest(Folder.of(root / "undisturbed")).fingerprint
+    )
 
 
 def test_what_cannot_be_trained_is_said_before_any_worker_starts(root: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.history import read_history, write_history
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.models import bundle, network, pooling
 from retrieval.models.network import EmbeddingNet
@@ -87,8 +88,35 @@ def test_bundle_comes_back_equal(tmp_path: Path) -> None:
 def test_files_of_the_run_are_sealed_with_the_bundle(tmp_path: Path) -> None:
     folder = Folder.of(tmp_path / "bundle")
     folder.write_json("history.json", [1])
-    bundle.save_bundle(bundle.build(SMALL), folder)
-    assert set(read_manifest(folder, "model").files) == {"history.json", "model.json", "model.safetensors"}
+    folder.write_bytes("curves.png", b"drawn")
+    folder.write_bytes("tuples.jpg", b"drawn")
+    sealed = bundle.save_bundle(bundle.build(SMALL), folder, run={"seconds": 1.5})
+    assert sealed == read_manifest(folder, "model")
+    assert set(sealed.files) == {"history.json", "model.json", "model.safetensors"}
+    assert (set(sealed.aside), sealed.run) == ({"curves.png", "tuples.jpg"}, {"seconds": 1.5})
+
+
+def test_what_a_bundle_tells_of_its_training_goes_on_to_those_made_of_it(tmp_path: Path) -> None:
+    rows = [{"epoch": 0, "val/mAP": 0.5}, {"epoch": 1, "train/loss": 0.5, "seconds/train": 2.0}]
+    sealed = []
+    for name, seconds in (("trained", 2.0), ("again", 3.0)):
+        folder, made_of = Folder.of(tmp_path / name), Folder.of(tmp_path / f"{name}-scaled")
+        folder.write_bytes(bundle.CURVES, name.encode())
+        folder.write_bytes(bundle.TUPLES_SHEET, name.encode())
+        run = write_history(folder, [rows[0], rows[1] | {"seconds/train": seconds}])
+        sealed.append(bundle.save_bundle(bundle.build(SMALL), folder, run=run, counts={"best_epoch": 1, "images": 5}))
+        kept = bundle.kept_counts(sealed[-1])
+        sealed.append(
+            bundle.save_bundle(bundle.build(SMALL), made_of, run=bundle.keep_history(folder, made_of), counts=kept)
+        )
+        assert read_history(made_of) == [rows[0], rows[1] | {"seconds/train": seconds}]
+        assert made_of.read_bytes(bundle.TUPLES_SHEET) == name.encode() and set(sealed[-1].aside) == {"tuples.jpg"}
+    assert sealed[0].fingerprint == sealed[2].fingerprint and sealed[1].fingerprint == sealed[3].fingerprint
+    assert sealed[1].counts["best_epoch"] == 1 and "images" not in sealed[1].counts
+    untrained = Folder.of(tmp_path / "untrained")
+    bundle.save_bundle(bundle.build(SMALL), untrained)
+    assert bundle.keep_history(untrained, Folder.of(tmp_path / "of-untrained")) == {}
+    assert Folder.of(tmp_path / "of-untrained").list() == {}
 
 
 def test_tampered_weights_are_refused(tmp_path: Path) -> None:
