@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval.data.demo.people import Person, Shot, attributes_of, sample_person, sample_shot
+from retrieval.data.demo.attributes import attributes_of
+from retrieval.data.demo.people import Person, Shot, sample_person, sample_shot
 from retrieval.data.demo.portrait import background, landmarks, render
 from retrieval.data.demo.settings import DemoConfig
 from retrieval.data.layouts.celeba import ATTRIBUTES

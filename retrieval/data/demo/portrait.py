@@ -5,23 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from retrieval.data.demo.features import (
-    EYES,
-    HEAD,
-    SKULL,
-    Face,
-    bump,
-    coordinates,
-    cover,
-    light,
-    mouth_shape,
-    outline,
-    paint,
-    paint_over,
-    shaded,
-    skin_of,
-)
+from retrieval.data.demo.features import EYES, HEAD, SKULL, light, mouth_shape, outline, skin_of
 from retrieval.data.demo.people import Person, Shot
+from retrieval.data.demo.surface import Face, bump, coordinates, cover, paint, paint_over, shaded
 
 _EYE_HEIGHT = 111 / 218  # where CelebA's alignment puts the eyes
 

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
+from retrieval.data.demo.attributes import attributes_of
 from retrieval.data.demo.faces import IMAGE_FOLDER, draw_collection, draw_images, write_lists
-from retrieval.data.demo.people import Person, Shot, attributes_of, sample_person, sample_shot
+from retrieval.data.demo.people import Person, Shot, sample_person, sample_shot
 from retrieval.data.demo.portrait import landmarks, render
 from retrieval.data.demo.settings import DemoConfig
 from retrieval.data.layouts.celeba import ATTRIBUTES
