@@ -7,9 +7,9 @@
     manifest  a CSV or Parquet table with a column `path`, and optionally `image_id`, `label`, `split`, a box
               `x1, y1, x2, y2` and columns named as CelebA's attributes.
 
-`auto` takes manifest for a file, or for a folder that holds `manifest.csv` or `manifest.parquet`; celeba for a folder
-with CelebA's identity or attribute list; lfw where at least two sub-folders hold photos, all one level deep; and folder
-otherwise.
+`auto` takes manifest for a file; and for a folder the first layout of LAYOUTS that its files fit: manifest where it
+holds `manifest.csv` or `manifest.parquet`; celeba with CelebA's identity or attribute list; lfw where at least two
+sub-folders hold photos, all one level deep; and folder otherwise.
 
 Hidden files (a part of the path begins with a dot) and files that are no photographs by their names are not taken; the
 report counts them. Nothing here opens a photograph.
@@ -17,17 +17,32 @@ report counts them. Nothing here opens a photograph.
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import pyarrow.fs as pafs
 
 from retrieval.artifacts.folder import Folder
-from retrieval.data.layouts import celeba
-from retrieval.data.layouts.table import MANIFEST_NAMES, manifest_in, read_manifest_table
-from retrieval.data.layouts.tree import read_tree
+from retrieval.data.layouts import celeba, table, tree
 from retrieval.data.settings import Layout
-from retrieval.data.source import MAX_NOTES, Listing, Source, SourceReport, photo_files, walk
+from retrieval.data.source import MAX_NOTES, Listing, Source, SourceReport, walk
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A layout: whether a folder's files (relative path -> bytes) fit it, and how they are read into a listing."""
+
+    fits: Callable[[Mapping[str, int]], bool]
+    read: Callable[[Folder, Mapping[str, int], Listing], None]
+
+
+LAYOUTS: dict[str, Reader] = {
+    "manifest": Reader(table.fits, table.read),
+    "celeba": Reader(celeba.fits, celeba.read),
+    "lfw": Reader(tree.fits_labels, tree.read_labelled),
+    "folder": Reader(lambda _: True, tree.read),
+}
+"""By the names in `settings.Layout`, in the order in which `auto` asks them."""
 
 
 def list_source(where: str | Folder, layout: Layout = "auto") -> Source:
@@ -35,37 +50,23 @@ def list_source(where: str | Folder, layout: Layout = "auto") -> Source:
 
     Raises: ValueError if there is nothing there, no photo in it, or it does not fit the layout asked for.
     """
-    root = Folder.of(where)
+    root, found = Folder.of(where), Listing()
     kind = root.fs.get_file_info(root.path).type
     if kind == pafs.FileType.NotFound:
         raise ValueError(f"There is nothing at {root}. Name a folder of photos, or a CSV or Parquet manifest.")
-    found, table, files = Listing(), "", {}
     if kind == pafs.FileType.File:
         if layout not in ("auto", "manifest"):
             raise ValueError(
                 f"{root} is a file, and layout '{layout}' needs a folder. Use layout 'manifest' for a table."
             )
-        uri, _, table = root.uri.rpartition("/")
-        root, layout = Folder(uri or "/"), "manifest"
-    else:
-        files = walk(root)
-        layout = _detect(files) if layout == "auto" else layout
-    if layout == "celeba":
-        celeba.read_celeba(root, files, found)
-    elif layout == "manifest":
-        read_manifest_table(root, table or manifest_in(root, files), found)
-    else:
-        read_tree(photo_files(files, found), found, labelled=layout == "lfw")
-    return _finished(root, layout, found)
-
-
-def _detect(files: Mapping[str, int]) -> Layout:
-    if any(name in files for name in MANIFEST_NAMES):
-        return "manifest"
-    if celeba.is_celeba(files):
-        return "celeba"
-    folders = {posixpath.dirname(path) for path in photo_files(files, Listing())}
-    return "lfw" if len(folders) >= 2 and all(folder and "/" not in folder for folder in folders) else "folder"
+        uri, _, name = root.uri.rpartition("/")
+        root = Folder(uri or "/")
+        table.read_file(root, name, found)
+        return _finished(root, "manifest", found)
+    files = walk(root)
+    name = next(name for name, reader in LAYOUTS.items() if reader.fits(files)) if layout == "auto" else layout
+    LAYOUTS[name].read(root, files, found)
+    return _finished(root, name, found)
 
 
 def _finished(root: Folder, layout: str, found: Listing) -> Source:

@@ -44,14 +44,7 @@ def from_database(photos: pa.Table, path: str) -> tuple[pa.Table, pa.Table]:
         for image_id, cluster in zip(names, clusters, strict=True):
             if image_id is not None:
                 rows[image_id] = {"image_id": image_id, "cluster": cluster, "split": split, "status": tuples.REGISTERED}
-        for query, positive in zip(part["qidxs"], part["pidxs"], strict=True):
-            pair = names[int(query)], names[int(positive)]
-            if pair[0] is None or pair[1] is None:
-                continue
-            known = {"query": pair[0], "cluster": clusters[int(query)], "split": split}
-            row = found.setdefault(pair[0], known | {"candidates": [], "shared_points": [], "scale_change": []})
-            for name_of, item in (("candidates", pair[1]), ("shared_points", 0), ("scale_change", 1.0)):
-                row[name_of].append(item)
+        found |= _pairs(part, names, clusters, split)
     if not found:
         raise ValueError(f"No pair of {path} is among the {len(image_ids)} photos. Check that they are named by cid.")
     if missing:
@@ -62,6 +55,22 @@ def from_database(photos: pa.Table, path: str) -> tuple[pa.Table, pa.Table]:
     table = [{"reason": None, "model": -1, "num_points": 0} | rows[name] for name in sorted(rows)]
     queries = [found[name] for name in sorted(found)]
     return pa.Table.from_pylist(table, tuples.IMAGES_SCHEMA), pa.Table.from_pylist(queries, tuples.TUPLES_SCHEMA)
+
+
+def _pairs(
+    part: Mapping[str, Sequence[Any]], names: Sequence[str | None], clusters: Sequence[int], split: str
+) -> dict[str, dict[str, Any]]:
+    """Rows of TUPLES_SCHEMA by their query, of the pairs whose two photos are known by name."""
+    found: dict[str, dict[str, Any]] = {}
+    for query, positive in zip(part["qidxs"], part["pidxs"], strict=True):
+        asking, answer = names[int(query)], names[int(positive)]
+        if asking is None or answer is None:
+            continue
+        known = {"query": asking, "cluster": clusters[int(query)], "split": split}
+        row = found.setdefault(asking, known | {"candidates": [], "shared_points": [], "scale_change": []})
+        for name, item in (("candidates", answer), ("shared_points", 0), ("scale_change", 1.0)):
+            row[name].append(item)
+    return found
 
 
 def _part_of_database(value: Any, split: str, path: str) -> Mapping[str, Sequence[Any]]:

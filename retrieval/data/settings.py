@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Layout = Literal["auto", "celeba", "lfw", "folder", "manifest"]
+"""How a source is laid out: auto, or a name of `listing.LAYOUTS`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

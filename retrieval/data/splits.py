@@ -10,7 +10,7 @@ distractors: in the same shares, some in the gallery to be confused with, the ot
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from retrieval.data.settings import SplitConfig
@@ -62,31 +62,32 @@ def assign_splits(
         label = labels[row]
         if first.setdefault(hashes[row], row) == row and label is not None:
             people.setdefault(label, []).append(row)
-    side = _sides([label for label, rows in people.items() if len(rows) >= 2], config)
-    queries = {_query(label, people[label], image_ids, config.seed) for label in side if side[label] == "test"}
+    split_of = _divided(image_ids, people, config)
     unlabelled = all(label is None for label in labels)
 
-    def distractor(row: int) -> Assignment:
-        kept = unlabelled or _part(config.seed, "distractor", image_ids[row]) >= config.test_fraction
-        return Assignment(split="train" if kept else "gallery")
-
     def assign(row: int) -> Assignment:
-        label = labels[row]
         if row in fixed:
             return Assignment(split=fixed[row])
         if first[hashes[row]] != row:
             return Assignment(split="dropped", reason=DUPLICATE, duplicate_of=image_ids[first[hashes[row]]])
-        if config.keep_singles and label not in side:
-            return distractor(row)
-        if label is None:
-            return Assignment(split="gallery") if unlabelled else Assignment(split="dropped", reason=UNLABELLED)
-        if label not in side:
-            return Assignment(split="dropped", reason=SINGLE)
-        if side[label] == "test":
-            return Assignment(split="query" if row in queries else "gallery")
-        return Assignment(split=side[label])
+        if row in split_of:
+            return Assignment(split=split_of[row])
+        if config.keep_singles:
+            kept = unlabelled or _part(config.seed, "distractor", image_ids[row]) >= config.test_fraction
+            return Assignment(split="train" if kept else "gallery")
+        if unlabelled:
+            return Assignment(split="gallery")
+        return Assignment(split="dropped", reason=UNLABELLED if labels[row] is None else SINGLE)
 
     return [assign(row) for row in range(len(image_ids))]
+
+
+def _divided(image_ids: Sequence[str], people: Mapping[str, list[int]], config: SplitConfig) -> dict[int, str]:
+    """Row -> split, for all photos of those who have two or more."""
+    sides = _sides([label for label, rows in people.items() if len(rows) >= 2], config)
+    split_of = {row: "gallery" if side == "test" else side for label, side in sides.items() for row in people[label]}
+    asked = [label for label, side in sides.items() if side == "test"]
+    return split_of | {_query(label, people[label], image_ids, config.seed): "query" for label in asked}
 
 
 def _check(image_ids: Sequence[str], labels: Sequence[str | None], hashes: Sequence[str]) -> None:

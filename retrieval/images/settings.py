@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in pixels of the upright photo; x2 and y2 are exclusive."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,9 +29,9 @@ class AugmentConfig:
         for name in ("erase", "drop_regions", "flip"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"augment.{name} is a probability, 0 to 1, got {getattr(self, name)}.")
-
-
-Box = tuple[float, float, float, float]
+        for name in ("shift", "light"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"augment.{name} is {getattr(self, name)}, expected 0 to 1, for example 0.1.")
 
 
 CASCADE_FILES = {
@@ -57,8 +61,10 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         if self.cascade not in CASCADE_FILES:
             raise ValueError(f"Unknown cascade '{self.cascade}'. Choose one of: {', '.join(CASCADE_FILES)}.")
-        if self.scale_factor <= 1:
+        if not 1 < self.scale_factor < math.inf:
             raise ValueError(f"scale_factor is {self.scale_factor}, expected more than 1, for example 1.1.")
+        if self.min_neighbors < 0:
+            raise ValueError(f"min_neighbors is {self.min_neighbors}, expected 0 or more, for example 3.")
         if not 20 <= self.min_face <= self.detect_side <= self.max_detect_side:
             raise ValueError(
                 f"Expected 20 <= min_face <= detect_side <= max_detect_side, got min_face {self.min_face}, "
@@ -100,3 +106,5 @@ class PrepareConfig(DetectorConfig):
             raise ValueError(f"quality is {self.quality}, expected 1 to 100.")
         if not 1 <= self.max_pixels <= MAX_PIXELS_LIMIT:
             raise ValueError(f"max_pixels is {self.max_pixels}, expected 1 to {MAX_PIXELS_LIMIT}.")
+        if self.min_side < 1:
+            raise ValueError(f"min_side is {self.min_side}, expected 1 or more pixels.")

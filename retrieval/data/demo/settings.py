@@ -57,6 +57,12 @@ class SceneConfig:
     """Draws everything."""
 
     def __post_init__(self) -> None:
-        for name, least in (("num_places", 1), ("images_per_place", 1), ("num_distractors", 0), ("size", 64)):
+        for name, least in (
+            ("num_places", 1),
+            ("images_per_place", 1),
+            ("num_distractors", 0),
+            ("size", 64),
+            ("seed", 0),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more.")

@@ -1,4 +1,4 @@
-"""A source by its layout, a file each.
+"""A source by its layout, a file each: whether a folder fits it, and how it is read. `listing` has their table.
 
 celeba  the published lists of CelebA
 table   CSV, TSV or Parquet with a row a photo

@@ -37,7 +37,12 @@ _IMAGE_FOLDERS = ("img_align_celeba", "img_celeba")
 _PARTITIONS = {"0": "train", "1": "val", "2": "test"}
 
 
-def read_celeba(root: Folder, files: Mapping[str, int], found: Listing) -> None:
+def fits(files: Mapping[str, int]) -> bool:
+    """Whether one of the two lists that make a CelebA set is there."""
+    return any(posixpath.basename(path) in (LISTS["identity"], LISTS["attributes"]) for path in files)
+
+
+def read(root: Folder, files: Mapping[str, int], found: Listing) -> None:
     """Fill `found` from CelebA's files, wherever below `root` they lie.
 
     Args: files: all files below root, relative path -> bytes.
@@ -65,11 +70,6 @@ def read_celeba(root: Folder, files: Mapping[str, int], found: Listing) -> None:
             )
         )
     found.notes += [f"There is no {name}." for kind, name in LISTS.items() if kind not in here and kind != "boxes"]
-
-
-def is_celeba(files: Mapping[str, int]) -> bool:
-    """Whether one of the two lists that make a CelebA set is there."""
-    return any(posixpath.basename(path) in (LISTS["identity"], LISTS["attributes"]) for path in files)
 
 
 def _image_folder(photos: Mapping[str, int], found: Listing) -> tuple[dict[str, int], str]:

@@ -19,14 +19,24 @@ _BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 MANIFEST_NAMES = ("manifest.csv", "manifest.parquet")
 
 
-def manifest_in(root: Folder, files: Mapping[str, int]) -> str:
-    for name in MANIFEST_NAMES:
-        if name in files:
-            return name
-    raise ValueError(f"{root} holds no {' or '.join(MANIFEST_NAMES)}. Name the table itself as the source.")
+def fits(files: Mapping[str, int]) -> bool:
+    """Whether a folder holds a table under one of the names that are looked for."""
+    return any(name in files for name in MANIFEST_NAMES)
 
 
-def read_manifest_table(root: Folder, name: str, found: Listing) -> None:
+def read(root: Folder, files: Mapping[str, int], found: Listing) -> None:
+    """Fill `found` from the table that a folder holds. Raises: ValueError if it holds none, or as `read_file`."""
+    name = next((name for name in MANIFEST_NAMES if name in files), None)
+    if name is None:
+        raise ValueError(f"{root} holds no {' or '.join(MANIFEST_NAMES)}. Name the table itself as the source.")
+    read_file(root, name, found)
+
+
+def read_file(root: Folder, name: str, found: Listing) -> None:
+    """Fill `found` from a table below `root`, a row a photo, whose paths are relative to `root` or absolute.
+
+    Raises: ValueError if it is no table, or has no column `path`.
+    """
     table = _read_table(root, name)
     if "path" not in table.column_names:
         raise ValueError(f"{name} has no column 'path', only: {', '.join(table.column_names)}. Rename one of them.")

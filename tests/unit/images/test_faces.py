@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -115,18 +113,3 @@ def test_crop_outside_repeats_the_border() -> None:
 def test_crop_refuses_a_box_off_the_image(box: Box) -> None:
     with pytest.raises(ValueError, match="does not meet"):
         crop(np.zeros((20, 20, 3), np.uint8), box, 10)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"cascade": "alt9"}, "Choose one of: alt2, alt, default"),
-        ({"scale_factor": 1.0}, "expected more than 1"),
-        ({"min_face": 10}, "20 <= min_face"),
-        ({"detect_side": 30}, "detect_side 30"),
-        ({"max_detect_side": 100}, "max_detect_side 100"),
-    ],
-)
-def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        DetectorConfig(**settings)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from typing import Any
 
 import cv2
@@ -23,6 +21,7 @@ from retrieval.images.pixels import (
     resize,
     stored_size,
 )
+from tests.support.photos import png_header
 
 RNG = np.random.default_rng(0)
 
@@ -41,13 +40,6 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that promises width x height pixels and brings hardly any."""
-    chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b"\0" * 100))
-    packed = [struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) for body in chunks]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
 def reason(data: bytes, **options: Any) -> str:

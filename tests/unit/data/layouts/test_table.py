@@ -1,0 +1,62 @@
+"""A table with a row a photo: its columns, its odd cells, photos that lie elsewhere or nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from retrieval.data.layouts.celeba import ATTRIBUTES
+from retrieval.data.listing import list_source
+from tests.support.photos import touch
+
+YES = " ".join(["1"] * 40)
+NO = "  ".join(["-1"] * 40)
+
+
+def test_csv_manifest(tmp_path: Path) -> None:
+    touch(tmp_path, "in/1.jpg", "in/2.jpg", "3 x.jpg")
+    away = touch(tmp_path.parent / f"{tmp_path.name}-away", "far.jpg") / "far.jpg"
+    attributes = "," + ",".join(ATTRIBUTES)
+    table = tmp_path / "manifest.csv"
+    table.write_text(
+        f"path,label,split,x1,y1,x2,y2,comment{attributes}\n"
+        f"in/1.jpg,007,train,1,2,30,40,x,{YES.replace(' ', ',')}\n"
+        f"in/2.jpg,,,,,,,,{','.join(['-1'] * 39)},\n"
+        f"in/1.jpg,007,train,1,2,30,40,again,{YES.replace(' ', ',')}\n"
+        f'"3 x.jpg",b,,,,,,,{"," * 39}\n'
+        f"gone.jpg,b,,,,,,,{',' * 39}\n"
+        f"{away},b,,,,,,,{',' * 39}\n"
+        f",c,,,,,,,{',' * 39}\n"
+    )
+    for where in (tmp_path, table):
+        source = list_source(str(where))
+        found = {photo.image_id: photo for photo in source.photos}
+        assert set(found) == {"in/1.jpg", "in/2.jpg", "3 x.jpg", "gone.jpg", str(away).lstrip("/")}
+        assert found["in/1.jpg"].label == "007"
+        assert found["in/1.jpg"].box == (1, 2, 30, 40)
+        assert found["in/1.jpg"].attributes == (1,) * 40
+        assert (found["in/2.jpg"].label, found["in/2.jpg"].attributes, found["in/2.jpg"].box) == (None, None, None)
+        assert found["gone.jpg"].size == -1
+        assert found[str(away).lstrip("/")].size == len("far.jpg")
+        assert source.report.repeated == 1
+        assert source.report.ignored == {"rows without a path": 1}
+        assert "comment" in source.report.notes[0]
+
+
+def test_parquet_manifest_with_uris_and_names(tmp_path: Path) -> None:
+    one = touch(tmp_path / "a b", "1.jpg") / "1.jpg"
+    two = touch(tmp_path / "c", "1.jpg") / "1.jpg"
+    table = pa.table({"path": [f"file://{one}", str(two)], "image_id": ["one.jpg", "two.jpg"], "label": [5, 6]})
+    pq.write_table(table, tmp_path / "photos.parquet")
+    source = list_source(str(tmp_path / "photos.parquet"))
+    assert [(p.image_id, p.label, p.size) for p in source.photos] == [("one.jpg", "5", 5), ("two.jpg", "6", 5)]
+
+
+def test_two_photos_of_one_name_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "t.csv").write_text("path,image_id\na.jpg,same\nb.jpg,same\n")
+    with pytest.raises(ValueError, match=r"Two photos are called 'same': a.jpg and b.jpg"):
+        list_source(str(tmp_path / "t.csv"))

@@ -1,0 +1,196 @@
+"""The kernel that gallery and query photos share cuts the right pixels at the right resolution."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval.images.faces import FaceDetector, expand_box, overlap
+from retrieval.images.pixels import BadImage, decode, encode_jpeg, limit_threads, resize
+from retrieval.images.preparation import Prepared, prepare
+from retrieval.images.settings import PrepareConfig
+from tests.support.photos import portrait
+
+HAAR = PrepareConfig()
+DETECTOR = FaceDetector(HAAR)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    limit_threads(1)
+    yield
+    limit_threads(-1)
+
+
+def pixels_of(done: Prepared) -> np.ndarray:
+    return decode(done.jpeg, min_side=1)[0].astype(int)
+
+
+def test_haar_crop_equals_its_steps() -> None:
+    data = encode_jpeg(portrait(1))
+    done = prepare(data, HAAR, DETECTOR)
+    (box,) = DETECTOR.detect(decode(data)[0])
+    assert done.box == expand_box(box, 0.15)
+    assert (done.width, done.height, pixels_of(done).shape) == (218, 218, (218, 218, 3))
+    assert done == prepare(data, HAAR, DETECTOR)  # to the byte
+
+
+def test_margin_and_size_are_kept() -> None:
+    data = encode_jpeg(portrait(1))
+    tight = prepare(data, PrepareConfig(margin=0.0, size=96), DETECTOR)
+    wide = prepare(data, PrepareConfig(margin=0.5, size=96), DETECTOR)
+    assert wide.box[2] - wide.box[0] == pytest.approx(2 * (tight.box[2] - tight.box[0]))
+    assert (tight.width, tight.height) == (96, 96)
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+def test_a_large_photo_gives_the_crop_of_a_small_one(scale: int) -> None:
+    """Decoded at reduced scale, the same face is cut from the same place, in pixels of the full photo."""
+    small = portrait(2)
+    large = encode_jpeg(resize(small, 178 * scale, 218 * scale))
+    done = prepare(large, HAAR, DETECTOR)
+    wanted = prepare(encode_jpeg(small), HAAR, DETECTOR)
+    assert overlap(done.box, tuple(scale * edge for edge in wanted.box)) > 0.8  # type: ignore[arg-type]
+
+
+def test_a_small_face_in_a_large_photo_is_cut_at_full_resolution() -> None:
+    """Its crop must be as sharp as one made without any reduction."""
+    photo = np.full((1600, 2400, 3), 120, np.uint8)
+    photo[600:1036, 1000:1356] = portrait(3, (356, 436))
+    data = encode_jpeg(photo, 98)
+    done = prepare(data, HAAR, DETECTOR)
+    x1, y1, x2, y2 = (round(edge) for edge in done.box)
+    sharp = resize(np.ascontiguousarray(photo[y1:y2, x1:x2]), 218, 218)
+    assert np.abs(pixels_of(done) - sharp).mean() < 3
+    side = x2 - x1
+    blurred = resize(resize(sharp, side // 4, side // 4), 218, 218)
+    assert np.abs(pixels_of(done) - blurred).mean() > 2 * np.abs(pixels_of(done) - sharp).mean()
+
+
+def test_turned_photo_is_searched_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    stream = io.BytesIO()
+    Image.fromarray(np.rot90(portrait(4), -1)).save(stream, "PNG", exif=exif)
+    upright = io.BytesIO()
+    Image.fromarray(portrait(4)).save(upright, "PNG")
+    assert prepare(stream.getvalue(), HAAR, DETECTOR) == prepare(upright.getvalue(), HAAR, DETECTOR)
+
+
+def test_crop_none_stretches_the_whole_photo() -> None:
+    done = prepare(encode_jpeg(portrait(5)), PrepareConfig(crop="none"), None)
+    assert done.box == (0, 0, 178, 218)
+    assert np.abs(pixels_of(done) - resize(portrait(5), 218, 218)).mean() < 4
+
+
+@pytest.mark.parametrize("scale", [1, 8])
+def test_crop_box_takes_the_sources_box(scale: int) -> None:
+    photo = resize(portrait(6), 178 * scale, 218 * scale)
+    box = (40.0 * scale, 60.0 * scale, 140.0 * scale, 160.0 * scale)
+    done = prepare(encode_jpeg(photo, 98), PrepareConfig(crop="box", margin=0.0), None, box)
+    assert done.box == box
+    wanted = resize(np.ascontiguousarray(photo[60 * scale : 160 * scale, 40 * scale : 140 * scale]), 218, 218)
+    assert np.abs(pixels_of(done) - wanted).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        (None, "no-box"),
+        ((10.0, 10.0, 10.0, 50.0), "bad-box"),
+        ((float("nan"), 0.0, 50.0, 50.0), "bad-box"),
+        ((500.0, 500.0, 600.0, 600.0), "bad-box"),
+        ((-1e6, -1e6, 1e6, 1e6), "bad-box"),
+        ((0.0, 0.0, 1e30, 1e30), "bad-box"),
+        ((50.0, 50.0, 50.2, 50.2), "bad-box"),
+    ],
+)
+def test_boxes_that_cannot_be_cut(box: Any, reason: str) -> None:
+    with pytest.raises(BadImage) as caught:
+        prepare(encode_jpeg(portrait(6)), PrepareConfig(crop="box"), None, box)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("shape", [(16, 3000), (3000, 16), (16, 16)])
+@pytest.mark.parametrize("crop", ["haar", "none"])
+def test_extreme_shapes_end_in_a_reason_or_a_square(shape: tuple[int, int], crop: Any) -> None:
+    data = encode_jpeg(np.full((*shape, 3), 90, np.uint8))
+    if crop == "none":
+        assert prepare(data, PrepareConfig(crop=crop), None).width == 218
+        return
+    with pytest.raises(BadImage, match="no-face"):
+        prepare(data, PrepareConfig(crop=crop), DETECTOR)
+
+
+FIT = PrepareConfig(crop="fit", size=100)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((150, 200), (75, 100)),
+        ((400, 300), (100, 75)),
+        ((60, 80), (60, 80)),
+        ((801, 1607), (50, 100)),
+        ((16, 3000), (1, 100)),
+    ],
+)
+def test_crop_fit_keeps_the_whole_photo_in_its_shape(shape: tuple[int, int], expected: tuple[int, int]) -> None:
+    photo = resize(portrait(5), shape[1], shape[0])
+    done = prepare(encode_jpeg(photo, 98), FIT, None)
+    assert (done.height, done.width) == expected == pixels_of(done).shape[:2]
+    assert done.box == (0, 0, shape[1], shape[0])
+    assert np.abs(pixels_of(done) - resize(photo, expected[1], expected[0])).mean() < 4
+    assert done == prepare(encode_jpeg(photo, 98), FIT, None)
+
+
+def test_crop_fit_of_a_turned_photo_is_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    stream = io.BytesIO()
+    photo = resize(portrait(4), 150, 300)
+    Image.fromarray(np.rot90(photo, -1)).save(stream, "PNG", exif=exif)
+    done = prepare(stream.getvalue(), FIT, None, (0.0, 0.0, 150.0, 150.0))
+    assert (done.width, done.height) == (50, 50)
+    assert np.abs(pixels_of(done) - resize(np.ascontiguousarray(photo[:150]), 50, 50)).mean() < 4
+
+
+def test_a_query_s_box_is_cut_at_full_resolution_and_shrunk_as_the_whole_photo() -> None:
+    """1600 x 1200 to 100: a box of 640 x 160 becomes 100 * 640 / 1600 = 40 wide, 10 high."""
+    y, x = np.mgrid[0:1200, 0:1600]  # each place has its own colour
+    photo = np.stack([x * 255 / 1600, y * 255 / 1200, 255 - x * 255 / 1600], axis=2).astype(np.uint8)
+    done = prepare(encode_jpeg(photo, 98), FIT, None, (300.4, 399.6, 939.5, 560.0))
+    assert done.box == (300, 400, 940, 560)
+    assert (done.width, done.height) == (40, 10)
+    wanted = resize(np.ascontiguousarray(photo[400:560, 300:940]), 40, 10)
+    assert np.abs(pixels_of(done) - wanted).mean() < 2
+    small = prepare(encode_jpeg(photo[:60, :80]), FIT, None, (10.0, 10.0, 50.0, 40.0))
+    assert (small.width, small.height) == (40, 30)  # the whole photo would not be shrunk, so its part is not
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (50.0, 50.0, 50.2, 90.0),
+        (float("nan"), 0.0, 50.0, 50.0),
+        (0.0, 0.0, float("inf"), 50.0),
+        (500.0, 500.0, 600.0, 600.0),
+        (90.0, 10.0, 20.0, 50.0),
+    ],
+)
+def test_a_query_s_box_without_a_pixel_is_a_bad_box(box: Any) -> None:
+    with pytest.raises(BadImage) as caught:
+        prepare(encode_jpeg(portrait(6)), FIT, None, box)
+    assert caught.value.reason == "bad-box"
+    reaching_out = prepare(encode_jpeg(portrait(6)), FIT, None, (-20.0, 10.0, 90.0, 500.0))
+    assert reaching_out.box == (0, 10, 90, 218)
+
+
+def test_a_search_without_a_detector_is_refused() -> None:
+    with pytest.raises(ValueError, match="FaceDetector"):
+        prepare(encode_jpeg(portrait(1)), HAAR, None)
