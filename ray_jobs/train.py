@@ -34,7 +34,7 @@ from retrieval.artifacts.collection import localise
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
 from retrieval.artifacts.history import write_history
-from retrieval.artifacts.manifest import MANIFEST, Manifest, begin, read_manifest
+from retrieval.artifacts.manifest import MANIFEST, Manifest, begin, check_made_from, read_manifest
 from retrieval.artifacts.tuples import read_tuples
 from retrieval.models import bundle, network
 from retrieval.models.settings import ModelConfig
@@ -125,11 +125,7 @@ def _tuples_of(cfg: TrainJobConfig, collected: str) -> dict[str, str]:
     if not cfg.tuples:
         return {}
     manifest = read_manifest(Folder.of(cfg.tuples), "tuples")
-    if manifest.inputs.get("collection") != collected:
-        raise ValueError(
-            f"The tuples {cfg.tuples} were made of collection {str(manifest.inputs.get('collection'))[:12]}, not of "
-            f"{collected[:12]} at {cfg.collection}. Reconstruct this collection, or name the other one."
-        )
+    check_made_from(cfg.tuples, manifest, "collection", collected)
     return {"tuples": manifest.fingerprint}
 
 

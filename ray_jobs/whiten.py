@@ -19,7 +19,7 @@ import tyro
 
 from ray_jobs.runtime.session import on_cluster, session
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.manifest import Manifest, begin, read_manifest
+from retrieval.artifacts.manifest import Manifest, begin, check_made_from, read_manifest
 from retrieval.models.bundle import keep_history, kept_counts, load_bundle, save_bundle
 from retrieval.training import whitening_fit
 from retrieval.training.settings import WhitenConfig
@@ -74,18 +74,13 @@ def _inputs(cfg: WhitenJobConfig) -> dict[str, str]:
     collected = read_manifest(Folder.of(cfg.collection), "collection").fingerprint
     made = read_manifest(Folder.of(cfg.model), "model").fingerprint
     embedded = read_manifest(Folder.of(cfg.embeddings), "embeddings")
-    expected = [("embeddings", embedded, "collection", collected), ("embeddings", embedded, "model", made)]
+    check_made_from(cfg.embeddings, embedded, "collection", collected)
+    check_made_from(cfg.embeddings, embedded, "model", made)
     inputs = {"model": made, "embeddings": embedded.fingerprint, "collection": collected}
     if cfg.whiten.method == "learned":
         tuples = read_manifest(Folder.of(cfg.tuples), "tuples")
-        expected.append(("tuples", tuples, "collection", collected))
+        check_made_from(cfg.tuples, tuples, "collection", collected)
         inputs["tuples"] = tuples.fingerprint
-    for name, manifest, of, wanted in expected:
-        if manifest.inputs.get(of) != wanted:
-            raise ValueError(
-                f"The {name} given were made with {of} {str(manifest.inputs.get(of))[:12]}, the {of} given is "
-                f"{wanted[:12]}. Name folders that were made from each other."
-            )
     return inputs
 
 

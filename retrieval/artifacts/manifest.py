@@ -179,6 +179,20 @@ def read_manifest(folder: Folder, kind: str | None = None) -> Manifest:
     return manifest
 
 
+def check_made_from(name: object, manifest: Manifest, of: str, wanted: str) -> None:
+    """Args: name: what the sealed folder is called to the user. of: one of its inputs. wanted: that one's fingerprint.
+
+    Raises: ValueError if it was made with another, or with none.
+    """
+    made = manifest.inputs.get(of)
+    if made != wanted:
+        were, them = ("were", "them") if manifest.kind.endswith("s") else ("was", "it")
+        raise ValueError(
+            f"The {manifest.kind} {name} {were} made with {of} {str(made)[:12]}, not with the one given, "
+            f"{wanted[:12]}. Name folders that were made from each other, or make {them} again."
+        )
+
+
 def versions() -> dict[str, str]:
     """Installed versions of the libraries that shape the output."""
     found = {}

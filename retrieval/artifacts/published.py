@@ -2,10 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.manifest import read_manifest
+from retrieval.artifacts.manifest import Manifest, check_made_from, read_manifest
+
+CURRENT = "CURRENT.json"
+
+_KINDS = ("collection", "model", "index")
+
+
+def publish(workspace: Folder, *, collection: Folder, model: Folder, index: Folder) -> None:
+    """Point the workspace's CURRENT.json at a matching (collection, model, index), for the query service.
+
+    Paths are kept relative to the workspace, so that it can be copied elsewhere whole.
+
+    Raises: ValueError if the three were not made from each other.
+    """
+    folders = {"collection": collection, "model": model, "index": index}
+    seals = {kind: read_manifest(folders[kind], kind) for kind in _KINDS}
+    _check_together(folders, seals)
+    relative = {kind: folder.uri.removeprefix(workspace.uri + "/") for kind, folder in folders.items()}
+    fingerprints = {kind: manifest.fingerprint for kind, manifest in seals.items()}
+    workspace.write_json(CURRENT, {"paths": relative, "fingerprints": fingerprints})
+
+
+def read_current(workspace: Folder) -> dict[str, Folder]:
+    """The published folders: {"collection": ..., "model": ..., "index": ...}.
+
+    Raises: ValueError if nothing is published there yet.
+    """
+    return _read(workspace)[0]
+
+
+def _read(workspace: Folder) -> tuple[dict[str, Folder], dict[str, str]]:
+    """Folders and fingerprints by kind. In one go: the file may be replaced at any moment."""
+    if not workspace.exists(CURRENT):
+        raise ValueError(
+            f"{workspace} has no {CURRENT}: no pipeline has finished there. "
+            f"Run `python -m ray_jobs.pipeline faces --workspace {workspace}` first."
+        )
+    current = workspace.read_json(CURRENT)
+    folders = {
+        kind: Folder(path) if "://" in path or path.startswith("/") else workspace / path
+        for kind, path in current["paths"].items()
+    }
+    return folders, current["fingerprints"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,23 +71,15 @@ class Pair:
             published, or the index was made with another model or collection.
         """
         root = Folder.of(workspace)
-        folders = read_current(root)
-        published = root.read_json(CURRENT)["fingerprints"]
-        seals = {kind: read_manifest(folders[kind], kind) for kind in ("collection", "model", "index")}
+        folders, published = _read(root)
+        seals = {kind: read_manifest(folders[kind], kind) for kind in _KINDS}
         for kind, seal in seals.items():
             if seal.fingerprint != published[kind]:
                 raise ValueError(
                     f"{folders[kind]} has fingerprint {seal.fingerprint[:12]}, but {root} published the {kind} "
                     f"{published[kind][:12]}: it was replaced since. Run the pipeline again to publish a matching set."
                 )
-        for kind in ("model", "collection"):
-            made_with = seals["index"].inputs.get(kind)
-            if made_with != seals[kind].fingerprint:
-                raise ValueError(
-                    f"The index {folders['index']} was made with {kind} {str(made_with)[:12]}, but the {kind} at "
-                    f"{folders[kind]} is {seals[kind].fingerprint[:12]}. Scores between them mean nothing: build the "
-                    f"index again."
-                )
+        _check_together(folders, seals)
         return cls(
             workspace=root,
             collection=folders["collection"],
@@ -56,46 +91,7 @@ class Pair:
         )
 
 
-CURRENT = "CURRENT.json"
-
-
-def publish(workspace: Folder, *, collection: Folder, model: Folder, index: Folder) -> None:
-    """Point the workspace's CURRENT.json at a matching (collection, model, index), for the query service.
-
-    Paths are kept relative to the workspace, so that it can be copied elsewhere whole.
-
-    Raises: ValueError if the three were not made from each other.
-    """
-    seals = {
-        "collection": read_manifest(collection, "collection"),
-        "model": read_manifest(model, "model"),
-        "index": read_manifest(index, "index"),
-    }
-    for name in ("collection", "model"):
-        made_with = seals["index"].inputs.get(name)
-        if made_with != seals[name].fingerprint:
-            raise ValueError(
-                f"The index {index} was made with {name} {str(made_with)[:12]}, not with "
-                f"{seals[name].fingerprint[:12]} at {collection if name == 'collection' else model}. Build it again."
-            )
-    folders = {"collection": collection, "model": model, "index": index}
-    relative = {name: folder.uri.removeprefix(workspace.uri + "/") for name, folder in folders.items()}
-    fingerprints = {name: manifest.fingerprint for name, manifest in seals.items()}
-    workspace.write_json(CURRENT, {"paths": relative, "fingerprints": fingerprints})
-
-
-def read_current(workspace: Folder) -> dict[str, Folder]:
-    """The published folders: {"collection": ..., "model": ..., "index": ...}.
-
-    Raises: ValueError if nothing is published there yet.
-    """
-    if not workspace.exists(CURRENT):
-        raise ValueError(
-            f"{workspace} has no {CURRENT}: no pipeline has finished there. "
-            f"Run `python -m ray_jobs.pipeline faces --workspace {workspace}` first."
-        )
-    paths = workspace.read_json(CURRENT)["paths"]
-    return {
-        name: Folder(path) if "://" in path or path.startswith("/") else workspace / path
-        for name, path in paths.items()
-    }
+def _check_together(folders: Mapping[str, Folder], seals: Mapping[str, Manifest]) -> None:
+    """Scores between a model and an index, or an index and photos, of different making mean nothing."""
+    for kind in ("collection", "model"):
+        check_made_from(folders["index"], seals["index"], kind, seals[kind].fingerprint)

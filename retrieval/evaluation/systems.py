@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.manifest import Manifest, read_manifest
+from retrieval.artifacts.manifest import Manifest, check_made_from, read_manifest
 from retrieval.evaluation import tasks
 from retrieval.evaluation.attributes import attribute_agreement, attribute_floors
 from retrieval.evaluation.metrics import index_recall_at_k, ranked_metrics, retrieval_metrics
@@ -149,16 +149,13 @@ class System:
             "model": read_manifest(self.model, "model"),
             "embeddings": read_manifest(self.embeddings, "embeddings"),
         }
-        belongs = [("embeddings", "model", seals["model"]), ("embeddings", "collection", collected)]
+        whose = f"{self.embeddings} of system '{self.name}'"
+        check_made_from(whose, seals["embeddings"], "model", seals["model"].fingerprint)
+        check_made_from(whose, seals["embeddings"], "collection", collected.fingerprint)
         if self.index is not None:
             seals["index"] = read_manifest(self.index, "index")
-            belongs.append(("index", "embeddings", seals["embeddings"]))
-        for made, of, wanted in belongs:
-            if seals[made].inputs.get(of) != wanted.fingerprint:
-                raise ValueError(
-                    f"System '{self.name}': its {made} were made with {of} {str(seals[made].inputs.get(of))[:12]}, the "
-                    f"{of} given is {wanted.fingerprint[:12]}. Name folders that were made from each other."
-                )
+            whose = f"{self.index} of system '{self.name}'"
+            check_made_from(whose, seals["index"], "embeddings", seals["embeddings"].fingerprint)
         return {f"{self.name}.{kind}": manifest.fingerprint for kind, manifest in seals.items()}
 
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from retrieval.artifacts.embeddings import read_rows
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file
-from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
+from retrieval.artifacts.manifest import Books, Manifest, begin, check_made_from, read_manifest, seal
 from retrieval.search.engines.engine import KD_TREE
 from retrieval.search.index import IDS, build_shard, needs_training, train_index
 from retrieval.search.settings import IndexConfig
@@ -63,13 +63,8 @@ def plan_index(
     Raises: ValueError if the embeddings were made from another collection, or for an unknown factory string.
     """
     embedded, collected = read_manifest(embeddings, "embeddings"), read_manifest(collection, "collection")
-    made_from = str(embedded.inputs.get("collection"))
-    if made_from != collected.fingerprint:
-        raise ValueError(
-            f"The embeddings {embeddings} were made from collection {made_from[:12]}, not from "
-            f"{collected.fingerprint[:12]} at {collection}. Embed this collection, or name the other one."
-        )
-    inputs = {"embeddings": embedded.fingerprint, "collection": made_from, "model": embedded.inputs["model"]}
+    check_made_from(embeddings, embedded, "collection", collected.fingerprint)
+    inputs = {"embeddings": embedded.fingerprint, **{of: embedded.inputs[of] for of in ("collection", "model")}}
     num, dim = int(embedded.counts["num"]), int(embedded.counts["dim"])
     needs_training(config, dim)
     return IndexPlan(

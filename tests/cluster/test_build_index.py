@@ -120,7 +120,7 @@ def test_other_collection_is_refused_before_anything_is_written(tmp_path: Path) 
     begin(other, kind="collection", config={"seed": 1}, inputs={})
     other.write_table("catalog.parquet", collection.read_table("catalog.parquet"))
     seal(other, kind="collection", config={"seed": 1}, inputs={}, counts={})
-    with pytest.raises(ValueError, match="were made from collection"):
+    with pytest.raises(ValueError, match="The embeddings .* were made with collection .* or make them again"):
         main(config(other, embeddings, tmp_path / "index"))
     assert not (tmp_path / "index").exists()
 

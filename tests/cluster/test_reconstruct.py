@@ -235,5 +235,5 @@ def test_tuples_of_another_collection_are_refused(root: Path, tmp_path: Path) ->
     cfg = train.TrainJobConfig(
         collection=str(tmp_path / "collection"), tuples=str(root / "tuples"), out=str(tmp_path / "m"), weights="none"
     )
-    with pytest.raises(ValueError, match="were made of collection .* not of"):
+    with pytest.raises(ValueError, match="The tuples .* were made with collection .* not with the one given"):
         train.main(cfg)

@@ -207,6 +207,19 @@ def test_a_manifest_made_before_there_was_run_and_aside_still_loads(tmp_path: Pa
     assert read_manifest(folder) == sealed
 
 
+@pytest.mark.parametrize(("kind", "says"), [("index", "was made .* make it again"), ("tuples", "were made .* them")])
+def test_what_was_made_from_something_else_is_refused(tmp_path: Path, kind: str, says: str) -> None:
+    sealed = seal(Folder.of(tmp_path), kind=kind, inputs={"model": "m" * 64, "collection": "c" * 64})
+    artifacts_manifest.check_made_from("W/x", sealed, "model", "m" * 64)
+    artifacts_manifest.check_made_from("W/x", sealed, "collection", "c" * 64)
+    with pytest.raises(ValueError, match=f"The {kind} W/x {says}"):
+        artifacts_manifest.check_made_from("W/x", sealed, "model", "c" * 64)
+    with pytest.raises(ValueError, match="made with collection c{12}, not with the one given, m{12}\\."):
+        artifacts_manifest.check_made_from("W/x", sealed, "collection", "m" * 64)
+    with pytest.raises(ValueError, match="made with photos None"):
+        artifacts_manifest.check_made_from("W/x", sealed, "photos", "m" * 64)
+
+
 @pytest.mark.parametrize(
     ("taken", "kept", "rejected"), [(3, 3, {}), (5, 2, {"no-face": 2, "truncated": 1}), (0, 0, {})]
 )
