@@ -1,4 +1,4 @@
-"""A trunk rewritten for training: the same function and gradients of the same parameters, moving less memory.
+"""BatchNorm inside the convolution before it: once and for all for inference, at each step for training.
 
 On a CPU most of a training step is not arithmetic but maps that are written, kept for the gradient and read again.
 """
@@ -6,13 +6,27 @@ On a CPU most of a training step is not arithmetic but maps that are written, ke
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.fx import Node
+from torch.fx import GraphModule, Node
+from torch.nn.utils import fuse_conv_bn_eval
+
+
+def fold(module: nn.Module) -> nn.Module:
+    """The same function for inference: each BatchNorm is part of the convolution before it. `module` stays as it is.
+
+    One that follows no convolution, or a convolution whose output is used elsewhere too, stays.
+    """
+    traced = torch.fx.symbolic_trace(copy.deepcopy(module))
+    _fold_norms(traced, fuse_conv_bn_eval)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
 
 
 def rewrite(module: nn.Sequential) -> nn.Module:
@@ -26,29 +40,45 @@ def rewrite(module: nn.Sequential) -> nn.Module:
     - A SiLU is not in place, for the same reason.
     """
     traced = torch.fx.symbolic_trace(module)
-    modules: dict[str, nn.Module] = dict(traced.named_modules())
-
-    def module_of(node: Node) -> nn.Module | None:
-        return modules[str(node.target)] if node.op == "call_module" else None
-
-    def put(node: Node, new: nn.Module, name: str) -> None:
-        traced.add_submodule(name, new)
-        modules[name], node.target = new, name
-
+    _fold_norms(traced, _Folded)
+    convolutions = (nn.Conv2d, _Folded)
     for at, node in enumerate(list(traced.graph.nodes)):
-        before = node.args[0] if node.args and isinstance(node.args[0], Node) else node
-        own, input_, alone = module_of(node), module_of(before), len(before.users) == 1
-        if isinstance(own, nn.BatchNorm2d) and isinstance(input_, nn.Conv2d) and alone:
-            put(before, _Folded(input_, own), str(before.target))
-            node.replace_all_uses_with(before)
-            traced.graph.erase_node(node)
-        elif isinstance(own, nn.ReLU | nn.ReLU6) and isinstance(input_, _Folded | nn.Conv2d) and alone:
-            if all(isinstance(module_of(user), nn.Conv2d) for user in node.users):
-                put(node, _Clamp(6.0 if isinstance(own, nn.ReLU6) else float("inf")), f"clamp_{at}")
+        own, before = _layer(traced, node), _input(node)
+        if isinstance(own, nn.ReLU | nn.ReLU6) and isinstance(_layer(traced, before), convolutions):
+            users = [_layer(traced, user) for user in node.users]
+            if len(before.users) == 1 and all(isinstance(user, convolutions) for user in users):
+                _put(traced, node, _Clamp(6.0 if isinstance(own, nn.ReLU6) else float("inf")), f"clamp_{at}")
         elif isinstance(own, nn.SiLU):
-            put(node, nn.SiLU(), f"silu_{at}")
+            _put(traced, node, nn.SiLU(), f"silu_{at}")
     traced.recompile()
     return traced
+
+
+def _fold_norms(traced: GraphModule, make: Callable[[nn.Conv2d, nn.BatchNorm2d], nn.Module]) -> None:
+    """Wherever a BatchNorm is all that reads a convolution's output, `make` gives the one layer that does both."""
+    for node in list(traced.graph.nodes):
+        before = _input(node)
+        conv, norm = _layer(traced, before), _layer(traced, node)
+        if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and len(before.users) == 1):
+            continue
+        if conv.padding_mode == "zeros":  # others pad by PyTorch's own hand, see `_Folded.forward`
+            _put(traced, before, make(conv, norm), str(before.target))
+            node.replace_all_uses_with(before)
+            traced.graph.erase_node(node)
+
+
+def _input(node: Node) -> Node:
+    """The call whose output this one reads first; itself if it reads none."""
+    return node.args[0] if node.args and isinstance(node.args[0], Node) else node
+
+
+def _layer(traced: GraphModule, node: Node) -> nn.Module | None:
+    return traced.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _put(traced: GraphModule, node: Node, new: nn.Module, name: str) -> None:
+    traced.add_submodule(name, new)
+    node.target = name
 
 
 @contextlib.contextmanager
@@ -84,7 +114,8 @@ class _Folded(nn.Module):
         return conv.weight * scale[:, None, None, None], norm.bias + offset
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv._conv_forward(x, *(self.held or self.product()))
+        conv, (weight, bias) = self.conv, self.held or self.product()
+        return nn.functional.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 class _Clamp(nn.Module):

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 
 from retrieval.models import backbones, trunks
+from retrieval.models.folding import fold
 from retrieval.models.network import EmbeddingNet
 from retrieval.models.settings import Precision
 
@@ -39,7 +39,7 @@ def inference_trunk(net: EmbeddingNet, precision: Precision = "auto") -> tuple[n
     Returns: float32 in, maps in the last block's format out; and that in words, for manifests.
     """
     convolutional = backbones.is_convolutional(net.spec.config.backbone)
-    blocks = [fuse(block) if convolutional else copy.deepcopy(block) for block in trunks.blocks(net.trunk)]
+    blocks = [fold(block) if convolutional else copy.deepcopy(block) for block in trunks.blocks(net.trunk)]
     blocks = [block.to(memory_format=torch.channels_last) for block in blocks]  # type: ignore[call-overload]
     exact = {"auto": _num_exact, "fp32": lambda *_: len(blocks), "bf16": lambda *_: 0}[precision](net, blocks)
     if exact == len(blocks):
@@ -81,7 +81,7 @@ def _is_native(net: EmbeddingNet) -> bool:
     """Whether the hardware multiplies bfloat16 itself; emulated it is slower than float32."""
     if next(net.parameters()).device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported()
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 @torch.no_grad()

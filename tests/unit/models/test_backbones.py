@@ -1,4 +1,4 @@
-"""Trunks equal torchvision's networks; cuts, freezing and splitting change nothing; bad names and files are refused."""
+"""Trunks equal torchvision's networks; bad names and files are refused."""
 
 from __future__ import annotations
 
@@ -12,28 +12,17 @@ import safetensors.torch
 import torch
 import torchvision.models as tv
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 
 from retrieval.models import backbones
 from retrieval.models.backbones import CUTS, TransformerTrunk, build_trunk, read_state
 from retrieval.models.settings import BACKBONES
-from retrieval.models.trunks import blocks, cut_after, freeze_all_but_last, layers_in_forward_order, split_frozen, units
+from tests.support.networks import on_meta, photos, small_transformer
 
 CHANNELS = {"mobilenet_v2": 1280, "resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048}
 CHANNELS |= {"resnet152": 2048, "vgg11": 512, "vgg13": 512, "vgg16": 512, "vgg19": 512}
 CHANNELS |= {"densenet121": 1024, "densenet161": 2208, "densenet169": 1664, "densenet201": 1920}
 CHANNELS |= {"efficientnet_b0": 1280, "efficientnet_b1": 1280, "efficientnet_b2": 1408, "efficientnet_b3": 1536}
 CHANNELS |= {"efficientnet_v2_s": 1280, "vit_b_16": 768, "vit_b_32": 768}
-
-
-def photos(num: int = 2) -> Tensor:
-    return torch.randn(num, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-
-
-def on_meta(name: str) -> nn.Sequential:
-    """The network's shape without its numbers: the large ones cost nothing."""
-    with torch.device("meta"):
-        return build_trunk(name)
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +35,6 @@ def resnet18() -> tv.ResNet:
             module.running_mean = torch.randn(module.num_features) * 0.1
             module.running_var = torch.rand(module.num_features) + 0.5
     return net
-
-
-@pytest.fixture(scope="module")
-def trunks() -> dict[str, nn.Sequential]:
-    """One small network of each family, with numbers."""
-    torch.manual_seed(0)
-    vgg = on_meta("vgg16").to_empty(device="cpu")
-    for parameter in vgg.parameters():
-        nn.init.normal_(parameter, std=0.05)
-    return {"resnet18": build_trunk("resnet18"), "mobilenet_v2": build_trunk("mobilenet_v2"), "vgg16": vgg}
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES))
@@ -165,91 +144,6 @@ def test_weights_of_another_network_are_refused_with_their_names(resnet18: tv.Re
         build_trunk("resnet18", str(tmp_path / "shape.pth"))
 
 
-@pytest.mark.parametrize(
-    ("name", "layer", "last"),
-    [("resnet18", "layer3", "layer3"), ("resnet18", "layer4.0", "layer4"), ("mobilenet_v2", "features.3", "features")],
-)
-def test_a_cut_trunk_gives_that_layer_s_output(
-    trunks: dict[str, nn.Sequential], name: str, layer: str, last: str
-) -> None:
-    trunk, seen = trunks[name], []
-    handle = trunk.get_submodule(layer).register_forward_hook(lambda _module, _args, out: seen.append(out))
-    with torch.no_grad():
-        trunk(photos())
-        handle.remove()
-        cut = cut_after(trunk, layer)
-        assert torch.equal(cut(photos()), seen[0])
-    assert list(dict(cut.named_children()))[-1] == last
-    assert set(cut.state_dict()) < set(trunk.state_dict())  # names are kept
-
-
-@pytest.mark.parametrize("layer", ["layer9", "features.99", "layer4.0.conv1", "relu.0"])
-def test_no_such_place_to_cut_is_said_in_words(trunks: dict[str, nn.Sequential], layer: str) -> None:
-    with pytest.raises(ValueError, match="Cannot cut"):
-        cut_after(trunks["mobilenet_v2" if "features" in layer else "resnet18"], layer)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vgg16"])
-@pytest.mark.parametrize("num_layers", [0, 1, 10, None])
-def test_frozen_prefix_and_tail_are_the_trunk(
-    trunks: dict[str, nn.Sequential], name: str, num_layers: int | None
-) -> None:
-    trunk = trunks[name]
-    unfrozen = freeze_all_but_last(trunk, num_layers)
-    frozen, tail = split_frozen(trunk)
-    assert not any(parameter.requires_grad for parameter in frozen.parameters())
-    trained = {id(parameter) for parameter in tail.parameters() if parameter.requires_grad}
-    assert trained == {id(trunk.get_parameter(name)) for name in unfrozen}
-    assert bool(trained) == (num_layers not in (0, 1))  # the very last layer is an activation, without parameters
-    assert len(list(frozen)) + len(list(tail)) == len(list(units(trunk)))
-    with torch.no_grad():
-        assert torch.equal(tail(frozen(photos())), trunk(photos()))
-        if num_layers is None:
-            assert len(frozen) == 0
-        else:
-            assert frozen(photos()).shape != photos().shape
-
-
-def test_last_ten_layers_of_mobilenet_v2() -> None:
-    trunk = on_meta("mobilenet_v2")
-    names = [name for name, _ in trunk.named_parameters()]
-    unfrozen = freeze_all_but_last(trunk, 10)
-    assert unfrozen == names[names.index("features.17.conv.0.1.weight") :]
-    assert "features.17.conv.0.0.weight" not in unfrozen
-
-
-def test_last_ten_layers_of_resnet50_are_its_last_block() -> None:
-    trunk = on_meta("resnet50")
-    expected = [name for name, _ in trunk.named_parameters() if name.startswith("layer4.2.")]
-    assert freeze_all_but_last(trunk, 10) == expected
-    assert len(expected) == 9  # three convolutions, three norms of two; and the ReLU that is called three times: 9 + 1
-
-
-def test_every_call_of_a_shared_activation_is_a_layer() -> None:
-    trunk = on_meta("resnet18")
-    called = layers_in_forward_order(trunk)
-    block = trunk.get_submodule("layer4.1")
-    kinds = [type(layer).__name__ for layer in called[-6:]]
-    assert kinds == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU"]
-    assert called[-6] is block.get_submodule("conv1") and called[-1] is called[-4] is block.get_submodule("relu")
-
-
-def test_a_negative_number_of_layers_is_refused() -> None:
-    with pytest.raises(ValueError, match="0 or more, got -2"):
-        freeze_all_but_last(on_meta("resnet18"), -2)
-
-
-def small_transformer(image_size: int = 64) -> tv.VisionTransformer:
-    """Two layers of 32 numbers, patches of 16 pixels; no weight is zero."""
-    torch.manual_seed(4)
-    net = tv.VisionTransformer(
-        image_size=image_size, patch_size=16, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64
-    )
-    for parameter in net.parameters():
-        nn.init.normal_(parameter, std=0.2)
-    return net.eval()
-
-
 @torch.no_grad()
 def test_patch_tokens_are_what_torchvision_s_encoder_gives() -> None:
     net, seen = small_transformer(), []
@@ -280,25 +174,6 @@ def test_positions_follow_the_grid_of_patches() -> None:
     assert trunk(torch.randn(1, 3, 33, 130)).shape == (1, 32, 2, 8)
 
 
-def test_a_transformer_is_one_block() -> None:
-    trunk = TransformerTrunk(small_transformer())
-    with pytest.raises(ValueError, match="a transformer is one block here. Leave the cut empty"):
-        cut_after(trunk, "encoder")
-    assert list(units(trunk)) == [trunk]
-    kinds = [type(layer).__name__ for layer in layers_in_forward_order(trunk)]
-    assert kinds == [
-        "Conv2d",
-        *(["LayerNorm", "MultiheadAttention", "LayerNorm", "Linear", "GELU", "Linear"] * 2),
-        "LayerNorm",
-    ]
-    unfrozen = freeze_all_but_last(trunk, 6)
-    assert unfrozen[0].endswith("encoder_layer_1.self_attention.in_proj_weight") and len(unfrozen) == 12
-    frozen, tail = split_frozen(trunk)
-    assert (len(frozen), len(tail)) == (0, 1)
-    trunk.requires_grad_(False)
-    assert [len(part) for part in split_frozen(trunk)] == [1, 0]
-
-
 def test_densenet_s_published_names_load(tmp_path: Path) -> None:
     """conv.1 and norm.2 in the file are conv1 and norm2 of the network; the classifier's are left out."""
     torch.manual_seed(0)
@@ -314,30 +189,3 @@ def test_densenet_s_published_names_load(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = nn.functional.relu(net.features(photos()))
         assert torch.equal(trunk.eval()(photos()), expected)
-
-
-@pytest.mark.parametrize("name", ["densenet121", "efficientnet_b0"])
-def test_folding_batch_norm_leaves_the_other_families_as_they_are(name: str) -> None:
-    torch.manual_seed(0)
-    trunk = build_trunk(name)
-    for module in trunk.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
-    with torch.no_grad():
-        expected = trunk(photos())
-        assert (fuse(trunk)(photos()) - expected).abs().max() < 1e-4 * expected.abs().max()
-
-
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "densenet121", "efficientnet_b0", "vgg11", "vit_b_32"])
-def test_blocks_are_the_trunk_and_keep_a_batchnorm_with_its_convolution(name: str) -> None:
-    trunk = build_trunk(name)
-    chain, x = list(blocks(trunk)), photos()
-    got = x
-    for block in chain:
-        assert not isinstance(block[0], nn.BatchNorm2d | nn.ReLU) or block is chain[0]
-        got = block(got)
-    assert torch.equal(got, trunk(x))
-    assert {"vit_b_32": 1, "resnet18": 9}.get(name, len(chain)) == len(chain)
-    if name == "resnet18":
-        assert [type(part).__name__ for part in chain[0]] == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -16,39 +15,13 @@ from retrieval.images.pixels import decode_fit, decode_stored, encode_jpeg, resi
 from retrieval.models import bundle
 from retrieval.models.embedder import Embedder, embed_part, pick_device
 from retrieval.models.network import EmbeddingNet, with_whitening
-from retrieval.models.number_format import pick_dtype
-from retrieval.models.pooling import l2n
-from retrieval.models.settings import ModelConfig
+from tests.support.networks import network, plainly
 from tests.support.patterns import make_patterns, pattern
-
-CONFIG = ModelConfig(backbone="resnet18", image_size=64, embedding_dim=16)
 
 
 @pytest.fixture(scope="module")
 def jpegs() -> list[bytes]:
     return [encode_jpeg(pattern(identity, shot)) for identity in range(5) for shot in range(2)]
-
-
-def network(backbone: str = "resnet18", **settings: object) -> EmbeddingNet:
-    """Random weights, and running statistics that BatchNorm must not lose when it is folded."""
-    net = bundle.build(dataclasses.replace(CONFIG, backbone=backbone, **settings), seed=2)  # type: ignore[arg-type]
-    generator = torch.Generator().manual_seed(3)
-    for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean = 0.1 * torch.randn(module.num_features, generator=generator)
-            module.running_var = 0.5 + torch.rand(module.num_features, generator=generator)
-    return net
-
-
-@torch.no_grad()
-def plainly(net: EmbeddingNet, jpegs: list[bytes]) -> np.ndarray:
-    """One image after another: decode, normalise by the formula, forward."""
-    out = []
-    for jpeg in jpegs:
-        pixels = torch.from_numpy(decode_stored(jpeg, 64)).double() / 255
-        x = ((pixels - torch.tensor(net.spec.mean)) / torch.tensor(net.spec.std)).permute(2, 0, 1)[None].float()
-        out.append((l2n(net(x) + net(x.flip(3))) if net.spec.config.flip else net(x))[0].numpy())
-    return np.stack(out)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
@@ -105,48 +78,6 @@ def test_a_gpu_that_is_not_there_is_said_in_words(monkeypatch: pytest.MonkeyPatc
         pick_device("cuda")
 
 
-def test_precision_can_be_chosen() -> None:
-    net = network()
-    assert (pick_dtype(net, "fp32"), pick_dtype(net, "bf16")) == (torch.float32, torch.bfloat16)
-
-
-def with_a_fragile_pair(net: EmbeddingNet, *, last: bool) -> EmbeddingNet:
-    """Two more convolutions, one 10,000 up and one down: the identity, of which 8 bits leave nothing.
-
-    BatchNorms get their statistics from noise: with the initial ones any two images are embedded alike.
-    """
-    for layer in net.trunk.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = None
-    with torch.no_grad():
-        net.trunk.train()(torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
-    net.trunk.eval()
-    channels = 512 if last else 3
-    there, back = (torch.nn.Conv2d(channels, channels, 1) for _ in range(2))
-    for layer, offset in ((there, 1e4), (back, -1e4)):
-        layer.weight.data.copy_(torch.eye(channels)[:, :, None, None])
-        layer.bias.data.fill_(offset)  # type: ignore[union-attr]
-    net.trunk = torch.nn.Sequential(*((*net.trunk, there, back) if last else (there, back, *net.trunk)))
-    return net
-
-
-def test_only_the_blocks_that_rounding_harms_stay_in_float32(
-    monkeypatch: pytest.MonkeyPatch, jpegs: list[bytes]
-) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)  # so that any machine runs both ways
-    robust, first, last = network(), *(with_a_fragile_pair(network(), last=last) for last in (False, True))
-    assert [pick_dtype(net) for net in (robust, first, last)] == [torch.bfloat16, torch.float32, torch.float32]
-    formats = []
-    for net in (robust, first, last):
-        embedder = Embedder(net, device="cpu")
-        formats.append(embedder.format)
-        assert (embedder.embed_jpegs(jpegs) * plainly(net, jpegs)).sum(axis=1).min() >= 0.998
-    assert formats == ["bfloat16", "bfloat16 after 2 of 11 blocks", "float32"]
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert pick_dtype(robust) == torch.float32
-    assert Embedder(robust, device="cpu").format == "float32"
-
-
 def test_a_part_holds_its_images_embeddings_and_is_not_done_again(tmp_path: Path) -> None:
     make_patterns(tmp_path / "collection", train=3, val=0, query=0, shots=3, part_size=5)
     collection, out = Folder.of(tmp_path / "collection"), Folder.of(tmp_path / "out")
@@ -166,8 +97,6 @@ def test_a_part_holds_its_images_embeddings_and_is_not_done_again(tmp_path: Path
     with pytest.raises(ValueError, match="does not match images/part-00000.parquet.*embed again"):
         embed_part(embedder, collection, out, 0)
 
-
-# ---- photos in their own shapes, at several scales, whitened ----
 
 SHAPES = [(96, 64), (64, 96), (96, 64), (48, 80), (200, 100), (64, 96), (33, 40), (96, 64)]
 

@@ -10,18 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from retrieval.models import backbones, folding
+from tests.support.networks import drawn_vgg, with_statistics
 
 
 def trunk_of(name: str) -> nn.Sequential:
     """In float64, its BatchNorms with statistics of their own."""
     torch.manual_seed(0)
-    trunk = backbones.build_trunk(name).double()
-    for layer in trunk.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            assert layer.running_mean is not None and layer.running_var is not None
-            layer.running_mean.normal_(0, 0.1)
-            layer.running_var.uniform_(0.5, 2)
-    return trunk
+    trunk = drawn_vgg(name) if name.startswith("vgg") else backbones.build_trunk(name)
+    return with_statistics(trunk).double()
 
 
 def photos() -> Tensor:
@@ -114,3 +110,52 @@ def test_in_bfloat16_the_gradient_keeps_its_direction() -> None:
     ours, theirs = (torch.cat([value.double().flatten() for value in found[1:]]) for found in (rounded, exact))
     cosine = float(torch.nn.functional.cosine_similarity(ours, theirs, dim=0))
     assert 0.99 < cosine < 1 - 1e-7  # it is rounded, and no more
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "left"), [("resnet18", 0), ("densenet121", 62), ("efficientnet_b0", 0), ("mobilenet_v2", 0), ("vgg11", 0)]
+)
+def test_folding_for_inference_changes_nothing_but_the_batchnorms(name: str, left: int) -> None:
+    """DenseNet's first BatchNorm of a layer reads a sum of maps, not a convolution, and stays."""
+    trunk, x = trunk_of(name), photos()
+    before = {key: value.clone() for key, value in trunk.state_dict().items()}
+    expected = trunk(x)
+    folded = folding.fold(trunk)
+    assert torch.allclose(folded(x), expected, rtol=1e-9, atol=1e-12 * float(expected.abs().max()))
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules()) == left
+    for parameter in folded.parameters():
+        parameter.zero_()
+    assert all(torch.equal(value, before[key]) for key, value in trunk.state_dict().items())
+
+
+@pytest.mark.parametrize("padding", ["zeros", "reflect", "circular"])
+def test_convolutions_of_every_kind_are_run_as_they_are(padding: str) -> None:
+    """Strides, gaps and groups; other edges than zeros are PyTorch's own affair, and stay as they were."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU()]
+    layers += [nn.Conv2d(6, 4, 3, stride=2, padding=2, dilation=2, groups=2, bias=False, padding_mode=padding)]
+    trunk = with_statistics(nn.Sequential(*layers, nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))).double().eval()
+    x = photos()
+    with torch.no_grad():
+        assert torch.allclose(folding.fold(trunk)(x), trunk(x), atol=1e-12)
+    expected = maps_and_gradients(trunk, trunk, [x])
+    found = maps_and_gradients(folding.rewrite(trunk), trunk, [x])
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_a_convolution_that_something_else_reads_too_keeps_its_batchnorm() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.relu = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            maps = self.conv(x)
+            return maps + self.relu(self.norm(maps))
+
+    trunk, x = with_statistics(nn.Sequential(Block())).double().eval(), photos()
+    with torch.no_grad():
+        assert torch.equal(folding.fold(trunk)(x), trunk(x))
+        assert torch.equal(folding.rewrite(trunk)(x), trunk(x))
