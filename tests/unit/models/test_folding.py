@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -130,7 +131,7 @@ def test_folding_for_inference_changes_nothing_but_the_batchnorms(name: str, lef
 
 
 @pytest.mark.parametrize("padding", ["zeros", "reflect", "circular"])
-def test_convolutions_of_every_kind_are_run_as_they_are(padding: str) -> None:
+def test_convolutions_of_every_kind_are_run_as_they_are(padding: Literal["zeros", "reflect", "circular"]) -> None:
     """Strides, gaps and groups; other edges than zeros are PyTorch's own affair, and stay as they were."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU()]
