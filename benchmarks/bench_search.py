@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from retrieval.artifacts.folder import Folder
 from retrieval.evaluation.metrics import index_recall_at_k
+from retrieval.search.engines.engine import kind_of
 from retrieval.search.index import Shard, build_shard, train_index
 from retrieval.search.settings import IndexConfig
 
@@ -91,7 +92,7 @@ def main(cfg: Config) -> list[Line]:
 def run(name: str, config: IndexConfig, gallery: np.ndarray, queries: np.ndarray, k: int) -> Line:
     """Build and search one of our indexes through its file, as the service does."""
     with tempfile.TemporaryDirectory() as temp:
-        folder, file = Folder.of(temp), "shard.kdtree" if config.factory == "KDTree" else "shard.faiss"
+        folder, file = Folder.of(temp), f"shard{kind_of(config.factory).suffix}"
         started = time.perf_counter()
         folder.write_bytes(file, build_shard(config, train_index(config, gallery), gallery, np.arange(len(gallery))))
         shard = Shard.load(folder, file)

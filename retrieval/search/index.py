@@ -1,4 +1,4 @@
-"""Search indexes: trained once, built shard by shard, searched as one. The only module that imports FAISS.
+"""Search indexes: trained once, built shard by shard, searched as one.
 
     trained = train_index(config, sample)                      # quantisers, or nothing for exact indexes
     data = build_shard(config, trained, embeddings, rows)      # any number of these, anywhere
@@ -14,15 +14,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pyarrow as pa
 
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, read_manifest
-from retrieval.search.engines.engine import KD_TREE, Engine
-from retrieval.search.engines.faiss_factory import Approximate, Flat, empty_index, num_centroids, read_index
-from retrieval.search.engines.kdtree import KDTree
+from retrieval.search.engines.engine import Engine, kind_of, kind_of_file
+from retrieval.search.engines.faiss_factory import Flat
 from retrieval.search.ranking import Neighbours, Search, as_queries, drop_rows, merge_top_k, pad
 from retrieval.search.settings import IndexConfig
 
@@ -34,33 +32,21 @@ _QUERY_BLOCK = 4096
 def needs_training(config: IndexConfig, dim: int) -> bool:
     """Whether `train_index` will look at its sample.
 
-    Raises: ValueError for a factory string that FAISS does not know.
+    Raises: ValueError for a factory string that nobody knows.
     """
-    return config.factory != KD_TREE and not empty_index(config, dim).is_trained
+    return kind_of(config.factory).needs_sample(config, dim)
 
 
 def train_index(config: IndexConfig, sample: np.ndarray) -> bytes:
-    """The empty, trained index that every shard starts from, serialised; b"" for KDTree.
+    """What every shard starts from, serialised: an empty, trained index; b"" for kinds that start from nothing.
 
     Args:
         sample: (n, D) float32 embeddings drawn from the gallery; only D matters to indexes that need no training.
 
-    Raises: ValueError for an unknown factory string, or fewer samples than the quantisers have centroids.
+    Raises: ValueError for an unknown factory string, or too few samples.
     """
-    if config.factory == KD_TREE:
-        return b""
-    sample = np.ascontiguousarray(sample, dtype=np.float32)
-    index = empty_index(config, sample.shape[1])
-    if not index.is_trained:
-        least = num_centroids(index)
-        if len(sample) < least:
-            raise ValueError(
-                f"Factory '{config.factory}' needs at least {least} training embeddings (and about {39 * least} to be "
-                f"good), got {len(sample)}. Use fewer centroids (IVF: at most IVF{max(1, len(sample) // 39)} here), or "
-                f"'Flat' or 'HNSW32', which need no training."
-            )
-        index.train(sample)
-    return faiss.serialize_index(index).tobytes()
+    train = kind_of(config.factory).train
+    return b"" if train is None else train(config, np.ascontiguousarray(sample, dtype=np.float32))
 
 
 def build_shard(config: IndexConfig, trained: bytes, embeddings: np.ndarray, rows: np.ndarray) -> bytes:
@@ -72,20 +58,7 @@ def build_shard(config: IndexConfig, trained: bytes, embeddings: np.ndarray, row
 
     Raises: ValueError for NaN or infinite values, wrong shapes, or another dimension than was trained for.
     """
-    embeddings, rows = _ordered(embeddings, rows)
-    if config.factory == KD_TREE:
-        return KDTree.build(embeddings, leaf_size=config.leaf_size, max_visits=config.max_visits).to_bytes(rows=rows)
-    index = faiss.deserialize_index(np.frombuffer(trained, dtype=np.uint8))
-    if index.d != embeddings.shape[1]:
-        raise ValueError(
-            f"The index was trained on {index.d}-dimensional embeddings, got {embeddings.shape[1]}. "
-            f"Train it again on embeddings of this model."
-        )
-    # One thread: HNSW graphs come out the same every time, and shards are already built in parallel.
-    faiss.omp_set_num_threads(1)
-    whole = faiss.IndexIDMap(index)
-    whole.add_with_ids(embeddings, rows)
-    return faiss.serialize_index(whole).tobytes()
+    return kind_of(config.factory).build(config, trained, *_ordered(embeddings, rows))
 
 
 def _ordered(embeddings: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +82,7 @@ class Shard:
     """One file of an index, opened.
 
     rows: (n,) int64, its positions in the whole index, ascending. dim: the embeddings' dimension. engine: what
-    searches it by local position, a KDTree or one that holds a FAISS index as `index`.
+    searches it by local position.
     """
 
     def __init__(self, engine: Engine, rows: np.ndarray) -> None:
@@ -123,20 +96,14 @@ class Shard:
 
         Args:
             num_threads: for FAISS, in the whole process. One is fastest for single queries and for many replicas.
-            mmap: leave the vectors on disk, shared between processes, where the type of index allows it and the folder
+            mmap: leave the vectors on disk, shared between processes, where the kind of index allows it and the folder
                 is local. KDTree is always read whole.
 
         Raises: ValueError if the file is not a whole shard.
         """
         folder = Folder.of(folder)
-        faiss.omp_set_num_threads(num_threads)
         try:
-            if name.endswith(".kdtree"):
-                tree, extra = KDTree.from_bytes(folder.read_bytes(name))
-                return cls(tree, extra["rows"])
-            whole = read_index(folder, name, mmap)
-            flat = isinstance(faiss.downcast_index(whole.index), faiss.IndexFlat)
-            return cls((Flat if flat else Approximate)(whole.index, whole), faiss.vector_to_array(whole.id_map))
+            return cls(*kind_of_file(name).load(folder, name, num_threads, mmap))
         except (RuntimeError, AttributeError, KeyError, ValueError) as error:
             raise ValueError(f"{folder / name} is not a whole index shard ({error}). Build the index again.") from error
 

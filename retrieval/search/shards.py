@@ -19,7 +19,7 @@ from retrieval.artifacts.embeddings import read_rows
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.manifest import Books, Manifest, begin, check_made_from, read_manifest, seal
-from retrieval.search.engines.engine import KD_TREE
+from retrieval.search.engines.engine import kind_of
 from retrieval.search.index import IDS, build_shard, needs_training, train_index
 from retrieval.search.settings import IndexConfig
 
@@ -131,8 +131,11 @@ def num_shards(config: IndexConfig, num_images: int) -> int:
 
 
 def write_trained(embeddings: Folder, out: Folder, config: IndexConfig, dim: int) -> int:
-    """Write trained.faiss, the empty index that shards start from. Returns how many embeddings it was trained on."""
-    if config.factory == KD_TREE:
+    """Write trained.faiss, the empty index that shards start from, if this kind starts from something.
+
+    Returns: how many embeddings it was trained on.
+    """
+    if kind_of(config.factory).train is None:
         return 0
     num = min(config.train_sample, out.read_table(IDS, columns=["part"]).num_rows)
     num = num if needs_training(config, dim) else 0
@@ -159,11 +162,12 @@ def write_shard(
 
     Raises: ValueError if the embeddings are not those of the images that ids.parquet names.
     """
-    name = f"shard-{shard:05d}.{'kdtree' if config.factory == KD_TREE else 'faiss'}"
+    kind = kind_of(config.factory)
+    name = f"shard-{shard:05d}{kind.suffix}"
     ids = out.read_table(IDS)
     stored = np.lexsort((ids["row_in_part"].to_numpy(), ids["part"].to_numpy()))
     rows = np.sort(stored[len(stored) * shard // shards : len(stored) * (shard + 1) // shards])
     if not out.exists(name):
-        trained = b"" if config.factory == KD_TREE else out.read_bytes(TRAINED)
+        trained = b"" if kind.train is None else out.read_bytes(TRAINED)
         out.write_bytes(name, build_shard(config, trained, read_rows(embeddings, ids, rows, dim), rows))
     return {"name": name, "sha256": hash_file(out, name), "num": len(rows), "bytes": out.list()[name]}

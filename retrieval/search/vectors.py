@@ -8,10 +8,8 @@ way for all: docs/decisions/expansion-reads-the-index.md.
 
 from __future__ import annotations
 
-import threading
-from typing import Any, Literal
+from typing import Literal
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -19,11 +17,11 @@ import pyarrow.fs as pafs
 from retrieval.artifacts.embeddings import read_rows
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import MANIFEST, read_manifest
-from retrieval.search.engines.faiss_factory import exact_layer
-from retrieval.search.engines.kdtree import KDTree
 from retrieval.search.index import Searcher
 
 Source = Literal["index", "embeddings", "none"]
+
+_NOBODY = np.empty(0, dtype=np.int64)
 
 
 class GalleryVectors:
@@ -32,10 +30,9 @@ class GalleryVectors:
     def __init__(self, searcher: Searcher, workspace: Folder) -> None:
         """Args: workspace: where the embeddings are looked for, if the index does not hold them."""
         self._searcher = searcher
-        self._readers = [_Reader.of(shard.engine) for shard in searcher.shards]
         self._embeddings: Folder | None = None
         self.source: Source = "index"
-        if any(reader is None for reader in self._readers):
+        if any(shard.engine.vectors_of(_NOBODY) is None for shard in searcher.shards):
             self._embeddings = find_embeddings(workspace, searcher.manifest.inputs.get("embeddings", ""))
             self.source = "none" if self._embeddings is None else "embeddings"
 
@@ -52,11 +49,10 @@ class GalleryVectors:
 
     def _from_index(self, rows: np.ndarray) -> np.ndarray:
         out = np.empty((len(rows), self._searcher.dim), dtype=np.float32)
-        for shard, reader in zip(self._searcher.shards, self._readers, strict=True):
+        for shard in self._searcher.shards:
             local = np.minimum(np.searchsorted(shard.rows, rows), len(shard.rows) - 1)
             mine = shard.rows[local] == rows
-            if reader is not None and mine.any():
-                out[mine] = reader.read(local[mine])
+            out[mine] = shard.engine.vectors_of(local[mine])
         return out
 
     def _from_embeddings(self, rows: np.ndarray) -> np.ndarray:
@@ -66,28 +62,6 @@ class GalleryVectors:
         ids = pa.array(of.ids[rows], pa.string())
         columns = {"image_id": ids, "part": of.parts[rows], "row_in_part": of.rows_in_part[rows]}
         return read_rows(self._embeddings, pa.table(columns), np.arange(len(rows)), of.dim)
-
-
-class _Reader:
-    """Reads the vectors of one shard by local position."""
-
-    def __init__(self, layer: Any) -> None:
-        self._layer = layer
-        self._lock = threading.Lock()
-
-    @classmethod
-    def of(cls, engine: Any) -> _Reader | None:
-        """None where only codes are kept."""
-        layer = engine if isinstance(engine, KDTree) else exact_layer(engine.index)
-        return None if layer is None else cls(layer)
-
-    def read(self, local: np.ndarray) -> np.ndarray:
-        if isinstance(self._layer, KDTree):
-            return self._layer.vectors_of(local)
-        if isinstance(self._layer, faiss.IndexIVF):
-            with self._lock:  # made once, when it is first needed: 8 bytes an image
-                self._layer.make_direct_map()
-        return self._layer.reconstruct_batch(np.ascontiguousarray(local, dtype=np.int64))
 
 
 def find_embeddings(workspace: Folder, fingerprint: str) -> Folder | None:

@@ -1,21 +1,68 @@
-"""Indexes by FAISS factory string: made empty, trained, opened, searched."""
+"""Any index that FAISS makes from a factory string: made empty, trained, filled, opened, searched."""
 
 from __future__ import annotations
 
 import logging
 import re
+import threading
 from typing import Any
 
 import faiss
 import numpy as np
 
 from retrieval.artifacts.folder import Folder
+from retrieval.search.engines.engine import Engine, Kind
 from retrieval.search.ranking import Neighbours, inner_products, rounding_margin, top_k
 from retrieval.search.settings import IndexConfig
 
 logger = logging.getLogger(__name__)
 
 _GPU_MAX_K = 2048
+
+
+def needs_sample(config: IndexConfig, dim: int) -> bool:
+    """Raises: ValueError for a factory string that FAISS does not know."""
+    return not empty_index(config, dim).is_trained
+
+
+def train(config: IndexConfig, sample: np.ndarray) -> bytes:
+    """The empty index, trained where it needs to be.
+
+    Raises: ValueError for an unknown factory string, or fewer samples than the quantisers have centroids.
+    """
+    index = empty_index(config, sample.shape[1])
+    if not index.is_trained:
+        least = num_centroids(index)
+        if len(sample) < least:
+            raise ValueError(
+                f"Factory '{config.factory}' needs at least {least} training embeddings (and about {39 * least} to be "
+                f"good), got {len(sample)}. Use fewer centroids (IVF: at most IVF{max(1, len(sample) // 39)} here), or "
+                f"'Flat' or 'HNSW32', which need no training."
+            )
+        index.train(sample)
+    return faiss.serialize_index(index).tobytes()
+
+
+def build(_config: IndexConfig, trained: bytes, vectors: np.ndarray, rows: np.ndarray) -> bytes:
+    """Raises: ValueError for another dimension than was trained for."""
+    index = faiss.deserialize_index(np.frombuffer(trained, dtype=np.uint8))
+    if index.d != vectors.shape[1]:
+        raise ValueError(
+            f"The index was trained on {index.d}-dimensional embeddings, got {vectors.shape[1]}. "
+            f"Train it again on embeddings of this model."
+        )
+    # One thread: HNSW graphs come out the same every time, and shards are already built in parallel.
+    faiss.omp_set_num_threads(1)
+    whole = faiss.IndexIDMap(index)
+    whole.add_with_ids(vectors, rows)
+    return faiss.serialize_index(whole).tobytes()
+
+
+def load(folder: Folder, name: str, num_threads: int, mmap: bool) -> tuple[Engine, np.ndarray]:
+    faiss.omp_set_num_threads(num_threads)
+    whole = read_index(folder, name, mmap)
+    flat = isinstance(faiss.downcast_index(whole.index), faiss.IndexFlat)
+    return (Flat if flat else Approximate)(whole.index, whole), faiss.vector_to_array(whole.id_map)
 
 
 def empty_index(config: IndexConfig, dim: int) -> Any:
@@ -80,6 +127,8 @@ class Approximate:
         self._owner = index if whole is None else whole  # frees what is inside it, so it must live as long
         self.index: Any = faiss.downcast_index(index)
         self.gpu = _on_gpu(self.index)
+        self._exact = exact_layer(self.index)
+        self._lock = threading.Lock()
 
     def propose(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         index = self.gpu if self.gpu is not None and k <= _GPU_MAX_K else self.index
@@ -88,6 +137,16 @@ class Approximate:
     def search(self, queries: np.ndarray, k: int) -> Neighbours:
         scores, local = self.propose(queries, k)
         return top_k(scores, local, k)
+
+    def vectors_of(self, local: np.ndarray) -> np.ndarray | None:
+        if self._exact is None:
+            return None
+        if not len(local):
+            return np.empty((0, self.dim), dtype=np.float32)
+        if isinstance(self._exact, faiss.IndexIVF):
+            with self._lock:  # made once, when it is first needed: 8 bytes an image
+                self._exact.make_direct_map()
+        return self._exact.reconstruct_batch(np.ascontiguousarray(local, dtype=np.int64))
 
 
 class Flat(Approximate):
@@ -162,3 +221,6 @@ def exact_layer(index: Any) -> Any:
         return exact_layer(index.storage)
     # Of IVF this very class: those made from it reorder or share what they store.
     return index if isinstance(index, faiss.IndexFlat) or type(index) is faiss.IndexIVFFlat else None
+
+
+KIND = Kind(factory=None, suffix=".faiss", needs_sample=needs_sample, train=train, build=build, load=load)

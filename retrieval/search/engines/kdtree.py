@@ -1,16 +1,7 @@
 """A KD-tree of hyperplanes with best-first backtracking: exact by default, approximate under a visit budget.
 
-Every inner node holds a weight vector W and a threshold t in (0, 1), and sends a vector f by the sign of
-S = sigmoid(W.f - t) - t: S >= 0 goes right. The sigmoid rises, so with logit(t) = log(t / (1 - t)) its inverse,
-
-    sigmoid(W.f - t) >= t   <=>   W.f - t >= logit(t)   <=>   W.f >= t + logit(t),
-
-a plain hyperplane. t + logit(t) rises from -inf to inf on (0, 1), so every threshold belongs to exactly one t
-(`solve_t`), and a node can be split at its median whatever the median is.
-
-W is a principal axis of the vectors, divided by one scale so that |W.f| <= 1. Axes are orthogonal, so the squared
-distances from a query to the slabs that bound a node add up to an exact lower bound on the squared distance to every
-vector in it. Leaves are visited best bound first; a leaf whose bound cannot reach the k-th best so far ends the search.
+How its nodes split is in `kdtree_nodes`. Leaves are visited best bound first; a leaf whose bound cannot reach the k-th
+best so far ends the search.
 
 Vectors are ranked by inner product q.x. With d the lower bound on |q - x| in a leaf, and M the largest norm in it,
 q.x = (|q|^2 + |x|^2 - |q - x|^2) / 2 <= (|q|^2 + M^2 - d^2) / 2: valid for vectors of any length, tight for
@@ -23,75 +14,21 @@ Node bounds only grow downwards, so taking leaves in order of bound is the order
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from retrieval.artifacts.folder import Folder
+from retrieval.search.engines.engine import Kind
+from retrieval.search.engines.kdtree_nodes import Nodes, grow
 from retrieval.search.ranking import Neighbours, as_queries, inner_products, rounding_margin, top_k
-
-_MAX_AXES = 64  # leading principal axes that a node may split on: more than a tree of 2^64 leaves could use
-
-_PCA_SAMPLE = 20_000
+from retrieval.search.settings import IndexConfig
 
 _BOUND_ELEMENTS = 1 << 22  # bounds held at once: queries in a block x nodes, 32 MiB
 
 _MAX_BLOCK = 1024
 
-
-def sigmoid(z: np.ndarray | float) -> np.ndarray | float:
-    """1 / (1 + exp(-z)), without overflow."""
-    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(z, dtype=np.float64)))
-
-
-def goes_right(projection: np.ndarray | float, t: np.ndarray | float) -> np.ndarray:
-    """The node rule: S = sign(sigmoid(W.f - t) - t), S >= 0 goes right. `projection` is W.f. Returns bool."""
-    return np.asarray(np.sign(sigmoid(np.asarray(projection) - t) - t) >= 0)
-
-
-def threshold_of(t: np.ndarray | float) -> np.ndarray | float:
-    """t + logit(t): the W.f from which the node rule goes right."""
-    return t + np.log(t) - np.log1p(-np.asarray(t, dtype=np.float64))
-
-
-def solve_t(threshold: float) -> float:
-    """The one t in (0, 1) with t + logit(t) = threshold, by bisection; about 1e-16 exact for |threshold| <= 1."""
-    low, high = 0.0, 1.0
-    for _ in range(64):
-        middle = 0.5 * (low + high)
-        if middle in (low, high):
-            break
-        low, high = (middle, high) if threshold_of(middle) < threshold else (low, middle)
-    return 0.5 * (low + high)
-
-
-@dataclass(frozen=True, slots=True)
-class _Nodes:
-    """The tree in flat arrays of M nodes, in breadth-first order; the children of a node lie side by side.
-
-    child: (M,) int32, left child, the right one next to it; -1 for a leaf. axis: (M,) int32, row of `axes`.
-    t: (M,) float64, the rule's threshold. level_ends: (depth,) int32, where each level ends.
-    low, high: (M,) float64, the node's extent along its own split axis, in units of the vectors (inf where unbounded).
-    left_high, right_low: (M,) float64, extent of the children towards the hyperplane: on either side of it, and no
-    nearer to it than their outermost vector.
-    start, end: (M,) int64, the node's vectors, as a slice of those stored. max_norm: (M,) float64, their largest norm.
-    """
-
-    child: np.ndarray
-    axis: np.ndarray
-    t: np.ndarray
-    level_ends: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    left_high: np.ndarray
-    right_low: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    max_norm: np.ndarray
-
-
-_NODE_FIELDS = tuple(_Nodes.__dataclass_fields__)
+_NODE_FIELDS = tuple(Nodes.__dataclass_fields__)
 
 
 class KDTree:
@@ -99,7 +36,7 @@ class KDTree:
 
     def __init__(
         self,
-        nodes: _Nodes,
+        nodes: Nodes,
         axes: np.ndarray,
         scale: float,
         vectors: np.ndarray,
@@ -128,29 +65,17 @@ class KDTree:
 
     @classmethod
     def build(cls, vectors: np.ndarray, *, leaf_size: int = 64, max_visits: int | None = None) -> KDTree:
-        """Split at the median of the axis with most variance until leaves hold at most `leaf_size`.
+        """See `grow`.
 
         Args:
-            vectors: (n, D) float32, n > 0, finite, of any length. Equal vectors share a leaf, however many.
+            vectors: (n, D) float32, n > 0, finite, of any length.
             max_visits: default visit budget of `search`.
 
         Deterministic: the same vectors give the same tree.
         """
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        axes = _principal_axes(vectors)
-        projected = vectors @ axes.T.astype(np.float32)
-        scale = float(np.abs(projected).max()) or 1.0
-        nodes, order = _grow(projected, scale, leaf_size)
-        stored = vectors[order]
-        norms = np.linalg.norm(stored.astype(np.float64), axis=1)
-        # Extents give way by what the float32 projections may be off, so that bounds stay lower bounds.
-        slack = 2 * (vectors.shape[1] + 8) * 2.0**-24 * float(norms.max())
-        nodes["low"] -= slack
-        nodes["right_low"] -= slack
-        nodes["high"] += slack
-        nodes["left_high"] += slack
-        max_norm = np.array([norms[i:j].max() for i, j in zip(nodes["start"], nodes["end"], strict=True)])
-        return cls(_Nodes(**nodes, max_norm=max_norm), axes, scale, stored, order, max_visits)
+        nodes, axes, scale, order = grow(vectors, leaf_size)
+        return cls(nodes, axes, scale, vectors[order], order, max_visits)
 
     def search(self, queries: np.ndarray, k: int, max_visits: int | None = None) -> Neighbours:
         """The k largest inner products, equal ones in order of position.
@@ -238,11 +163,13 @@ class KDTree:
             pool.offer(some, start, queries[some] @ self.vectors[start:end].T)
         pool.settle()
 
-    def vectors_of(self, numbers: np.ndarray) -> np.ndarray:
-        """(n, D) float32: the vectors with these numbers, which are their positions when the tree was built."""
+    def vectors_of(self, local: np.ndarray) -> np.ndarray:
+        """(n, D) float32: the vectors at these positions of those given to `build`."""
+        if not len(local):
+            return np.empty((0, self.dim), dtype=np.float32)
         if self._place is None:
             self._place = np.argsort(self.order)  # 8 bytes a vector, for those who ask
-        return self.vectors[self._place[numbers]]
+        return self.vectors[self._place[local]]
 
     def to_bytes(self, **extra: np.ndarray) -> bytes:
         """The tree as safetensors, with any more named arrays beside it."""
@@ -260,7 +187,7 @@ class KDTree:
         """
         try:
             arrays = load(data)
-            nodes = _Nodes(**{name: arrays[f"node.{name}"] for name in _NODE_FIELDS})
+            nodes = Nodes(**{name: arrays[f"node.{name}"] for name in _NODE_FIELDS})
             scale, visits = float(arrays["scale"][0]), int(arrays["max_visits"][0]) or None
             tree = cls(nodes, arrays["axes"], scale, arrays["vectors"], arrays["order"], visits)
         except (SafetensorError, KeyError) as error:
@@ -307,67 +234,13 @@ class _Pool:
         return out
 
 
-def _principal_axes(vectors: np.ndarray) -> np.ndarray:
-    """(min(D, 64), D) float64: orthonormal, most variance first, from an evenly spaced sample."""
-    sample = vectors[:: max(1, len(vectors) // _PCA_SAMPLE)].astype(np.float64)
-    sample -= sample.mean(axis=0)
-    _, axes = np.linalg.eigh(sample.T @ sample)
-    return np.ascontiguousarray(axes.T[::-1][:_MAX_AXES])
+def _build(config: IndexConfig, _trained: bytes, vectors: np.ndarray, rows: np.ndarray) -> bytes:
+    return KDTree.build(vectors, leaf_size=config.leaf_size, max_visits=config.max_visits).to_bytes(rows=rows)
 
 
-def _grow(projected: np.ndarray, scale: float, leaf_size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Split breadth-first. Returns the arrays of `_Nodes` without max_norm, and the (n,) order of vectors.
-
-    Args:
-        projected: (n, A) float32 along the axes.
-    """
-    num, num_axes = projected.shape
-    order = np.arange(num)
-    records: list[dict[str, float]] = []
-    level = [(0, num, np.full(num_axes, -np.inf), np.full(num_axes, np.inf))]
-    level_ends = []
-    while level:
-        below, first_child = [], len(records) + len(level)
-        level_ends.append(first_child)
-        for start, end, low, high in level:
-            split = _split(projected[order[start:end]], scale) if end - start > leaf_size else None
-            if split is None:
-                leaf = {"child": -1, "axis": 0, "t": 0.5, "low": 0.0, "high": 0.0, "left_high": 0.0, "right_low": 0.0}
-                records.append({**leaf, "start": start, "end": end})
-                continue
-            axis, t, right = split
-            members = order[start:end]
-            order[start:end] = np.concatenate([members[~right], members[right]])
-            middle = end - int(right.sum())
-            left_high = float(projected[order[start:middle], axis].max())
-            right_low = float(projected[order[middle:end], axis].min())
-            records.append(
-                {"child": first_child + len(below), "axis": axis, "t": t, "low": low[axis], "high": high[axis]}
-                | {"left_high": left_high, "right_low": right_low, "start": start, "end": end}
-            )
-            below.append((start, middle, low, _with(high, axis, left_high)))
-            below.append((middle, end, _with(low, axis, right_low), high))
-        level = below
-    kinds = {"child": np.int32, "axis": np.int32, "start": np.int64, "end": np.int64}
-    nodes = {name: np.array([r[name] for r in records], dtype=kinds.get(name, np.float64)) for name in records[0]}
-    return nodes | {"level_ends": np.array(level_ends, dtype=np.int32)}, order
+def _load(folder: Folder, name: str, _num_threads: int, _mmap: bool) -> tuple[KDTree, np.ndarray]:
+    tree, extra = KDTree.from_bytes(folder.read_bytes(name))
+    return tree, extra["rows"]
 
 
-def _split(projected: np.ndarray, scale: float) -> tuple[int, float, np.ndarray] | None:
-    """(axis, t, goes right: (n,) bool) nearest to the median of the widest axis; None if nothing can be told apart."""
-    axis = int(np.argmax(projected.var(axis=0)))
-    y = projected[:, axis].astype(np.float64) / scale
-    values = np.sort(y)
-    steps = np.flatnonzero(np.diff(values) > 0) + 1  # the first position of each new value
-    if not steps.size:
-        return None
-    step = steps[np.argmin(np.abs(steps - len(values) // 2))]
-    t = solve_t(float(values[step - 1] + values[step]) / 2)
-    right = goes_right(y, t)
-    return (axis, t, right) if 0 < right.sum() < len(right) else None
-
-
-def _with(bounds: np.ndarray, axis: int, value: float) -> np.ndarray:
-    changed = bounds.copy()
-    changed[axis] = value
-    return changed
+KIND = Kind(factory="KDTree", suffix=".kdtree", build=_build, load=_load)

@@ -1,4 +1,4 @@
-"""The KD-tree against brute force, against a priority queue, and its node rule against the plain hyperplane."""
+"""The KD-tree against brute force, against a priority queue."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ import heapq
 import numpy as np
 import pytest
 
-from retrieval.search.engines.kdtree import KDTree, goes_right, sigmoid, solve_t, threshold_of
-
-
-def clustered(num: int, dim: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    vectors = rng.normal(size=(num // 10, dim)).repeat(10, axis=0) + 0.4 * rng.normal(size=(num // 10 * 10, dim))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+from retrieval.search.engines.kdtree import KDTree
+from retrieval.search.engines.kdtree_nodes import threshold_of
+from tests.support.vectors import clustered
 
 
 def brute_force(queries: np.ndarray, vectors: np.ndarray, k: int) -> np.ndarray:
@@ -31,54 +27,6 @@ def test_equals_brute_force_on_10000_by_128_with_ties() -> None:
     for k in (1, 10, 100):
         assert (tree.search(queries, k).rows == brute_force(queries, vectors, k)).all()
     assert tree.search(vectors[17], 5).rows.tolist() == [[17, 9_000, 9_001, 9_002, 9_003]]
-
-
-# The node rule.
-
-
-def test_node_rule_is_the_hyperplane_at_t_plus_logit_t() -> None:
-    rng = np.random.default_rng(0)
-    projection, t = rng.uniform(-12, 12, 200_000), rng.uniform(1e-6, 1 - 1e-6, 200_000)
-    assert (goes_right(projection, t) == (projection >= threshold_of(t))).all()
-    assert 0.2 < goes_right(projection, t).mean() < 0.8
-
-
-def test_node_rule_by_hand() -> None:
-    """sigmoid(0.5 - 0.5) - 0.5 = 0, and zero goes right; t = 0.5 has its threshold at 0.5."""
-    assert threshold_of(0.5) == 0.5
-    assert [bool(goes_right(p, 0.5)) for p in (0.5, 0.5001, 0.4999)] == [True, True, False]
-    assert threshold_of(0.9) == pytest.approx(0.9 + np.log(9))
-
-
-@pytest.mark.parametrize("threshold", [-7.0, -1.0, -0.3, 0.0, 1e-9, 0.5, 1.0, 7.0])
-def test_every_threshold_has_its_t(threshold: float) -> None:
-    t = solve_t(threshold)
-    assert 0 < t < 1
-    assert threshold_of(t) == pytest.approx(threshold, abs=1e-12)
-
-
-def test_sigmoid_does_not_overflow() -> None:
-    assert np.asarray(sigmoid(np.array([-1e4, 0, 1e4]))).tolist() == [0.0, 0.5, 1.0]
-
-
-# The tree.
-
-
-def test_every_node_sends_its_vectors_where_the_rule_says_and_splits_evenly() -> None:
-    vectors = clustered(3000, 24)
-    tree = KDTree.build(vectors, leaf_size=20)
-    nodes = tree.nodes
-    for node in np.flatnonzero(nodes.child >= 0):
-        weight = tree.axes[nodes.axis[node]] / tree.scale
-        left, right = nodes.child[node], nodes.child[node] + 1
-        assert (nodes.start[node], nodes.end[node]) == (nodes.start[left], nodes.end[right])
-        inside = tree.vectors[nodes.start[node] : nodes.end[node]] @ weight
-        went_right = np.arange(nodes.start[node], nodes.end[node]) >= nodes.start[right]
-        clear = np.abs(inside - threshold_of(nodes.t[node])) > 1e-6  # the build projects in float32
-        assert (goes_right(inside, nodes.t[node]) == went_right)[clear].all()
-        assert abs(2 * went_right.sum() - len(went_right)) <= 1
-    assert (nodes.end - nodes.start)[nodes.child < 0].max() <= 20
-    assert sorted(tree.order) == list(range(3000))
 
 
 def test_bounds_are_never_below_a_score_and_never_worse_than_the_last_hyperplane() -> None:
