@@ -147,7 +147,7 @@ def _report(
             **scored,
         )
         counts = {f"{system}/{key}": value for system, own in metrics["systems"].items() for key, value in own.items()}
-        seal(report, counts=metrics["counts"] | counts, **work)
+        seal(report, counts=metrics["counts"] | counts, aside=benchmark.ASIDE, **work)
     return report
 
 
@@ -178,10 +178,6 @@ def _embed(cfg: BenchmarkConfig, collection: Folder, bundle: Folder, out: Folder
     make_embeddings(collection, bundle, out, precision=cfg.precision, **workers)
 
 
-if __name__ == "__main__":
-    main(tyro.cli(BenchmarkConfig, description=__doc__))
-
-
 def settings_of(
     spec: ModelSpec, prepare: PrepareConfig, expansion: ExpansionConfig, augmentation: ExpansionConfig
 ) -> dict[str, Any]:
@@ -201,3 +197,7 @@ def settings_of(
         "expansion": plain(expansion),
         "augmentation": plain(augmentation),
     }
+
+
+if __name__ == "__main__":
+    main(tyro.cli(BenchmarkConfig, description=__doc__))

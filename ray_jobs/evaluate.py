@@ -10,8 +10,8 @@ Or try any bundle on any labelled photos: every photo is a query against all the
     python -m ray_jobs.evaluate --model BUNDLE --source PHOTOS --out DIR
     ray job submit --working-dir . -- python -m ray_jobs.evaluate --model s3://... --source s3://... --out s3://...
 
-The first writes metrics.json, report.html and its pictures to R; the second to DIR/report, beside the collection and
-the embeddings it had to make. The tables are printed at the end.
+The first writes metrics.json, timings.json, report.html and its pictures to R; the second to DIR/report, beside the
+collection and the embeddings it had to make. The tables are printed at the end.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from retrieval.evaluation.systems import Scoring, System
 from retrieval.models.bundle import preparation_of
 from retrieval.models.settings import Precision
 from retrieval.reports import tables
-from retrieval.reports.comparison import write_report
+from retrieval.reports.comparison import ASIDE, Shown, write_report
 from retrieval.search import rerank
 from retrieval.search.settings import ExpansionConfig
 
@@ -54,8 +54,8 @@ class EvaluateConfig:
     protocol: Literal["query-gallery", "leave-one-out", "mined-places"] = "query-gallery"
     """With --systems: the catalog's queries ask its gallery, or each photo of both asks all the others. mined-places,
     where nothing is labelled: photos of the places that mining kept for validation, by --tuples, ask all the others."""
-    subject: Literal["person", "place"] = "person"
-    """What a label names, for the report's words."""
+    subject: Literal["auto", "person", "place"] = "auto"
+    """What a label names, for the report's words. auto: a place if photos are kept whole (crop fit), else a person."""
     expansion: ExpansionConfig = field(default_factory=ExpansionConfig)
     """Query expansion: each system is scored a second time with it, if --expansion.num is above 0."""
     augmentation: ExpansionConfig = field(default_factory=ExpansionConfig)
@@ -141,8 +141,10 @@ def _report(cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[
     names = [system.name for system in systems]
     if len(set(names)) != len(names):
         raise ValueError(f"Two systems share a name: {', '.join(names)}. Give each its own.")
-    settings = {name: getattr(cfg, name) for name in ("ks", "sheet_queries", "max_queries", "seed", "subject")}
-    settings |= {"rerank": cfg.rerank, "expansion": plain(cfg.expansion), "augmentation": plain(cfg.augmentation)}
+    subject = tasks.subject_of(collected) if cfg.subject == "auto" else cfg.subject
+    settings = {name: getattr(cfg, name) for name in ("ks", "sheet_queries", "max_queries", "seed")}
+    settings |= {"subject": subject, "rerank": cfg.rerank}
+    settings |= {"expansion": plain(cfg.expansion), "augmentation": plain(cfg.augmentation)}
     if cfg.tuples:
         inputs["tuples"] = read_manifest(Folder.of(cfg.tuples), "tuples").fingerprint
     work: dict[str, Any] = {
@@ -152,19 +154,17 @@ def _report(cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[
     }
     manifest = begin(out, **work)
     if manifest is None:
-        metrics = on_cluster(_write, cfg, out, collection, systems, protocol)
+        metrics = on_cluster(_write, cfg, out, collection, systems, protocol, subject)
         counts = {name: metrics["data"][name] for name in ("num_queries", "num_gallery", "num_identities")}
         for name, figures in metrics["systems"].items():
             counts |= {f"{name}/{key}": figures[key] for key in tables.RETRIEVAL_METRICS}
-        manifest = seal(out, counts=counts, **work)
-    metrics = out.read_json("metrics.json")
-    metrics["systems"] = {name: metrics["systems"][name] for name in metrics["order"]}  # the file sorts them by name
-    print(f"\n{tables.as_text(metrics)}\n\nReport: {out}/report.html", flush=True)
+        manifest = seal(out, counts=counts, aside=ASIDE, **work)
+    print(f"\n{tables.as_text(tables.read_metrics(out))}\n\nReport: {out}/report.html", flush=True)
     return manifest
 
 
 def _write(
-    cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[System], protocol: str
+    cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[System], protocol: str, subject: str
 ) -> dict[str, Any]:
     tuples = Folder.of(cfg.tuples) if cfg.tuples else None
     if protocol == "query-gallery":
@@ -175,8 +175,8 @@ def _write(
         splits = ("query", "gallery") if cfg.collection is not None else None
         task = tasks.leave_one_out(collection, cfg.ks, cfg.max_queries, cfg.seed, splits)
     scoring = Scoring(expansion=cfg.expansion, augmentation=cfg.augmentation, rerank=cfg.rerank)
-    shown = {"subject": cfg.subject, "sheet_queries": cfg.sheet_queries, "seed": cfg.seed}
-    return write_report(out, collection, systems, task, scoring, tuples=tuples, count=_count_inliers, **shown)
+    shown = Shown(subject=subject, sheet_queries=cfg.sheet_queries, seed=cfg.seed, tuples=tuples)
+    return write_report(out, collection, systems, task, scoring, shown, _count_inliers)
 
 
 def _count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray) -> np.ndarray:

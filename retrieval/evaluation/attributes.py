@@ -1,7 +1,9 @@
-"""What attribute agreement is worth: the accuracy of guessing, and of the best ranking there could be.
+"""How far the attributes of results agree with the query's, and what that is worth: baselines and a ceiling.
 
 A ranking that does not beat a random pair has learnt nothing, and none can beat the oracle. CelebA has 40 attributes,
 most of them rare, so that a random pair already agrees on 73 % of them.
+
+Shapes: Q queries, G gallery items, K results a query, A attributes.
 """
 
 from __future__ import annotations
@@ -14,7 +16,56 @@ import numpy as np
 from retrieval.evaluation.metrics import blocks, label_codes, mean_or_nan
 
 
-def attribute_floors(
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttributeAgreement:
+    """Means over the queries whose attributes are known.
+
+    values: `attribute_accuracy@K` and `attribute_distance@K` for each K asked for. K beyond the number of results is
+    clipped to it (the key keeps the K asked for).
+    num_queries, num_without_attributes: all queries, and those of them left out of the means.
+    """
+
+    values: dict[str, float]
+    num_queries: int
+    num_without_attributes: int
+
+
+def attribute_agreement(
+    query_attributes: np.ndarray, gallery_attributes: np.ndarray, rows: np.ndarray, *, ks: Sequence[int]
+) -> AttributeAgreement:
+    """Accuracy and distance of the results' attributes to the query's, mean over the k results, then over queries.
+
+    Accuracy of a result = matching attributes / A; distance = sum |a_query - a_result| / A, which for values -1 and 1
+    is 2 (1 - accuracy).
+
+    Args:
+        query_attributes: (Q, A) int8, -1 or 1; a row of zeros is an image whose attributes are not known.
+        gallery_attributes: (G, A) int8, the same.
+        rows: (Q, K) int64 results, best first; -1 for none. Results without attributes count neither way.
+    """
+    check_attributes(query_attributes)
+    check_attributes(gallery_attributes)
+    num_attributes = query_attributes.shape[1]
+    known = (gallery_attributes != 0).sum(axis=1) > 0
+    used = (query_attributes != 0).sum(axis=1) > 0
+    accuracy, distance = np.full((len(rows), len(ks)), np.nan), np.full((len(rows), len(ks)), np.nan)
+    for start, end in blocks(len(rows), rows.shape[1] * num_attributes):
+        some = rows[start:end]
+        theirs, mine = gallery_attributes[np.maximum(some, 0)], query_attributes[start:end, None, :]
+        counts = (some >= 0) & known[np.maximum(some, 0)] & used[start:end, None]
+        matching = np.equal(theirs, mine).sum(axis=2) / num_attributes
+        apart = np.abs(theirs.astype(np.int16) - mine).sum(axis=2) / num_attributes
+        for column, k in enumerate(ks):
+            num = counts[:, :k].sum(axis=1)
+            divisor = np.where(num > 0, num, np.nan)
+            accuracy[start:end, column] = (matching * counts)[:, :k].sum(axis=1) / divisor
+            distance[start:end, column] = (apart * counts)[:, :k].sum(axis=1) / divisor
+    values = {f"attribute_accuracy@{k}": mean_or_nan(accuracy[:, i]) for i, k in enumerate(ks)}
+    values |= {f"attribute_distance@{k}": mean_or_nan(distance[:, i]) for i, k in enumerate(ks)}
+    return AttributeAgreement(values=values, num_queries=len(rows), num_without_attributes=int((~used).sum()))
+
+
+def attribute_baselines(
     query_attributes: np.ndarray,
     gallery_attributes: np.ndarray,
     query_labels: Sequence[str | None] | np.ndarray,
@@ -23,7 +74,9 @@ def attribute_floors(
     ks: Sequence[int],
     exclude_rows: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Mean attribute accuracy over the queries with known attributes, exactly, without drawing samples.
+    """Mean attribute accuracy of what knows nothing of the photos, and of an oracle; exactly, without drawing samples.
+
+    Over the queries with known attributes.
 
     Args:
         query_attributes: (Q, A) int8, -1 or 1; zeros where not known. gallery_attributes: (G, A) int8, the same.
@@ -98,55 +151,6 @@ def _oracle(mine: np.ndarray, theirs: np.ndarray, without: np.ndarray, ks: Seque
     depth = np.minimum(available[some, None], np.asarray(ks)[None, :])
     means = (sums[some] / depth).mean(axis=0) / num_attributes if some.any() else np.full(len(ks), np.nan)
     return {f"oracle@{k}": float(mean) for k, mean in zip(ks, means, strict=True)}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AttributeAgreement:
-    """Means over the queries whose attributes are known.
-
-    values: `attribute_accuracy@K` and `attribute_distance@K` for each K asked for. K beyond the number of results is
-    clipped to it (the key keeps the K asked for).
-    num_queries, num_without_attributes: all queries, and those of them left out of the means.
-    """
-
-    values: dict[str, float]
-    num_queries: int
-    num_without_attributes: int
-
-
-def attribute_agreement(
-    query_attributes: np.ndarray, gallery_attributes: np.ndarray, rows: np.ndarray, *, ks: Sequence[int]
-) -> AttributeAgreement:
-    """Accuracy and distance of the results' attributes to the query's, mean over the k results, then over queries.
-
-    Accuracy of a result = matching attributes / A; distance = sum |a_query - a_result| / A, which for values -1 and 1
-    is 2 (1 - accuracy).
-
-    Args:
-        query_attributes: (Q, A) int8, -1 or 1; a row of zeros is an image whose attributes are not known.
-        gallery_attributes: (G, A) int8, the same.
-        rows: (Q, K) int64 results, best first; -1 for none. Results without attributes count neither way.
-    """
-    check_attributes(query_attributes)
-    check_attributes(gallery_attributes)
-    num_attributes = query_attributes.shape[1]
-    known = (gallery_attributes != 0).sum(axis=1) > 0
-    used = (query_attributes != 0).sum(axis=1) > 0
-    accuracy, distance = np.full((len(rows), len(ks)), np.nan), np.full((len(rows), len(ks)), np.nan)
-    for start, end in blocks(len(rows), rows.shape[1] * num_attributes):
-        some = rows[start:end]
-        theirs, mine = gallery_attributes[np.maximum(some, 0)], query_attributes[start:end, None, :]
-        counts = (some >= 0) & known[np.maximum(some, 0)] & used[start:end, None]
-        matching = np.equal(theirs, mine).sum(axis=2) / num_attributes
-        apart = np.abs(theirs.astype(np.int16) - mine).sum(axis=2) / num_attributes
-        for column, k in enumerate(ks):
-            num = counts[:, :k].sum(axis=1)
-            divisor = np.where(num > 0, num, np.nan)
-            accuracy[start:end, column] = (matching * counts)[:, :k].sum(axis=1) / divisor
-            distance[start:end, column] = (apart * counts)[:, :k].sum(axis=1) / divisor
-    values = {f"attribute_accuracy@{k}": mean_or_nan(accuracy[:, i]) for i, k in enumerate(ks)}
-    values |= {f"attribute_distance@{k}": mean_or_nan(distance[:, i]) for i, k in enumerate(ks)}
-    return AttributeAgreement(values=values, num_queries=len(rows), num_without_attributes=int((~used).sum()))
 
 
 def check_attributes(attributes: np.ndarray) -> None:

@@ -1,10 +1,10 @@
-"""How good a ranking is: recall, average precision with junk, attribute agreement, and what chance and an oracle give.
+"""How good a ranking is: recall, average precision with junk, precision at k, and curves of precision over recall.
 
 Every function works on blocks of queries, so that nothing of size queries x gallery is ever held. Scores are inner
 products in float64 rounded to float32, ties in order of row, as in the index: the figures do not depend on block sizes.
 A query with no positive in the gallery has no recall and no precision: it is left out of the means, and counted.
 
-Shapes: Q queries, G gallery items, K results a query, D dimensions, A attributes.
+Shapes: Q queries, G gallery items, K results a query, D dimensions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class RetrievalMetrics:
     values: `recall@K` for each K asked for, and `mAP`; NaN where no query has a positive.
     num_queries, num_without_positive: all queries, and those of them left out of the means.
     average_precision: (Q,) float64, NaN for those left out.
-    first_hit: (Q,) int64, zero-based rank of the first positive, -1 for those left out.
+    first_hit: (Q,) int64, zero-based rank of the first positive, -1 for those left out; beyond every K where a list
+    cut short holds none.
     curve: (101,) float64, interpolated precision at recall 0, 0.01 ... 1: of each query, the best precision at that
     recall or beyond; NaN where no query has a positive.
     """
@@ -35,6 +36,33 @@ class RetrievalMetrics:
     average_precision: np.ndarray
     first_hit: np.ndarray
     curve: np.ndarray
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What is known of each query so far, as `RetrievalMetrics` has it; `curve` is a sum over the queries."""
+
+    average_precision: np.ndarray
+    first_hit: np.ndarray
+    curve: np.ndarray
+
+    @classmethod
+    def of(cls, num_queries: int) -> _Tally:
+        return cls(np.full(num_queries, np.nan), np.full(num_queries, -1, dtype=np.int64), np.zeros(101))
+
+    def means(self, ks: Sequence[int]) -> RetrievalMetrics:
+        used = self.first_hit >= 0
+        nothing = float("nan")
+        values = {f"recall@{k}": float((self.first_hit[used] < k).mean()) if used.any() else nothing for k in ks}
+        values["mAP"] = float(self.average_precision[used].mean()) if used.any() else nothing
+        return RetrievalMetrics(
+            values=values,
+            num_queries=len(used),
+            num_without_positive=int((~used).sum()),
+            average_precision=self.average_precision,
+            first_hit=self.first_hit,
+            curve=self.curve / used.sum() if used.any() else np.full(101, np.nan),
+        )
 
 
 def average_precision(ranks: np.ndarray | Sequence[int], num_positives: int) -> float:
@@ -73,23 +101,6 @@ def junk_free_ranks(ranking: np.ndarray, positives: np.ndarray, junk: np.ndarray
     return np.flatnonzero(np.isin(kept, positives))
 
 
-def mean_average_precision(
-    rankings: Sequence[np.ndarray], positives: Sequence[np.ndarray], junk: Sequence[np.ndarray] | None = None
-) -> float:
-    """Mean of `average_precision` over the queries that have a positive; NaN if none has.
-
-    Args:
-        rankings, positives, junk: one array of gallery rows a query.
-    """
-    junk = junk if junk is not None else [np.empty(0, np.int64)] * len(rankings)
-    found = [
-        average_precision(junk_free_ranks(ranking, relevant, ignored), len(relevant))
-        for ranking, relevant, ignored in zip(rankings, positives, junk, strict=True)
-        if len(relevant)
-    ]
-    return float(np.mean(found)) if found else float("nan")
-
-
 def precision_at_k(ranks: np.ndarray, k: int) -> float:
     """mP@k of one query: precision at min(k, 1-based rank of the last positive).
 
@@ -100,13 +111,31 @@ def precision_at_k(ranks: np.ndarray, k: int) -> float:
     return float(np.sum(np.asarray(ranks) < depth) / depth)
 
 
-def recall_at_k(hits: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
-    """Share of the queries with a positive among their first k results: {`recall@k`: ...}.
+def interpolated_precision(ranks: np.ndarray, num_positives: int) -> np.ndarray:
+    """(101,) best precision at recall 0, 0.01 ... 1 or beyond; 0 at a recall that the ranking does not reach.
+
+    Args: ranks: (n,) zero-based ranks of the positives found, ascending, n <= num_positives.
+    """
+    precision = (np.arange(len(ranks)) + 1) / (np.asarray(ranks) + 1)
+    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], np.zeros(num_positives - len(ranks) + 1))
+    needed = np.ceil(np.arange(101) * num_positives / 100 - 1e-9).astype(np.int64)  # positives that make this recall
+    return best[np.maximum(needed - 1, 0)]
+
+
+def precision_recall(ranks: Sequence[np.ndarray], num_positives: Sequence[int]) -> np.ndarray:
+    """(101,) `interpolated_precision`, mean over the queries that have a positive; NaN if none has.
 
     Args:
-        hits: (Q, K) bool, whether each result is a positive, best first; only queries that have one in the gallery.
+        ranks: of each query, the zero-based junk-free ranks of the positives that were found, ascending.
+        num_positives: of each query, all its positives, also those not found.
+
+    Example:
+        >>> curve = precision_recall([np.array([0, 3])], [2])
+        >>> curve[[0, 50, 51, 100]].tolist()
+        [1.0, 1.0, 0.5, 0.5]
     """
-    return {f"recall@{k}": float(hits[:, :k].any(axis=1).mean()) if len(hits) else float("nan") for k in ks}
+    curves = [interpolated_precision(found, total) for found, total in zip(ranks, num_positives, strict=True) if total]
+    return np.mean(curves, axis=0) if curves else np.full(101, np.nan)
 
 
 def index_recall_at_k(found: np.ndarray, exact: np.ndarray) -> float:
@@ -139,10 +168,7 @@ def retrieval_metrics(
     query_codes, gallery_codes = label_codes(query_labels, gallery_labels)
     _check(queries, query_codes, gallery, gallery_codes)
     excluded = np.full(len(queries), -1) if exclude_rows is None else np.asarray(exclude_rows, dtype=np.int64)
-    precision, first = np.full(len(queries), np.nan), np.full(len(queries), -1, dtype=np.int64)
-    curve = np.zeros(101)
-    rows_of = _Groups(gallery_codes)
-    exact = gallery.astype(np.float64)
+    tally, rows_of, exact = _Tally.of(len(queries)), _Groups(gallery_codes), gallery.astype(np.float64)
     for start, end in blocks(len(queries), len(gallery)):
         scores = (queries[start:end].astype(np.float64) @ exact.T).astype(np.float32)
         has = np.flatnonzero(excluded[start:end] >= 0)
@@ -150,54 +176,28 @@ def retrieval_metrics(
         query, row = rows_of.pairs(query_codes[start:end])
         other = row != excluded[start:end][query]
         query, row = query[other], row[other]
-        ranks = _ranks(scores, query, row)
-        order = np.lexsort((ranks, query))
-        query, ranks = query[order], ranks[order]
-        counts = np.bincount(query, minlength=end - start)
-        begins = np.cumsum(counts) - counts
-        areas = _precision_areas(ranks, np.arange(len(ranks)) - begins[query])
-        some = np.flatnonzero(counts)
-        precision[start + some] = np.bincount(query, areas, minlength=end - start)[some] / counts[some]
-        first[start + some] = ranks[begins[some]]
-        curve += sum((interpolated_precision(ranks[begins[q] : begins[q] + counts[q]], counts[q]) for q in some), 0.0)
-    used = first >= 0
-    values = {f"recall@{k}": float((first[used] < k).mean()) if used.any() else float("nan") for k in ks}
-    values["mAP"] = float(precision[used].mean()) if used.any() else float("nan")
-    return RetrievalMetrics(
-        values=values,
-        num_queries=len(queries),
-        num_without_positive=int((~used).sum()),
-        average_precision=precision,
-        first_hit=first,
-        curve=curve / used.sum() if used.any() else np.full(101, np.nan),
-    )
+        _add_block(tally, start, end, query, _ranks(scores, query, row))
+    return tally.means(ks)
 
 
-def interpolated_precision(ranks: np.ndarray, num_positives: int) -> np.ndarray:
-    """(101,) best precision at recall 0, 0.01 ... 1 or beyond; 0 at a recall that the ranking does not reach.
+def _add_block(tally: _Tally, start: int, end: int, query: np.ndarray, ranks: np.ndarray) -> None:
+    """Queries start to end: (P,) `query`, counted from start, and the rank of each of its positives."""
+    order = np.lexsort((ranks, query))
+    query, ranks = query[order], ranks[order]
+    counts = np.bincount(query, minlength=end - start)
+    begins = np.cumsum(counts) - counts
+    areas = _precision_areas(ranks, np.arange(len(ranks)) - begins[query])
+    some = np.flatnonzero(counts)
+    tally.average_precision[start + some] = np.bincount(query, areas, minlength=end - start)[some] / counts[some]
+    tally.first_hit[start + some] = ranks[begins[some]]
+    tally.curve += sum((interpolated_precision(ranks[begins[q] : begins[q] + counts[q]], counts[q]) for q in some), 0.0)
 
-    Args: ranks: (n,) zero-based ranks of the positives found, ascending, n <= num_positives.
-    """
-    precision = (np.arange(len(ranks)) + 1) / (np.asarray(ranks) + 1)
-    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], np.zeros(num_positives - len(ranks) + 1))
-    needed = np.ceil(np.arange(101) * num_positives / 100 - 1e-9).astype(np.int64)  # positives that make this recall
-    return best[np.maximum(needed - 1, 0)]
 
-
-def precision_recall(ranks: Sequence[np.ndarray], num_positives: Sequence[int]) -> np.ndarray:
-    """(101,) `interpolated_precision`, mean over the queries that have a positive; NaN if none has.
-
-    Args:
-        ranks: of each query, the zero-based junk-free ranks of the positives that were found, ascending.
-        num_positives: of each query, all its positives, also those not found.
-
-    Example:
-        >>> curve = precision_recall([np.array([0, 3])], [2])
-        >>> curve[[0, 50, 51, 100]].tolist()
-        [1.0, 1.0, 0.5, 0.5]
-    """
-    curves = [interpolated_precision(found, total) for found, total in zip(ranks, num_positives, strict=True) if total]
-    return np.mean(curves, axis=0) if curves else np.full(101, np.nan)
+def leave_one_out(
+    embeddings: np.ndarray, labels: Sequence[str | None] | np.ndarray, *, ks: Sequence[int] = (1, 5, 10)
+) -> RetrievalMetrics:
+    """`retrieval_metrics` where every image queries all the others."""
+    return retrieval_metrics(embeddings, labels, embeddings, labels, ks=ks, exclude_rows=np.arange(len(embeddings)))
 
 
 def ranked_metrics(
@@ -214,8 +214,7 @@ def ranked_metrics(
     """
     query_codes, gallery_codes = label_codes(query_labels, gallery_labels)
     sizes = np.bincount(gallery_codes[gallery_codes >= 0], minlength=int(max(query_codes.max(initial=-1), 0)) + 1)
-    precision, first = np.full(len(rows), np.nan), np.full(len(rows), -1, dtype=np.int64)
-    curve, missed = np.zeros(101), rows.shape[1]
+    tally, missed = _Tally.of(len(rows)), max(rows.shape[1], *ks)  # beyond every k asked for
     for query, code in enumerate(query_codes):
         own = -1 if exclude_rows is None else int(exclude_rows[query])
         total = 0 if code < 0 else int(sizes[code]) - int(own >= 0 and gallery_codes[own] == code)
@@ -223,27 +222,10 @@ def ranked_metrics(
             continue
         kept = rows[query][(rows[query] >= 0) & (rows[query] != own)]
         ranks = np.flatnonzero(gallery_codes[kept] == code)
-        precision[query] = average_precision(ranks, total)
-        first[query] = ranks[0] if len(ranks) else missed
-        curve += interpolated_precision(ranks, total)
-    used = first >= 0
-    values = {f"recall@{k}": float((first[used] < k).mean()) if used.any() else float("nan") for k in ks}
-    values["mAP"] = float(precision[used].mean()) if used.any() else float("nan")
-    return RetrievalMetrics(
-        values=values,
-        num_queries=len(rows),
-        num_without_positive=int((~used).sum()),
-        average_precision=precision,
-        first_hit=first,
-        curve=curve / used.sum() if used.any() else np.full(101, np.nan),
-    )
-
-
-def leave_one_out(
-    embeddings: np.ndarray, labels: Sequence[str | None] | np.ndarray, *, ks: Sequence[int] = (1, 5, 10)
-) -> RetrievalMetrics:
-    """`retrieval_metrics` where every image queries all the others."""
-    return retrieval_metrics(embeddings, labels, embeddings, labels, ks=ks, exclude_rows=np.arange(len(embeddings)))
+        tally.average_precision[query] = average_precision(ranks, total)
+        tally.first_hit[query] = ranks[0] if len(ranks) else missed
+        tally.curve += interpolated_precision(ranks, total)
+    return tally.means(ks)
 
 
 def _ranks(scores: np.ndarray, query: np.ndarray, row: np.ndarray) -> np.ndarray:
@@ -278,15 +260,12 @@ class _Groups:
         return query, self._order[begin[query] + within]
 
 
-def mean_or_nan(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
-
-
-def blocks(num_queries: int, width: int) -> Iterator[tuple[int, int]]:
-    step = max(1, _BLOCK_ELEMENTS // max(1, width))
-    for start in range(0, num_queries, step):
-        yield start, min(start + step, num_queries)
+def _check(queries: np.ndarray, query_codes: np.ndarray, gallery: np.ndarray, gallery_codes: np.ndarray) -> None:
+    if queries.shape != (len(query_codes), *gallery.shape[1:]) or len(gallery) != len(gallery_codes):
+        raise ValueError(
+            f"{queries.shape} queries with {len(query_codes)} labels and {gallery.shape} gallery embeddings with "
+            f"{len(gallery_codes)} labels do not fit; expected (Q, D) with Q labels and (G, D) with G labels."
+        )
 
 
 def label_codes(
@@ -301,9 +280,12 @@ def label_codes(
     return coded[0], coded[1]
 
 
-def _check(queries: np.ndarray, query_codes: np.ndarray, gallery: np.ndarray, gallery_codes: np.ndarray) -> None:
-    if queries.shape != (len(query_codes), *gallery.shape[1:]) or len(gallery) != len(gallery_codes):
-        raise ValueError(
-            f"{queries.shape} queries with {len(query_codes)} labels and {gallery.shape} gallery embeddings with "
-            f"{len(gallery_codes)} labels do not fit; expected (Q, D) with Q labels and (G, D) with G labels."
-        )
+def blocks(num_queries: int, width: int) -> Iterator[tuple[int, int]]:
+    step = max(1, _BLOCK_ELEMENTS // max(1, width))
+    for start in range(0, num_queries, step):
+        yield start, min(start + step, num_queries)
+
+
+def mean_or_nan(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -25,15 +25,12 @@ KAPPAS = (1, 5, 10)
 PARTIAL = "partial "
 """Put before the name of each metric of a benchmark of which images were missing."""
 
-
 FULL_SIZES = {"roxford5k": 4993, "rparis6k": 6322, "oxford5k": 5062, "paris6k": 6392}
 """Gallery images of the published benchmarks. The classic text files do not name them all, so that a folder with some
 of the photos would pass for the whole. (Oxford's folder has 5,063, one of which some copies lack.)"""
 
-
 Gallery = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
 """Makes an iterator of (rows (B,) of the ground truth's gallery, embeddings (B, D)); asked for anew for each pass."""
-
 
 Distractors = Callable[[], Iterator[np.ndarray]]
 """Makes an iterator of embeddings (B, D) of images that answer no query."""
@@ -63,7 +60,6 @@ PUBLISHED = (
     Published(system="VGG16-GeM", oxford5k=87.9, paris6k=87.7, roxford5k=(61.9, 33.7), rparis6k=(69.3, 44.3)),
     Published(system="ResNet101-GeM", oxford5k=87.8, paris6k=92.7, roxford5k=(64.7, 38.5), rparis6k=(77.2, 56.3)),
 )
-
 
 RANDOM_MAP = {
     "roxford5k": {"easy": 0.98, "medium": 1.66, "hard": 0.78},
@@ -101,19 +97,6 @@ class BenchmarkResult:
         return not self.num_missing and not self.num_missing_queries
 
 
-@dataclass(slots=True)
-class _Named:
-    """What one query's lists name, and what was counted for it.
-
-    rows: (n,) int64, ascending. scores: (n,) float32, -inf until it came. above: (n,) images outside the lists that
-    come before each.
-    """
-
-    rows: np.ndarray
-    scores: np.ndarray
-    above: np.ndarray
-
-
 def protocols(truth: GroundTruth) -> dict[str, tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]]:
     """Protocol -> (positives, junk), one array of gallery rows a query.
 
@@ -127,6 +110,16 @@ def protocols(truth: GroundTruth) -> dict[str, tuple[tuple[np.ndarray, ...], tup
         "medium": (_joined(easy, hard), junk),
         "hard": (hard, _joined(junk, easy)),
     }
+
+
+def _joined(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    return tuple(np.union1d(*pair) for pair in zip(first, second, strict=True))
+
+
+def in_blocks(vectors: np.ndarray, size: int = 4096, rows: np.ndarray | None = None) -> Gallery:
+    """A gallery held in memory, in the ground truth's order (or with its `rows`), as `score` wants it."""
+    rows = np.arange(len(vectors)) if rows is None else rows
+    return lambda: ((rows[start : start + size], vectors[start : start + size]) for start in range(0, len(rows), size))
 
 
 def score(
@@ -159,43 +152,21 @@ def score(
     for vectors in distractors() if distractors is not None else ():
         _count(named, exact, np.arange(len(vectors)) + len(seen) + num_distractors, vectors)
         num_distractors += len(vectors)
-    short = max(0, FULL_SIZES.get(truth.name, 0) - len(seen))
-    missing, missing_queries = int((~seen).sum()) + short, int((~asked).sum())
-    prefix = PARTIAL if missing or missing_queries else ""
-    values, num_queries, precisions, curves = {}, {}, {}, {}
-    for protocol, (positives, junk) in protocols(truth).items():
-        used = [query for query in np.flatnonzero(asked) if len(positives[query])]
-        ranks = [_ranks(named[query], positives[query], junk[query]) for query in used]
-        totals = [len(positives[query]) for query in used]
-        precision = np.full(len(queries), np.nan)
-        precision[used] = [average_precision(found, total) for found, total in zip(ranks, totals, strict=True)]
-        values[f"{prefix}mAP/{protocol}"] = _mean(precision[used].tolist())
-        for kappa in kappas:
-            found = [precision_at_k(found, kappa) if len(found) else 0.0 for found in ranks]
-            values[f"{prefix}mP@{kappa}/{protocol}"] = _mean(found)
-        num_queries[protocol], precisions[protocol] = len(used), precision
-        curves[protocol] = precision_recall(ranks, totals)
-    return BenchmarkResult(
-        benchmark=truth.name,
-        values=values,
-        num_queries=num_queries,
-        num_gallery=len(seen) - int((~seen).sum()),
-        num_missing=missing,
-        num_missing_queries=missing_queries,
-        num_distractors=num_distractors,
-        average_precision=precisions,
-        curves=curves,
-    )
+    found = {name: _figures(named, asked, *lists, kappas) for name, lists in protocols(truth).items()}
+    return _result(truth, found, seen, asked, num_distractors)
 
 
-def in_blocks(vectors: np.ndarray, size: int = 4096, rows: np.ndarray | None = None) -> Gallery:
-    """A gallery held in memory, in the ground truth's order (or with its `rows`), as `score` wants it."""
-    rows = np.arange(len(vectors)) if rows is None else rows
-    return lambda: ((rows[start : start + size], vectors[start : start + size]) for start in range(0, len(rows), size))
+@dataclass(slots=True)
+class _Named:
+    """What one query's lists name, and what was counted for it.
 
+    rows: (n,) int64, ascending. scores: (n,) float32, -inf until it came. above: (n,) images outside the lists that
+    come before each.
+    """
 
-def _joined(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-    return tuple(np.union1d(*pair) for pair in zip(first, second, strict=True))
+    rows: np.ndarray
+    scores: np.ndarray
+    above: np.ndarray
 
 
 def _score_named(truth: GroundTruth, exact: np.ndarray, gallery: Gallery) -> tuple[list[_Named], np.ndarray]:
@@ -249,6 +220,39 @@ def _count(named: Sequence[_Named], exact: np.ndarray, rows: np.ndarray, vectors
                 own.above[tied] += np.count_nonzero(places[others == own.scores[tied]] < own.rows[tied])
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Figures:
+    """One protocol: `mAP`, `mP@K`; the queries in these means; (Q,) average precision, NaN for others; the curve."""
+
+    values: dict[str, float]
+    num_queries: int
+    average_precision: np.ndarray
+    curve: np.ndarray
+
+
+def _figures(
+    named: Sequence[_Named],
+    asked: np.ndarray,
+    positives: Sequence[np.ndarray],
+    junk: Sequence[np.ndarray],
+    kappas: Sequence[int],
+) -> _Figures:
+    used = [query for query in np.flatnonzero(asked).tolist() if len(positives[query])]
+    ranks = [_ranks(named[query], positives[query], junk[query]) for query in used]
+    totals = [len(positives[query]) for query in used]
+    precision = np.full(len(named), np.nan)
+    precision[used] = [average_precision(found, total) for found, total in zip(ranks, totals, strict=True)]
+    values = {"mAP": _mean(precision[used].tolist())}
+    for kappa in kappas:
+        values[f"mP@{kappa}"] = _mean([precision_at_k(found, kappa) if len(found) else 0.0 for found in ranks])
+    return _Figures(
+        values=values,
+        num_queries=len(used),
+        average_precision=precision,
+        curve=precision_recall(ranks, totals),
+    )
+
+
 def _ranks(named: _Named, positives: np.ndarray, junk: np.ndarray) -> np.ndarray:
     """Zero-based junk-free ranks of the positives that came, ascending."""
     kept = np.isfinite(named.scores) & ~np.isin(named.rows, junk)
@@ -262,12 +266,24 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
 
 
-def metrics(result: BenchmarkResult) -> dict[str, float]:
-    """`values` with the counts beside them, all under the benchmark's name: `roxford5k/mAP/medium`."""
-    counts: Mapping[str, int] = {
-        "num_gallery": result.num_gallery,
-        "num_missing": result.num_missing,
-        "num_missing_queries": result.num_missing_queries,
-        "num_distractors": result.num_distractors,
-    }
-    return {f"{result.benchmark}/{name}": float(value) for name, value in (result.values | counts).items()}
+def _result(
+    truth: GroundTruth, found: Mapping[str, _Figures], seen: np.ndarray, asked: np.ndarray, num_distractors: int
+) -> BenchmarkResult:
+    short = max(0, FULL_SIZES.get(truth.name, 0) - len(seen))
+    missing, missing_queries = int((~seen).sum()) + short, int((~asked).sum())
+    prefix = PARTIAL if missing or missing_queries else ""
+    return BenchmarkResult(
+        benchmark=truth.name,
+        values={
+            f"{prefix}{name}/{protocol}": value
+            for protocol, figures in found.items()
+            for name, value in figures.values.items()
+        },
+        num_queries={protocol: figures.num_queries for protocol, figures in found.items()},
+        num_gallery=int(seen.sum()),
+        num_missing=missing,
+        num_missing_queries=missing_queries,
+        num_distractors=num_distractors,
+        average_precision={protocol: figures.average_precision for protocol, figures in found.items()},
+        curves={protocol: figures.curve for protocol, figures in found.items()},
+    )

@@ -1,10 +1,13 @@
-"""What an evaluation computes on one machine: a task and its embeddings in, figures and ranked-result sheets out.
+"""What an evaluation computes on one machine: a task and its embeddings in, figures and ranked results out.
+
+What is measured (figures) and how long it took (seconds) are kept apart: the first is the same each time.
 
 Memory: the embeddings and attributes of the images measured, nothing of size queries x gallery.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +19,7 @@ import numpy as np
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, check_made_from, read_manifest
 from retrieval.evaluation import tasks
-from retrieval.evaluation.attributes import attribute_agreement, attribute_floors
+from retrieval.evaluation.attributes import attribute_agreement, attribute_baselines
 from retrieval.evaluation.metrics import index_recall_at_k, ranked_metrics, retrieval_metrics
 from retrieval.evaluation.tasks import Images, Task
 from retrieval.search import rerank
@@ -26,99 +29,11 @@ from retrieval.search.ranking import Neighbours, Search, drop_rows
 from retrieval.search.settings import ExpansionConfig
 from retrieval.search.shards import factory_of
 
-
-def open_index(folder: Folder, gallery: Images) -> Search:
-    """A search of a built index, whose rows are rows of `gallery`.
-
-    Raises: ValueError if it does not hold exactly the gallery: other images among the results would change the figures.
-    """
-    searcher = Searcher.open(folder)
-    if list(searcher.ids) != gallery.ids:
-        raise ValueError(
-            f"The index {folder} holds {len(searcher)} images, the gallery has {len(gallery.ids)}, and they differ. "
-            f"Evaluation needs an index of the gallery alone: python -m ray_jobs.build_index --splits gallery ..."
-        )
-    return searcher.search
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
-    """One system: its figures, with the keys that report_tables knows, the neighbours they were read off, and the
-    precision-recall curve, see `evaluation.RetrievalMetrics`."""
-
-    figures: dict[str, Any]
-    found: Neighbours
-    curve: np.ndarray
-
-
-def measure(task: Task, queries: np.ndarray, gallery: np.ndarray, search: Search) -> Measured:
-    """Score one system.
-
-    Args:
-        queries: (Q, D) float32. gallery: (G, D) float32. search: by row of the gallery.
-    """
-
-    def look(k: int) -> Neighbours:
-        return search_without_own(task, queries, search, k)
-
-    exact = retrieval_metrics(
-        queries, task.queries.labels, gallery, task.gallery.labels, ks=(1, 5, 10), exclude_rows=task.exclude
-    )
-    figures: dict[str, Any] = dict(exact.values)
-    look(1)  # pages the index in, so that the first k is not timed colder than the others
-    found = Neighbours(np.empty((0, 0)), np.empty((0, 0)))
-    for k in task.ks:
-        started = time.perf_counter()
-        found = look(k)
-        figures[f"query_seconds@{k}"] = time.perf_counter() - started
-    near = min(10, found.rows.shape[1])
-    best = drop_rows(flat_search(gallery)(queries, near + 1), task.exclude, near)
-    figures["index_recall@10"] = index_recall_at_k(found.rows[:, :near], best.rows)
-    asked: np.ndarray = np.asarray(task.queries.attributes.any(axis=1))
-    known = np.zeros(len(task.gallery.ids) + 1, dtype=bool)  # row -1, no result, reads the last
-    known[:-1] = task.gallery.attributes.any(axis=1)
-    agreement = attribute_agreement(task.queries.attributes, task.gallery.attributes, found.rows, ks=task.ks)
-    figures |= agreement.values
-    for k in task.ks:
-        figures[f"attribute_pairs@{k}"] = int(np.logical_and(known[found.rows[:, :k]], asked[:, None]).sum())
-    return Measured(figures=clean(figures), found=found, curve=exact.curve)
-
-
-def measure_reranked(task: Task, before: Measured, found: Neighbours) -> Measured:
-    """The figures of the same search with its results in another order."""
-    ranked = ranked_metrics(found.rows, task.queries.labels, task.gallery.labels, exclude_rows=task.exclude)
-    return Measured(figures=before.figures | clean(dict(ranked.values)), found=found, curve=ranked.curve)
-
-
-def search_without_own(task: Task, queries: np.ndarray, search: Search, k: int) -> Neighbours:
-    """The k nearest of each query, itself left out where it is in the gallery."""
-    if not (task.exclude >= 0).any():
-        return search(queries, k)
-    return drop_rows(search(queries, k + 1), task.exclude, k)
-
-
-def floors(task: Task) -> dict[str, Any] | None:
-    """What guessing and an oracle would score on the same data; None if no query and result both have attributes."""
-    if not task.queries.attributes.any() or not task.gallery.attributes.any():
-        return None
-    return clean(
-        attribute_floors(
-            task.queries.attributes,
-            task.gallery.attributes,
-            task.queries.labels,
-            task.gallery.labels,
-            ks=task.ks,
-            exclude_rows=task.exclude,
-        )
-    )
-
-
-def clean(figures: dict[str, Any]) -> dict[str, Any]:
-    """NaN, which JSON does not have, becomes None."""
-    return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in figures.items()}
-
-
 _RANKED = 1000  # results that a re-ordered list has, at most; positives beyond count as not found
+
+CountInliers = Callable[[Folder, np.ndarray, np.ndarray], np.ndarray]
+"""(collection, (Q, 2) places asked, (Q, top, 2) places found) -> (Q, top) matches: `rerank.count_inliers`, or the same
+spread over a cluster."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,11 +74,6 @@ class System:
         return {f"{self.name}.{kind}": manifest.fingerprint for kind, manifest in seals.items()}
 
 
-CountInliers = Callable[[Folder, np.ndarray, np.ndarray], np.ndarray]
-"""(collection, (Q, 2) places asked, (Q, top, 2) places found) -> (Q, top) matches: `rerank.count_inliers`, or the same
-spread over a cluster."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scoring:
     """How a system is scored beside as it is: with expansion, with an augmented gallery, re-ranked."""
@@ -172,6 +82,31 @@ class Scoring:
     augmentation: ExpansionConfig
     rerank: int = 0
     """The first so many results are put in order of geometry; 0: not."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """One system: its figures, with the keys that reports.tables knows, the neighbours they were read off, the
+    precision-recall curve, see `metrics.RetrievalMetrics`, and `query_seconds@K`."""
+
+    figures: dict[str, Any]
+    found: Neighbours
+    curve: np.ndarray
+    seconds: dict[str, float]
+
+
+def open_index(folder: Folder, gallery: Images) -> Search:
+    """A search of a built index, whose rows are rows of `gallery`.
+
+    Raises: ValueError if it does not hold exactly the gallery: other images among the results would change the figures.
+    """
+    searcher = Searcher.open(folder)
+    if list(searcher.ids) != gallery.ids:
+        raise ValueError(
+            f"The index {folder} holds {len(searcher)} images, the gallery has {len(gallery.ids)}, and they differ. "
+            f"Evaluation needs an index of the gallery alone: python -m ray_jobs.build_index --splits gallery ..."
+        )
+    return searcher.search
 
 
 def scored(
@@ -189,22 +124,100 @@ def scored(
         held = augment_gallery(gallery, search, scoring.augmentation)
         yield f"{system.name} + DBA", measure(task, queries, held, flat_search(held))
     if scoring.rerank:
-        deep = search_without_own(task, queries, search, min(_RANKED, len(task.gallery.ids) - 1))
+        deep = search_without_own(task, queries, search, min(_RANKED, task.most))
         places = task.gallery.places(deep.rows[:, : scoring.rerank])
         inliers = count(collection, task.queries.places(np.arange(len(task.queries.ids))), places)
         yield f"{system.name} + rerank", measure_reranked(task, measured, rerank.rerank(deep, inliers))
 
 
+def measure(task: Task, queries: np.ndarray, gallery: np.ndarray, search: Search) -> Measured:
+    """Score one system.
+
+    Args:
+        queries: (Q, D) float32. gallery: (G, D) float32. search: by row of the gallery.
+    """
+    exact = retrieval_metrics(
+        queries, task.queries.labels, gallery, task.gallery.labels, ks=(1, 5, 10), exclude_rows=task.exclude
+    )
+    found, seconds = _timed(task, queries, search)
+    near = min(10, found.rows.shape[1])
+    best = drop_rows(flat_search(gallery)(queries, near + 1), task.exclude, near)
+    figures: dict[str, Any] = dict(exact.values)
+    figures["index_recall@10"] = index_recall_at_k(found.rows[:, :near], best.rows)
+    agreement = attribute_agreement(task.queries.attributes, task.gallery.attributes, found.rows, ks=task.ks)
+    figures |= agreement.values | _attribute_pairs(task, found)
+    return Measured(figures=clean(figures), found=found, curve=exact.curve, seconds=seconds)
+
+
+def _timed(task: Task, queries: np.ndarray, search: Search) -> tuple[Neighbours, dict[str, float]]:
+    """The most neighbours that the task asks for, and the seconds that all queries took for each k."""
+    search_without_own(task, queries, search, 1)  # pages the index in: the first k is not timed colder than the others
+    found, seconds = Neighbours(np.empty((0, 0)), np.empty((0, 0))), {}
+    for k in task.ks:
+        started = time.perf_counter()
+        found = search_without_own(task, queries, search, k)
+        seconds[f"query_seconds@{k}"] = time.perf_counter() - started
+    return found, seconds
+
+
+def _attribute_pairs(task: Task, found: Neighbours) -> dict[str, int]:
+    """`attribute_pairs@K`: pairs of a query and one of its first K results of which both have attributes."""
+    asked: np.ndarray = np.asarray(task.queries.attributes.any(axis=1))
+    known = np.zeros(len(task.gallery.ids) + 1, dtype=bool)  # row -1, no result, reads the last
+    known[:-1] = task.gallery.attributes.any(axis=1)
+    both = np.logical_and(known[found.rows], asked[:, None])
+    return {f"attribute_pairs@{k}": int(both[:, :k].sum()) for k in task.ks}
+
+
+def measure_reranked(task: Task, before: Measured, found: Neighbours) -> Measured:
+    """The figures of the same search with its results in another order."""
+    ranked = ranked_metrics(found.rows, task.queries.labels, task.gallery.labels, exclude_rows=task.exclude)
+    figures = before.figures | clean(dict(ranked.values))
+    return dataclasses.replace(before, figures=figures, found=found, curve=ranked.curve)
+
+
+def search_without_own(task: Task, queries: np.ndarray, search: Search, k: int) -> Neighbours:
+    """The k nearest of each query, itself left out where it is in the gallery."""
+    if not (task.exclude >= 0).any():
+        return search(queries, k)
+    return drop_rows(search(queries, k + 1), task.exclude, k)
+
+
+def baselines(task: Task) -> dict[str, Any] | None:
+    """What guessing and an oracle would score on the same data; None if no query and result both have attributes."""
+    if not task.queries.attributes.any() or not task.gallery.attributes.any():
+        return None
+    return clean(
+        attribute_baselines(
+            task.queries.attributes,
+            task.gallery.attributes,
+            task.queries.labels,
+            task.gallery.labels,
+            ks=task.ks,
+            exclude_rows=task.exclude,
+        )
+    )
+
+
 def origin(system: System) -> dict[str, Any]:
-    """What the manifests tell of a system: the cost of its embeddings, and the type of its index."""
+    """What the manifests tell of a system: how many images were embedded, by which model, and the type of its index."""
     embedded = read_manifest(system.embeddings, "embeddings")
-    timed = embedded.counts | embedded.run  # in the counts of embeddings made by earlier versions
     index = factory_of(read_manifest(system.index, "index")) if system.index else "Flat"
     return {
         "embed_images": embedded.counts["num"],
-        "embed_seconds": timed.get("seconds"),
-        "embed_seconds_in_model": timed.get("seconds_in_model"),
         "embedding_dim": embedded.counts["dim"],
         "index_type": index,
         "model": read_manifest(system.model).fingerprint,
     }
+
+
+def embed_seconds(system: System) -> dict[str, Any]:
+    """What its embeddings took: the whole step, and summed over its workers; None where the manifest does not say."""
+    embedded = read_manifest(system.embeddings, "embeddings")
+    told = embedded.counts | embedded.run  # they were among the counts once
+    return {"embed_seconds": told.get("seconds"), "embed_seconds_in_model": told.get("seconds_in_model")}
+
+
+def clean(figures: dict[str, Any]) -> dict[str, Any]:
+    """NaN, which JSON does not have, becomes None."""
+    return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in figures.items()}

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.manifest import Manifest
 from retrieval.artifacts.tuples import read_tuples
 from retrieval.data.layouts.celeba import ATTRIBUTES
 
@@ -76,10 +77,14 @@ class Task:
         return bool((self.exclude >= 0).any())
 
     @property
+    def most(self) -> int:
+        """The results that a query can have."""
+        return len(self.gallery.ids) - int(self.asks_itself)
+
+    @property
     def ks(self) -> list[int]:
-        """The ks asked for, clipped to the results a query can have."""
-        most = len(self.gallery.ids) - int(self.asks_itself)
-        return sorted({min(k, most) for k in self.ks_asked})
+        """The ks asked for, clipped to the results that a query can have, ascending."""
+        return sorted({min(k, self.most) for k in self.ks_asked})
 
 
 def query_gallery(collection: Folder, ks: Sequence[int] = KS) -> Task:
@@ -165,6 +170,11 @@ def mined_places(collection: Folder, tuples: Folder, ks: Sequence[int] = KS) -> 
     rows = np.array([row for row, image_id in enumerate(gallery.ids) if image_id in wanted], dtype=np.int64)
     protocol = "places mined for validation" if kept == "val" else "places mined and trained on"
     return Task(protocol=protocol, queries=gallery.take(rows), gallery=gallery, exclude=rows, ks_asked=tuple(ks))
+
+
+def subject_of(collected: Manifest) -> str:
+    """What a label of a collection names: a place where photos were kept whole in their own shape, else a person."""
+    return "place" if collected.config["prepare"]["crop"] == "fit" else "person"
 
 
 def anything_labelled(collection: Folder, splits: Sequence[str] = ("query", "gallery")) -> bool:

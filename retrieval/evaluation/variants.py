@@ -35,7 +35,7 @@ def variants(
 
     Queries are expanded by their nearest among gallery and distractors together, exactly.
 
-    Args: embeddings: of a collection of `benchmark_photos.write_manifest`. distractors: embeddings by the same model.
+    Args: embeddings: of a collection of `benchmark_source.write_manifest`. distractors: embeddings by the same model.
 
     Raises: ValueError if augmentation is asked for with distractors, which would stay as they are.
     """
@@ -83,7 +83,7 @@ def gallery_names(embeddings: Folder) -> Iterator[str]:
 
 
 def gallery_blocks(embeddings: Folder, truth: GroundTruth) -> Gallery:
-    """The gallery's embeddings as `benchmarks.score` wants them, a block for each part on storage."""
+    """The gallery's embeddings as `revisited.score` wants them, a block for each part on storage."""
     places = {image: row for row, image in enumerate(truth.gallery)}
     return lambda: _rows_of(embeddings, places)
 

@@ -24,6 +24,9 @@ from retrieval.reports import page as reports_page
 from retrieval.reports.tables import Table, text_of
 from retrieval.search.settings import ExpansionConfig
 
+ASIDE = ("*.png", "report.html")
+"""What of a report only shows: metrics.json is its content."""
+
 _COUNTS = ("num_gallery", "num_missing", "num_missing_queries", "num_distractors")
 
 _NO_VALUE = "-"
@@ -43,7 +46,7 @@ def write_report(
 ) -> dict[str, Any]:
     """Score, and write everything of a report except its seal. Returns the content of metrics.json.
 
-    Args: as `benchmark_photos.read_truth` and `variants.variants`; settings: shown and kept, see `settings_of`.
+    Args: as `benchmark_source.read_truth` and `variants.variants`; settings: shown and kept, see `settings_of`.
     """
     read = read_truth(truth, name, variants.gallery_names(embeddings))
     found = variants.variants(read, embeddings, distractors, expansion=expansion, augmentation=augmentation)

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: the content of metrics.json (see report_tables) or photos in, image bytes out.
+"""Plots of a training and of an evaluation: its history or the content of metrics.json (see tables) in, PNG out.
 
 Figures are drawn through matplotlib's object interface: no global state, no display, safe in any worker.
 """
@@ -13,8 +13,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from retrieval.reports.style import COLORS, FAINT, INK, RIGHT, color_of, dress, is_number, new_figure, saved, styles
-from retrieval.reports.tables import FLOORS, RETRIEVAL_METRICS
+from retrieval.reports.style import (
+    COLORS,
+    FAINT,
+    INK,
+    RIGHT,
+    color_of,
+    dress,
+    is_number,
+    names_above,
+    new_figure,
+    saved,
+    styles,
+)
+from retrieval.reports.tables import BASELINES, RETRIEVAL_METRICS
 
 
 def curves_png(history: Sequence[Mapping[str, float]]) -> bytes:
@@ -46,7 +58,7 @@ def curves_png(history: Sequence[Mapping[str, float]]) -> bytes:
         if title.startswith("seconds"):
             axes.set_ylim(bottom=0)
         if len(keys) > 1 or title == "validation":
-            axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+            names_above(axes)
     return saved(figure, "png")
 
 
@@ -79,16 +91,16 @@ def _mark_best(axes: Axes, epochs: Sequence[float], history: Sequence[Mapping[st
 
 
 def attributes_png(metrics: Mapping[str, Any]) -> bytes:
-    """Attribute accuracy over k for every system, between the floors and the ceiling measured on the same data."""
+    """Attribute accuracy over k for every system, between the baselines and the ceiling measured on the same data."""
     figure, (axes,) = new_figure(1, width=6.6)
-    floors, ks = metrics["floors"], metrics["data"]["ks"]
-    for key, name in FLOORS.items():
-        if is_number(floors.get(key)):
-            axes.axhline(floors[key], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    baselines, ks = metrics["floors"], metrics["data"]["ks"]
+    for key, name in BASELINES.items():
+        if is_number(baselines.get(key)):
+            axes.axhline(baselines[key], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
             axes.text(
-                1.01, floors[key], name, transform=axes.get_yaxis_transform(), fontsize=8, color=FAINT, va="center"
+                1.01, baselines[key], name, transform=axes.get_yaxis_transform(), fontsize=8, color=FAINT, va="center"
             )
-    best = [floors[f"oracle@{k}"] for k in ks]
+    best = [baselines[f"oracle@{k}"] for k in ks]
     axes.plot(ks, best, color=FAINT, linewidth=1.2, marker="v", markersize=4, label="best possible")
     for number, (name, system) in enumerate(metrics["systems"].items()):
         values = [system[f"attribute_accuracy@{k}"] for k in ks]
@@ -98,7 +110,10 @@ def attributes_png(metrics: Mapping[str, Any]) -> bytes:
     axes.minorticks_off()
     dress(axes, "attribute accuracy of the top k", "k")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    if len(metrics["systems"]) <= 4:
+        names_above(axes)
+    else:
+        figure.legend(frameon=False, fontsize=8, labelcolor=INK, loc="outside lower left", ncols=4)
     return saved(figure, "png")
 
 
@@ -111,8 +126,9 @@ def retrieval_png(metrics: Mapping[str, Any]) -> bytes:
     panels = figure.subplots(1, len(RETRIEVAL_METRICS), sharey=True)
     for axes, metric in zip(panels, RETRIEVAL_METRICS, strict=True):
         values = [metrics["systems"][name][metric] for name in names]
-        bars = axes.barh(names, values, 0.72, color=colors)
-        axes.bar_label(bars, fmt="%.3f", fontsize=8, color=INK, padding=2)
+        bars = axes.barh(names, [value or 0 for value in values], 0.72, color=colors)
+        labels = ["-" if value is None else f"{value:.3f}" for value in values]
+        axes.bar_label(bars, labels, fontsize=8, color=INK, padding=2)
         dress(axes, metric, "")
         axes.set_xlim(0, 1.22)  # room for the figure beside a bar
         axes.set_xticks((0, 0.5, 1))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from retrieval.evaluation.systems import (
     CountInliers,
     Scoring,
     System,
-    floors,
+    baselines,
+    embed_seconds,
     origin,
     scored,
     search_without_own,
@@ -25,11 +27,38 @@ from retrieval.evaluation.tasks import Task
 from retrieval.reports import charts, scenes
 from retrieval.reports.page import Sheet, ranked_sheet, render
 from retrieval.reports.sheets import evidence, matches_jpg, sheet_jpg, sheet_rows
+from retrieval.reports.tables import METRICS, TIMINGS, timed
 from retrieval.search.index import flat_search
 from retrieval.search.ranking import Neighbours
 from retrieval.search.rerank import count_inliers
 
+ASIDE = ("*.png", "*.jpg", "report.html", TIMINGS)
+"""What of a report does not come out the same each time: only METRICS is its content."""
+
 _MAX_SHEETS = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """What a report shows beside its figures."""
+
+    subject: str = "person"
+    """What a label names, for the report's words: person or place."""
+    sheet_queries: int = 8
+    seed: int = 0
+    """So many queries are drawn, with this seed, to show what they find."""
+    tuples: Folder | None = None
+    """Sealed training tuples, to show what they were mined from."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """What scoring gave so far: metrics.json, timings.json, and what is drawn of each system."""
+
+    metrics: dict[str, Any]
+    seconds: dict[str, Any] = field(default_factory=lambda: {"systems": {}})
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
+    sheets: list[Sheet] = field(default_factory=list)
 
 
 def write_report(
@@ -38,60 +67,83 @@ def write_report(
     systems: Sequence[System],
     task: Task,
     scoring: Scoring,
-    *,
-    subject: str = "person",
-    sheet_queries: int = 8,
-    seed: int = 0,
-    tuples: Folder | None = None,
+    shown: Shown,
     count: CountInliers = count_inliers,
 ) -> dict[str, Any]:
     """Score all systems; figures, plots, sheets and one page to `out`. Embeddings stay here, figures come back.
 
-    Args:
-        scoring: of the first and the last system; those between are not re-ranked.
-        subject: what a label names, for the report's words. sheet_queries, seed: the queries that are shown.
-        tuples: sealed training tuples, to show what they were mined from. count: see `CountInliers`.
+    Args: scoring: of the first and the last system; those between are not re-ranked. count: see `CountInliers`.
+
+    Returns: the content of metrics.json.
     """
-    metrics: dict[str, Any] = {"data": tasks.describe(task) | {"subject": subject}, "systems": {}}
-    metrics["floors"] = floors(task)
-    sheets, plots, curves = [], [], {}
-    for system in systems:
-        own = scoring if system in (systems[0], systems[-1]) else dataclasses.replace(scoring, rerank=0)
-        for name, measured in scored(system, task, collection, own, count):
-            metrics["systems"][name] = origin(system) | measured.figures
-            curves[name] = measured.curve
-            rows = sheet_rows(task, measured.found, collection, num_queries=sheet_queries, seed=seed)
-            picture = sheet_jpg(rows, title=f"{name}: the nearest of each query")
-            sheets.append(ranked_sheet(name, picture))
-        if (history := read_history(system.model)) and not any(of.startswith("training curves") for of, _ in plots):
-            plots.append((f"training curves, {system.name}", charts.curves_png(history)))
-    metrics["order"] = list(metrics["systems"])
-    if len(sheets) > _MAX_SHEETS:  # the first and the last say what all the steps between did
-        sheets = [sheets[0], *sheets[1 - _MAX_SHEETS :]]
-    plots.insert(0, ("retrieval", charts.retrieval_png(metrics)))
-    plots.insert(1, ("precision and recall", charts.precision_recall_png(curves)))
-    if metrics["floors"] is not None:
-        plots.insert(1, ("attribute accuracy", charts.attributes_png(metrics)))
-    sheets += _training_tuples(systems[-1])
+    found = _score(collection, systems, task, scoring, shown, count)
+    metrics = timed(found.metrics, found.seconds)
+    plots = _plots(metrics, found.curves, systems)
+    sheets = _few(found.sheets) + _training_tuples(systems[-1])
     if scoring.rerank:
-        drawn = np.random.default_rng(seed).permutation(len(task.queries.ids))[:sheet_queries]
-        sheets += _matched_points(task, collection, systems[-1], drawn)
-    if tuples is not None:
-        plots += scenes.scene_plots(tuples)
+        sheets += _matched_points(task, collection, systems[-1], _drawn(task, shown))
+    if shown.tuples is not None:
+        plots += scenes.scene_plots(shown.tuples)
     for name, data in plots:
         out.write_bytes(f"{_file_name(name)}.png", data)
     for sheet in sheets:
         out.write_bytes(f"{_file_name(sheet.title)}.jpg", sheet.data)
+    title = f"Retrieval of a {shown.subject}: " + ", then ".join(system.name for system in systems)
+    page = render(metrics, title=title, plots=plots, sheets=sheets, facts=_facts(collection, systems))
+    out.write_bytes("report.html", page.encode())
+    out.write_json(TIMINGS, found.seconds)
+    out.write_json(METRICS, found.metrics)
+    return found.metrics
+
+
+def _score(
+    collection: Folder, systems: Sequence[System], task: Task, scoring: Scoring, shown: Shown, count: CountInliers
+) -> _Found:
+    found = _Found({"data": tasks.describe(task) | {"subject": shown.subject}, "systems": {}})
+    found.metrics["floors"] = baselines(task)
+    for system in systems:
+        own = scoring if system in (systems[0], systems[-1]) else dataclasses.replace(scoring, rerank=0)
+        for name, measured in scored(system, task, collection, own, count):
+            found.metrics["systems"][name] = origin(system) | measured.figures
+            found.seconds["systems"][name] = embed_seconds(system) | measured.seconds
+            found.curves[name] = measured.curve
+            rows = sheet_rows(task, measured.found, collection, _drawn(task, shown))
+            found.sheets.append(ranked_sheet(name, sheet_jpg(rows, title=f"{name}: the nearest of each query")))
+    found.metrics["order"] = list(found.metrics["systems"])
+    return found
+
+
+def _drawn(task: Task, shown: Shown) -> np.ndarray:
+    """The queries whose results are shown, the same for every system."""
+    return np.random.default_rng(shown.seed).permutation(len(task.queries.ids))[: shown.sheet_queries]
+
+
+def _few(sheets: list[Sheet]) -> list[Sheet]:
+    """The first and the last say what all the steps between did."""
+    return sheets if len(sheets) <= _MAX_SHEETS else [sheets[0], *sheets[1 - _MAX_SHEETS :]]
+
+
+def _plots(
+    metrics: Mapping[str, Any], curves: Mapping[str, np.ndarray], systems: Sequence[System]
+) -> list[tuple[str, bytes]]:
+    """(what it shows, PNG bytes)."""
+    plots = [("retrieval", charts.retrieval_png(metrics))]
+    if metrics["floors"] is not None:
+        plots.append(("attribute accuracy", charts.attributes_png(metrics)))
+    plots.append(("precision and recall", charts.precision_recall_png({n: list(c) for n, c in curves.items()})))
+    for system in systems:
+        if history := read_history(system.model):
+            return [*plots, (f"training curves, {system.name}", charts.curves_png(history))]
+    return plots
+
+
+def _facts(collection: Folder, systems: Sequence[System]) -> dict[str, str]:
     facts = {"collection": f"{collection} {read_manifest(collection).fingerprint}"}
     for system in systems:
         for kind in ("model", "embeddings", "index"):
             if (folder := getattr(system, kind)) is not None:
                 facts[f"{system.name}: {kind}"] = f"{folder} {read_manifest(folder).fingerprint}"
-    title = f"Retrieval of a {subject}: " + ", then ".join(system.name for system in systems)
-    page = render(metrics, title=title, plots=plots, sheets=sheets, facts=facts)
-    out.write_bytes("report.html", page.encode())
-    out.write_json("metrics.json", metrics)
-    return metrics
+    return facts
 
 
 def _training_tuples(system: System) -> list[Sheet]:

@@ -65,7 +65,7 @@ def render(
     """The report page.
 
     Args:
-        metrics: content of metrics.json, see report_tables.
+        metrics: see `tables.tables`.
         plots: (what it shows, PNG bytes). sheets: photos, as JPEG.
         facts: how it came about: fingerprints, folders, versions; shown folded at the end.
     """
@@ -120,15 +120,18 @@ def _cards(metrics: Mapping[str, Any]) -> str:
     first, last = next(iter(systems)), list(systems)[-1]
     cards = []
     for key in RETRIEVAL_METRICS:
-        value = systems[last][key]
-        then = ""
-        if first != last:
-            before = systems[first][key]
-            kind = "up" if value > before else "down" if value < before else "faint"
-            then = f'<span class="{kind}">{value - before:+.3f}</span> '
-            then += f'<span class="faint">{escape(first)}: {before:.3f}</span>'
-        cards.append(f'<div class="card"><span class="faint">{key}</span><b>{value:.3f}</b>{then}</div>')
+        value, before = systems[last][key], systems[first][key]
+        then = _gain(first, before, value) if first != last and None not in (before, value) else ""
+        shown = "-" if value is None else f"{value:.3f}"
+        cards.append(f'<div class="card"><span class="faint">{key}</span><b>{shown}</b>{then}</div>')
     return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _gain(first: str, before: float, value: float) -> str:
+    """How much more a figure is than it was for the system called `first`."""
+    kind = "up" if value > before else "down" if value < before else "faint"
+    then = f'<span class="faint">{escape(first)}: {before:.3f}</span>'
+    return f'<span class="{kind}">{value - before:+.3f}</span> {then}'
 
 
 def _table(table: Table) -> str:

@@ -50,11 +50,8 @@ class MatchedPhotos:
     caption: str
 
 
-def sheet_rows(
-    task: Task, found: Neighbours, collection: Folder, *, num_queries: int = 8, seed: int = 0
-) -> list[SheetRow]:
-    """Queries drawn at random, the same for every system, with their best results and photos."""
-    drawn = np.random.default_rng(seed).permutation(len(task.queries.ids))[:num_queries]
+def sheet_rows(task: Task, found: Neighbours, collection: Folder, drawn: np.ndarray) -> list[SheetRow]:
+    """The queries `drawn` (n,), ascending, with their best results and photos."""
     wanted: dict[tuple[int, int], bytes] = {}
     for query in drawn:
         wanted[task.queries.place(query)] = b""

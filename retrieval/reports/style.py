@@ -56,6 +56,14 @@ def dress(axes: Axes, title: str, x: str) -> None:
         spine.set_color(GRID)
 
 
+def names_above(axes: Axes) -> None:
+    """The lines' names in a row above the plot, at its right end: no line can run through them."""
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=20, borderaxespad=0, frameon=False, fontsize=8,
+        labelcolor=INK, handlelength=1.1, handletextpad=0.4, columnspacing=0.9,
+    )  # fmt: skip
+
+
 def saved(figure: Figure, kind: str) -> bytes:
     data = io.BytesIO()
     figure.savefig(data, format=kind, pil_kwargs={"quality": 88} if kind == "jpg" else None)

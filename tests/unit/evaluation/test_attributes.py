@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from retrieval.evaluation import metrics
-from retrieval.evaluation.attributes import attribute_floors
+from retrieval.evaluation.attributes import attribute_baselines
 
 
 def slow_floors(
@@ -45,7 +45,7 @@ def test_equal_to_averaging_over_all_pairs(leave_one_out: bool, monkeypatch: pyt
     mine = theirs if leave_one_out else theirs[:20]
     excluded = np.arange(60) if leave_one_out else np.full(20, -1)
     for k in (3, 500):
-        found = attribute_floors(
+        found = attribute_baselines(
             query, gallery, mine, theirs, ks=(k,), exclude_rows=excluded if leave_one_out else None
         )
         assert found == pytest.approx(slow_floors(query, gallery, mine, theirs, excluded, k), abs=1e-6)
@@ -53,9 +53,9 @@ def test_equal_to_averaging_over_all_pairs(leave_one_out: bool, monkeypatch: pyt
 
 def test_nothing_known_gives_nan() -> None:
     unknown = np.zeros((3, 4), np.int8)
-    found = attribute_floors(unknown, unknown, ["a"] * 3, ["a"] * 3, ks=(2,))
+    found = attribute_baselines(unknown, unknown, ["a"] * 3, ["a"] * 3, ks=(2,))
     assert all(math.isnan(value) for value in found.values())
-    found = attribute_floors(np.ones((3, 4), np.int8), unknown, ["a"] * 3, ["a"] * 3, ks=(2,))
+    found = attribute_baselines(np.ones((3, 4), np.int8), unknown, ["a"] * 3, ["a"] * 3, ks=(2,))
     assert all(math.isnan(value) for value in found.values())
 
 
@@ -67,7 +67,7 @@ def test_celebas_own_floors(real_faces: Path) -> None:
     lines = [line.split() for line in (folder / "list_attr_celeba.txt").read_text().splitlines()[2:10_002]]
     attributes = np.array([line[1:] for line in lines], dtype=np.int8)
     labels = np.array([identity[line[0]] for line in lines], object)
-    found = attribute_floors(attributes, attributes, labels, labels, ks=(10,), exclude_rows=np.arange(len(lines)))
+    found = attribute_baselines(attributes, attributes, labels, labels, ks=(10,), exclude_rows=np.arange(len(lines)))
     assert found["random_pair"] == pytest.approx(0.728, abs=0.005)
     assert found["majority_vector"] == pytest.approx(0.806, abs=0.005)
     assert found["same_identity_pair"] == pytest.approx(0.852, abs=0.01)
