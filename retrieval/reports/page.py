@@ -129,9 +129,10 @@ def _cards(metrics: Mapping[str, Any]) -> str:
 
 def _gain(first: str, before: float, value: float) -> str:
     """How much more a figure is than it was for the system called `first`."""
-    kind = "up" if value > before else "down" if value < before else "faint"
+    gain = round(value - before, 3) + 0.0  # as it is shown; no -0
+    kind = "up" if gain > 0 else "down" if gain < 0 else "faint"
     then = f'<span class="faint">{escape(first)}: {before:.3f}</span>'
-    return f'<span class="{kind}">{value - before:+.3f}</span> {then}'
+    return f'<span class="{kind}">{gain:+.3f}</span> {then}'
 
 
 def _table(table: Table) -> str:

@@ -231,4 +231,4 @@ def _change(before: float | None, after: float | None) -> str:
     if before is None or after is None:
         return ""
     ratio = f" (x{after / before:.2f})" if before > 0 else ""
-    return f"{after - before:+.4f}{ratio}"
+    return f"{round(after - before, 4) + 0.0:+.4f}{ratio}"  # + 0.0: no -0

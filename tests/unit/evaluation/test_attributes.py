@@ -1,4 +1,4 @@
-"""Floors and ceiling against averaging over all pairs, one after another."""
+"""Agreement of attributes by hand and by slow loops; baselines and ceiling by averaging over all pairs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,46 @@ import numpy as np
 import pytest
 
 from retrieval.evaluation import metrics
-from retrieval.evaluation.attributes import attribute_baselines
+from retrieval.evaluation.attributes import attribute_agreement, attribute_baselines
 
 
-def slow_floors(
+def test_attribute_agreement_by_hand() -> None:
+    query = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [0, 0, 0, 0]], np.int8)
+    gallery = np.array([[1, 1, 1, 1], [1, 1, -1, -1], [0, 0, 0, 0], [-1, -1, -1, -1]], np.int8)
+    rows = np.array([[0, 1, 2], [3, 1, -1], [0, 1, 3]])
+    found = attribute_agreement(query, gallery, rows, ks=(1, 2, 100))
+    # query 0: 4/4, 2/4, unknown; query 1: 2/4, 2/4, none; query 2 is not known.
+    assert found.values["attribute_accuracy@1"] == pytest.approx((1 + 0.5) / 2)
+    assert found.values["attribute_accuracy@2"] == pytest.approx((0.75 + 0.5) / 2)
+    assert found.values["attribute_accuracy@100"] == found.values["attribute_accuracy@2"]
+    assert found.values["attribute_distance@2"] == pytest.approx(2 * (1 - 0.625))
+    assert (found.num_queries, found.num_without_attributes) == (3, 1)
+
+
+def test_attribute_agreement_equals_a_slow_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_BLOCK_ELEMENTS", 900)
+    rng = np.random.default_rng(5)
+    query, gallery = (
+        rng.choice([-1, 1], size=(25, 9)).astype(np.int8),
+        rng.choice([-1, 1], size=(40, 9)).astype(np.int8),
+    )
+    rows = np.stack([rng.permutation(40)[:12] for _ in range(25)])
+    found = attribute_agreement(query, gallery, rows, ks=(3, 12))
+    for k in (3, 12):
+        accuracy = [np.mean([np.mean(query[i] == gallery[row]) for row in rows[i, :k]]) for i in range(25)]
+        distance = [
+            np.mean([np.abs(query[i].astype(int) - gallery[row]).sum() / 9 for row in rows[i, :k]]) for i in range(25)
+        ]
+        assert found.values[f"attribute_accuracy@{k}"] == pytest.approx(np.mean(accuracy))
+        assert found.values[f"attribute_distance@{k}"] == pytest.approx(np.mean(distance))
+
+
+def test_other_attribute_values_are_refused() -> None:
+    with pytest.raises(ValueError, match="of -1 and 1"):
+        attribute_agreement(np.full((1, 3), 2, np.int8), np.ones((1, 3), np.int8), np.zeros((1, 1), int), ks=(1,))
+
+
+def slow_baselines(
     query: np.ndarray, gallery: np.ndarray, mine: np.ndarray, theirs: np.ndarray, excluded: np.ndarray, k: int
 ) -> dict[str, float]:
     majority = np.where(gallery.astype(int).sum(axis=0) > 0, 1, -1)
@@ -48,7 +84,7 @@ def test_equal_to_averaging_over_all_pairs(leave_one_out: bool, monkeypatch: pyt
         found = attribute_baselines(
             query, gallery, mine, theirs, ks=(k,), exclude_rows=excluded if leave_one_out else None
         )
-        assert found == pytest.approx(slow_floors(query, gallery, mine, theirs, excluded, k), abs=1e-6)
+        assert found == pytest.approx(slow_baselines(query, gallery, mine, theirs, excluded, k), abs=1e-6)
 
 
 def test_nothing_known_gives_nan() -> None:
@@ -60,7 +96,7 @@ def test_nothing_known_gives_nan() -> None:
 
 
 @pytest.mark.realdata
-def test_celebas_own_floors(real_faces: Path) -> None:
+def test_celebas_own_baselines(real_faces: Path) -> None:
     """The figures of parity.md, from the first 10,000 attribute rows that CelebA publishes."""
     folder = real_faces.parent / "celeba"
     identity = dict(line.split() for line in (folder / "identity_CelebA.txt").read_text().splitlines())

@@ -1,4 +1,4 @@
-"""Benchmark scores from blocks equal those of the whole ranking, and published floors come out."""
+"""Benchmark scores from blocks equal those of the whole ranking, and chance gives what was published."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 
 from retrieval.evaluation import metrics as figures
 from retrieval.evaluation.ground_truth import GroundTruth, read_pickle
-from retrieval.evaluation.metrics import average_precision, junk_free_ranks, mean_average_precision, precision_at_k
-from retrieval.evaluation.revisited import PUBLISHED, RANDOM_MAP, BenchmarkResult, in_blocks, metrics, protocols, score
+from retrieval.evaluation.metrics import average_precision
+from retrieval.evaluation.revisited import PUBLISHED, RANDOM_MAP, BenchmarkResult, in_blocks, protocols, score
+from tests.support.oracles import slow_map, slow_ranking, slow_ranks
 
 
 def made_truth(seed: int, num: int = 60, queries: int = 12, name: str = "made-up") -> GroundTruth:
@@ -40,22 +41,21 @@ def made_truth(seed: int, num: int = 60, queries: int = 12, name: str = "made-up
 
 def slow_values(truth: GroundTruth, queries: np.ndarray, gallery: np.ndarray, extra: np.ndarray) -> dict[str, float]:
     """The whole ranking of gallery and distractors, then the metrics as they are defined."""
-    everything = np.concatenate([gallery, extra]).astype(np.float64)
+    rankings = [slow_ranking(query, np.concatenate([gallery, extra])) for query in queries]
     values = {}
     for protocol in ("easy", "medium", "hard"):
-        rankings, positives, junks, precision = [], [], [], {1: [], 5: [], 10: []}
-        for query, (easy, hard, junk) in enumerate(zip(truth.easy, truth.hard, truth.junk)):
+        positives, junks, precision = [], [], {1: [], 5: [], 10: []}
+        for ranking, easy, hard, junk in zip(rankings, truth.easy, truth.hard, truth.junk):
             good = {"easy": [*easy], "medium": [*easy, *hard], "hard": [*hard]}[protocol]
             bad = {"easy": [*junk, *hard], "medium": [*junk], "hard": [*junk, *easy]}[protocol]
-            scores = (everything @ queries[query].astype(np.float64)).astype(np.float32)
-            ranking = np.array(sorted(range(len(everything)), key=lambda row: (-scores[row], row)))
-            rankings.append(ranking)
-            positives.append(np.array(good))
-            junks.append(np.array(bad))
+            positives.append(good)
+            junks.append(bad)
+            ranks = slow_ranks(ranking, good, bad)
             for k, found in precision.items():
-                if good:
-                    found.append(precision_at_k(junk_free_ranks(ranking, np.array(good), np.array(bad)), k))
-        values[f"mAP/{protocol}"] = mean_average_precision(rankings, positives, junks)
+                if ranks:
+                    depth = min(k, ranks[-1] + 1)
+                    found.append(sum(rank < depth for rank in ranks) / depth)
+        values[f"mAP/{protocol}"] = slow_map(rankings, positives, junks)
         values |= {f"mP@{k}/{protocol}": float(np.mean(found)) for k, found in precision.items()}
     return values
 
@@ -152,8 +152,6 @@ def test_missing_images_make_it_partial() -> None:
     assert (found.complete, found.num_missing, found.num_gallery) == (False, 1, 3)
     assert "mAP/medium" not in found.values
     assert found.values["partial mAP/medium"] == pytest.approx(average_precision([1], 2))  # the lost one counts
-    assert metrics(found)["one/partial mAP/medium"] == found.values["partial mAP/medium"]
-    assert metrics(found)["one/num_missing"] == 1
     without = score(truth, line([1.0]), in_blocks(line([4, 3, 2, 1])), known=np.array([False]))
     assert (without.complete, without.num_missing_queries) == (False, 1)
     assert math.isnan(without.values["partial mAP/medium"])
@@ -198,14 +196,14 @@ def real_result(folder: Path, name: str, seed: int) -> BenchmarkResult:
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", ["roxford5k", "rparis6k"])
-def test_random_rankings_give_the_published_floor(real_faces: Path, name: str) -> None:
+def test_random_rankings_give_what_was_published(real_faces: Path, name: str) -> None:
     folder = real_faces.parents[1] / "gnd"
     results = [real_result(folder, name, seed) for seed in range(6)]
     assert all(result.complete for result in results)
     assert results[0].num_queries["easy"] == (68 if name == "roxford5k" else 70)
-    for protocol, floor in RANDOM_MAP[name].items():
+    for protocol, percent in RANDOM_MAP[name].items():
         found = 100 * float(np.mean([result.values[f"mAP/{protocol}"] for result in results]))
-        assert found == pytest.approx(floor, rel=0.15)
+        assert found == pytest.approx(percent, rel=0.15)
 
 
 @pytest.mark.realdata
