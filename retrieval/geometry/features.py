@@ -1,4 +1,4 @@
-"""Local features, two-view geometry and structure-from-motion, by COLMAP. The only module that imports pycolmap.
+"""Local features, and matches of two photos that fit one geometry, by COLMAP.
 
 Everything is seeded and runs on one thread: the same photos give the same models, whoever computes them.
 """

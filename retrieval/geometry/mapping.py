@@ -19,6 +19,31 @@ Link = tuple[str, str, np.ndarray]
 """Two image_ids and the (M, 2) rows of their features that match."""
 
 
+def map_images(features: Mapping[str, Features], links: Sequence[Link], *, min_images: int = 3) -> list[SparseModel]:
+    """Incremental mapping of one group of linked photos: the models found, the largest first; none where none holds.
+
+    Args:
+        features: of every photo of the group. links: verified pairs of them.
+    """
+    names = sorted(features)
+    with tempfile.TemporaryDirectory() as temp:
+        path = Path(temp) / "database.db"
+        with pycolmap.Database.open(path) as database:
+            ids = {name: _write_image(database, number, name, features[name]) for number, name in enumerate(names, 1)}
+            for a, b, matches in links:
+                _write_link(database, (ids[a], features[a]), (ids[b], features[b]), matches)
+        models: list[SparseModel] = []
+        for begin in _BEGINNINGS:
+            folder = Path(temp) / f"models-{begin.max_error:g}"
+            folder.mkdir()
+            found = pycolmap.incremental_mapping(path, Path(temp), folder, _mapping_options(begin, min_images))
+            again = [_sparse(model, features) for model in found.values()]
+            models = max(models, [model for model in again if len(model.image_ids) >= min_images], key=_num_images)
+            if 2 * _num_images(models) >= len(names):
+                break
+    return sorted(models, key=lambda model: (-len(model.image_ids), model.image_ids))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Beginning:
     """What the first two photos of a model must satisfy: pixels of error, degrees between rays, forward motion."""
@@ -45,31 +70,6 @@ def _mapping_options(begin: _Beginning, min_images: int) -> pycolmap.Incremental
     mapper.init_max_error, mapper.init_min_tri_angle = begin.max_error, begin.min_angle
     mapper.init_max_forward_motion = begin.max_forward
     return options
-
-
-def map_images(features: Mapping[str, Features], links: Sequence[Link], *, min_images: int = 3) -> list[SparseModel]:
-    """Incremental mapping of one group of linked photos: the models found, the largest first; none where none holds.
-
-    Args:
-        features: of every photo of the group. links: verified pairs of them.
-    """
-    names = sorted(features)
-    with tempfile.TemporaryDirectory() as temp:
-        path = Path(temp) / "database.db"
-        with pycolmap.Database.open(path) as database:
-            ids = {name: _write_image(database, number, name, features[name]) for number, name in enumerate(names, 1)}
-            for a, b, matches in links:
-                _write_link(database, (ids[a], features[a]), (ids[b], features[b]), matches)
-        models: list[SparseModel] = []
-        for begin in _BEGINNINGS:
-            folder = Path(temp) / f"models-{begin.max_error:g}"
-            folder.mkdir()
-            found = pycolmap.incremental_mapping(path, Path(temp), folder, _mapping_options(begin, min_images))
-            again = [_sparse(model, features) for model in found.values()]
-            models = max(models, [model for model in again if len(model.image_ids) >= min_images], key=_num_images)
-            if 2 * _num_images(models) >= len(names):
-                break
-    return sorted(models, key=lambda model: (-len(model.image_ids), model.image_ids))
 
 
 def _num_images(models: Sequence[SparseModel]) -> int:
@@ -109,6 +109,17 @@ def _write_link(
         options,
     )
     database.write_two_view_geometry(a[0], b[0], geometry)
+
+
+def read_models(folder: Path) -> list[SparseModel]:
+    """COLMAP models on disk, binary or text: `folder` itself, or every folder below it that holds one.
+
+    Raises: ValueError if there is none.
+    """
+    found = sorted({path.parent for name in ("images.bin", "images.txt") for path in folder.rglob(name)})
+    if not found:
+        raise ValueError(f"No COLMAP model (images.bin or images.txt) at or below {folder}. Name the `sparse` folder.")
+    return [_sparse(pycolmap.Reconstruction(path), None) for path in found]
 
 
 def _sparse(model: pycolmap.Reconstruction, features: Mapping[str, Features] | None) -> SparseModel:
@@ -152,14 +163,3 @@ def _colour(
         return np.asarray(point.color, np.uint8)
     seen = [features[registered[e.image_id].name].colours[e.point2D_idx] for e in elements]
     return np.median(seen, axis=0).astype(np.uint8) if seen else np.zeros(3, np.uint8)
-
-
-def read_models(folder: Path) -> list[SparseModel]:
-    """COLMAP models on disk, binary or text: `folder` itself, or every folder below it that holds one.
-
-    Raises: ValueError if there is none.
-    """
-    found = sorted({path.parent for name in ("images.bin", "images.txt") for path in folder.rglob(name)})
-    if not found:
-        raise ValueError(f"No COLMAP model (images.bin or images.txt) at or below {folder}. Name the `sparse` folder.")
-    return [_sparse(pycolmap.Reconstruction(path), None) for path in found]

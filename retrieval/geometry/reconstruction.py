@@ -1,10 +1,10 @@
 """From a collection's photographs to training tuples, nobody labelling anything: the work of each stage, by parts.
 
-    features   of each part of the collection, once              features/part-N.parquet
-    pairs      each photo with the k most alike: see `pairing`    photos.parquet, pairs.parquet
-    links      pairs that one two-view geometry explains          links/block-N.parquet
-    groups     photos that strong links join, mapped together     models of each group
-    tuples     who shares points with whom
+    features   of each part of the collection, once               features/part-N.parquet
+    pairs      each photo with the k most alike: see `pairing`    photos.parquet, pairs/round-R.parquet
+    links      pairs that one two-view geometry explains          links/round-R/block-N.parquet
+    groups     photos that strong links join, mapped together     groups.parquet, groups/N/models/
+    tuples     who shares points with whom                        images.parquet, tuples.parquet, models/
 
 Every file appears whole under its name, made from the same inputs to the same bytes, so any stage may be done again.
 """
@@ -17,27 +17,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder, part_name
-from retrieval.artifacts.tuples import write_tuples
-from retrieval.geometry import mapping, settings, tuples
+from retrieval.geometry import mapping, tuples
 from retrieval.geometry.features import extract, verify
-from retrieval.geometry.settings import ReconstructConfig
+from retrieval.geometry.settings import MIN_LINK, ReconstructConfig
 from retrieval.geometry.sparse_model import SparseModel, read_model, without, write_model
 from retrieval.geometry.stages import LINKS, features_of_part, features_table, links_of_rounds, pairs_name
 
+# Why a photo is in no model.
 NO_KEYPOINTS = "too few local features"
-
 NO_LINK = "no other photo fits its geometry"
-
 WEAK_LINK = "linked too weakly to be mapped"
-
 NOT_MAPPED = "linked, but not in any model"
-
 SMALL_GROUP = "its group is smaller than a model"
-
-OVERLAP = "its model overlapped a larger one"
 
 
 def extract_part(
@@ -77,25 +73,6 @@ def verify_block(out: Folder, round_: int, block: int, size: int, config: Recons
     return {"block": block, "taken": len(pairs), "links": links, "resumed": resumed}
 
 
-# -- groups and models -----------------------------------------------------------------------------------------------
-
-
-def components(num: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(num,) int64: the smallest row that each row is joined with by the edges (a, b), directly or through others."""
-    root = np.arange(num)
-
-    def find(row: int) -> int:
-        while root[row] != row:
-            root[row] = root[root[row]]
-            row = int(root[row])
-        return row
-
-    for first, second in zip(a.tolist(), b.tolist(), strict=True):
-        x, y = find(first), find(second)
-        root[max(x, y)] = min(x, y)
-    return np.array([find(row) for row in range(num)], dtype=np.int64)
-
-
 def group(out: Folder, config: ReconstructConfig) -> dict[str, int]:
     """Join photos by links: groups.parquet holds each photo's group to map (-1: none) and its cluster."""
     photos = out.read_table("photos.parquet")
@@ -113,6 +90,13 @@ def group(out: Folder, config: ReconstructConfig) -> dict[str, int]:
     columns = {"group": groups, "cluster": cluster, "linked": linked[0], "strong": linked[1]}
     out.write_table("groups.parquet", pa.table({"image_id": photos["image_id"], **columns}))
     return {"links": len(links), "strong": int(strong.sum()), "groups": len(mapped)}
+
+
+def components(num: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(num,) int64: the smallest row that each row is joined with by the edges (a, b), directly or through others."""
+    edges = sparse.coo_array((np.ones(len(a), bool), (a, b)), shape=(num, num))
+    labels = csgraph.connected_components(edges, directed=False)[1]
+    return np.unique(labels, return_index=True)[1][labels]
 
 
 def map_group(out: Folder, number: int, config: ReconstructConfig) -> dict[str, Any]:
@@ -154,9 +138,6 @@ def _kept(models: Sequence[SparseModel], config: ReconstructConfig) -> list[Spar
     return kept
 
 
-# -- tuples ----------------------------------------------------------------------------------------------------------
-
-
 def assemble(out: Folder, num_groups: int, config: ReconstructConfig) -> dict[str, Any]:
     """All groups' models under models/, and the two tables. Returns counts, and `unregistered`, why -> how many.
 
@@ -167,30 +148,18 @@ def assemble(out: Folder, num_groups: int, config: ReconstructConfig) -> dict[st
         folder = out / "groups" / f"{number:05d}"
         models += [read_model(folder, at) for at in range(folder.read_json("done.json")["models"])]
     groups, photos = out.read_table("groups.parquet"), out.read_table("photos.parquet")
-    reasons = _reasons(groups, photos)
     image_ids = groups["image_id"].to_pylist()
-    images = tuples.images_table(image_ids, groups["cluster"].to_numpy(), models, reasons)
+    images = tuples.images_table(image_ids, groups["cluster"].to_numpy(), models, _reasons(groups, photos))
     found = tuples.tuples_table(images, models, min_shared=config.min_shared)
-    unregistered = Counter(reason for reason in images["reason"].to_pylist() if reason is not None)
     if not len(found):
+        unregistered = Counter(reason for reason in images["reason"].to_pylist() if reason is not None)
         raise ValueError(
             f"No two of the {len(image_ids)} photos share a place that can be reconstructed ({dict(unregistered)}), so "
             f"there is nothing to train on. Give more photos of each place, taken from places near each other; or, if "
             f"the photos are labelled, --labels-as-clusters."
         )
-    for number, model in enumerate(models):
-        write_model(out, number, model)
     images, found = tuples.divide(images, found, val_fraction=config.val_fraction, seed=config.seed)
-    write_tuples(out, images, found)
-    return {
-        "images": len(image_ids),
-        "registered": len(image_ids) - sum(unregistered.values()),
-        "unregistered": dict(sorted(unregistered.items())),
-        "models": len(models),
-        "points": sum(len(model.points) for model in models),
-        "clusters": len(set(images["cluster"].to_pylist())),
-        "queries": len(found),
-    }
+    return tuples.write(out, images, found, models)
 
 
 def _reasons(groups: pa.Table, photos: pa.Table) -> Mapping[str, str]:
@@ -204,6 +173,6 @@ def _reasons(groups: pa.Table, photos: pa.Table) -> Mapping[str, str]:
         elif row["linked"]:
             reason = WEAK_LINK
         else:
-            reason = NO_LINK if num >= settings.MIN_LINK else NO_KEYPOINTS
+            reason = NO_LINK if num >= MIN_LINK else NO_KEYPOINTS
         reasons[row["image_id"]] = reason
     return reasons

@@ -60,6 +60,29 @@ class SparseModel:
                 raise ValueError(f"{name} holds rows {rows.min()} to {rows.max()}, expected 0 to {end - 1}.")
 
 
+def without(model: SparseModel, image_ids: set[str]) -> SparseModel:
+    """The model without some images, and without the points that fewer than two of the others see."""
+    rows = np.array([row for row, name in enumerate(model.image_ids) if name not in image_ids], dtype=np.int64)
+    if len(rows) == len(model.image_ids):
+        return model
+    new_row = np.full(len(model.image_ids), -1)
+    new_row[rows] = np.arange(len(rows))
+    seen = new_row[model.obs_image] >= 0
+    often = np.bincount(model.obs_point[seen], minlength=len(model.points)) >= 2
+    seen &= often[model.obs_point]
+    new_point = np.cumsum(often) - 1
+    return SparseModel(
+        image_ids=[model.image_ids[row] for row in rows],
+        centres=model.centres[rows],
+        directions=model.directions[rows],
+        points=model.points[often],
+        colours=model.colours[often],
+        obs_image=new_row[model.obs_image[seen]],
+        obs_point=new_point[model.obs_point[seen]],
+        obs_scale=model.obs_scale[seen],
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Covisibility:
     """The pairs of images that share at least one point, in order of (first, second).
@@ -190,26 +213,3 @@ def read_model(folder: Folder, number: int) -> SparseModel:
 
 def _name(kind: str, number: int) -> str:
     return f"models/{kind}-{number:05d}.parquet"
-
-
-def without(model: SparseModel, image_ids: set[str]) -> SparseModel:
-    """The model without some images, and without the points that fewer than two of the others see."""
-    rows = np.array([row for row, name in enumerate(model.image_ids) if name not in image_ids], dtype=np.int64)
-    if len(rows) == len(model.image_ids):
-        return model
-    new_row = np.full(len(model.image_ids), -1)
-    new_row[rows] = np.arange(len(rows))
-    seen = new_row[model.obs_image] >= 0
-    often = np.bincount(model.obs_point[seen], minlength=len(model.points)) >= 2
-    seen &= often[model.obs_point]
-    new_point = np.cumsum(often) - 1
-    return SparseModel(
-        image_ids=[model.image_ids[row] for row in rows],
-        centres=model.centres[rows],
-        directions=model.directions[rows],
-        points=model.points[often],
-        colours=model.colours[often],
-        obs_image=new_row[model.obs_image[seen]],
-        obs_point=new_point[model.obs_point[seen]],
-        obs_scale=model.obs_scale[seen],
-    )

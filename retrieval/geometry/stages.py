@@ -16,10 +16,12 @@ _FEATURES = pa.schema(
     + [(name, pa.binary()) for name in ("keypoints", "descriptors", "colours")]
 )
 
+
 LINKS = pa.schema([("a", pa.int32()), ("b", pa.int32()), ("num_inliers", pa.int32()), ("matches", pa.binary())])
 
 
 def features_table(image_ids: Sequence[str], found: Sequence[Features]) -> pa.Table:
+    """Features of photos as `features_of_part` reads them."""
     rows = [
         {"image_id": image_id, "width": f.width, "height": f.height, "num": len(f.keypoints)}
         | {name: getattr(f, name).tobytes() for name in ("keypoints", "descriptors", "colours")}
@@ -43,9 +45,6 @@ def features_of_part(out: Folder, part: int) -> dict[str, Features]:
     return found
 
 
-# -- links -----------------------------------------------------------------------------------------------------------
-
-
 def pairs_name(round_: int) -> str:
     """Of the pairs to check: 0 those by words, 1 and on those that follow links."""
     return f"pairs/round-{round_}.parquet"
@@ -53,7 +52,7 @@ def pairs_name(round_: int) -> str:
 
 def links_of_rounds(out: Folder, rounds: int, columns: list[str] | None = None) -> pa.Table:
     """Links of the first rounds, whose blocks are all done, in the order of their names."""
-    folder, wanted_ = out / "links", tuple(f"round-{round_}/" for round_ in range(rounds))
-    tables = [folder.read_table(name, columns=columns) for name in folder.list() if name.startswith(wanted_)]
+    folder, wanted = out / "links", tuple(f"round-{round_}/" for round_ in range(rounds))
+    tables = [folder.read_table(name, columns=columns) for name in folder.list() if name.startswith(wanted)]
     schema = pa.schema([LINKS.field(name) for name in columns or LINKS.names])
     return pa.concat_tables(tables) if tables else schema.empty_table()

@@ -1,4 +1,4 @@
-"""Tuples that others found: a label's photos, COLMAP models on disk, the published retrieval-SfM database files."""
+"""Tuples as two tables: from labels, from models of others on disk, or from the models that `reconstruction` made."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from retrieval.geometry.sparse_model import SparseModel, covisible_pairs, write_
 
 logger = logging.getLogger(__name__)
 
-
 Found = tuple[pa.Table, pa.Table, Sequence[SparseModel]]
 """Rows of IMAGES_SCHEMA, rows of TUPLES_SCHEMA, and the models they come from, if any."""
 
@@ -30,6 +29,41 @@ def from_labels(photos: pa.Table, config: ReconstructConfig) -> Found:
     """A label is a place. Args: photos: image_id, label."""
     images, found = labelled_tables(photos["image_id"].to_pylist(), photos["label"].to_pylist(), seed=config.seed)
     return *divide(images, found, val_fraction=config.val_fraction, seed=config.seed), ()
+
+
+def labelled_tables(
+    image_ids: Sequence[str], labels: Sequence[str | None], *, max_candidates: int = 50, seed: int = 0
+) -> tuple[pa.Table, pa.Table]:
+    """Tuples where a label is a cluster: each photo's candidates are the label's others, drawn if there are many.
+
+    A photo without a label, or alone under its own, is a cluster of its own: it can only be a negative.
+    """
+    ordered = sorted(range(len(image_ids)), key=image_ids.__getitem__)
+    members: dict[str, list[int]] = {}
+    for row in ordered:
+        members.setdefault(f"l{labels[row]}" if labels[row] is not None else f"i{image_ids[row]}", []).append(row)
+    images: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+    for cluster, rows in enumerate(members.values()):
+        for row in rows:
+            alone = "no label" if labels[row] is None else "its label has no other image"
+            known = {"image_id": image_ids[row], "cluster": cluster, "split": "train"}
+            state = (
+                {"status": REGISTERED, "reason": None} if len(rows) > 1 else {"status": UNREGISTERED, "reason": alone}
+            )
+            images.append(known | state | {"model": -1, "num_points": 0})
+            others = sorted(
+                (other for other in rows if other != row), key=lambda o: draw_key(seed, image_ids[row], image_ids[o])
+            )
+            names = sorted(image_ids[other] for other in others[:max_candidates])
+            if names:
+                shares = {"shared_points": [0] * len(names), "scale_change": [1.0] * len(names)}
+                found.append(
+                    {"query": image_ids[row], "cluster": cluster, "split": "train", "candidates": names} | shares
+                )
+    images.sort(key=lambda row: row["image_id"])
+    found.sort(key=lambda row: row["query"])
+    return pa.Table.from_pylist(images, IMAGES_SCHEMA), pa.Table.from_pylist(found, TUPLES_SCHEMA)
 
 
 def from_models(photos: pa.Table, folder: str, config: ReconstructConfig) -> Found:
@@ -101,30 +135,6 @@ def _sorted(model: SparseModel, names: Sequence[str]) -> SparseModel:
         obs_point=model.obs_point,
         obs_scale=model.obs_scale,
     )
-
-
-def write(out: Folder, images: pa.Table, found: pa.Table, models: Sequence[SparseModel]) -> dict[str, Any]:
-    """Store the tables and models. Returns the counts, as `reconstruction.assemble` does.
-
-    Raises: ValueError if there is no tuple.
-    """
-    unregistered = Counter(reason for reason in images["reason"].to_pylist() if reason is not None)
-    if not len(found):
-        raise ValueError(
-            f"No two of the {len(images)} photos show one place ({dict(unregistered)}): nothing to train on."
-        )
-    for number, model in enumerate(models):
-        write_model(out, number, model)
-    tuples.write_tuples(out, images, found)
-    return {
-        "images": len(images),
-        "registered": len(images) - sum(unregistered.values()),
-        "unregistered": dict(sorted(unregistered.items())),
-        "models": len(models),
-        "points": sum(len(model.points) for model in models),
-        "clusters": len(set(images["cluster"].to_pylist())),
-        "queries": len(found),
-    }
 
 
 def images_table(
@@ -205,36 +215,25 @@ def divide(images: pa.Table, tuples: pa.Table, *, val_fraction: float, seed: int
     )  # type: ignore[return-value]
 
 
-def labelled_tables(
-    image_ids: Sequence[str], labels: Sequence[str | None], *, max_candidates: int = 50, seed: int = 0
-) -> tuple[pa.Table, pa.Table]:
-    """Tuples where a label is a cluster: each photo's candidates are the label's others, drawn if there are many.
+def write(out: Folder, images: pa.Table, found: pa.Table, models: Sequence[SparseModel]) -> dict[str, Any]:
+    """Store the tables and models. Returns counts, and `unregistered`, why -> how many.
 
-    A photo without a label, or alone under its own, is a cluster of its own: it can only be a negative.
+    Raises: ValueError if there is no tuple.
     """
-    ordered = sorted(range(len(image_ids)), key=image_ids.__getitem__)
-    members: dict[str, list[int]] = {}
-    for row in ordered:
-        members.setdefault(f"l{labels[row]}" if labels[row] is not None else f"i{image_ids[row]}", []).append(row)
-    images: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] = []
-    for cluster, rows in enumerate(members.values()):
-        for row in rows:
-            alone = "no label" if labels[row] is None else "its label has no other image"
-            known = {"image_id": image_ids[row], "cluster": cluster, "split": "train"}
-            state = (
-                {"status": REGISTERED, "reason": None} if len(rows) > 1 else {"status": UNREGISTERED, "reason": alone}
-            )
-            images.append(known | state | {"model": -1, "num_points": 0})
-            others = sorted(
-                (other for other in rows if other != row), key=lambda o: draw_key(seed, image_ids[row], image_ids[o])
-            )
-            names = sorted(image_ids[other] for other in others[:max_candidates])
-            if names:
-                shares = {"shared_points": [0] * len(names), "scale_change": [1.0] * len(names)}
-                found.append(
-                    {"query": image_ids[row], "cluster": cluster, "split": "train", "candidates": names} | shares
-                )
-    images.sort(key=lambda row: row["image_id"])
-    found.sort(key=lambda row: row["query"])
-    return pa.Table.from_pylist(images, IMAGES_SCHEMA), pa.Table.from_pylist(found, TUPLES_SCHEMA)
+    unregistered = Counter(reason for reason in images["reason"].to_pylist() if reason is not None)
+    if not len(found):
+        raise ValueError(
+            f"No two of the {len(images)} photos show one place ({dict(unregistered)}): nothing to train on."
+        )
+    for number, model in enumerate(models):
+        write_model(out, number, model)
+    tuples.write_tuples(out, images, found)
+    return {
+        "images": len(images),
+        "registered": len(images) - sum(unregistered.values()),
+        "unregistered": dict(sorted(unregistered.items())),
+        "models": len(models),
+        "points": sum(len(model.points) for model in models),
+        "clusters": len(set(images["cluster"].to_pylist())),
+        "queries": len(found),
+    }
