@@ -70,20 +70,8 @@ def main(cfg: BuildIndexConfig) -> Manifest:
 def _build_shards(cfg: BuildIndexConfig, embeddings: Folder, out: Folder, dim: int, num: int) -> list[dict[str, Any]]:
     shards = num_shards(cfg.index, num)
     fixed = {"embeddings": embeddings, "out": out, "config": cfg.index, "dim": dim, "shards": shards}
-    done = []
-    for row in run_parts("build_index", list(range(shards)), _shard_batch, total_items=num, fn_kwargs=fixed):
-        if row.get("error"):
-            raise ValueError(row["error"])
-        done.append(row)
-    return sorted(done, key=lambda row: row["name"])
-
-
-def _shard_batch(batch: dict[str, Any], **fixed: Any) -> dict[str, Any]:
-    try:
-        done = write_shard(shard=int(batch["part"][0]), **fixed)
-    except ValueError as error:  # the user's to mend: said in the driver in one sentence, without Ray's stack
-        return {"error": [str(error)]}
-    return {name: [value] for name, value in {**done, "taken": done["num"]}.items()}
+    rows = run_parts("build_index", range(shards), write_shard, takes="shard", total_items=num, fixed=fixed)
+    return sorted(rows, key=lambda row: row["name"])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import ray
 
@@ -21,19 +20,16 @@ def draw_faces(demo: DemoConfig, out: Folder) -> str:
         raise ValueError(f"The demo draws its faces on a local disk, the workspace is {out}. Give --source, or a path.")
     if not out.exists("identity_CelebA.txt"):
         starts = range(0, demo.num_images, _DEMO_PART)
-        for _ in run_parts(
-            "draw", list(starts), _draw_part, total_items=demo.num_images, fn_kwargs={"out": out, "demo": demo}
-        ):
-            pass
+        fixed = {"out": out, "demo": demo}
+        list(run_parts("draw", starts, _draw_from, takes="start", total_items=demo.num_images, fixed=fixed))
         ray.get(ray.remote(faces.write_lists).remote(Path(out.path), demo))
     return out.uri
 
 
-def _draw_part(batch: dict[str, Any], *, out: Folder, demo: DemoConfig) -> dict[str, Any]:
-    start = int(batch["part"][0])
+def _draw_from(start: int, out: Folder, demo: DemoConfig) -> dict[str, int]:
     stop = min(start + _DEMO_PART, demo.num_images)
     faces.draw_images(Path(out.path), start, stop, demo)
-    return {"taken": [stop - start]}
+    return {"taken": stop - start}
 
 
 def draw_places(scenes: SceneConfig, out: Folder) -> str:

@@ -17,7 +17,6 @@ from typing import Any
 
 import ray
 import tyro
-from ray.data import ActorPoolStrategy
 
 from ray_jobs.runtime.session import run_parts, session
 from retrieval.artifacts.folder import Folder, part_name
@@ -68,10 +67,6 @@ def main(cfg: EmbedConfig) -> Manifest:
         )
 
 
-if __name__ == "__main__":
-    main(tyro.cli(EmbedConfig))
-
-
 def make_embeddings(
     collection: Folder,
     model: Folder,
@@ -100,6 +95,7 @@ def make_embeddings(
     use_gpu = device != "cpu" and resources.get("GPU", 0) >= 1
     most = int(resources.get("GPU", 0)) if use_gpu else int(resources.get("CPU", 1)) // cpus
     settings = {"batch_size": batch_size, "precision": precision, "num_threads": cpus}
+    settings["device"] = device if use_gpu else "cpu"
     started = time.monotonic()
     rows = list(
         run_parts(
@@ -107,8 +103,8 @@ def make_embeddings(
             parts,
             EmbedPart,
             total_items=photos.counts["stored"],
-            fn_constructor_args=(collection, model, out, {**settings, "device": device if use_gpu else "cpu"}),
-            compute=ActorPoolStrategy(size=max(1, min(workers or most, len(parts)))),
+            fixed={"collection": collection, "model": model, "out": out, "settings": settings},
+            actors=max(1, min(workers or most, len(parts))),
             num_cpus=cpus,
             num_gpus=1 if use_gpu else 0,
         )
@@ -143,6 +139,9 @@ class EmbedPart:
         self._embedder = Embedder(model, **settings)
         self._collection, self._out = collection, out
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        done = embed_part(self._embedder, self._collection, self._out, int(batch["part"][0]))
-        return {name: [value] for name, value in done.items()}
+    def __call__(self, part: int) -> dict[str, Any]:
+        return embed_part(self._embedder, self._collection, self._out, part)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(EmbedConfig))

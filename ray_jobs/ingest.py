@@ -9,8 +9,6 @@ COLLECTION/rejected/*.parquet with their reasons, what the source lacked is in C
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -24,7 +22,6 @@ from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.data import catalog
 from retrieval.data.ingestion import ingest_part
 from retrieval.data.settings import Layout, SplitConfig
-from retrieval.images.pixels import limit_threads
 from retrieval.images.settings import PrepareConfig
 
 logger = logging.getLogger(__name__)
@@ -86,10 +83,6 @@ def _report(out: Folder, manifest: Manifest) -> None:
     logger.info("collection at %s: %s", out, ", ".join(f"{name} {count}" for name, count in counts.items()))
 
 
-if __name__ == "__main__":
-    main(tyro.cli(IngestConfig))
-
-
 def make_collection(
     out: Folder,
     source: str,
@@ -116,18 +109,15 @@ def make_collection(
     if plan["sealed"]:
         return read_manifest(out, catalog.KIND)
     logger.info("ingest: %d photos in %d parts -> %s", plan["photos"], plan["parts"], out)
-    fixed = {"out": out.uri, "root": plan["root"], "config": prepare}
-    parts = list(range(plan["parts"]))
-    rows = run_parts("ingest", parts, ingest_batch, total_items=plan["photos"], fn_kwargs=fixed, num_cpus=cpus_per_part)
-    done = [json.loads(row["result"]) for row in rows]
+    fixed = {"folder": out, "source": Folder(plan["root"]), "config": prepare}
+    parts = range(plan["parts"])
+    rows = run_parts("ingest", parts, ingest_part, total_items=plan["photos"], fixed=fixed, num_cpus=cpus_per_part)
+    done = list(rows)
     if resumed := sum(part["resumed"] for part in done):
         logger.info("ingest: %d of %d parts had been done before", resumed, plan["parts"])
     divided = on_cluster(catalog.write_catalog, out.uri, plan["parts"], split)
     return catalog.seal_collection(out, settings, plan, done, divided)
 
 
-def ingest_batch(batch: dict[str, Any], *, out: str, root: str, config: PrepareConfig) -> dict[str, Any]:
-    """One part on one worker: {"part": [n]} -> its counts, as a row that is small whatever the part."""
-    limit_threads(1)
-    result = ingest_part(Folder(out), int(batch["part"][0]), Folder(root), config)
-    return {"taken": [result.taken], "result": [json.dumps(dataclasses.asdict(result))]}
+if __name__ == "__main__":
+    main(tyro.cli(IngestConfig))

@@ -106,7 +106,7 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
     parts, num = on_cluster(_parts, collection, cfg.splits)
     options: dict[str, Any] = {"num_cpus": cfg.cpus_per_task}
     extract = fixed | {"collection": collection, "splits": cfg.splits}
-    _all(run_parts("features", parts, _extract, total_items=num, fn_kwargs=extract, **options))
+    list(run_parts("features", parts, reconstruction.extract_part, total_items=num, fixed=extract, **options))
     pairs, possible = 0, num * (num - 1) // 2
     for round_ in range(1 + config.rounds):
         more = (
@@ -116,11 +116,13 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
         )
         pairs += more
         logger.info("pairs: %d more of %d possible are worth a check", more, possible)
-        blocks, checked = list(range(-(-more // _PAIRS_PER_BLOCK))), fixed | {"round_": round_}
-        _all(run_parts("links", blocks, _verify, total_items=more, fn_kwargs=checked, **options))
+        blocks, check = range(-(-more // _PAIRS_PER_BLOCK)), fixed | {"round_": round_, "size": _PAIRS_PER_BLOCK}
+        verify = reconstruction.verify_block
+        list(run_parts("links", blocks, verify, takes="block", total_items=more, fixed=check, **options))
     joined = on_cluster(reconstruction.group, out, config)
     logger.info("groups: %(groups)d, joined by %(strong)d strong links of %(links)d", joined)
-    _all(run_parts("models", list(range(joined["groups"])), _map, fn_kwargs=fixed, **options))
+    groups = range(joined["groups"])
+    list(run_parts("models", groups, reconstruction.map_group, takes="number", fixed=fixed, **options))
     counts = on_cluster(reconstruction.assemble, out, joined["groups"], config)
     return counts | {"pairs": pairs, "pairs_possible": possible, "links": joined["links"]}
 
@@ -131,18 +133,13 @@ def _pairs(cfg: ReconstructJobConfig, collection: Folder, out: Folder, parts: li
         return on_cluster(_count_pairs, out)
     options: dict[str, Any] = {"num_cpus": cfg.cpus_per_task}
     on_cluster(pairing.train_vocabulary, collection, out, cfg.splits, cfg.reconstruct)
-    _all(run_parts("words", parts, _assign, total_items=num, fn_kwargs={"out": out}, **options))
+    list(run_parts("words", parts, pairing.assign_part, total_items=num, fixed={"out": out}, **options))
     # It stays in the cluster's memory, once a node, where all tasks read it without a copy.
     inverted = ray.remote(pairing.invert).remote(collection, out, cfg.splits)
-    fixed = {"out": out, "config": cfg.reconstruct, "inverted": inverted}
-    blocks = -(-num // _PHOTOS_PER_BLOCK)
-    _all(run_parts("candidates", list(range(blocks)), _look_up, total_items=num, fn_kwargs=fixed, **options))
+    fixed = {"out": out, "config": cfg.reconstruct, "inverted": inverted, "size": _PHOTOS_PER_BLOCK}
+    blocks, look_up = -(-num // _PHOTOS_PER_BLOCK), pairing.look_up_block
+    list(run_parts("candidates", range(blocks), look_up, takes="block", total_items=num, fixed=fixed, **options))
     return on_cluster(pairing.join_blocks, out, blocks)
-
-
-def _all(rows: Any) -> None:
-    for _ in rows:
-        pass
 
 
 def _parts(collection: Folder, splits: tuple[str, ...]) -> tuple[list[int], int]:
@@ -157,31 +154,6 @@ def _parts(collection: Folder, splits: tuple[str, ...]) -> tuple[list[int], int]
 
 def _count_pairs(out: Folder) -> int:
     return len(out.read_table(stages.pairs_name(0), columns=["a"]))
-
-
-def _extract(batch: dict[str, Any], **fixed: Any) -> dict[str, Any]:
-    return _row(reconstruction.extract_part(part=int(batch["part"][0]), **fixed))
-
-
-def _assign(batch: dict[str, Any], **fixed: Any) -> dict[str, Any]:
-    return _row(pairing.assign_part(part=int(batch["part"][0]), **fixed))
-
-
-def _look_up(batch: dict[str, Any], inverted: Any, **fixed: Any) -> dict[str, Any]:
-    sizes = {"block": int(batch["part"][0]), "size": _PHOTOS_PER_BLOCK}
-    return _row(pairing.look_up_block(inverted=ray.get(inverted), **sizes, **fixed))
-
-
-def _verify(batch: dict[str, Any], **fixed: Any) -> dict[str, Any]:
-    return _row(reconstruction.verify_block(block=int(batch["part"][0]), size=_PAIRS_PER_BLOCK, **fixed))
-
-
-def _map(batch: dict[str, Any], **fixed: Any) -> dict[str, Any]:
-    return _row(reconstruction.map_group(number=int(batch["part"][0]), **fixed))
-
-
-def _row(counts: dict[str, Any]) -> dict[str, Any]:
-    return {name: [value] for name, value in counts.items()}
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
 from retrieval.data.source import open_uri
 from retrieval.images.faces import FaceDetector
-from retrieval.images.pixels import BadImage
+from retrieval.images.pixels import BadImage, limit_threads
 from retrieval.images.preparation import prepare
 from retrieval.images.settings import PrepareConfig
 
@@ -67,6 +67,7 @@ def ingest_part(folder: Folder, part: int, source: Folder, config: PrepareConfig
         folder: the collection, with `plan/` written.
         source: the root that the plan's relative uris are below.
     """
+    limit_threads(1)  # as many parts are done at once as there are cores
     plan, stored, rejected = (f"{kind}/{part_name(part)}" for kind in ("plan", "images", "rejected"))
     rows = folder.read_table(plan)
     resumed = folder.exists(stored) and folder.exists(rejected)

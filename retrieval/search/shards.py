@@ -158,7 +158,7 @@ def write_shard(
 ) -> dict[str, str | int]:
     """Build shard number `shard` of `shards` and write its file.
 
-    Returns: {"name", "sha256", "num": embeddings in it, "bytes"}.
+    Returns: {"name", "sha256", "num": embeddings in it, "taken": the same, "bytes"}.
 
     Raises: ValueError if the embeddings are not those of the images that ids.parquet names.
     """
@@ -170,4 +170,5 @@ def write_shard(
     if not out.exists(name):
         trained = b"" if kind.train is None else out.read_bytes(TRAINED)
         out.write_bytes(name, build_shard(config, trained, read_rows(embeddings, ids, rows, dim), rows))
-    return {"name": name, "sha256": hash_file(out, name), "num": len(rows), "bytes": out.list()[name]}
+    size = out.list()[name]
+    return {"name": name, "sha256": hash_file(out, name), "num": len(rows), "taken": len(rows), "bytes": size}

@@ -3,57 +3,82 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import ray
+from ray.exceptions import RayTaskError
 
 from ray_jobs.runtime.session import run_parts, session
 from retrieval.artifacts.folder import Folder, part_name
-
-Batch = dict[str, Any]
 
 
 class WritePart:
     """Writes its part; the first try of part `dies` kills its own process half-way, as a lost machine would."""
 
     def __init__(self, folder: str, dies: int | None = None) -> None:
-        self.folder, self.dies = Folder.of(folder), dies
+        self.folder, self.dies, self.done = Folder.of(folder), dies, 0
 
-    def __call__(self, batch: Batch) -> Batch:
-        (part,) = batch["part"].tolist()
+    def __call__(self, part: int) -> dict[str, Any]:
         mark = Path(self.folder.path) / f"tried-{part}"
         with mark.open("a") as tries:
             tries.write(f"{os.getpid()}\n")
         if part == self.dies and len(mark.read_text().splitlines()) == 1:
             os._exit(1)
         self.folder.write_bytes(part_name(part), b"x" * part)
-        return {"part": np.array([part]), "taken": np.array([part])}
+        self.done += 1
+        return {"part": part, "taken": part, "done": self.done}
 
 
-def test_each_part_is_written_by_a_worker_and_one_row_comes_back(
-    ray_local: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    arguments = (str(tmp_path),)
-    with caplog.at_level("INFO", logger="ray_jobs.session"):
-        rows = list(
-            run_parts("write", [1, 2, 5], WritePart, total_items=8, fn_constructor_args=arguments, concurrency=1)
-        )
-    assert sorted((int(row["part"]), int(row["taken"])) for row in rows) == [(1, 1), (2, 2), (5, 5)]
+def test_each_part_is_written_by_one_actor_and_one_row_comes_back(ray_local: None, tmp_path: Path) -> None:
+    rows = list(run_parts("write", [1, 2, 5], WritePart, total_items=8, fixed={"folder": str(tmp_path)}))
+    assert sorted((row["part"], row["taken"]) for row in rows) == [(1, 1), (2, 2), (5, 5)]
+    assert sorted(row["done"] for row in rows) == [1, 2, 3]  # made once, called three times
     assert {len(path.read_bytes()) for path in tmp_path.glob("*.parquet")} == {1, 2, 5}
     assert str(os.getpid()) not in (tmp_path / "tried-1").read_text()
-    assert "write: part 3 of 3, 8 of 8 items" in caplog.text
 
 
 def test_a_part_whose_worker_dies_is_done_again_and_counted_once(ray_local: None, tmp_path: Path) -> None:
-    arguments = {"folder": str(tmp_path), "dies": 2}
-    rows = run_parts("write", [1, 2, 3], WritePart, fn_constructor_kwargs=arguments, concurrency=1)
-    assert sorted(int(row["part"]) for row in rows) == [1, 2, 3]
+    rows = run_parts("write", [1, 2, 3], WritePart, fixed={"folder": str(tmp_path), "dies": 2})
+    assert sorted(row["part"] for row in rows) == [1, 2, 3]
     first, second = (tmp_path / "tried-2").read_text().split()
     assert first != second
     assert len(list(tmp_path.glob("*.parquet"))) == 3
+
+
+@dataclass(frozen=True)
+class Weighed:
+    block: int
+    heaviest: float
+    by_name: dict[str, int]
+
+
+def weigh(block: int, weights: np.ndarray, names: list[str]) -> Weighed:
+    if block >= len(weights):
+        raise ValueError(f"Block {block} has no weight. Give {block + 1} weights.")
+    if weights[block] < 0:
+        raise OSError("the scales are broken")
+    return Weighed(block, float(weights[block]), dict.fromkeys(names, block))
+
+
+def test_a_function_gets_its_number_under_its_own_word_and_what_a_reference_refers_to(ray_local: None) -> None:
+    fixed = {"weights": ray.put(np.array([0.1, 0.7])), "names": ["a", "b"]}
+    rows = list(run_parts("weigh", range(2), weigh, takes="block", fixed=fixed))
+    assert sorted(rows, key=lambda row: row["block"]) == [
+        {"block": 0, "heaviest": 0.1, "by_name": {"a": 0, "b": 0}},
+        {"block": 1, "heaviest": 0.7, "by_name": {"a": 1, "b": 1}},
+    ]
+
+
+def test_what_the_user_can_mend_comes_back_as_one_sentence_and_other_failures_whole(ray_local: None) -> None:
+    with pytest.raises(ValueError, match=r"^Block 1 has no weight. Give 2 weights.$") as refused:
+        list(run_parts("weigh", range(2), weigh, takes="block", fixed={"weights": np.ones(1), "names": []}))
+    assert refused.value.__cause__ is None
+    with pytest.raises(RayTaskError, match=r"(?s)in weigh\n.*OSError: the scales are broken"):
+        list(run_parts("weigh", range(1), weigh, takes="block", fixed={"weights": -np.ones(1), "names": []}))
 
 
 def test_no_parts_start_nothing() -> None:
