@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 
 from retrieval.artifacts.folder import Folder
+from retrieval.data.demo.places import write_scenes
+from retrieval.data.settings import SplitConfig
 from retrieval.evaluation import systems, tasks
 from retrieval.images.pixels import encode_jpeg
 from retrieval.reports import sheets, style
 from retrieval.reports.sheets import Hit, SheetRow, sheet_rows
+from retrieval.search import rerank
 from retrieval.search.index import flat_search
+from retrieval.search.ranking import Neighbours
 from tests.support.figures import close_to, pixels
 from tests.support.measured import write_collection, write_system
+from tests.support.places import SMALL, collect
 
 
 @pytest.fixture
@@ -53,3 +58,29 @@ def test_sheet_frames_right_green_and_wrong_red() -> None:
     full, part = sheet(*[True] * 10), sheet(True)
     assert full.shape[0] == part.shape[0] and full.shape[1] > 1.7 * part.shape[1]  # as wide as the longest row asks
     assert close_to(full, style.RIGHT) > 8 * close_to(part, style.RIGHT)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, tasks.Task]:
+    root = tmp_path_factory.mktemp("places")
+    split = SplitConfig(keep_singles=True, test_fraction=0.9, val_fraction=0)
+    collection = collect(Folder.of(root / "c"), write_scenes(root / "photos", SMALL), split)
+    return collection, tasks.leave_one_out(collection, (5,), splits=("query", "gallery"))
+
+
+def test_evidence_is_points_on_both_photos(places: tuple[Folder, tasks.Task]) -> None:
+    """Each of two queries with another photo of its place, as if matches had been counted between them."""
+    collection, asked = places
+    rows = np.full((len(asked.queries.ids), 2), -1, dtype=np.int64)
+    for query in range(2):
+        alike = np.flatnonzero(asked.gallery.labels == asked.queries.labels[query])
+        rows[query, 1] = next(row for row in alike if row != asked.exclude[query])
+    counts = np.zeros(rows.shape, dtype=np.int64)
+    counts[:2, 1] = 20
+    pairs = sheets.evidence(collection, asked, Neighbours(np.zeros(rows.shape, np.float32), rows), counts, 2)
+    assert len(pairs) == 2
+    for pair in pairs:
+        assert len(pair.points[0]) == len(pair.points[1]) >= rerank.MIN_INLIERS
+        assert (pair.points[0] >= 0).all()
+        assert (pair.points[0] <= SMALL.size).all()
+    assert sheets.matches_jpg(pairs, title="x")[:2] == b"\xff\xd8"
