@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 from ray_jobs.runtime.session import on_cluster, run_parts, session
+from retrieval.artifacts.collection import KIND
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.manifest import Manifest, read_manifest
@@ -107,7 +108,7 @@ def make_collection(
         part_size=part_size,
     )
     if plan["sealed"]:
-        return read_manifest(out, catalog.KIND)
+        return read_manifest(out, KIND)
     logger.info("ingest: %d photos in %d parts -> %s", plan["photos"], plan["parts"], out)
     fixed = {"folder": out, "source": Folder(plan["root"]), "config": prepare}
     parts = range(plan["parts"])

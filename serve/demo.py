@@ -18,6 +18,7 @@ import ray
 import tyro
 from ray import serve
 
+from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.published import read_current
 from serve.app import build_app
@@ -64,9 +65,7 @@ def main(cfg: QueryOnceConfig) -> Answer:
 def query_photo(cfg: QueryOnceConfig) -> tuple[Path, str]:
     """The first query photo of the collection, as a file of the source, and who it shows."""
     collection = read_current(Folder.of(cfg.workspace))["collection"]
-    columns = ["image_id", "label", "split", "part", "row"]
-    rows: list[dict[str, Any]] = collection.read_table("catalog.parquet", columns).to_pylist()
-    queries = sorted((row for row in rows if row["split"] == "query"), key=lambda row: row["image_id"])
+    queries: list[dict[str, Any]] = read_catalog(collection, ("query",)).to_pylist()
     if not queries:
         raise ValueError(f"{collection} has no query photos: its source has no labels. Nothing to ask with.")
     image_id, part = queries[0]["image_id"], part_name(queries[0]["part"])

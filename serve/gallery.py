@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 
-import pyarrow.parquet as pq
-
-from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.collection import Jpegs
+from retrieval.artifacts.folder import Folder
 from retrieval.search.index import IDS
 
 
@@ -22,8 +21,7 @@ class Gallery:
         table = index.read_table(IDS, columns=["part", "row_in_part"])
         self._parts = table["part"].to_numpy()
         self._rows = table["row_in_part"].to_numpy()
-        self._images = collection / "images"
-        self._footer = functools.lru_cache(maxsize=256)(self._read_footer)
+        self._stored = Jpegs(collection)
         self.jpeg = functools.lru_cache(maxsize=num_cached)(self._read)
 
     def __len__(self) -> int:
@@ -36,18 +34,5 @@ class Gallery:
         """
         if not 0 <= row < len(self):
             raise IndexError(f"Row {row} is not in 0..{len(self) - 1}.")
-        part, left = int(self._parts[row]), int(self._rows[row])
-        footer = self._footer(part)
-        for group in range(footer.num_row_groups):
-            num_rows = footer.row_group(group).num_rows
-            if left < num_rows:
-                # A file of our own each time: Parquet readers must not be shared between threads.
-                with self._images.fs.open_input_file(self._images.file(part_name(part))) as stream:
-                    table = pq.ParquetFile(stream, metadata=footer).read_row_group(group, columns=["jpeg"])
-                return table["jpeg"][left].as_py()
-            left -= num_rows
-        raise ValueError(f"{self._images / part_name(part)} has no row {self._rows[row]}: the collection is damaged.")
-
-    def _read_footer(self, part: int) -> pq.FileMetaData:
-        with self._images.fs.open_input_file(self._images.file(part_name(part))) as stream:
-            return pq.read_metadata(stream)
+        place = int(self._parts[row]), int(self._rows[row])
+        return self._stored.read([place])[place]

@@ -1,11 +1,12 @@
-"""Random access to a collection's crops: localised once a node as one memory-mapped Arrow file."""
+"""Photos of a collection: the tables that hold them, single JPEGs, and a copy on a node's disk for random access."""
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,91 +19,9 @@ from retrieval.artifacts.manifest import read_manifest
 
 logger = logging.getLogger(__name__)
 
+KIND = "collection"
 
-_SCHEMA = pa.schema(
-    [("image_id", pa.string()), ("label", pa.string()), ("split", pa.string()), ("jpeg", pa.large_binary())]
-)
-
-
-class LocalCollection:
-    """Crops of some splits, in catalogue order. Reading a row touches that row's pages only.
-
-    Attributes: image_ids (N,) str; labels (N,) str; splits (N,) str.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        self._jpegs = table.column("jpeg")
-        self.image_ids = table.column("image_id").to_numpy(zero_copy_only=False)
-        self.labels = table.column("label").to_numpy(zero_copy_only=False)
-        self.splits = table.column("split").to_numpy(zero_copy_only=False)
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def jpegs(self, rows: Sequence[int] | np.ndarray) -> list[bytes]:
-        """The stored JPEG of each row."""
-        return [self._jpegs[int(row)].as_py() for row in rows]
-
-    def rows_of(self, split: str) -> np.ndarray:
-        """(n,) int64 rows of one split, ascending."""
-        return np.flatnonzero(self.splits == split)
-
-
-def localise(collection: Folder, cache: Path, splits: Sequence[str]) -> LocalCollection:
-    """Copy the crops of `splits` into `cache`, unless they are there. Safe to call from every process of a node.
-
-    Raises: ValueError if the collection is not sealed, or has no image in any of `splits`.
-    """
-    manifest = read_manifest(collection, "collection")
-    cache.mkdir(parents=True, exist_ok=True)
-    path = cache / f"{manifest.fingerprint[:16]}-{'-'.join(sorted(splits))}.arrow"
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one process copies, the others wait and then find it
-        if not path.exists():
-            _copy(collection, path, splits)
-    local = LocalCollection(path)
-    if not len(local):
-        raise ValueError(
-            f"The collection {collection} has no image in the splits {', '.join(splits)} (its counts: "
-            f"{manifest.counts}). Training needs labelled photos, at least two a person."
-        )
-    return local
-
-
-def _copy(collection: Folder, path: Path, splits: Sequence[str]) -> None:
-    temp = path.with_suffix(f".tmp-{os.getpid()}")
-    rows = 0
-    with pa.OSFile(str(temp), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-        for table in _parts(collection, splits):
-            for batch in table.to_batches(max_chunksize=256):
-                writer.write_batch(batch)
-            rows += len(table)
-    os.replace(temp, path)
-    logger.info("Localised %d crops of %s to %s", rows, collection, path)
-
-
-def _parts(collection: Folder, splits: Sequence[str]) -> Iterator[pa.Table]:
-    """One table a part, its rows in order: the wanted rows of the catalogue with their bytes."""
-    catalog = collection.read_table("catalog.parquet", columns=["image_id", "label", "split", "part", "row"])
-    catalog = catalog.filter(pc.is_in(catalog.column("split"), pa.array(list(splits))))
-    for part in sorted(set(catalog.column("part").to_pylist())):
-        rows = catalog.filter(pc.equal(catalog.column("part"), part)).sort_by("row")
-        images = collection.read_table(f"images/{part_name(part)}", columns=["image_id", "jpeg"])
-        picked = images.take(rows.column("row"))
-        if picked.column("image_id").to_pylist() != rows.column("image_id").to_pylist():
-            raise ValueError(f"catalog.parquet and images/{part_name(part)} of {collection} disagree. Ingest again.")
-        yield pa.table(
-            {
-                "image_id": rows.column("image_id"),
-                "label": rows.column("label"),
-                "split": rows.column("split"),
-                "jpeg": picked.column("jpeg").cast(pa.large_binary()),
-            },
-            schema=_SCHEMA,
-        )
-
+CATALOG = "catalog.parquet"
 
 IMAGE_SCHEMA = pa.schema(
     [
@@ -136,27 +55,130 @@ CATALOG_SCHEMA = pa.schema(
 )
 
 
-def read_jpegs(collection: Folder, places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
-    """JPEG bytes of single images by (part, row), reading only the row groups that hold them."""
-    found: dict[tuple[int, int], bytes] = {}
-    images = collection / "images"
-    for part in sorted({part for part, _ in places}):
-        rows = sorted(row for own, row in places if own == part)
-        with images.fs.open_input_file(images.file(part_name(part))) as stream:
-            reader, start = pq.ParquetFile(stream), 0
-            for group in range(reader.num_row_groups):
-                end = start + reader.metadata.row_group(group).num_rows
-                if inside := [row for row in rows if start <= row < end]:
+def read_catalog(
+    collection: Folder,
+    splits: Sequence[str] | None = None,
+    columns: Sequence[str] = ("image_id", "label", "part", "row"),
+) -> pa.Table:
+    """These columns of the catalog, of the photos in `splits`, sorted by image_id (as UTF-8 bytes); None: of all."""
+    needed = [name for name in CATALOG_SCHEMA.names if name in {*columns, "image_id", "split"}]
+    catalog = collection.read_table(CATALOG, columns=needed)
+    if splits is not None:
+        catalog = catalog.filter(pc.is_in(catalog["split"], pa.array(list(splits), pa.string())))
+    return catalog.sort_by("image_id").select(list(columns))
+
+
+class Jpegs:
+    """Single JPEGs of a collection, by part and row in it. Safe to use from several threads.
+
+    Holds the footers of the parts that were used last, about 10 KB each.
+    """
+
+    def __init__(self, collection: Folder) -> None:
+        self._images = collection / "images"
+        self._footer = functools.lru_cache(maxsize=256)(self._read_footer)
+
+    def read(self, places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
+        """(part, row) -> JPEG of each place. Reads the row groups that hold them, each once, and no others.
+
+        Raises: ValueError if the collection has no such row.
+        """
+        wanted: dict[int, set[int]] = {}
+        for part, row in places:
+            wanted.setdefault(part, set()).add(row)
+        return {(part, row): jpeg for part in sorted(wanted) for row, jpeg in self._read_part(part, wanted[part])}
+
+    def _read_part(self, part: int, rows: set[int]) -> Iterator[tuple[int, bytes]]:
+        footer = self._footer(part)
+        if odd := [row for row in sorted(rows) if not 0 <= row < footer.num_rows]:
+            raise ValueError(f"{self._images / part_name(part)} has no row {odd[0]}: the collection is damaged.")
+        # A file of our own each time: Parquet readers must not be shared between threads.
+        with self._images.fs.open_input_file(self._images.file(part_name(part))) as stream:
+            reader, start = pq.ParquetFile(stream, metadata=footer), 0
+            for group in range(footer.num_row_groups):
+                end = start + footer.row_group(group).num_rows
+                if inside := [row for row in sorted(rows) if start <= row < end]:
                     jpegs = reader.read_row_group(group, columns=["jpeg"])["jpeg"]
-                    found |= {(part, row): jpegs[row - start].as_py() for row in inside}
+                    yield from ((row, jpegs[row - start].as_py()) for row in inside)
                 start = end
-    return found
+
+    def _read_footer(self, part: int) -> pq.FileMetaData:
+        with self._images.fs.open_input_file(self._images.file(part_name(part))) as stream:
+            return pq.read_metadata(stream)
 
 
-# -- features --------------------------------------------------------------------------------------------------------
+_LOCAL_SCHEMA = pa.schema(
+    [("image_id", pa.string()), ("label", pa.string()), ("split", pa.string()), ("jpeg", pa.large_binary())]
+)
 
 
-def read_catalog(collection: Folder, splits: Sequence[str]) -> pa.Table:
-    """The photos to look at, sorted by image_id: image_id, label, part, row of the catalog."""
-    catalog = collection.read_table("catalog.parquet", columns=["image_id", "label", "split", "part", "row"])
-    return catalog.filter(pc.is_in(catalog["split"], pa.array(list(splits)))).sort_by("image_id")
+class LocalCollection:
+    """Crops of some splits, part after part. Reading a row touches that row's pages only.
+
+    Attributes: image_ids (N,) str; labels (N,) str; splits (N,) str.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        self._jpegs = table.column("jpeg")
+        self.image_ids = table.column("image_id").to_numpy(zero_copy_only=False)
+        self.labels = table.column("label").to_numpy(zero_copy_only=False)
+        self.splits = table.column("split").to_numpy(zero_copy_only=False)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def jpegs(self, rows: Sequence[int] | np.ndarray) -> list[bytes]:
+        """The stored JPEG of each row."""
+        return [self._jpegs[int(row)].as_py() for row in rows]
+
+    def rows_of(self, split: str) -> np.ndarray:
+        """(n,) int64 rows of one split, ascending."""
+        return np.flatnonzero(self.splits == split)
+
+
+def localise(collection: Folder, cache: Path, splits: Sequence[str]) -> LocalCollection:
+    """Copy the crops of `splits` into `cache`, unless they are there. Safe to call from every process of a node.
+
+    Raises: ValueError if the collection is not sealed, or has no image in any of `splits`.
+    """
+    manifest = read_manifest(collection, KIND)
+    cache.mkdir(parents=True, exist_ok=True)
+    path = cache / f"{manifest.fingerprint[:16]}-{'-'.join(sorted(splits))}.arrow"
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process copies, the others wait and then find it
+        if not path.exists():
+            _copy(collection, path, splits)
+    local = LocalCollection(path)
+    if not len(local):
+        raise ValueError(
+            f"The collection {collection} has no image in the splits {', '.join(splits)} (its counts: "
+            f"{manifest.counts}). Training needs labelled photos, at least two a person."
+        )
+    return local
+
+
+def _copy(collection: Folder, path: Path, splits: Sequence[str]) -> None:
+    temp = path.with_suffix(f".tmp-{os.getpid()}")
+    rows = 0
+    with pa.OSFile(str(temp), "wb") as sink, pa.ipc.new_file(sink, _LOCAL_SCHEMA) as writer:
+        for table in _wanted(collection, splits):
+            for batch in table.to_batches(max_chunksize=256):
+                writer.write_batch(batch)
+            rows += len(table)
+    os.replace(temp, path)
+    logger.info("Localised %d crops of %s to %s", rows, collection, path)
+
+
+def _wanted(collection: Folder, splits: Sequence[str]) -> Iterator[pa.Table]:
+    """One table a part, its rows in order: the wanted rows of the catalog with their bytes."""
+    catalog = read_catalog(collection, splits, ("image_id", "label", "split", "part", "row"))
+    for part in sorted(set(catalog["part"].to_pylist())):
+        rows = catalog.filter(pc.equal(catalog["part"], part)).sort_by("row")
+        images = collection.read_table(f"images/{part_name(part)}", columns=["image_id", "jpeg"])
+        picked = images.take(rows["row"])
+        if picked["image_id"].to_pylist() != rows["image_id"].to_pylist():
+            raise ValueError(f"{CATALOG} and images/{part_name(part)} of {collection} disagree. Ingest again.")
+        columns = {name: rows[name] for name in ("image_id", "label", "split")}
+        yield pa.table({**columns, "jpeg": picked["jpeg"].cast(pa.large_binary())}, schema=_LOCAL_SCHEMA)

@@ -18,8 +18,9 @@ from retrieval.artifacts.manifest import read_manifest
 
 KIND = "tuples"
 
-REGISTERED, UNREGISTERED, REJECTED = "registered", "unregistered", "rejected"
+IMAGES, TUPLES = "images.parquet", "tuples.parquet"
 
+REGISTERED, UNREGISTERED, REJECTED = "registered", "unregistered", "rejected"
 
 IMAGES_SCHEMA = pa.schema(
     [
@@ -65,14 +66,22 @@ class TupleSet:
 
 def write_tuples(folder: Folder, images: pa.Table, tuples: pa.Table) -> None:
     """Both tables, atomically each."""
-    folder.write_table("images.parquet", images.cast(IMAGES_SCHEMA))
-    folder.write_table("tuples.parquet", tuples.cast(TUPLES_SCHEMA))
+    folder.write_table(IMAGES, images.cast(IMAGES_SCHEMA))
+    folder.write_table(TUPLES, tuples.cast(TUPLES_SCHEMA))
 
 
 def read_tuples(folder: Folder) -> TupleSet:
     """Raises: ValueError if the folder is not sealed tuples."""
+    return as_set(read_images(folder), folder.read_table(TUPLES))
+
+
+def read_images(folder: Folder) -> pa.Table:
+    """Every image that was looked at, as IMAGES_SCHEMA, sorted by image_id.
+
+    Raises: ValueError if the folder is not sealed tuples.
+    """
     read_manifest(folder, KIND)
-    return as_set(folder.read_table("images.parquet"), folder.read_table("tuples.parquet"))
+    return folder.read_table(IMAGES).sort_by("image_id")
 
 
 def as_set(images: pa.Table, tuples: pa.Table) -> TupleSet:

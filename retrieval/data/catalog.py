@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from retrieval.artifacts.collection import CATALOG_SCHEMA
+from retrieval.artifacts.collection import CATALOG, CATALOG_SCHEMA, KIND
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.manifest import Books, Manifest, begin, seal
@@ -24,11 +24,7 @@ from retrieval.data.settings import Layout, SplitConfig
 from retrieval.data.source import Photo, Source
 from retrieval.data.splits import Assignment, assign_splits
 
-KIND = "collection"
-
 SOURCE = "source.json"
-
-CATALOG = "catalog.parquet"
 
 NOT_COMPARED = ("source", "out", "cpus_per_part")
 """Settings that say where and how fast, not what: a collection made elsewhere of the same photos is the same."""

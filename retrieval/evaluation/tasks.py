@@ -15,12 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.collection import read_catalog
+from retrieval.artifacts.embeddings import read_rows
+from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest
-from retrieval.artifacts.tuples import read_tuples
+from retrieval.artifacts.tuples import read_images, read_tuples
 from retrieval.data.layouts.celeba import ATTRIBUTES
 
 KS = (10, 20, 50, 100, 1000)
+
+_COLUMNS = ("image_id", "label", "split", "reason", "attributes", "part", "row")
 
 _NOT_COMPARABLE = ("duplicate", "unlabelled")
 
@@ -92,7 +96,7 @@ def query_gallery(collection: Folder, ks: Sequence[int] = KS) -> Task:
 
     Raises: ValueError if the collection has no queries.
     """
-    catalog = collection.read_table("catalog.parquet")
+    catalog = read_catalog(collection, columns=_COLUMNS)
     splits = np.asarray(catalog["split"].to_pylist(), dtype=object)
     queries, gallery = (_images(catalog.filter(pa.array(splits == name))) for name in ("query", "gallery"))
     if not queries.ids or not gallery.ids:
@@ -122,9 +126,7 @@ def leave_one_out(
 
     Raises: ValueError if no identity has two photos.
     """
-    catalog = collection.read_table("catalog.parquet")
-    if splits is not None:
-        catalog = catalog.filter(pc.is_in(catalog["split"], pa.array(list(splits))))
+    catalog = read_catalog(collection, splits, _COLUMNS)
     reasons = np.asarray(catalog["reason"].to_pylist(), dtype=object)
     gallery = _images(catalog.filter(pa.array([reason not in _NOT_COMPARABLE for reason in reasons])))
     _, group, counts = np.unique(gallery.labels.astype(str), return_inverse=True, return_counts=True)
@@ -153,7 +155,7 @@ def mined_places(collection: Folder, tuples: Folder, ks: Sequence[int] = KS) -> 
     Raises: ValueError if the tuples are not sealed.
     """
     known = read_tuples(tuples)
-    states = tuples.read_table("images.parquet").sort_by("image_id")["status"].to_pylist()
+    states = read_images(tuples)["status"].to_pylist()
     kept = "val" if (known.splits[known.queries] == "val").any() else "train"
     queries = known.queries[known.splits[known.queries] == kept]
     asking = set(known.clusters[queries].tolist())
@@ -162,7 +164,7 @@ def mined_places(collection: Folder, tuples: Folder, ks: Sequence[int] = KS) -> 
         for image_id, cluster, state in zip(known.image_ids, known.clusters.tolist(), states, strict=True)
         if cluster not in asking or state == "registered"
     }
-    catalog = collection.read_table("catalog.parquet")
+    catalog = read_catalog(collection, columns=_COLUMNS)
     gallery = _images(catalog.filter(pc.is_in(catalog["image_id"], pa.array(sorted(places)))))
     labels = np.array([places[image_id] for image_id in gallery.ids], dtype=object)
     gallery = dataclasses.replace(gallery, labels=labels)
@@ -179,13 +181,11 @@ def subject_of(collected: Manifest) -> str:
 
 def anything_labelled(collection: Folder, splits: Sequence[str] = ("query", "gallery")) -> bool:
     """Whether two photos of these splits share a label, so that one can be asked for the other."""
-    catalog = collection.read_table("catalog.parquet", columns=["label", "split"])
-    labels = catalog.filter(pc.is_in(catalog["split"], pa.array(list(splits))))["label"].drop_null()
+    labels = read_catalog(collection, splits, ("label",))["label"].drop_null()
     return len(labels.unique()) < len(labels)
 
 
 def _images(catalog: pa.Table) -> Images:
-    catalog = catalog.sort_by("image_id")
     attributes = np.zeros((len(catalog), len(ATTRIBUTES)), dtype=np.int8)
     for row, values in enumerate(catalog["attributes"].to_pylist()):
         if values is not None:
@@ -224,20 +224,4 @@ def read_embeddings(folder: Folder, images: Images) -> np.ndarray:
 
     Raises: ValueError if a part holds other images than the catalog says.
     """
-    out: np.ndarray | None = None
-    for part in np.unique(images.parts):
-        mine = np.flatnonzero(images.parts == part)
-        table = folder.read_table(part_name(int(part)))
-        if len(table) <= int(images.rows[mine].max()):
-            raise ValueError(f"{folder}/{part_name(int(part))} has only {len(table)} rows. Embed the collection again.")
-        table = table.take(pa.array(images.rows[mine]))
-        if table["image_id"].to_pylist() != [images.ids[row] for row in mine]:
-            raise ValueError(
-                f"{folder}/{part_name(int(part))} holds other images than the collection's catalog. Embed it again."
-            )
-        flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        vectors = flat.reshape(len(mine), -1)
-        out = np.empty((len(images.ids), vectors.shape[1]), np.float32) if out is None else out
-        out[mine] = vectors
-    assert out is not None, "an Images of a Task is never empty"
-    return out
+    return read_rows(folder, images.ids, images.parts, images.rows)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from retrieval.artifacts.embeddings import read_parts
+from retrieval.artifacts.embeddings import read_ids, read_parts
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.evaluation import revisited
@@ -77,9 +77,7 @@ def read_queries(embeddings: Folder, truth: GroundTruth) -> tuple[np.ndarray, np
 
 def gallery_names(embeddings: Folder) -> Iterator[str]:
     """The gallery images that have an embedding. What a classic benchmark's gallery is: its lists do not say."""
-    for name in sorted(read_manifest(embeddings, "embeddings").files):
-        ids = embeddings.read_table(name, columns=["image_id"])["image_id"].to_pylist()
-        yield from (image_id for image_id in ids if not image_id.startswith(QUERY))
+    return (image_id for image_id in read_ids(embeddings) if not image_id.startswith(QUERY))
 
 
 def gallery_blocks(embeddings: Folder, truth: GroundTruth) -> Gallery:

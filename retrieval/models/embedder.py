@@ -9,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
-from retrieval.artifacts.embeddings import EMBEDDING_SCHEMA
+from retrieval.artifacts.embeddings import write_part
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
 from retrieval.images.batches import by_shape, images_at_once, prefetch
@@ -119,10 +118,7 @@ def embed_part(embedder: Embedder, collection: Folder, out: Folder, part: int) -
     images_of = collection.read_table(f"images/{name}", columns=["image_id"] if resumed else ["image_id", "jpeg"])
     if not resumed:
         vectors = embedder.embed_jpegs(images_of.column("jpeg").to_pylist())
-        flat = pa.array(vectors.reshape(-1))
-        offsets = pa.array(np.arange(0, vectors.size + 1, embedder.dim, dtype=np.int32))
-        columns = {"image_id": images_of.column("image_id"), "embedding": pa.ListArray.from_arrays(offsets, flat)}
-        out.write_table(name, pa.table(columns, schema=EMBEDDING_SCHEMA))
+        write_part(out, part, images_of.column("image_id"), vectors)
     kept = out.read_table(name, columns=["image_id"])
     if kept.column("image_id") != images_of.column("image_id"):
         raise ValueError(f"{out}/{name} does not match images/{name} of {collection}. Remove {out} and embed again.")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from retrieval.artifacts.collection import LocalCollection, read_jpegs
+from retrieval.artifacts.collection import Jpegs, LocalCollection
 from retrieval.artifacts.folder import Folder
 from retrieval.evaluation.tasks import Task
 from retrieval.geometry import features
@@ -58,7 +58,7 @@ def sheet_rows(task: Task, found: Neighbours, collection: Folder, drawn: np.ndar
         for row in found.rows[query, :_SHEET_RESULTS]:
             if row >= 0:
                 wanted[task.gallery.place(row)] = b""
-    jpegs = read_jpegs(collection, list(wanted))
+    jpegs = Jpegs(collection).read(wanted)
     rows = []
     for query in np.sort(drawn):
         label = task.queries.labels[query]
@@ -162,7 +162,7 @@ def evidence(
         if best[query] < MIN_INLIERS:
             break
         places = (task.queries.place(int(query)), task.gallery.place(row))
-        jpegs = read_jpegs(collection, places)
+        jpegs = Jpegs(collection).read(places)
         first, second = (features.extract(jpegs[place], max_features=max_features) for place in places)
         matches = features.verify(first, second).matches
         picked.append(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval.artifacts.collection import read_jpegs
+from retrieval.artifacts.collection import Jpegs
 from retrieval.artifacts.folder import Folder
 from retrieval.geometry import features
 from retrieval.search.ranking import Neighbours
@@ -42,7 +42,7 @@ def count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray, max_
     Returns: (Q, top) int64; 0 where there is no result.
     """
     wanted = np.unique(np.concatenate([asked, found.reshape(-1, 2)]), axis=0)
-    jpegs = read_jpegs(collection, [(int(part), int(row)) for part, row in wanted if part >= 0])
+    jpegs = Jpegs(collection).read((int(part), int(row)) for part, row in wanted if part >= 0)
     known = {place: features.extract(jpeg, max_features=max_features) for place, jpeg in jpegs.items()}
     counts = np.zeros(found.shape[:2], dtype=np.int64)
     for query, column in zip(*np.nonzero(found[..., 0] >= 0), strict=True):

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.embeddings import read_rows
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file
@@ -113,13 +115,13 @@ def assign_rows(collection: Folder, out: Folder, splits: Sequence[str]) -> dict[
 
     Raises: ValueError if no image is in `splits`.
     """
-    catalog = collection.read_table("catalog.parquet", columns=["image_id", "label", "split", "part", "row"])
+    catalog = read_catalog(collection, columns=("image_id", "label", "split", "part", "row"))
     counts = catalog["split"].value_counts().to_pylist()
     found = {str(count["values"]): int(count["counts"]) for count in counts}
     kept = catalog.filter(pc.field("split").isin(list(splits)))
     if not len(kept):
         raise ValueError(f"No image of {collection} is in splits {tuple(splits)}: it has {found}. Choose from these.")
-    kept = kept.sort_by("image_id").rename_columns(["image_id", "label", "split", "part", "row_in_part"])
+    kept = kept.rename_columns(["image_id", "label", "split", "part", "row_in_part"])
     out.write_table(IDS, kept.drop_columns(["split"]))
     return found
 
@@ -150,7 +152,7 @@ def _draw_sample(embeddings: Folder, out: Folder, num: int, seed: int, dim: int)
         return np.empty((0, dim), dtype=np.float32)
     ids = out.read_table(IDS)
     drawn = np.sort(np.random.default_rng(seed).choice(len(ids), size=num, replace=False))
-    return read_rows(embeddings, ids, drawn, dim)
+    return _read(embeddings, ids, drawn, dim)
 
 
 def write_shard(
@@ -169,6 +171,13 @@ def write_shard(
     rows = np.sort(stored[len(stored) * shard // shards : len(stored) * (shard + 1) // shards])
     if not out.exists(name):
         trained = b"" if kind.train is None else out.read_bytes(TRAINED)
-        out.write_bytes(name, build_shard(config, trained, read_rows(embeddings, ids, rows, dim), rows))
+        out.write_bytes(name, build_shard(config, trained, _read(embeddings, ids, rows, dim), rows))
     size = out.list()[name]
     return {"name": name, "sha256": hash_file(out, name), "num": len(rows), "taken": len(rows), "bytes": size}
+
+
+def _read(embeddings: Folder, ids: pa.Table, rows: np.ndarray, dim: int) -> np.ndarray:
+    """(len(rows), dim) float32: the embeddings of some rows of ids.parquet."""
+    wanted = ids.take(pa.array(rows))
+    parts, places = wanted["part"].to_numpy(), wanted["row_in_part"].to_numpy()
+    return read_rows(embeddings, wanted["image_id"], parts, places, dim)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.fs as pafs
 
 from retrieval.artifacts.embeddings import read_rows
@@ -59,9 +58,7 @@ class GalleryVectors:
         """A part of the embeddings is read whole for each part that holds a row, and let go again."""
         assert self._embeddings is not None
         of = self._searcher
-        ids = pa.array(of.ids[rows], pa.string())
-        columns = {"image_id": ids, "part": of.parts[rows], "row_in_part": of.rows_in_part[rows]}
-        return read_rows(self._embeddings, pa.table(columns), np.arange(len(rows)), of.dim)
+        return read_rows(self._embeddings, of.ids[rows], of.parts[rows], of.rows_in_part[rows], of.dim)
 
 
 def find_embeddings(workspace: Folder, fingerprint: str) -> Folder | None:

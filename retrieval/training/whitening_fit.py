@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.collection import read_catalog
+from retrieval.artifacts.embeddings import read_rows
+from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.tuples import TupleSet, read_tuples
 from retrieval.models import network, whitening
@@ -54,8 +56,7 @@ def moments_of_parts(embeddings: Folder, collection: Folder, splits: Sequence[st
     catalog = _catalog(collection, splits)
     moments = Moments(int(read_manifest(embeddings, "embeddings").counts["dim"]))
     for part in parts:
-        rows = catalog.filter(pc.equal(catalog["part"], part))["row"]
-        vectors = _vectors(embeddings.read_table(part_name(part)).take(rows))
+        vectors = _vectors(embeddings, catalog.filter(pc.equal(catalog["part"], part)), moments.dim)
         for start in range(0, len(vectors), _FIT_ROWS):
             moments.add(vectors[start : start + _FIT_ROWS])
     return moments
@@ -69,18 +70,13 @@ def moments_of_pairs(embeddings: Folder, collection: Folder, splits: Sequence[st
     wanted = sorted(set(pairs[0]) | set(pairs[1]))
     catalog = _catalog(collection, splits)
     catalog = catalog.filter(pc.is_in(catalog["image_id"], pa.array(wanted)))
-    row_of: dict[str, int] = {}
-    found = []
-    for part in sorted(set(catalog["part"].to_pylist())):
-        mine = catalog.filter(pc.equal(catalog["part"], part))
-        row_of |= {image_id: len(row_of) + at for at, image_id in enumerate(mine["image_id"].to_pylist())}
-        found.append(_vectors(embeddings.read_table(part_name(part)).take(mine["row"])))
+    row_of = {image_id: row for row, image_id in enumerate(catalog["image_id"].to_pylist())}
     if missing := [image_id for image_id in wanted if image_id not in row_of]:
         raise ValueError(
             f"{len(missing)} images of the tuples are not in the splits {', '.join(splits)} of {collection}, for "
             f"example {missing[0]}. Name the collection that the tuples were made of."
         )
-    vectors = torch.cat(found)
+    vectors = _vectors(embeddings, catalog)
     moments = Moments(vectors.shape[1])
     for start in range(0, len(pairs[0]), _FIT_ROWS):
         query, positive = (vectors[[row_of[name] for name in side[start : start + _FIT_ROWS]]] for side in pairs)
@@ -110,12 +106,12 @@ def whiten(net: EmbeddingNet, shares: Iterable[Moments], config: WhitenConfig) -
 
 
 def _catalog(collection: Folder, splits: Sequence[str]) -> pa.Table:
-    catalog = collection.read_table("catalog.parquet", columns=["image_id", "split", "part", "row"])
-    return catalog.filter(pc.is_in(catalog["split"], pa.array(list(splits)))).sort_by(
-        [("part", "ascending"), ("row", "ascending")]
-    )
+    """As they lie on storage, which is the order that sums are taken in."""
+    catalog = read_catalog(collection, splits, ("image_id", "part", "row"))
+    return catalog.sort_by([("part", "ascending"), ("row", "ascending")])
 
 
-def _vectors(table: pa.Table) -> torch.Tensor:
-    flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return torch.from_numpy(np.array(flat, dtype=np.float32).reshape(len(table), -1))
+def _vectors(embeddings: Folder, images: pa.Table, dim: int | None = None) -> torch.Tensor:
+    """(n, D) float32 of the rows of `_catalog`."""
+    parts, rows = images["part"].to_numpy(), images["row"].to_numpy()
+    return torch.from_numpy(read_rows(embeddings, images["image_id"], parts, rows, dim))

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from retrieval.artifacts import tuples
-from retrieval.artifacts.collection import read_jpegs
+from retrieval.artifacts.collection import Jpegs
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import seal
 from retrieval.evaluation import tasks
@@ -82,7 +82,7 @@ def test_embeddings_and_photos_are_read_from_their_places(collection: Folder, tm
     vectors = tasks.read_embeddings(embeddings, task.gallery)
     for row, image_id in enumerate(task.gallery.ids):
         place = int(task.gallery.parts[row]), int(task.gallery.rows[row])
-        assert read_jpegs(collection, [place])[place] == photo(int(image_id[0]))
+        assert Jpegs(collection).read([place])[place] == photo(int(image_id[0]))
         stored = embeddings.read_table(part_name(place[0]))
         assert vectors[row] == pytest.approx(stored["embedding"][place[1]].as_py())
     moved = embeddings.read_table(part_name(0)).take(pa.array([1, 0, 2, 3]))
