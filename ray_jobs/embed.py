@@ -21,6 +21,7 @@ import tyro
 from ray_jobs.runtime.session import run_parts, session
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
+from retrieval.artifacts.progress import Progress, silent
 from retrieval.models.embedder import Embedder, embed_part
 from retrieval.models.settings import Precision
 
@@ -139,8 +140,8 @@ class EmbedPart:
         self._embedder = Embedder(model, **settings)
         self._collection, self._out = collection, out
 
-    def __call__(self, part: int) -> dict[str, Any]:
-        return embed_part(self._embedder, self._collection, self._out, part)
+    def __call__(self, part: int, progress: Progress = silent) -> dict[str, Any]:
+        return embed_part(self._embedder, self._collection, self._out, part, progress)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import pyarrow as pa
 from retrieval.artifacts.collection import IMAGE_SCHEMA, REJECTED_SCHEMA
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
+from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.data.source import open_uri
 from retrieval.images.faces import FaceDetector
 from retrieval.images.pixels import BadImage, limit_threads
@@ -60,7 +61,9 @@ class PartResult:
     """Both outputs were there already and were only counted."""
 
 
-def ingest_part(folder: Folder, part: int, source: Folder, config: PrepareConfig) -> PartResult:
+def ingest_part(
+    folder: Folder, part: int, source: Folder, config: PrepareConfig, progress: Progress = silent
+) -> PartResult:
     """Do one part of a collection: read its plan, write its images and its rejected photos. Safe to repeat.
 
     Args:
@@ -72,7 +75,7 @@ def ingest_part(folder: Folder, part: int, source: Folder, config: PrepareConfig
     rows = folder.read_table(plan)
     resumed = folder.exists(stored) and folder.exists(rejected)
     if not resumed:
-        kept, refused = _prepare_rows(rows.to_pylist(), source, config)
+        kept, refused = _prepare_rows(rows.to_pylist(), source, config, progress)
         options: dict[str, Any] = {"row_group_size": _ROWS_PER_GROUP, "compression": "none"}  # JPEG does not shrink
         folder.write_table(stored, pa.Table.from_pylist(kept, IMAGE_SCHEMA), use_dictionary=["label"], **options)
         folder.write_table(rejected, pa.Table.from_pylist(refused, REJECTED_SCHEMA))
@@ -87,12 +90,12 @@ def ingest_part(folder: Folder, part: int, source: Folder, config: PrepareConfig
 
 
 def _prepare_rows(
-    rows: list[dict[str, Any]], source: Folder, config: PrepareConfig
+    rows: list[dict[str, Any]], source: Folder, config: PrepareConfig, progress: Progress
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Plan rows -> rows of IMAGE_SCHEMA and rows of REJECTED_SCHEMA, each in the plan's order."""
     kept, refused = [], []
     detector = _detector(config)
-    for row in rows:
+    for row in counted(rows, "photos", progress):
         try:
             data = _read(source, row["uri"], row["size"])
             done = prepare(data, config, detector, tuple(row["box"]) if row["box"] else None)

@@ -22,6 +22,7 @@ from scipy.sparse import csgraph
 
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.geometry import mapping, tuples
 from retrieval.geometry.features import extract, verify
 from retrieval.geometry.settings import MIN_LINK, ReconstructConfig
@@ -37,7 +38,12 @@ SMALL_GROUP = "its group is smaller than a model"
 
 
 def extract_part(
-    collection: Folder, out: Folder, part: int, splits: Sequence[str], config: ReconstructConfig
+    collection: Folder,
+    out: Folder,
+    part: int,
+    splits: Sequence[str],
+    config: ReconstructConfig,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Local features of one part's photos, unless they are there. Returns part, taken, features, resumed."""
     name = f"features/{part_name(part)}"
@@ -46,7 +52,8 @@ def extract_part(
         photos = read_catalog(collection, splits)
         photos = photos.filter(pa.array(photos["part"].to_numpy() == part))
         jpegs = collection.read_table(f"images/{part_name(part)}", columns=["jpeg"]).take(photos["row"])["jpeg"]
-        found = [extract(jpeg.as_py(), max_features=config.max_features) for jpeg in jpegs]
+        each = counted(jpegs, "photos", progress)
+        found = [extract(jpeg.as_py(), max_features=config.max_features) for jpeg in each]
         out.write_table(
             name, features_table(photos["image_id"].to_pylist(), found), compression="none", row_group_size=64
         )
@@ -54,7 +61,9 @@ def extract_part(
     return {"part": part, "taken": len(num), "features": int(num.sum()), "resumed": resumed}
 
 
-def verify_block(out: Folder, round_: int, block: int, size: int, config: ReconstructConfig) -> dict[str, Any]:
+def verify_block(
+    out: Folder, round_: int, block: int, size: int, config: ReconstructConfig, progress: Progress = silent
+) -> dict[str, Any]:
     """Check pairs [block * size, ...) of a round, unless it is done. Returns block, taken, links, resumed."""
     name = f"links/round-{round_}/block-{block:05d}.parquet"
     pairs = out.read_table(pairs_name(round_)).slice(block * size, size)
@@ -63,7 +72,8 @@ def verify_block(out: Folder, round_: int, block: int, size: int, config: Recons
         photos = out.read_table("photos.parquet", columns=["image_id", "part"])
         image_ids, parts = photos["image_id"].to_pylist(), photos["part"].to_numpy()
         rows = []
-        for a, b in zip(pairs["a"].to_pylist(), pairs["b"].to_pylist(), strict=True):
+        both = list(zip(pairs["a"].to_pylist(), pairs["b"].to_pylist(), strict=True))
+        for a, b in counted(both, "pairs", progress):
             first, second = (features_of_part(out, int(parts[row]))[image_ids[row]] for row in (a, b))
             done = verify(first, second)
             if done.num_inliers >= config.weak_inliers:

@@ -15,6 +15,7 @@ from torch import Tensor
 from retrieval.artifacts.embeddings import write_part
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
+from retrieval.artifacts.progress import Progress, silent
 from retrieval.images.batches import by_shape, images_at_once, prefetch
 from retrieval.images.pixels import decode_fit, decode_stored, fitted, stored_size
 from retrieval.models.bundle import load_bundle
@@ -64,16 +65,18 @@ class Embedder:
         # One thread decodes the next batch while the trunk runs on this one.
         self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
 
-    def embed_jpegs(self, jpegs: Sequence[bytes]) -> np.ndarray:
+    def embed_jpegs(self, jpegs: Sequence[bytes], progress: Progress = silent) -> np.ndarray:
         """Embeddings of stored crops.
 
         Args:    jpegs: N JPEG files as ingest stores them (any size; resized to the spec's if it differs, or with
                  keep_aspect where the long side is greater).
         Returns: (N, D) float32, unit norm.
         """
-        out = np.empty((len(jpegs), self.dim), dtype=np.float32)
+        out, done = np.empty((len(jpegs), self.dim), dtype=np.float32), 0
         for rows, pixels in prefetch(self._decoder, lambda rows: self._decode(jpegs, rows), self._batches(jpegs)):
             out[rows] = self.embed_pixels(pixels).float().cpu().numpy()
+            done += len(rows)
+            progress("photos", done, len(jpegs))
         return out
 
     @torch.inference_mode()
@@ -107,7 +110,9 @@ class Embedder:
         return torch.from_numpy(np.stack([decode(jpegs[row], config.image_size) for row in rows]))
 
 
-def embed_part(embedder: Embedder, collection: Folder, out: Folder, part: int) -> dict[str, Any]:
+def embed_part(
+    embedder: Embedder, collection: Folder, out: Folder, part: int, progress: Progress = silent
+) -> dict[str, Any]:
     """Embed one part of a collection into out/part-<part>.parquet, unless it is there.
 
     Returns: part, taken, kept, dim, format (of the network), seconds (in the model), resumed (1 if it was there),
@@ -117,7 +122,7 @@ def embed_part(embedder: Embedder, collection: Folder, out: Folder, part: int) -
     resumed = int(out.exists(name))
     images_of = collection.read_table(f"images/{name}", columns=["image_id"] if resumed else ["image_id", "jpeg"])
     if not resumed:
-        vectors = embedder.embed_jpegs(images_of.column("jpeg").to_pylist())
+        vectors = embedder.embed_jpegs(images_of.column("jpeg").to_pylist(), progress)
         write_part(out, part, images_of.column("image_id"), vectors)
     kept = out.read_table(name, columns=["image_id"])
     if kept.column("image_id") != images_of.column("image_id"):

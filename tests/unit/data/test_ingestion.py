@@ -68,7 +68,9 @@ def test_a_part_done_again_gives_the_same_bytes_and_a_done_one_is_kept(tmp_path:
     awkward(tmp_path / "photos")
     plan = planned(tmp_path / "photos", tmp_path / "out")
     out, source = Folder.of(tmp_path / "out"), Folder(plan["root"])
-    first = ingest_part(out, 0, source, HAAR)
+    told: list[tuple[str, int, int]] = []
+    first = ingest_part(out, 0, source, HAAR, lambda *word: told.append(word))
+    assert told == [("photos", done, first.taken) for done in range(1, first.taken + 1)]  # those refused too
     again = ingest_part(out, 0, source, HAAR)
     assert (first.resumed, again.resumed, again.files) == (False, True, first.files)
     out.remove("rejected/part-00000.parquet")  # as if killed between the two

@@ -182,6 +182,9 @@ def test_tiny_photos_and_no_photos_have_embeddings(backbone: str) -> None:
     tiny = [encode_jpeg(np.full((*shape, 3), 90, np.uint8)) for shape in ((3, 3), (2, 300), (1, 1))]
     got = embedder.embed_jpegs(tiny)
     assert np.abs(np.linalg.norm(got, axis=1) - 1).max() < 1e-4
+    told: list[tuple[str, int, int]] = []
+    embedder.embed_jpegs(tiny, lambda *word: told.append(word))
+    assert told[-1] == ("photos", 3, 3) and sorted(told) == told
     assert embedder.embed_jpegs([]).shape == (0, embedder.dim)
     with pytest.raises(ValueError, match="the collection is damaged"):
         embedder.embed_jpegs([*tiny, b"text"])
