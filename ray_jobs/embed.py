@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +18,10 @@ import ray
 import tyro
 
 from ray_jobs.runtime.session import run_parts, session
-from retrieval.artifacts.folder import Folder, part_name
-from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.artifacts.progress import Progress, silent
-from retrieval.models.embedder import Embedder, embed_part
+from retrieval.models.embedder import Embedder, begin_embeddings, embed_part, seal_embeddings
 from retrieval.models.settings import Precision
 
 logger = logging.getLogger(__name__)
@@ -85,12 +84,10 @@ def make_embeddings(
         workers: actors; 0 is one a GPU, or one for every `cpus` cores where there is no GPU.
         precision: decides the result, so it is recorded; the other settings are for speed only.
     """
-    photos = read_manifest(collection, "collection")
-    inputs = {"collection": photos.fingerprint, "model": read_manifest(model, "model").fingerprint}
-    config = {"precision": precision}
-    if (done := begin(out, kind="embeddings", config=config, inputs=inputs)) is not None:
+    if (done := begin_embeddings(collection, model, out, precision)) is not None:
         logger.info("embed: %s is sealed already, %d embeddings", out, done.counts["num"])
         return done
+    photos = read_manifest(collection, "collection")
     parts = sorted(int(name[-13:-8]) for name in photos.files if name.startswith("images/"))
     resources = ray.cluster_resources()
     use_gpu = device != "cpu" and resources.get("GPU", 0) >= 1
@@ -110,27 +107,7 @@ def make_embeddings(
             num_gpus=1 if use_gpu else 0,
         )
     )
-    taken, kept = sum(row["taken"] for row in rows), sum(row["kept"] for row in rows)
-    counts = {"num": kept, "dim": read_manifest(model).counts["embedding_dim"]}
-    run = {
-        "seconds": time.monotonic() - started,
-        "seconds_in_model": sum(row["seconds"] for row in rows),
-        "resumed_parts": sum(row["resumed"] for row in rows),
-        "parts_by_format": dict(Counter(row["format"] for row in rows if not row["resumed"])),  # what auto came to
-    }
-    return seal(
-        out,
-        run=run,
-        kind="embeddings",
-        config=config,
-        inputs=inputs,
-        counts=counts,
-        books=[
-            Books(stage="embed", taken=photos.counts["stored"], kept=taken),
-            Books(stage="write", taken=taken, kept=kept),
-        ],
-        files={part_name(row["part"]): row["sha256"] for row in rows},
-    )
+    return seal_embeddings(collection, model, out, precision, rows, time.monotonic() - started)
 
 
 class EmbedPart:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from retrieval.artifacts.embeddings import write_part
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
+from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.images.batches import by_shape, images_at_once, prefetch
 from retrieval.images.pixels import decode_fit, decode_stored, fitted, stored_size
@@ -131,3 +133,46 @@ def embed_part(
     counts: dict[str, Any] = {"part": part, "taken": len(images_of), "kept": len(kept), "dim": embedder.dim}
     counts["format"] = embedder.format
     return {**counts, "seconds": seconds, "resumed": resumed, "sha256": hash_file(out, name)}
+
+
+def begin_embeddings(collection: Folder, model: Folder, out: Folder, precision: Precision) -> Manifest | None:
+    """Claim the folder, or find the very same embeddings sealed there; see `manifest.begin`."""
+    return begin(out, **_work(collection, model, precision))
+
+
+def seal_embeddings(
+    collection: Folder,
+    model: Folder,
+    out: Folder,
+    precision: Precision,
+    parts: Sequence[Mapping[str, Any]],
+    seconds: float,
+) -> Manifest:
+    """Write the manifest.
+
+    Args: parts: what every `embed_part` returned. seconds: from begin to end.
+
+    Raises: ValueError if not every stored photo was embedded and written.
+    """
+    stored = read_manifest(collection, "collection").counts["stored"]
+    taken, kept = sum(part["taken"] for part in parts), sum(part["kept"] for part in parts)
+    run = {
+        "seconds": seconds,
+        "seconds_in_model": sum(part["seconds"] for part in parts),
+        "resumed_parts": sum(part["resumed"] for part in parts),
+        "parts_by_format": dict(Counter(part["format"] for part in parts if not part["resumed"])),  # what auto came to
+    }
+    return seal(
+        out,
+        run=run,
+        counts={"num": kept, "dim": read_manifest(model).counts["embedding_dim"]},
+        books=[Books(stage="embed", taken=stored, kept=taken), Books(stage="write", taken=taken, kept=kept)],
+        files={part_name(part["part"]): part["sha256"] for part in parts},
+        **_work(collection, model, precision),
+    )
+
+
+def _work(collection: Folder, model: Folder, precision: Precision) -> dict[str, Any]:
+    folders = {"collection": collection, "model": model}
+    inputs = {kind: read_manifest(folder, kind).fingerprint for kind, folder in folders.items()}
+    return {"kind": "embeddings", "config": {"precision": precision}, "inputs": inputs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ray_jobs import build_index, ingest
+from ray_jobs import build_index, embed, ingest
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.images.settings import PrepareConfig
 from retrieval.search.settings import IndexConfig
@@ -19,9 +19,19 @@ def test_a_workspace_of_the_tests_is_one_of_the_jobs(ray_local: None, tmp_path: 
     )
     collection = read_manifest(ingest.main(photos))
     assert collection.fingerprint == read_manifest(made / "collection/test").fingerprint
+    vectors = embed.main(
+        embed.EmbedConfig(
+            collection=str(tmp_path / "c"),
+            model=(made / "model/test").uri,
+            out=str(tmp_path / "e"),
+            precision="fp32",
+            num_workers=1,
+        )
+    )
+    assert vectors.fingerprint == read_manifest(made / "embeddings/test").fingerprint
     index = build_index.main(
         build_index.BuildIndexConfig(
-            embeddings=(made / "embeddings/test").uri,
+            embeddings=str(tmp_path / "e"),
             collection=str(tmp_path / "c"),
             out=str(tmp_path / "i"),
             index=IndexConfig(num_shards=2),

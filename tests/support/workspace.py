@@ -20,7 +20,7 @@ from retrieval.data.ingestion import ingest_part
 from retrieval.data.settings import SplitConfig
 from retrieval.images.settings import PrepareConfig
 from retrieval.models.bundle import build, save_bundle
-from retrieval.models.embedder import Embedder, embed_part
+from retrieval.models.embedder import Embedder, begin_embeddings, embed_part, seal_embeddings
 from retrieval.models.settings import ModelConfig
 from retrieval.search import shards
 from retrieval.search.index import IDS
@@ -83,13 +83,12 @@ def make_collection(
 
 
 def embed(folder: Folder, collection: Folder, bundle: Folder) -> Manifest:
-    """Embed a collection, part by part, in float32."""
-    collected, embedder = manifest.read_manifest(collection), Embedder(bundle, precision="fp32", num_threads=1)
-    parts = sum(name.startswith("images/") for name in collected.files)
+    """What the job embed does, part by part, here, in float32."""
+    begin_embeddings(collection, bundle, folder, "fp32")
+    embedder = Embedder(bundle, precision="fp32", num_threads=1)
+    parts = sum(name.startswith("images/") for name in manifest.read_manifest(collection).files)
     done = [embed_part(embedder, collection, folder, part) for part in range(parts)]
-    inputs = {"collection": collected.fingerprint, "model": embedder.fingerprint}
-    counts = {"num": sum(part["kept"] for part in done), "dim": embedder.dim}
-    return manifest.seal(folder, kind="embeddings", config={"precision": "fp32"}, inputs=inputs, counts=counts)
+    return seal_embeddings(collection, bundle, folder, "fp32", done, seconds=0.0)
 
 
 def stored_vectors(made: Folder) -> np.ndarray:
