@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval.artifacts.embeddings import write_part
+from retrieval.artifacts.embeddings import KIND, write_part
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
@@ -175,4 +175,4 @@ def seal_embeddings(
 def _work(collection: Folder, model: Folder, precision: Precision) -> dict[str, Any]:
     folders = {"collection": collection, "model": model}
     inputs = {kind: read_manifest(folder, kind).fingerprint for kind, folder in folders.items()}
-    return {"kind": "embeddings", "config": {"precision": precision}, "inputs": inputs}
+    return {"kind": KIND, "config": {"precision": precision}, "inputs": inputs}
