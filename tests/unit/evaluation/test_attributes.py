@@ -108,3 +108,63 @@ def test_celebas_own_baselines(real_faces: Path) -> None:
     assert found["majority_vector"] == pytest.approx(0.806, abs=0.005)
     assert found["same_identity_pair"] == pytest.approx(0.852, abs=0.01)
     assert found["oracle@10"] == pytest.approx(0.952, abs=0.01)
+
+
+def test_an_odd_count_of_matching_attributes_and_unknown_results() -> None:
+    """Three attributes; the second result is not known, the third is none: only the first and the fourth count."""
+    query = np.array([[1, -1, 1]], np.int8)
+    gallery = np.array([[1, 1, 1], [0, 0, 0], [1, -1, 1]], np.int8)
+    found = attribute_agreement(query, gallery, np.array([[0, 1, -1, 2]]), ks=(1, 2, 3, 4)).values
+    assert [found[f"attribute_accuracy@{k}"] for k in (1, 2, 3, 4)] == pytest.approx([2 / 3, 2 / 3, 2 / 3, 5 / 6])
+    assert [found[f"attribute_distance@{k}"] for k in (1, 2, 3, 4)] == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1 / 3])
+
+
+def test_a_query_whose_first_results_are_not_known_is_left_out_at_that_k() -> None:
+    query = np.array([[1, 1], [1, 1]], np.int8)
+    gallery = np.array([[0, 0], [1, 1], [1, -1]], np.int8)
+    found = attribute_agreement(query, gallery, np.array([[0, 1], [2, 1]]), ks=(1, 2)).values
+    assert found["attribute_accuracy@1"] == 0.5  # the second query alone
+    assert found["attribute_accuracy@2"] == pytest.approx((1 + 0.75) / 2)
+
+
+def test_baselines_by_hand() -> None:
+    """Query ann of [1, 1, -1]; gallery: ann alike, ann opposite, bob [1, -1, -1], one unknown."""
+    query, gallery = (
+        np.array([[1, 1, -1]], np.int8),
+        np.array([[1, 1, -1], [-1, -1, 1], [1, -1, -1], [0, 0, 0]], np.int8),
+    )
+    labels = ["ann", "ann", "bob", "ann"]
+    found = attribute_baselines(query, gallery, ["ann"], labels, ks=(1, 2, 9))
+    assert found == pytest.approx(
+        {
+            "random_pair": (1 + 0 + 2 / 3) / 3,
+            "majority_vector": 2 / 3,  # the commoner values are 1, -1, -1
+            "same_identity_pair": 1 / 2,
+            "oracle@1": 1,
+            "oracle@2": (1 + 2 / 3) / 2,
+            "oracle@9": (1 + 2 / 3 + 0) / 3,
+        }
+    )
+    without = attribute_baselines(query, gallery, ["ann"], labels, ks=(1,), exclude_rows=np.array([0]))
+    assert without == pytest.approx(
+        {"random_pair": 1 / 3, "majority_vector": 2 / 3, "same_identity_pair": 0, "oracle@1": 2 / 3}
+    )
+    other = attribute_baselines(query, gallery, ["ann"], labels, ks=(1,), exclude_rows=np.array([2]))
+    assert other["same_identity_pair"] == 1 / 2 and other["random_pair"] == 1 / 2
+    unknown = attribute_baselines(query, gallery, ["ann"], labels, ks=(1,), exclude_rows=np.array([3]))
+    assert unknown == pytest.approx(attribute_baselines(query, gallery, ["ann"], labels, ks=(1,)))
+
+
+def test_a_tie_in_the_gallery_is_no_majority() -> None:
+    found = attribute_baselines(np.array([[-1]], np.int8), np.array([[1], [-1]], np.int8), ["a"], ["b", "c"], ks=(1,))
+    assert found["majority_vector"] == 1 and found["random_pair"] == 0.5
+    assert math.isnan(found["same_identity_pair"])
+
+
+def test_attributes_of_one_side_alone_are_refused_where_odd() -> None:
+    good, odd = np.ones((1, 3), np.int8), np.full((1, 3), 3, np.int8)
+    for mine, theirs in ((good, odd), (odd, good), (good[0], good)):
+        with pytest.raises(ValueError, match="of -1 and 1"):
+            attribute_baselines(mine, theirs, ["a"], ["a"], ks=(1,))
+        with pytest.raises(ValueError, match="of -1 and 1"):
+            attribute_agreement(mine, theirs, np.zeros((1, 1), int), ks=(1,))

@@ -124,3 +124,38 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     empty.mkdir()
     with pytest.raises(ValueError, match=r"there is no \*_query\.txt"):
         write_manifest(out, str(empty), "oxford5k", photos)
+
+
+def test_only_the_lists_are_part_of_the_fingerprint(tmp_path: Path) -> None:
+    folder = write_classic(tmp_path / "a")
+    before = truth_fingerprint(folder)
+    (tmp_path / "a/README.txt").write_text("changed")
+    (tmp_path / "a/deeper").mkdir()
+    (tmp_path / "a/deeper/x_1_good.txt").write_text("a")
+    assert truth_fingerprint(folder) == before
+    for kind in ("query", "good", "ok", "junk"):
+        list_ = tmp_path / f"a/hall_1_{kind}.txt"
+        kept = list_.read_text()
+        list_.write_text(kept + " z")
+        assert truth_fingerprint(folder) != before, kind
+        list_.write_text(kept)
+    assert truth_fingerprint(folder) == before
+
+
+def test_where_names_and_lists_meet_matters_to_the_fingerprint(tmp_path: Path) -> None:
+    first, second = write_classic(tmp_path / "a", good="xy", ok=""), write_classic(tmp_path / "b", good="x", ok="y")
+    assert truth_fingerprint(first) != truth_fingerprint(second)
+    pickled = write_pickle(tmp_path / "gnd_a.pkl", ["a"], ["q"])
+    renamed = write_pickle(tmp_path / "gnd_b.pkl", ["a"], ["q"])
+    assert truth_fingerprint(pickled) != truth_fingerprint(renamed)
+
+
+def test_the_same_photo_twice_in_the_list_of_files_is_one() -> None:
+    assert find_photos(["x/a.jpg", "x/a.jpg"], ["a"]) == {"a": "x/a.jpg"}
+    assert find_photos(["x/a.jpg"], ["x/a", "a"]) == {"x/a": "x/a.jpg", "a": "x/a.jpg"}
+
+
+def test_missing_queries_are_counted_too(tmp_path: Path) -> None:
+    truth = write_pickle(tmp_path / "gnd_a.pkl", ["b", "a"], ["q", "gone", "gone"])
+    told = write_manifest(Folder.of(tmp_path / "out"), truth, "a", write_photos(tmp_path / "jpg", "a.jpg", "q.jpg"))
+    assert (told["gallery"], told["queries"], told["missing"]) == (2, 3, 3)  # b, and gone asks twice

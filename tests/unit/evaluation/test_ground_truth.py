@@ -98,3 +98,54 @@ def test_the_published_files(real_faces: Path, name: str, num: int, easy: int) -
     assert (len(truth.gallery), len(truth.queries)) == (num, 70)
     assert sum(len(rows) > 0 for rows in truth.easy) == easy
     assert (truth.boxes[:, 2:] > truth.boxes[:, :2]).all()
+
+
+def lists(*rows: list[int]) -> tuple[np.ndarray, ...]:
+    return tuple(np.array(some, np.int64) for some in rows)
+
+
+def test_a_ground_truth_checks_itself() -> None:
+    right: dict[str, Any] = {"name": "x", "gallery": ("a", "b", "c"), "queries": ("q", "r"), "boxes": np.zeros((2, 4))}
+    right |= {"easy": lists([0], [1]), "hard": lists([1], []), "junk": lists([2], [0])}
+    assert GroundTruth(**right).hard[0].tolist() == [1]
+    odd: list[tuple[dict[str, Any], str]] = [
+        ({"gallery": ("a", "b", "a")}, "names an image twice"),
+        ({"boxes": np.zeros((2, 3))}, r"boxes of shape \(2, 3\)"),
+        ({"boxes": np.zeros((1, 4))}, r"boxes of shape \(1, 4\)"),
+        ({"easy": lists([0])}, "1 easy"),
+        ({"hard": lists([0])}, "1 hard"),
+        ({"junk": lists([2], [0], [1])}, "3 junk"),
+        ({"junk": lists([2], [1])}, "twice in the lists of query r"),
+        ({"easy": lists([0, 0], [1])}, "twice in the lists of query q"),
+        ({"hard": lists([1], [3])}, "query r name rows 0 to 3, and the gallery has 3"),
+        ({"junk": lists([-1], [0])}, "query q name rows -1 to 1"),
+    ]
+    for change, said in odd:
+        with pytest.raises(ValueError, match=said):
+            GroundTruth(**(right | change))
+    none: dict[str, Any] = {"queries": (), "boxes": np.zeros((0, 4)), "easy": (), "hard": (), "junk": ()}
+    with pytest.raises(ValueError, match="0 queries"):
+        GroundTruth(**(right | none))
+
+
+def test_an_older_pickle_has_one_protocol() -> None:
+    entries = [{"bbx": [0, 0, 1, 1], "ok": [2, 0], "junk": [1]}, {"bbx": [1, 2, 3, 4], "ok": [], "junk": []}]
+    truth = read_pickle(pickle.dumps({"imlist": list("abc"), "qimlist": ["a", "z"], "gnd": entries}), "oxford5k")
+    assert truth.classic and truth.queries == ("a", "z")
+    assert [rows.tolist() for rows in (*truth.easy, *truth.hard, *truth.junk)] == [[0, 2], [], [], [], [1], []]
+    mixed = [entries[0], {"bbx": [0, 0, 1, 1], "easy": [0], "hard": [], "junk": []}]
+    with pytest.raises(ValueError, match="this is no ground truth"):
+        read_pickle(pickle.dumps({"imlist": list("abc"), "qimlist": ["a", "z"], "gnd": mixed}), "x")
+
+
+def test_a_broken_query_line_is_named() -> None:
+    for text in ("arch_00 0 0 9 nine", "arch_00 0 0 9 9 9", ""):
+        with pytest.raises(ValueError, match="arch_2_query.txt holds"):
+            read_classic(CLASSIC | {"arch_2_query.txt": text}, [], "oxford5k")
+
+
+def test_only_the_prefix_of_a_name_is_taken_off() -> None:
+    texts = {"a_1_query.txt": "oxc1_oxc1_x 0 0 1 1", "a_1_good.txt": "oxc1_y y_oxc1_z", "a_1_ok.txt": "y"}
+    truth = read_classic(texts | {"a_1_junk.txt": ""}, [], "oxford5k")
+    assert truth.queries == ("oxc1_x",) and truth.gallery == ("y", "y_oxc1_z")
+    assert truth.easy[0].tolist() == [0, 1]  # good and ok both name y: once

@@ -10,8 +10,16 @@ import pytest
 
 from retrieval.evaluation import metrics as figures
 from retrieval.evaluation.ground_truth import GroundTruth, read_pickle
-from retrieval.evaluation.metrics import average_precision
-from retrieval.evaluation.revisited import PUBLISHED, RANDOM_MAP, BenchmarkResult, in_blocks, protocols, score
+from retrieval.evaluation.metrics import average_precision, precision_recall
+from retrieval.evaluation.revisited import (
+    FULL_SIZES,
+    PUBLISHED,
+    RANDOM_MAP,
+    BenchmarkResult,
+    in_blocks,
+    protocols,
+    score,
+)
 from tests.support.oracles import slow_map, slow_ranking, slow_ranks
 
 
@@ -212,3 +220,68 @@ def test_the_published_lists_by_protocol(real_faces: Path) -> None:
     sets = protocols(truth)
     assert [len(sets[protocol][0][0]) for protocol in ("easy", "medium", "hard")] == [65, 103, 38]
     assert [len(sets[protocol][1][0]) for protocol in ("easy", "medium", "hard")] == [71, 33, 98]
+
+
+def test_queries_without_an_embedding_are_left_out_of_the_means_alone() -> None:
+    rng = np.random.default_rng(4)
+    truth = made_truth(4)
+    queries, gallery = (rng.normal(size=(num, 5)).astype(np.float32) for num in (12, 60))
+    whole = score(truth, queries, in_blocks(gallery))
+    known = np.ones(12, bool)
+    known[[0, 3]] = False
+    part = score(truth, queries, in_blocks(gallery), known=known)
+    assert part.num_queries == {"easy": 8, "medium": 9, "hard": 9} and part.num_missing_queries == 2
+    kept = np.delete(whole.average_precision["medium"], [0, 3])
+    assert np.delete(part.average_precision["medium"], [0, 3]) == pytest.approx(kept, nan_ok=True)
+    assert part.values["partial mAP/medium"] == pytest.approx(np.nanmean(kept))
+    assert np.isnan(part.average_precision["medium"][[0, 3]]).all()
+    assert all(name.startswith("partial ") for name in part.values)
+
+
+def test_precision_is_taken_at_the_kappas_asked_for() -> None:
+    truth = one_query([1, 4], [], [], 6)
+    found = score(truth, line([1.0]), in_blocks(line([6, 5, 4, 3, 2, 1])), kappas=(2, 3))
+    assert list(found.values) == [f"{name}/{p}" for p in ("easy", "medium", "hard") for name in ("mAP", "mP@2", "mP@3")]
+    assert found.values["mP@2/easy"] == 1 / 2 and found.values["mP@3/easy"] == 1 / 3
+    assert found.curves["easy"] == pytest.approx(precision_recall([np.array([1, 4])], [2]))
+
+
+def test_a_tied_image_of_the_lists_is_ranked_by_row_among_them_and_among_others() -> None:
+    """All score alike: of rows 0 to 5, 1 is junk, 4 and 2 are positives; others 0, 3, 5 count by row."""
+    truth = one_query([2], [4], [1], 6)
+    order = np.array([5, 2, 0, 4, 1, 3])
+    values = score(truth, line([1.0]), in_blocks(line([1] * 6), 2, order)).values
+    assert values["mAP/medium"] == pytest.approx(average_precision([1, 3], 2))  # 0, [1], 2, 3, 4, 5
+    assert values["mAP/easy"] == pytest.approx(average_precision([1], 1))
+    assert values["mAP/hard"] == pytest.approx(average_precision([2], 1))
+
+
+def test_distractors_that_tie_come_after_and_those_that_score_more_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "_BLOCK_ELEMENTS", 1)
+    truth = one_query([3], [], [], 4)
+    gallery = in_blocks(line([0, 0, 0, 2]), 3)
+    for extra, rank in (([2, 2, 2], 0), ([3, 2], 1), ([3, 3, 1], 2)):
+        found = score(truth, line([1.0]), gallery, lambda e=extra: iter([line(e[:1]), line(e[1:])]))
+        assert found.values["mAP/easy"] == average_precision([rank], 1)
+        assert found.num_distractors == len(extra) and found.num_gallery == 4
+
+
+def test_blocks_hold_each_row_once_in_order() -> None:
+    parts = list(in_blocks(line([5, 6, 7, 8, 9]), 2, np.array([4, 0, 3, 1, 2]))())
+    assert [rows.tolist() for rows, _ in parts] == [[4, 0], [3, 1], [2]]
+    assert [vectors[:, 0].tolist() for _, vectors in parts] == [[5, 6], [7, 8], [9]]
+    assert [rows.tolist() for rows, _ in in_blocks(line([5, 6, 7]), 2)()] == [[0, 1], [2]]
+
+
+def test_a_row_below_nought_is_refused() -> None:
+    with pytest.raises(ValueError, match="rows -1 to 1; one has 3"):
+        score(one_query([1], [], [], 3), line([1]), in_blocks(line([1, 2, 3]), 3, np.array([-1, 0, 1])))
+    with pytest.raises(ValueError, match="comes twice"):
+        score(one_query([1], [], [], 3), line([1]), in_blocks(line([1, 2, 3]), 3, np.array([0, 0, 1])))
+
+
+def test_whole_benchmarks_have_so_many_images() -> None:
+    assert FULL_SIZES == {"roxford5k": 4993, "rparis6k": 6322, "oxford5k": 5062, "paris6k": 6392}
+    assert PUBLISHED[0].of("rparis6k") == {"medium": 69.3, "hard": 44.3}
+    assert PUBLISHED[1].of("roxford5k") == {"medium": 64.7, "hard": 38.5}
+    assert (PUBLISHED[0].of("paris6k"), PUBLISHED[1].of("oxford5k")) == ({"classic": 87.7}, {"classic": 87.8})

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import plain
+from retrieval.artifacts.manifest import read_manifest, seal
 from retrieval.evaluation import systems, tasks
 from retrieval.evaluation.metrics import precision_recall
+from retrieval.search import shards
 from retrieval.search.index import flat_search
-from retrieval.search.ranking import Neighbours
+from retrieval.search.ranking import Neighbours, drop_rows
+from retrieval.search.settings import ExpansionConfig, IndexConfig
 from tests.support.measured import write_collection, write_system
 from tests.support.oracles import slow_average_precision
 
@@ -90,3 +95,157 @@ def test_figures_of_a_perfect_order_are_one(collection: Folder) -> None:
     found = reranked(task, np.stack(order))
     assert [found.figures[key] for key in ("mAP", "recall@1", "recall@10")] == pytest.approx([1, 1, 1])
     assert np.allclose(found.curve, 1.0)
+
+
+def parsed(text: str) -> tuple[str, ...]:
+    system = systems.System.parse(text)
+    return (system.name, *(str(folder) for folder in (system.model, system.embeddings, system.index)))
+
+
+def test_a_system_is_read_from_text(tmp_path: Path) -> None:
+    m, e, i = (str(tmp_path / name) for name in ("m", "e", "i=1"))
+    assert parsed(f"a + b={m},{e},{i}") == ("a + b", *(str(Folder.of(folder)) for folder in (m, e, i)))
+    assert parsed(f"a={m},{e}")[3] == "None"
+    for odd in ("a", "=m,e", "a=m", "a=m,e,i,x", "a=m,,i", "a="):
+        with pytest.raises(ValueError, match="Write NAME=MODEL,EMBEDDINGS,INDEX"):
+            systems.System.parse(odd)
+
+
+def test_a_system_says_what_it_is_made_of(collection: Folder, tmp_path: Path) -> None:
+    first, second = (write_system(Folder.of(tmp_path), collection, name, seed=n) for n, name in enumerate("ab"))
+    collected = read_manifest(collection)
+    assert first.fingerprints(collected) == {
+        "a.model": read_manifest(first.model).fingerprint,
+        "a.embeddings": read_manifest(first.embeddings).fingerprint,
+    }
+    with pytest.raises(ValueError, match="of system 'a' were made with model"):
+        dataclasses.replace(first, model=second.model).fingerprints(collected)
+    other = write_collection(Folder.of(tmp_path / "other"), crop="fit")
+    with pytest.raises(ValueError, match="of system 'a' were made with collection"):
+        first.fingerprints(read_manifest(other))
+
+
+def write_index(folder: Folder, collection: Folder, system: systems.System, splits: tuple[str, ...]) -> Folder:
+    config = IndexConfig(num_shards=1, factory="Flat")
+    shards.assign_rows(collection, folder, splits)
+    shards.write_trained(system.embeddings, folder, config, 4)
+    shards.write_shard(system.embeddings, folder, config, 4, 0, 1)
+    inputs = {"embeddings": read_manifest(system.embeddings).fingerprint}
+    seal(folder, kind="index", config={"index": plain(config)}, inputs=inputs, counts={"dim": 4})
+    return folder
+
+
+def test_an_index_must_hold_the_gallery_and_nothing_else(collection: Folder, tmp_path: Path) -> None:
+    system, task = write_system(Folder.of(tmp_path), collection), tasks.query_gallery(collection, (2,))
+    index = write_index(Folder.of(tmp_path / "i"), collection, system, ("gallery",))
+    queries, gallery = (tasks.read_embeddings(system.embeddings, side) for side in (task.queries, task.gallery))
+    found = systems.open_index(index, task.gallery)(queries, 2)
+    assert found.rows.tolist() == flat_search(gallery)(queries, 2).rows.tolist()
+    whole = dataclasses.replace(system, index=index)
+    assert whole.fingerprints(read_manifest(collection))["before.index"] == read_manifest(index).fingerprint
+    wide = write_index(Folder.of(tmp_path / "w"), collection, system, ("query", "gallery"))
+    with pytest.raises(ValueError, match="holds 5 images, the gallery has 3, and they differ"):
+        systems.open_index(wide, task.gallery)
+    other = write_system(Folder.of(tmp_path), collection, "other", seed=9)
+    with pytest.raises(ValueError, match="of system 'other' was made with embeddings"):
+        dataclasses.replace(other, index=index).fingerprints(read_manifest(collection))
+
+
+def test_an_index_that_finds_less_is_said_to(collection: Folder, tmp_path: Path) -> None:
+    """A search that never finds row 0, and gives each query itself back."""
+    task = tasks.leave_one_out(collection, (2, 4))
+    vectors = tasks.read_embeddings(write_system(Folder.of(tmp_path), collection).embeddings, task.gallery)
+    exact = flat_search(vectors)
+
+    def without_first(queries: np.ndarray, k: int) -> Neighbours:
+        return drop_rows(exact(queries, k + 1), np.zeros(len(queries), np.int64), k)
+
+    found = systems.measure(task, vectors[task.exclude], vectors, without_first)
+    whole = systems.measure(task, vectors[task.exclude], vectors, exact)
+    near = whole.found.rows[:, :4]
+    assert whole.figures["index_recall@10"] == 1
+    assert found.figures["index_recall@10"] == pytest.approx(1 - (near == 0).sum() / near.size)
+    assert found.figures["recall@1"] == whole.figures["recall@1"]  # exact, whatever the index
+    assert list(found.seconds) == ["query_seconds@2", "query_seconds@4"]
+    assert found.found.rows.shape == (5, 4)
+    assert not (found.found.rows == task.exclude[:, None]).any()
+
+
+def test_a_query_is_left_out_of_its_results_only_where_it_asks_itself(collection: Folder, tmp_path: Path) -> None:
+    system = write_system(Folder.of(tmp_path), collection)
+    task = tasks.query_gallery(collection, (2,))
+    queries, gallery = (tasks.read_embeddings(system.embeddings, side) for side in (task.queries, task.gallery))
+    asked: list[int] = []
+
+    def spy(asking: np.ndarray, k: int) -> Neighbours:
+        asked.append(k)
+        return flat_search(gallery)(asking, k)
+
+    assert systems.search_without_own(task, queries, spy, 3).rows.shape == (2, 3)
+    own = dataclasses.replace(task, exclude=np.array([2, -1]))
+    found = systems.search_without_own(own, queries, spy, 2).rows
+    assert 2 not in found[0] and asked == [3, 3]
+
+
+def test_a_system_is_scored_in_each_way_asked_for(collection: Folder, tmp_path: Path) -> None:
+    system, task = write_system(Folder.of(tmp_path), collection), tasks.leave_one_out(collection, (3,))
+    vectors = tasks.read_embeddings(system.embeddings, task.gallery)
+    queries = vectors[task.exclude]
+    counted: list[tuple[list[list[int]], np.ndarray]] = []
+
+    def count(where: Folder, asked: np.ndarray, found: np.ndarray) -> np.ndarray:
+        assert where is collection
+        counted.append((asked.tolist(), found))
+        counts = np.zeros(found.shape[:2], np.int64)
+        counts[:, -1] = 99  # the last that is looked at comes first
+        return counts
+
+    one = ExpansionConfig(num=1, alpha=0)
+    scoring = systems.Scoring(expansion=one, augmentation=ExpansionConfig(num=2, alpha=0), rerank=2)
+    found = dict(systems.scored(system, task, collection, scoring, count))
+    assert list(found) == ["before", "before + QE", "before + DBA", "before + rerank"]
+    plain_ = systems.measure(task, queries, vectors, flat_search(vectors))
+    assert found["before"].figures == plain_.figures
+    # A query takes on its nearest other; a gallery vector its two nearest others.
+    scores = queries.astype(float) @ vectors.T.astype(float)
+    scores[np.arange(5), task.exclude] = -np.inf
+    asked = queries + vectors[scores.argmax(axis=1)]
+    asked /= np.linalg.norm(asked, axis=1, keepdims=True)
+    expanded = systems.measure(task, asked, vectors, flat_search(vectors))
+    assert found["before + QE"].figures == pytest.approx(expanded.figures)
+    between = vectors.astype(float) @ vectors.T.astype(float)
+    np.fill_diagonal(between, -np.inf)
+    held = vectors + vectors[np.argsort(-between, axis=1)[:, :2]].sum(axis=1)
+    held = (held / np.linalg.norm(held, axis=1, keepdims=True)).astype(np.float32)
+    augmented = systems.measure(task, queries, held, flat_search(held))
+    assert found["before + DBA"].figures == pytest.approx(augmented.figures)
+    ((places, looked),) = counted
+    assert places == [[n % 2, n // 2] for n in range(5)]
+    rows = systems.search_without_own(task, queries, flat_search(vectors), 5).rows
+    assert looked.tolist() == [[[row % 2, row // 2] for row in some[:2]] for some in rows.tolist()]
+    assert found["before + rerank"].found.rows.tolist() == rows[:, [1, 0, 2, 3, 4]].tolist()
+    nothing = systems.Scoring(expansion=ExpansionConfig(), augmentation=ExpansionConfig())
+    assert [name for name, _ in systems.scored(system, task, collection, nothing)] == ["before"]
+
+
+def test_the_whole_gallery_is_put_in_order_where_nobody_asks_itself(collection: Folder, tmp_path: Path) -> None:
+    system, task = write_system(Folder.of(tmp_path), collection), tasks.query_gallery(collection, (2,))
+    scoring = systems.Scoring(expansion=ExpansionConfig(), augmentation=ExpansionConfig(), rerank=1)
+    found = dict(systems.scored(system, task, collection, scoring, lambda _, asked, places: np.zeros((2, 1), int)))
+    again = found["before + rerank"]
+    assert again.found.rows.shape == (2, 3) and again.figures == pytest.approx(found["before"].figures)
+
+
+def test_manifests_tell_where_a_system_comes_from(collection: Folder, tmp_path: Path) -> None:
+    system = write_system(Folder.of(tmp_path), collection)
+    assert systems.origin(system) == {
+        "embed_images": 8,
+        "embedding_dim": 4,
+        "index_type": "Flat",
+        "model": read_manifest(system.model).fingerprint,
+    }
+    assert systems.embed_seconds(system) == {"embed_seconds": 12.5, "embed_seconds_in_model": 3.25}
+
+
+def test_what_is_no_number_becomes_none() -> None:
+    assert systems.clean({"a": float("nan"), "b": 0.0, "c": "x", "d": 3}) == {"a": None, "b": 0.0, "c": "x", "d": 3}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from retrieval.artifacts import tuples
-from retrieval.artifacts.collection import Jpegs
+from retrieval.artifacts.collection import CATALOG_SCHEMA, Jpegs
 from retrieval.artifacts.folder import Folder, part_name
-from retrieval.artifacts.manifest import seal
+from retrieval.artifacts.manifest import read_manifest, seal
 from retrieval.evaluation import tasks
 from tests.support.measured import photo, write_collection, write_system
 
@@ -89,3 +90,86 @@ def test_embeddings_and_photos_are_read_from_their_places(collection: Folder, tm
     embeddings.write_table(part_name(0), moved)
     with pytest.raises(ValueError, match="other images than the collection's catalog"):
         tasks.read_embeddings(embeddings, task.gallery)
+
+
+def test_the_seed_draws_the_queries(collection: Folder) -> None:
+    drawn = {seed: tasks.leave_one_out(collection, max_queries=2, seed=seed).queries.ids for seed in range(6)}
+    assert len({tuple(ids) for ids in drawn.values()}) > 1
+    assert all(ids == sorted(ids) and len(set(ids)) == 2 for ids in drawn.values())
+    assert len(tasks.leave_one_out(collection, max_queries=5).queries.ids) == 5
+    assert len(tasks.leave_one_out(collection, max_queries=9).queries.ids) == 5
+
+
+def test_leave_one_out_of_some_splits_takes_no_others(collection: Folder) -> None:
+    task = tasks.leave_one_out(collection, splits=("query", "gallery"))
+    assert task.gallery.ids == [f"{n}.jpg" for n in range(5)]
+    assert tasks.leave_one_out(collection, splits=("gallery",)).queries.ids == ["1.jpg", "2.jpg"]
+    with pytest.raises(ValueError, match=r"No identity .* has two different photos \(2 photos\)"):
+        tasks.leave_one_out(collection, splits=("query",))
+
+
+def test_unlabelled_photos_that_were_kept_answer_and_do_not_ask(collection: Folder) -> None:
+    catalog = collection.read_table("catalog.parquet").to_pylist()
+    for row in catalog:
+        if row["image_id"] in ("5.jpg", "6.jpg"):
+            row |= {"label": None, "reason": None}
+    collection.write_table("catalog.parquet", pa.Table.from_pylist(catalog, CATALOG_SCHEMA))
+    task = tasks.leave_one_out(collection)
+    assert task.gallery.ids == [f"{n}.jpg" for n in range(7)] and len(task.queries.ids) == 5
+
+
+def test_a_task_knows_how_many_results_a_query_can_have(collection: Folder) -> None:
+    asked = tasks.query_gallery(collection, ks=(5, 1, 3, 2))
+    assert (asked.asks_itself, asked.most, asked.ks) == (False, 3, [1, 2, 3])
+    itself = tasks.leave_one_out(collection, ks=(6, 2))
+    assert (itself.asks_itself, itself.most, itself.ks) == (True, 5, [2, 5])
+    assert (asked.protocol, itself.protocol) == ("query/gallery", "leave-one-out")
+    assert asked.exclude.tolist() == [-1, -1]
+
+
+def test_images_say_where_they_lie(collection: Folder) -> None:
+    """Photo n is in part n % 2, in row n // 2 of it; the catalog is in another order."""
+    catalog = collection.read_table("catalog.parquet")
+    collection.write_table("catalog.parquet", catalog.take(pa.array([7, 3, 0, 5, 2, 6, 1, 4])))
+    gallery = tasks.leave_one_out(collection).gallery
+    assert gallery.ids == [f"{n}.jpg" for n in range(6)]
+    assert gallery.places(np.array([[4, -1], [3, 0]])).tolist() == [[[0, 2], [-1, -1]], [[1, 1], [0, 0]]]
+    assert gallery.place(5) == (1, 2)
+    some = gallery.take(np.array([4, 1]))
+    assert (some.ids, some.labels.tolist()) == (["4.jpg", "1.jpg"], ["bob", "ann"])
+    assert (some.place(0), some.place(1)) == ((0, 2), (1, 0))
+    assert not some.attributes[0].any() and (some.attributes[1] == gallery.attributes[1]).all()
+    stored = {row["image_id"]: row["attributes"] for row in catalog.to_pylist()}
+    assert gallery.attributes[3].tolist() == stored["3.jpg"]
+
+
+def test_a_task_is_described(collection: Folder) -> None:
+    task = tasks.query_gallery(collection, ks=(2, 9))
+    task.queries.labels[1] = "nobody else"
+    assert tasks.describe(task) == {
+        "protocol": "query/gallery",
+        "num_queries": 2,
+        "num_gallery": 3,
+        "asks_itself": False,
+        "num_identities": 2,
+        "num_without_positive": 1,
+        "num_queries_without_attributes": 0,
+        "num_gallery_without_attributes": 1,
+        "ks_asked": [2, 9],
+        "ks": [2, 3],
+    }
+    itself = tasks.describe(tasks.leave_one_out(collection))
+    assert (itself["num_identities"], itself["num_without_positive"], itself["asks_itself"]) == (2, 0, True)
+    assert itself["num_queries_without_attributes"] == 1
+
+
+@pytest.mark.parametrize(("crop", "subject"), [("fit", "place"), ("haar", "person"), ("none", "person")])
+def test_photos_kept_whole_are_of_places(tmp_path: Path, crop: str, subject: str) -> None:
+    assert tasks.subject_of(read_manifest(write_collection(Folder.of(tmp_path / "c"), crop=crop))) == subject
+
+
+def test_too_short_a_part_is_refused(collection: Folder, tmp_path: Path) -> None:
+    embeddings = write_system(Folder.of(tmp_path), collection).embeddings
+    embeddings.write_table(part_name(1), embeddings.read_table(part_name(1)).slice(0, 2))
+    with pytest.raises(ValueError, match="has only 2 rows"):
+        tasks.read_embeddings(embeddings, tasks.leave_one_out(collection).gallery)
