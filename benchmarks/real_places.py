@@ -25,7 +25,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ray_jobs import pipeline
-from ray_jobs.presets import LANDMARKS, PipelineConfig
+from ray_jobs.presets import LANDMARKS, LandmarksConfig
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.tuples import read_tuples
 from retrieval.geometry.settings import ReconstructConfig
@@ -60,7 +60,7 @@ class Config:
     """Parts that the places are dealt into."""
     only: tuple[int, ...] = ()
     """Folds to run; empty: all."""
-    pipeline: PipelineConfig = field(default_factory=lambda: _PRESET)
+    pipeline: LandmarksConfig = field(default_factory=lambda: _PRESET)
     """Settings, less source, weights and workspace."""
 
 

@@ -48,6 +48,11 @@ class BuildIndexConfig:
     """What kind of index."""
 
 
+# What the road of a pipeline asks of a job: see runtime/road.py.
+KIND, CONFIG = "index", BuildIndexConfig
+SPEED = ()
+
+
 def main(cfg: BuildIndexConfig) -> Manifest:
     """Run the job; a sealed index of the same settings and inputs is returned as it is.
 

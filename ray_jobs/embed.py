@@ -49,6 +49,11 @@ class EmbedConfig:
     """auto: bfloat16 where the hardware has it and it leaves embeddings as they are."""
 
 
+# What the road of a pipeline asks of a job: see runtime/road.py.
+KIND, CONFIG = "embeddings", EmbedConfig
+SPEED = ("num_workers", "cpus_per_worker", "batch_size", "device")
+
+
 def main(cfg: EmbedConfig) -> Manifest:
     """Embed, or find it done. Returns the embeddings' manifest.
 

@@ -17,7 +17,7 @@ collection and the embeddings it had to make. The tables are printed at the end.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import ray
@@ -39,6 +39,15 @@ from retrieval.reports.comparison import ASIDE, Shown, write_report
 from retrieval.search import rerank
 from retrieval.search.settings import ExpansionConfig
 
+# On a command line a system is one word; from Python it is the object, whose folders may have any name.
+_AS_TEXT = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="NAME=MODEL,EMBEDDINGS,INDEX",
+    instance_from_str=lambda words: System.parse(words[0]),
+    is_instance=lambda value: isinstance(value, System),
+    str_from_instance=lambda system: [str(system.name)],
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig:
@@ -48,7 +57,7 @@ class EvaluateConfig:
     """Folder or URI for the results: new, empty, or left by an unfinished run of the same settings."""
     collection: str | None = None
     """Folder or URI of a sealed collection, whose queries are asked of its gallery."""
-    systems: tuple[str, ...] = ()
+    systems: tuple[Annotated[System, _AS_TEXT], ...] = ()
     """What to compare on it, the starting point first: NAME=MODEL,EMBEDDINGS,INDEX, three folders or URIs each.
     The index must be one of the gallery alone (build_index --splits gallery); without one the search is exact."""
     protocol: Literal["query-gallery", "leave-one-out", "mined-places"] = "query-gallery"
@@ -110,6 +119,11 @@ class EvaluateConfig:
             raise ValueError(f"max_queries is {self.max_queries}, expected 1 or more.")
 
 
+# What the road of a pipeline asks of a job: see runtime/road.py.
+KIND, CONFIG = "report", EvaluateConfig
+SPEED = ("device", "num_workers")
+
+
 def main(cfg: EvaluateConfig) -> Manifest:
     """Run the job and print its tables. Results sealed under the same settings and inputs are printed again.
 
@@ -117,8 +131,7 @@ def main(cfg: EvaluateConfig) -> Manifest:
     """
     with session():
         if cfg.collection is not None:
-            systems = [System.parse(text) for text in cfg.systems]
-            return _report(cfg, Folder.of(cfg.out), Folder.of(cfg.collection), systems, cfg.protocol)
+            return _report(cfg, Folder.of(cfg.out), Folder.of(cfg.collection), cfg.systems, cfg.protocol)
         out = Folder.of(cfg.out)
         system = System(name="model", model=Folder.of(str(cfg.model)), embeddings=out / "embeddings")
         _ingest_source(cfg, out / "collection", system.model)
@@ -130,10 +143,12 @@ def main(cfg: EvaluateConfig) -> Manifest:
             device=cfg.device,
             precision=cfg.precision,
         )
-        return _report(cfg, out / "report", out / "collection", [system], "leave-one-out")
+        return _report(cfg, out / "report", out / "collection", (system,), "leave-one-out")
 
 
-def _report(cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[System], protocol: str) -> Manifest:
+def _report(
+    cfg: EvaluateConfig, out: Folder, collection: Folder, systems: tuple[System, ...], protocol: str
+) -> Manifest:
     collected = read_manifest(collection, "collection")
     inputs = {"collection": collected.fingerprint}
     for system in systems:
@@ -164,7 +179,7 @@ def _report(cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[
 
 
 def _write(
-    cfg: EvaluateConfig, out: Folder, collection: Folder, systems: list[System], protocol: str, subject: str
+    cfg: EvaluateConfig, out: Folder, collection: Folder, systems: tuple[System, ...], protocol: str, subject: str
 ) -> dict[str, Any]:
     tuples = Folder.of(cfg.tuples) if cfg.tuples else None
     if protocol == "query-gallery":

@@ -49,6 +49,11 @@ class IngestConfig:
     """CPUs reserved for each part under work; lower runs more of them at once, for slow storage."""
 
 
+# What the road of a pipeline asks of a job: see runtime/road.py.
+KIND, CONFIG = "collection", IngestConfig
+SPEED = ("cpus_per_part",)
+
+
 def main(cfg: IngestConfig) -> Folder:
     """Make the collection, or finish it. Returns its folder, sealed.
 

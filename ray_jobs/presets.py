@@ -17,7 +17,7 @@ from retrieval.training.settings import TrainConfig, TupleTrainConfig, WhitenCon
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipelineConfig:
-    """From a folder of photographs to a search service."""
+    """From a folder of photographs to a search service: what both roads have in common."""
 
     source: str = ""
     """Folder or manifest of photographs, a path or URI that every node sees; empty: draw the demo's own."""
@@ -34,35 +34,10 @@ class PipelineConfig:
     """How identities are divided into training, validation and test."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""
-    mining: Literal["labels", "structure", "clusters"] = "labels"
-    """What training learns from. labels: triplets of labelled photos. structure: tuples that structure-from-motion
-    finds among unordered photos. clusters: such tuples, a label taken for a place."""
-    train: TrainConfig = field(default_factory=TrainConfig)
-    """How it is fine-tuned by labels."""
-    reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
-    """How tuples are found."""
-    siamese: TupleTrainConfig = field(default_factory=TupleTrainConfig)
-    """How it is fine-tuned by tuples."""
-    whiten: WhitenConfig = field(default_factory=WhitenConfig)
-    """With tuples: the whitening that is learned on the trained model."""
-    whitened: bool = True
-    """With tuples: serve the model with whitening. It needs matching pairs of many places: of a few it learns those."""
-    scales: tuple[float, ...] = (1.0,)
-    """With tuples: the scales at which the served model describes a photo."""
-    expansion: ExpansionConfig = field(default_factory=ExpansionConfig)
-    """With tuples: the query expansion that is scored."""
-    rerank: int = 0
-    """With tuples: results put in order by geometry, and scored; 0: not."""
-    ablate: bool = True
-    """With tuples: score each step alone and together. Costs several embeddings of the collection."""
     index: IndexConfig = field(default_factory=IndexConfig)
     """The index that is evaluated and served."""
     served_splits: tuple[str, ...] = ("train", "val", "query", "gallery")
     """Which photographs the query service searches."""
-    demo: DemoConfig = field(default_factory=DemoConfig)
-    """The drawn faces, where no source is given."""
-    scenes: SceneConfig = field(default_factory=SceneConfig)
-    """With tuples: the drawn places, where no source is given."""
     num_workers: int = 1
     """Training processes (DDP). The other steps use all that the cluster has."""
     device: str = "auto"
@@ -73,17 +48,54 @@ class PipelineConfig:
     """Name in MLflow's registry, and of the experiment."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FacesConfig(PipelineConfig):
+    """Find the same person: trained on triplets of labelled photos."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How it is fine-tuned."""
+    demo: DemoConfig = field(default_factory=DemoConfig)
+    """The drawn faces, where no source is given."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LandmarksConfig(PipelineConfig):
+    """Find the same place: trained on tuples of photos that show one place."""
+
+    mining: Literal["structure", "clusters"] = "structure"
+    """Where the tuples come from. structure: structure-from-motion finds them among unordered photos. clusters: a label
+    is taken for a place."""
+    reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
+    """How tuples are found."""
+    siamese: TupleTrainConfig = field(default_factory=TupleTrainConfig)
+    """How it is fine-tuned."""
+    whiten: WhitenConfig = field(default_factory=WhitenConfig)
+    """The whitening that is learned on the trained model."""
+    whitened: bool = True
+    """Serve the model with whitening. It needs matching pairs of many places: of a few it learns those."""
+    scales: tuple[float, ...] = (1.0,)
+    """The scales at which the served model describes a photo."""
+    expansion: ExpansionConfig = field(default_factory=ExpansionConfig)
+    """The query expansion that is scored."""
+    rerank: int = 0
+    """Results put in order by geometry, and scored; 0: not."""
+    ablate: bool = True
+    """Score each step alone and together. Costs several embeddings of the collection."""
+    scenes: SceneConfig = field(default_factory=SceneConfig)
+    """The drawn places, where no source is given."""
+
+
 # Layer features.13 of MobileNet-V2 and a 3 x 3 grid were the best of what docs/explanation/face-model.md tried.
-FACES = PipelineConfig(
+FACES = FacesConfig(
     model=ModelConfig(cut="features.13", pooling="grid", grid=3, flip=True, image_size=160),
 )
 # What the source work describes: the whole trunk, one mean over space, a fresh head.
-FACES_PUBLISHED = PipelineConfig(
+FACES_PUBLISHED = FacesConfig(
     model=ModelConfig(image_size=218),
     train=TrainConfig(whiten_head=False, views=0),
 )
 # No weights are downloaded, so the trunk is random: only the head, whitened on its features, is worth training.
-DEMO = PipelineConfig(
+DEMO = FacesConfig(
     workspace="workspace/demo",
     weights="none",
     model=ModelConfig(cut="features.13", pooling="grid", grid=3, image_size=112),
@@ -94,8 +106,7 @@ DEMO = PipelineConfig(
 )
 MULTI_SCALE = (1.0, math.sqrt(1 / 2), 0.5)
 # The published recipe, with long sides for a set of web photos; see docs/explanation/landmarks.md.
-LANDMARKS = PipelineConfig(
-    mining="structure",
+LANDMARKS = LandmarksConfig(
     prepare=PrepareConfig(crop="fit", size=1024, quality=92),
     split=SplitConfig(keep_singles=True, val_fraction=0.0),
     model=ModelConfig(backbone="resnet50", pooling="gem", head="none", image_size=1024, keep_aspect=True),
@@ -105,10 +116,9 @@ LANDMARKS = PipelineConfig(
     model_name="landmarks",
 )
 # As `demo`: nothing is downloaded, so the trunk is random and only its whitening, a linear head, is worth training.
-DEMO_LANDMARKS = PipelineConfig(
+DEMO_LANDMARKS = LandmarksConfig(
     workspace="workspace/demo-landmarks",
     weights="none",
-    mining="structure",
     prepare=PrepareConfig(crop="fit", size=320, quality=92),
     split=SplitConfig(keep_singles=True, test_fraction=0.3, val_fraction=0.0),
     model=ModelConfig(
@@ -122,7 +132,7 @@ DEMO_LANDMARKS = PipelineConfig(
     model_name="landmarks-demo",
 )
 
-PRESETS: dict[str, tuple[str, PipelineConfig]] = {
+PRESETS: dict[str, tuple[str, FacesConfig | LandmarksConfig]] = {
     "faces": ("Find the same person. The recipe that measured best.", FACES),
     "faces-published": (
         "Find the same person, with the published recipe: whole trunk, average pooling.",
@@ -132,3 +142,27 @@ PRESETS: dict[str, tuple[str, PipelineConfig]] = {
     "demo-landmarks": ("The whole road on drawn places, with nothing downloaded.", DEMO_LANDMARKS),
     "demo": ("The whole road on drawn faces, with nothing downloaded.", DEMO),
 }
+
+
+def variants(cfg: LandmarksConfig) -> list[tuple[str, ...]]:
+    """The systems that are compared, each by what it is put together from: ("after", "ms", "Lw") is the trained model,
+    at several scales (ms), with learned whitening (Lw) on top. The last is the one that is served.
+
+    A system's shorter beginnings are in the list as well: each is made from the one before it.
+    """
+    scales = ("ms",) if len(cfg.scales) > 1 else ()
+    whitening = ("Lw",) if cfg.whitened and cfg.model.head != "linear" else ()  # a linear head is whitening, trained
+    served = ("after", *scales, *whitening)
+    if not cfg.ablate:
+        return [("before",), *(served[:length] for length in range(1, len(served) + 1))]
+    steps = [(*some, *more) for some in dict.fromkeys([(), scales]) for more in ((), ("Lw",))]
+    found = [(base, *some) for base in ("before", "after") for some in steps]
+    return [one for one in found if one != served] + [served]
+
+
+def num_steps(cfg: FacesConfig | LandmarksConfig) -> int:
+    """How many steps the road of these settings has, where none does the same twice."""
+    if isinstance(cfg, FacesConfig):
+        return 8 + (cfg.served_splits != ("gallery",))
+    made = sum(1 + (parts[-1] in ("ms", "Lw")) for parts in variants(cfg))  # what is put on it, and its embeddings
+    return 6 + (cfg.model.head == "linear") + made

@@ -59,6 +59,11 @@ class ReconstructJobConfig:
             raise ValueError("Give one of --labels-as-clusters, --models and --database, or none to look for places.")
 
 
+# What the road of a pipeline asks of a job: see runtime/road.py.
+KIND, CONFIG = "tuples", ReconstructJobConfig
+SPEED = ("cpus_per_task",)
+
+
 def main(cfg: ReconstructJobConfig) -> Manifest:
     """Run the job; sealed tuples of the same settings and inputs are returned as they are.
 

@@ -46,8 +46,7 @@ from retrieval.training.workers import Rank
 
 logger = logging.getLogger(__name__)
 # What decides the result is the model, the training settings and the inputs' fingerprints; these do not.
-_SPEED_ONLY = ("collection", "out", "weights", "num_workers", "cpus_per_worker", "device", "cache", "max_failures")
-_SPEED_ONLY += ("tracking_uri", "tuples")
+_PLACES = ("collection", "out", "weights", "tuples")
 CHECKPOINT = "state.pt"
 Trainer = TripletTrainer | TupleTrainer
 
@@ -86,6 +85,11 @@ class TrainJobConfig:
     """MLflow store that `models:/` weights are fetched from; empty: MLFLOW_TRACKING_URI."""
 
 
+# What the road of a pipeline asks of a job: see runtime/road.py.
+KIND, CONFIG = "model", TrainJobConfig
+SPEED = ("num_workers", "cpus_per_worker", "device", "cache", "max_failures", "tracking_uri")
+
+
 def main(cfg: TrainJobConfig, tracker: Tracker | None = None) -> Manifest:
     """Train, or find it done. Returns the bundle's manifest.
 
@@ -114,7 +118,7 @@ def _recipe(cfg: TrainJobConfig) -> TrainConfig | TupleTrainConfig:
 
 def _ignored(cfg: TrainJobConfig) -> tuple[str, ...]:
     """Settings that do not decide the result: those for speed, and the recipe that is not used."""
-    return (*_SPEED_ONLY, "train" if cfg.tuples else "siamese")
+    return (*_PLACES, *SPEED, "train" if cfg.tuples else "siamese")
 
 
 def _tuples_of(cfg: TrainJobConfig, collected: str) -> dict[str, str]:

@@ -49,6 +49,11 @@ class WhitenJobConfig:
     """What whitening."""
 
 
+# What the road of a pipeline asks of a job: see runtime/road.py.
+KIND, CONFIG = "model", WhitenJobConfig
+SPEED = ()
+
+
 def main(cfg: WhitenJobConfig) -> Manifest:
     """Learn, or find it done. Returns the new bundle's manifest.
 

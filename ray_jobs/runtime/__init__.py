@@ -2,6 +2,7 @@
 
 session   logging, the cluster, parts of work with progress
 road      steps of a pipeline: where each lies, whether it is done
+summary   what a pipeline made, and what to do with it
 runs      a run of MLflow
 registry  which bundle is the champion
 store     where MLflow keeps it all

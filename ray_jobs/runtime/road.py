@@ -1,38 +1,126 @@
-"""The road of a pipeline: where each step lies, which one is begun."""
+"""The road of a pipeline: its steps in turn, each in a folder named after what decides its result.
+
+    road = Road(workspace, steps=2)
+    embeddings = road.do(embed, collection=collection, model=bundle, device="cuda")
+    index = road.do(build_index, collection=collection, embeddings=embeddings, splits=("gallery",))
+
+A step's folder is W/<kind>/<key>: the key stands for the settings that decide and for the content of the folders among
+them, not for their places. A step that lies there sealed is not done again; one that was interrupted goes on.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
-from retrieval.artifacts.manifest import read_manifest
+from retrieval.artifacts.manifest import MANIFEST, read_manifest
 
 logger = logging.getLogger(__name__)
 
-_NOT_IN_KEY = ("workspace", "num_workers", "device", "tracking_uri")
+_KEY_LENGTH = 10
 
 
-def folder_of(workspace: Folder, step: str, made_of: dict[str, Any]) -> Folder:
-    """<workspace>/<step>/<key>: other settings or inputs, another folder."""
-    return workspace / step / digest({name: plain({"": value})[""] for name, value in made_of.items()})[:10]
+class Job(Protocol):
+    """A job's module, as the road sees it."""
+
+    @property
+    def __name__(self) -> str: ...
+
+    @property
+    def KIND(self) -> str:
+        """What its manifest says it makes, and the folder of the workspace that its results lie in."""
+        ...
+
+    @property
+    def CONFIG(self) -> type[Any]:
+        """Its settings, a dataclass with a field `out`."""
+        ...
+
+    @property
+    def SPEED(self) -> tuple[str, ...]:
+        """Settings that say how fast, and not what: they are no part of the key."""
+        ...
+
+    def main(self, cfg: Any) -> Any:
+        """Makes the folder `cfg.out` and seals it."""
+        ...
 
 
-def fingerprints(*folders: Folder) -> list[str]:
-    return [read_manifest(folder).fingerprint for folder in folders]
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A setting that names what no manifest seals, a source or a file of weights, and what its content is known by."""
+
+    name: str
+    content: str
 
 
-def without(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name not in _NOT_IN_KEY}
+class Road:
+    """The steps of one run, counted and said as they begin."""
+
+    def __init__(self, workspace: Folder, steps: int) -> None:
+        self._workspace, self._steps = workspace, steps
+        self._done: set[Folder] = set()
+
+    def do(self, job: Job, say: str = "", beside: Mapping[str, Any] | None = None, **settings: Any) -> Folder:
+        """Run a job on these settings, unless its result lies there sealed. Returns the folder of its result.
+
+        Args:
+            say: what the log calls the step; the job's name if it is not given.
+            beside: what the job's `main` takes beside its config.
+            settings: fields of its config, without `out`. A `Folder` is one that an earlier step sealed.
+
+        Raises: ValueError for a folder that is not sealed, or settings that the job refuses.
+        """
+        cfg = job.CONFIG(**{name: _as_field(value) for name, value in settings.items()}, out="")
+        decides = {
+            field.name: content_of(settings.get(field.name, getattr(cfg, field.name)))
+            for field in dataclasses.fields(cfg)
+            if field.name not in job.SPEED and field.name != "out"
+        }
+        return self.make(
+            job.KIND,
+            say or job.__name__.rpartition(".")[2],
+            lambda out: job.main(dataclasses.replace(cfg, out=out.uri), **(beside or {})),
+            **decides,
+        )
+
+    def make(self, kind: str, say: str, work: Callable[[Folder], Any], **decides: Any) -> Folder:
+        """As `do`, for a step that is no job: `work` makes and seals the folder it is given, a `kind`."""
+        out = self._workspace / kind / digest(content_of(decides))[:_KEY_LENGTH]
+        if out in self._done:  # two places of the road that ask for the same
+            return out
+        self._done.add(out)
+        there = out.exists(MANIFEST)
+        logger.info("[%d/%d] %s%s", len(self._done), self._steps, say, f": there already, {out}" if there else "")
+        if not there:
+            work(out)
+        return out
 
 
-class Steps:
-    """Says which step is begun, of how many."""
+def content_of(value: Any) -> Any:
+    """A setting as plain values that do not change with the place it lies at: folders become their fingerprints.
 
-    def __init__(self, total: int) -> None:
-        self._total, self._done = total, 0
+    Raises: ValueError for a folder that is not sealed.
+    """
+    if isinstance(value, Folder):
+        return read_manifest(value).fingerprint
+    if isinstance(value, Known):
+        return value.content
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: content_of(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): content_of(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [content_of(one) for one in value]
+    return plain({"": value})[""]
 
-    def next(self, what: str) -> None:
-        self._done += 1
-        logger.info("[%d/%d] %s", self._done, self._total, what)
+
+def _as_field(value: Any) -> Any:
+    if isinstance(value, Folder):
+        return value.uri
+    return value.name if isinstance(value, Known) else value

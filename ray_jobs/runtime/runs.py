@@ -114,6 +114,27 @@ class Tracker:
                 client.log_inputs(self.run_id, [DatasetInput(data, [])])
         client.log_batch(self.run_id, tags=tags)
 
+    def log_results(self, folders: Mapping[str, Folder], *, model_name: str) -> Registration | None:
+        """A pipeline's figures, report and bundle; the bundle is registered if it was validated.
+
+        Args: folders: collection, model, index and report, sealed, and whatever else was made.
+        """
+        self.log_inputs(folders)
+        self.log_folder(folders["report"], to="report")
+        for name, figures in folders["report"].read_json("metrics.json")["systems"].items():
+            self.log_metrics(figures, prefix=f"test/{name.replace(' + ', '_')}")
+        validated = read_manifest(folders["model"]).counts["best_val_mAP"]
+        if validated is None:
+            logger.warning("Nothing to validate on, so the bundle has no figure to be ranked by: it is not registered.")
+            return None
+        return self.register_bundle(
+            folders["model"],
+            name=model_name,
+            metric="val/mAP",
+            value=validated,
+            measured_on=read_manifest(folders["collection"]).fingerprint,
+        )
+
     def register_bundle(
         self, bundle: Folder, *, name: str, metric: str, value: float, measured_on: str
     ) -> Registration:

@@ -15,10 +15,10 @@ from torch import nn
 from retrieval.artifacts import hashing
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.history import read_history, write_history
-from retrieval.artifacts.manifest import Manifest, read_manifest, seal
+from retrieval.artifacts.manifest import Manifest, begin, read_manifest, seal
 from retrieval.images.settings import PrepareConfig
 from retrieval.models import backbones
-from retrieval.models.network import EmbeddingNet, ModelSpec
+from retrieval.models.network import EmbeddingNet, ModelSpec, with_scales
 from retrieval.models.settings import ModelConfig
 
 _DECIDES = ("crop", "size", "quality")  # what of a preparation an embedding depends on, where no face is looked for
@@ -143,6 +143,22 @@ def save_bundle(
     )
     net.fingerprint = manifest.fingerprint
     return manifest
+
+
+def save_start(net: EmbeddingNet, out: Folder) -> None:
+    """Seal a network as it is before training; one that lies there sealed stays."""
+    inputs = {"weights": digest_of(net)}
+    if begin(out, kind="model", config=net.spec, inputs=inputs) is None:
+        save_bundle(net, out, inputs=inputs)
+
+
+def save_scaled(bundle: Folder, out: Folder, scales: tuple[float, ...]) -> None:
+    """Seal the network of a bundle as one that describes photos at several scales; one that lies there sealed stays."""
+    sealed = read_manifest(bundle, "model")
+    inputs = {"model": sealed.fingerprint}
+    net = with_scales(load_bundle(bundle), scales)
+    if begin(out, kind="model", config=net.spec, inputs=inputs) is None:
+        save_bundle(net, out, inputs=inputs, counts=kept_counts(sealed), run=keep_history(bundle, out))
 
 
 def kept_counts(manifest: Manifest) -> dict[str, Any]:

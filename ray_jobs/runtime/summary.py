@@ -1,0 +1,66 @@
+"""The end of a pipeline in words one can act on: what was made, what was left out and why, and what to do with it."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from ray_jobs.runtime.registry import Registration
+    from ray_jobs.runtime.runs import Tracker
+
+_SHOWN = ("recall@1", "mAP")
+
+
+def summary(
+    workspace: Folder,
+    folders: Mapping[str, Folder],
+    tracker: Tracker,
+    registration: Registration | None,
+    seconds: float,
+) -> str:
+    """Several lines. `folders`: what the pipeline returns, all of them sealed."""
+    lines = [("photos", _kept(read_manifest(folders["collection"], "collection"), folders["collection"] / "rejected"))]
+    if "tuples" in folders:
+        lines.append(("places", _kept(read_manifest(folders["tuples"], "tuples"))))
+    lines += [(name, str(folders[name])) for name in ("collection", "tuples", "model") if name in folders]
+    lines.append(("index", f"{folders['index']}, {read_manifest(folders['index'], 'index').counts['num']} photos"))
+    lines += _figures(folders["report"].read_json("metrics.json"))
+    lines.append(("report", f"{folders['report']}/report.html"))
+    lines.append(("MLflow", f"run {tracker.run_id}: mlflow ui --backend-store-uri {shlex.quote(tracker.uri)}"))
+    lines.append(("registered", _registered(registration)))
+    told = "\n".join(f"  {name:<11}{text}" for name, text in lines)
+    serve = f"serve run serve.app:build_app {shlex.quote(f'workspace={workspace}')}"
+    return f"\nDone in {seconds:.0f} s.\n{told}\nServe it:\n  {serve}"
+
+
+def _kept(manifest: Manifest, listed: Folder | None = None) -> str:
+    """From the books of a step, first stage to last: what is left of what went in, and why the rest is not."""
+    rejected = sum((Counter(book["rejected"]) for book in manifest.books), Counter[str]())
+    text = f"{manifest.books[-1]['kept']} of {manifest.books[0]['taken']} kept"
+    if rejected:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common())
+        text += f"; left out: {reasons}" + (f" (listed in {listed})" if listed is not None else "")
+    return text
+
+
+def _figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each figure of each system, the starting point first."""
+    for key in _SHOWN:
+        yield key, ", ".join(_figure(name, metrics["systems"][name].get(key)) for name in metrics["order"])
+
+
+def _figure(name: str, value: float | None) -> str:
+    return f"{name} {'none' if value is None else f'{value:.3f}'}"
+
+
+def _registered(registration: Registration | None) -> str:
+    if registration is None:
+        return "no: there was nothing to validate on, so the model has no figure to be ranked by"
+    alias = " (champion)" if registration.is_champion else ""
+    return f"{registration.name} version {registration.version}{alias}: {registration.reason}"

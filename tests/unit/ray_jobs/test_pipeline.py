@@ -1,0 +1,214 @@
+"""The two roads with jobs that do nothing but seal: which steps, in what order, on what, and what is handed back."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_jobs import pipeline
+from ray_jobs.pipeline import Run
+from ray_jobs.presets import DEMO, DEMO_LANDMARKS, FACES, LANDMARKS, FacesConfig, LandmarksConfig, num_steps
+from ray_jobs.runtime.road import Road
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.models.network import EmbeddingNet
+from tests.support.fake_jobs import FakeJob, sealed
+
+JOBS = ("ingest", "reconstruct", "train", "whiten", "embed", "build_index", "evaluate")
+
+
+class Jobs:
+    """The fake jobs by name, and the order in which all of them ran."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.order: list[str] = []
+        self.by_name = {name: FakeJob(getattr(pipeline, name), self.order) for name in JOBS}
+        for name, fake in self.by_name.items():
+            monkeypatch.setattr(pipeline, name, fake)
+        fingerprint = lambda source, layout: f"{source} as {layout}"  # noqa: E731
+        monkeypatch.setattr(self.ingest, "source_fingerprint", fingerprint, raising=False)
+        monkeypatch.setattr(pipeline, "on_cluster", lambda work, *args: self.labelled)
+        monkeypatch.setattr(pipeline, "draw_faces", lambda demo, out: f"{out.uri}/faces")
+        monkeypatch.setattr(pipeline, "draw_places", lambda scenes, out: f"{out.uri}/places")
+        monkeypatch.setattr(pipeline.bundle, "save_scaled", self._scaled)
+        monkeypatch.setattr(pipeline.bundle, "build", self._build)
+        monkeypatch.setattr(pipeline.bundle, "save_start", lambda net, out: sealed(out, "model", self.content))
+        monkeypatch.setattr(pipeline.bundle, "digest_of", lambda net: self.content)
+        self.built: list[tuple[Any, dict[str, Any]]] = []
+        self.labelled, self.content = False, "weights as they are"
+
+    def __getattr__(self, name: str) -> FakeJob:
+        return self.__dict__["by_name"][name]
+
+    def _scaled(self, model: Folder, out: Folder, scales: tuple[float, ...]) -> None:
+        self.order.append("scale")
+        sealed(out, "model", f"{read_manifest(model).fingerprint} at {scales}")
+
+    def _build(self, config: Any, **options: Any) -> EmbeddingNet:
+        self.built.append((config, options))
+        return f"{config} {options}"  # type: ignore[return-value]
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    return Jobs(monkeypatch)
+
+
+def run(cfg: FacesConfig | LandmarksConfig, where: Path, weights: str = "file.pth") -> dict[str, Folder]:
+    folder = Folder.of(where)
+    made: Any = Run(cfg, folder, "the tracker", Road(folder, num_steps(cfg)), weights)  # type: ignore[arg-type]
+    return pipeline.faces(made) if isinstance(cfg, FacesConfig) else pipeline.landmarks(made)
+
+
+def numbers(caplog: pytest.LogCaptureFixture) -> list[tuple[int, int]]:
+    found = (re.match(r"\[(\d+)/(\d+)\] ", record.getMessage()) for record in caplog.records)
+    return [(int(match[1]), int(match[2])) for match in found if match]
+
+
+@pytest.mark.parametrize("cfg", [FACES, DEMO, LANDMARKS, DEMO_LANDMARKS, dataclasses.replace(LANDMARKS, ablate=False)])
+def test_the_steps_are_counted_from_first_to_last(
+    cfg: FacesConfig | LandmarksConfig, jobs: Jobs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    run(cfg, tmp_path)
+    assert numbers(caplog) == [(at, num_steps(cfg)) for at in range(1, num_steps(cfg) + 1)]
+
+
+def test_faces_are_measured_before_and_after_and_all_are_served(jobs: Jobs, tmp_path: Path) -> None:
+    cfg = dataclasses.replace(FACES, source="photos", num_workers=3, device="cpu")
+    made = run(cfg, tmp_path)
+    assert jobs.order == [
+        *("ingest", "train", "embed", "embed", "build_index", "build_index", "build_index", "evaluate")
+    ]
+    (trained,), (evaluated,) = jobs.train.ran, jobs.evaluate.ran
+    assert jobs.train.beside == [{"tracker": "the tracker"}]
+    assert (trained.collection, trained.tuples, trained.weights) == (made["collection"].uri, "", "file.pth")
+    assert (trained.model, trained.train, trained.num_workers, trained.device) == (cfg.model, cfg.train, 3, "cpu")
+    assert [cfg.model for cfg in jobs.embed.ran] == [made["before"].uri, made["model"].uri]
+    assert [cfg.device for cfg in jobs.embed.ran] == ["cpu", "cpu"]
+    before, after = evaluated.systems
+    assert (before.name, before.model, after.name, after.model) == ("before", made["before"], "after", made["model"])
+    assert evaluated.protocol == "query-gallery"
+    indexed = {index.out: index for index in jobs.build_index.ran}
+    for system in (before, after):
+        assert indexed[system.index.uri].splits == ("gallery",)
+        assert indexed[system.index.uri].embeddings == system.embeddings.uri
+    served = indexed[made["index"].uri]
+    assert (served.splits, served.embeddings) == (cfg.served_splits, after.embeddings.uri)
+    assert set(made) == {"collection", "before", "model", "index", "report"}
+
+
+def test_a_face_model_is_compared_with_its_whole_trunk_averaged(jobs: Jobs, tmp_path: Path) -> None:
+    run(dataclasses.replace(FACES, train=dataclasses.replace(FACES.train, seed=7)), tmp_path)
+    ((config, options),) = jobs.built
+    assert (config.backbone, config.head, config.image_size) == ("mobilenet_v2", "none", 160)
+    assert (config.cut, config.pooling, config.flip) == ("", "avg", False)
+    assert (options["seed"], options["weights"], options["preparation"]["crop"]) == (7, "file.pth", "haar")
+
+
+def test_a_place_model_is_compared_with_itself_without_a_head(jobs: Jobs, tmp_path: Path) -> None:
+    seeded = dataclasses.replace(DEMO_LANDMARKS, siamese=dataclasses.replace(DEMO_LANDMARKS.siamese, seed=5))
+    run(seeded, tmp_path)
+    ((config, options),) = jobs.built
+    assert config == dataclasses.replace(DEMO_LANDMARKS.model, head="none")
+    assert options["seed"] == 5
+
+
+def test_places_served_with_scales_and_whitening_are_the_last_of_all(jobs: Jobs, tmp_path: Path) -> None:
+    made = run(dataclasses.replace(LANDMARKS, source="photos"), tmp_path)
+    (evaluated,) = jobs.evaluate.ran
+    assert [system.name for system in evaluated.systems] == [
+        "before",
+        "before + Lw",
+        "before + ms",
+        "before + ms + Lw",
+        "after",
+        "after + Lw",
+        "after + ms",
+        "after + ms + Lw",
+    ]
+    systems = {system.name: system for system in evaluated.systems}
+    assert made["model"] == systems["after + ms + Lw"].model and made["trained"] == systems["after"].model
+    # Whitening is learned on the embeddings of the very model it is put on, at the scales that it is used at.
+    learned = {job.out: job for job in jobs.whiten.ran}
+    for name in ("before", "after", "before + ms", "after + ms"):
+        job = learned[systems[f"{name} + Lw"].model.uri]
+        assert (job.model, job.embeddings) == (systems[name].model.uri, systems[name].embeddings.uri)
+        assert (job.tuples, job.whiten) == (made["tuples"].uri, LANDMARKS.whiten)
+    assert all(system.index is None for system in evaluated.systems)
+    (index,) = jobs.build_index.ran
+    assert index.embeddings == systems["after + ms + Lw"].embeddings.uri
+    assert (evaluated.expansion, evaluated.rerank, evaluated.subject) == (LANDMARKS.expansion, 0, "place")
+    assert evaluated.tuples == made["tuples"].uri
+
+
+def test_a_linear_head_starts_as_whitening_of_its_length(jobs: Jobs, tmp_path: Path) -> None:
+    made = run(DEMO_LANDMARKS, tmp_path)
+    (whitened,), (trained,) = jobs.whiten.ran, jobs.train.ran
+    assert whitened.whiten == dataclasses.replace(DEMO_LANDMARKS.whiten, dim=DEMO_LANDMARKS.model.embedding_dim)
+    assert whitened.model == made["before"].uri and trained.weights == whitened.out
+    assert (trained.siamese, trained.tuples) == (DEMO_LANDMARKS.siamese, made["tuples"].uri)
+    assert jobs.order.index("whiten") < jobs.order.index("train")
+    assert [system.name for system in jobs.evaluate.ran[0].systems] == ["before", "after", "after + ms"]
+
+
+def test_without_a_linear_head_training_starts_from_the_weights(jobs: Jobs, tmp_path: Path) -> None:
+    run(dataclasses.replace(LANDMARKS, ablate=False), tmp_path)
+    assert (
+        jobs.train.ran[0].weights == "file.pth"
+        and jobs.train.ran[0].train == type(jobs.train.ran[0])(collection="", out="").train
+    )
+
+
+@pytest.mark.parametrize("mining", ["structure", "clusters"])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_what_mining_is_and_who_asks(mining: Any, labelled: bool, jobs: Jobs, tmp_path: Path) -> None:
+    jobs.labelled = labelled
+    run(dataclasses.replace(LANDMARKS, mining=mining, ablate=False, rerank=20), tmp_path)
+    assert jobs.reconstruct.ran[0].labels_as_clusters == (mining == "clusters")
+    assert jobs.evaluate.ran[0].protocol == ("leave-one-out" if labelled else "mined-places")
+    assert jobs.evaluate.ran[0].rerank == 20
+
+
+def test_drawn_photos_lie_by_their_settings(jobs: Jobs, tmp_path: Path) -> None:
+    for cfg, kind in ((DEMO, "faces"), (DEMO_LANDMARKS, "places")):
+        run(cfg, tmp_path)
+        assert re.fullmatch(rf"{tmp_path}/photos/[0-9a-f]{{10}}/{kind}", jobs.ingest.ran[-1].source)
+    other = dataclasses.replace(DEMO, demo=dataclasses.replace(DEMO.demo, seed=1))
+    run(other, tmp_path)
+    assert len({cfg.source for cfg in jobs.ingest.ran}) == 3
+
+
+@pytest.mark.parametrize("cfg", [FACES, LANDMARKS, DEMO_LANDMARKS])
+def test_a_second_run_does_nothing_and_other_weights_under_the_same_name_train_again(
+    cfg: FacesConfig | LandmarksConfig, jobs: Jobs, tmp_path: Path
+) -> None:
+    first = run(cfg, tmp_path)
+    jobs.order.clear()
+    assert run(cfg, tmp_path) == first and jobs.order == []
+    jobs.content = "weights that were changed"
+    again = run(cfg, tmp_path)
+    assert again["before"] != first["before"] and len({cfg.out for cfg in jobs.train.ran}) == 2
+    assert "train" in jobs.order and "ingest" not in jobs.order and "reconstruct" not in jobs.order
+
+
+@pytest.mark.parametrize("cfg", [FACES, LANDMARKS])
+def test_a_workspace_of_any_name_does(cfg: FacesConfig | LandmarksConfig, jobs: Jobs, tmp_path: Path) -> None:
+    cfg = dataclasses.replace(cfg, source="photos")
+    plain, odd = run(cfg, tmp_path / "plain"), run(cfg, tmp_path / "run=1, second try")
+    assert odd["collection"].uri.rpartition("/")[2] == plain["collection"].uri.rpartition("/")[2]
+    for system in jobs.evaluate.ran[-1].systems:
+        assert system.model.uri.startswith(f"{tmp_path}/run=1, second try/model/")
+
+
+def test_workers_and_devices_change_no_folder(jobs: Jobs, tmp_path: Path) -> None:
+    first = run(FACES, tmp_path)
+    assert run(dataclasses.replace(FACES, num_workers=4, device="cpu"), tmp_path) == first
+    other = dataclasses.replace(FACES, index=dataclasses.replace(FACES.index, factory="KDTree"))
+    changed = run(other, tmp_path)
+    assert changed["model"] == first["model"] and changed["index"] != first["index"] != changed["report"]

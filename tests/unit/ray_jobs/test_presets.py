@@ -1,0 +1,106 @@
+"""Presets: what each is, and which systems and how many steps come of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from ray_jobs.presets import (
+    DEMO,
+    DEMO_LANDMARKS,
+    FACES,
+    FACES_PUBLISHED,
+    LANDMARKS,
+    PRESETS,
+    FacesConfig,
+    LandmarksConfig,
+    PipelineConfig,
+    num_steps,
+    variants,
+)
+
+
+def test_the_presets_keep_their_names_and_kinds() -> None:
+    assert {name: type(preset) for name, (_, preset) in PRESETS.items()} == {
+        "faces": FacesConfig,
+        "faces-published": FacesConfig,
+        "landmarks": LandmarksConfig,
+        "demo-landmarks": LandmarksConfig,
+        "demo": FacesConfig,
+    }
+    assert all(said.endswith(".") for said, _ in PRESETS.values())
+    assert PRESETS["demo"][1] is DEMO and PRESETS["faces"][1] is FACES
+
+
+def test_no_setting_of_one_road_is_a_setting_of_the_other() -> None:
+    common = {field.name for field in dataclasses.fields(PipelineConfig)}
+    own = [{field.name for field in dataclasses.fields(kind)} - common for kind in (FacesConfig, LandmarksConfig)]
+    assert own[0] == {"train", "demo"}
+    assert own[1] == {
+        *("mining", "reconstruct", "siamese", "whiten", "whitened", "scales", "expansion", "rerank", "ablate", "scenes")
+    }
+
+
+def test_demos_download_nothing_and_the_others_start_from_trained_weights() -> None:
+    assert {name: preset.weights for name, (_, preset) in PRESETS.items()} == {
+        "faces": "imagenet",
+        "faces-published": "imagenet",
+        "landmarks": "imagenet",
+        "demo-landmarks": "none",
+        "demo": "none",
+    }
+
+
+def test_presets_do_not_share_a_workspace_or_a_name_in_the_registry_by_accident() -> None:
+    assert len({DEMO.workspace, DEMO_LANDMARKS.workspace, FACES.workspace}) == 3
+    assert len({preset.model_name for preset in (DEMO, DEMO_LANDMARKS, FACES, LANDMARKS)}) == 4
+
+
+def test_whole_photos_are_prepared_no_smaller_than_the_network_takes_them() -> None:
+    for cfg in (LANDMARKS, DEMO_LANDMARKS):
+        assert cfg.prepare.crop == "fit" and cfg.model.keep_aspect
+        assert cfg.prepare.size >= max(cfg.model.image_size, cfg.siamese.image_size)
+        assert cfg.split.keep_singles, "nobody labels places, so all would be dropped"
+    for cfg in (FACES, FACES_PUBLISHED, DEMO):
+        assert cfg.prepare.crop == "haar" and not cfg.model.keep_aspect
+
+
+def landmarks(**settings: Any) -> LandmarksConfig:
+    head = settings.pop("head", "none")
+    return dataclasses.replace(LANDMARKS, model=dataclasses.replace(LANDMARKS.model, head=head), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"ablate": False}, "before, after, after + ms, after + ms + Lw"),
+        ({"ablate": False, "scales": (1.0,)}, "before, after, after + Lw"),
+        ({"ablate": False, "whitened": False}, "before, after, after + ms"),
+        ({"ablate": False, "whitened": False, "scales": (1.0,)}, "before, after"),
+        ({"ablate": False, "head": "linear"}, "before, after, after + ms"),
+        (
+            {},
+            "before, before + Lw, before + ms, before + ms + Lw, after, after + Lw, after + ms, after + ms + Lw",
+        ),
+        ({"scales": (1.0,)}, "before, before + Lw, after, after + Lw"),
+        ({"whitened": False, "scales": (1.0,)}, "before, before + Lw, after + Lw, after"),
+        (
+            {"whitened": False},
+            "before, before + Lw, before + ms, before + ms + Lw, after, after + Lw, after + ms + Lw, after + ms",
+        ),
+    ],
+)
+def test_what_is_compared_and_what_is_served_last(settings: dict[str, Any], expected: str) -> None:
+    found = variants(landmarks(**settings))
+    assert ", ".join(" + ".join(parts) for parts in found) == expected
+    assert all(parts[:-1] in found for parts in found if len(parts) > 1), "each is made from one that is shorter"
+
+
+def test_steps_of_a_road() -> None:
+    assert num_steps(FACES) == 9  # start, ingest, train, embed and index twice, index what is served, evaluate
+    assert num_steps(dataclasses.replace(FACES, served_splits=("gallery",))) == 8
+    assert num_steps(landmarks(ablate=False, scales=(1.0,), whitened=False)) == 8
+    assert num_steps(landmarks(ablate=False)) == 6 + 1 + 1 + 2 + 2
+    assert num_steps(DEMO_LANDMARKS) == 6 + 1 + 1 + 1 + 2
