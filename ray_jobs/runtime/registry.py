@@ -7,16 +7,16 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import mlflow.artifacts
-from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
+from typing import TYPE_CHECKING
 
 from ray_jobs.runtime.store import client_of, explained, reach
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 
 def beats(new: Mapping[str, str], old: Mapping[str, str]) -> tuple[bool, str]:
@@ -74,6 +74,8 @@ def fetch_bundle(model_uri: str, into: str | Path, *, uri: str) -> Path:
 
     Raises: ValueError if there is no such model, or the download is not the bundle that was registered.
     """
+    import mlflow.artifacts
+
     reach(uri)
     with explained(uri):
         version = _resolve(client_of(uri), model_uri)
@@ -93,6 +95,8 @@ def fetch_bundle(model_uri: str, into: str | Path, *, uri: str) -> Path:
 
 def version_of(client: MlflowClient, name: str, fingerprint: str) -> ModelVersion | None:
     """The version that already holds this bundle, if any; makes the model's entry on first use."""
+    from mlflow.exceptions import MlflowException
+
     try:
         client.get_registered_model(name)
     except MlflowException as missing:

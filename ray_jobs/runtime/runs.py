@@ -1,4 +1,4 @@
-"""MLflow: what was run, on what, how it went, and which bundle is the champion. The only module that imports mlflow.
+"""MLflow: what was run, on what, how it went, and which bundle is the champion. See registry.py and store.py.
 
 One MLflow run is one pipeline run; its steps are prefixes (`train.epochs`): docs/explanation/tracking.md argues it.
 A `Tracker` is two strings, the store and the run, so it travels to a Ray Train worker inside its config::
@@ -22,10 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+from typing import TYPE_CHECKING, Any
 
 from ray_jobs.runtime.registry import CHAMPION, Registration, champion_of, compare, version_of
 from ray_jobs.runtime.store import client_of, explained, reach, sqlite_path
@@ -33,9 +30,8 @@ from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
 from retrieval.artifacts.manifest import MANIFEST, read_manifest
 
-# MLflow reports its use to its makers unless told not to; a job must not talk to strangers.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +55,8 @@ class Tracker:
         MLflow never changes a parameter. Where a resumed run brings another value (a worker count, say) the first
         stays and a warning names it.
         """
+        from mlflow.entities import Param
+
         values = {name: _as_text(value) for name, value in _flat(plain(config), prefix, ".")}
         client = client_of(self.uri)
         known = client.get_run(self.run_id).data.params
@@ -76,6 +74,8 @@ class Tracker:
         MLflow forbids `@` in names, so `recall@1` is shown as `recall_at_1`. A value already there for the same name
         and step is left alone, so that an epoch repeated after a crash does not double a point of the curve.
         """
+        from mlflow.entities import Metric
+
         client = client_of(self.uri)
         present = client.get_run(self.run_id).data.metrics
         fresh = []
@@ -103,6 +103,8 @@ class Tracker:
 
     def log_inputs(self, folders: Mapping[str, Folder]) -> None:
         """Record the sealed folders of this run: fingerprints as tags, a collection also as an MLflow data set."""
+        from mlflow.entities import Dataset, DatasetInput, RunTag
+
         client, tags = client_of(self.uri), []
         for name, folder in folders.items():
             manifest = read_manifest(folder)

@@ -10,11 +10,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
+from typing import TYPE_CHECKING
 
 from retrieval.artifacts.folder import Folder
+
+if TYPE_CHECKING:  # MLflow takes a second to load: whoever uses the store loads it then
+    from mlflow import MlflowClient
+
+# MLflow reports its use to its makers unless told not to; a job must not talk to strangers.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 STORE = "mlflow.db"
 
@@ -43,6 +47,8 @@ def store_uri(given: str | None, workspace: str | Path | Folder) -> str:
 
 def client_of(uri: str) -> MlflowClient:
     """A client of this store, leaving MLflow's process-wide settings alone."""
+    from mlflow import MlflowClient
+
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     with warnings.catch_warnings():
@@ -78,6 +84,8 @@ def reach(uri: str) -> None:
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
     """Turn what MLflow and its database raise into one message that says what to do."""
+    from mlflow.exceptions import MlflowException
+
     try:
         yield
     except (MlflowException, OSError) as failed:
