@@ -1,5 +1,7 @@
 """What all jobs share.
 
+command   a job as a command: settings, help, mistakes in one sentence
+inputs    what a command names must be there
 session   logging, the cluster, parts of work with progress
 road      steps of a pipeline: where each lies, whether it is done
 summary   what a pipeline made, and what to do with it

@@ -50,13 +50,11 @@ def _kept(manifest: Manifest, listed: Folder | None = None) -> str:
 
 
 def _figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each figure of each system, the starting point first."""
-    for key in _SHOWN:
-        yield key, ", ".join(_figure(name, metrics["systems"][name].get(key)) for name in metrics["order"])
-
-
-def _figure(name: str, value: float | None) -> str:
-    return f"{name} {'none' if value is None else f'{value:.3f}'}"
+    """A line a system, the starting point first."""
+    yield "figures", "  ".join(f"{key:>8}" for key in _SHOWN)
+    for name in metrics["order"]:
+        values = (metrics["systems"][name].get(key) for key in _SHOWN)
+        yield "", "  ".join("    none" if value is None else f"{value:8.3f}" for value in values) + f"  {name}"
 
 
 def _registered(registration: Registration | None) -> str:

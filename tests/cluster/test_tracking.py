@@ -1,156 +1,19 @@
-"""MLflow against a real SQLite store: one run per work, curves without doubles, and who is champion."""
+"""A process of the cluster logs into the run that the driver opened."""
 
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
-import pytest
 import ray
 from mlflow import MlflowClient
 
-from ray_jobs.runtime.registry import fetch_bundle, promote
 from ray_jobs.runtime.runs import Tracker, open_run
 from ray_jobs.runtime.store import store_uri
-from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.manifest import begin, seal
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Making the tables takes seconds, so the module's tests share one store and use names of their own."""
-    return store_uri(None, tmp_path_factory.mktemp("workspace with space"))
-
-
-def bundle(folder: Path, weights: bytes) -> Folder:
-    """A sealed folder of kind model; tracking does not look inside its files."""
-    where, config = Folder.of(folder), {"weights": weights.hex()}
-    assert begin(where, kind="model", config=config, inputs={}) is None
-    where.write_bytes("model.safetensors", weights)
-    where.write_json("model.json", {"backbone": "resnet18"})
-    seal(where, kind="model", config=config, inputs={}, counts={})
-    return where
-
-
-def test_store_uri_is_absolute_and_refuses_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert store_uri(None, tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.chdir(tmp_path)
-    assert store_uri("sqlite:///runs.db", "s3://bucket/w") == f"sqlite:///{tmp_path}/runs.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
-    assert store_uri(None, "s3://bucket/w") == "http://tracking:5000"
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    with pytest.raises(ValueError, match=r"s3://bucket/w is an object store.*--tracking-uri"):
-        store_uri(None, "s3://bucket/w")
-
-
-def test_a_resumed_run_is_the_same_run_with_no_point_twice(store: str, caplog: pytest.LogCaptureFixture) -> None:
-    first = open_run(store, experiment="resume", key="abc", name="smoke")
-    first.log_params({"epochs": 3, "loss": {"margin": 0.2}, "num_workers": 1}, prefix="train")
-    first.log_metrics({"train/loss": 1.0, "val": {"recall@1": 0.25}, "note": "text"}, step=1)
-    first.finish("FAILED")
-
-    again = open_run(store, experiment="resume", key="abc", name="smoke")
-    assert again == first
-    again.log_params({"epochs": 3, "loss": {"margin": 0.2}, "num_workers": 2}, prefix="train")
-    again.log_metrics({"train/loss": 1.0, "val": {"recall@1": 0.25}}, step=1)
-    again.log_metrics({"train/loss": 0.5}, step=2)
-    again.finish()
-
-    client = MlflowClient(store)
-    run = client.get_run(first.run_id)
-    assert run.info.status == "FINISHED"
-    assert run.data.params == {"train.epochs": "3", "train.loss.margin": "0.2", "train.num_workers": "1"}
-    assert "keeps train.num_workers=1; now 2" in caplog.text
-    assert [(m.step, m.value) for m in client.get_metric_history(first.run_id, "train/loss")] == [(1, 1.0), (2, 0.5)]
-    assert [(m.step, m.value) for m in client.get_metric_history(first.run_id, "val/recall_at_1")] == [(1, 0.25)]
-    assert open_run(store, experiment="resume", key="other").run_id != first.run_id
-
-
-def test_artifacts_and_fingerprints_of_inputs(store: str, tmp_path: Path) -> None:
-    tracker = open_run(store, experiment="files", key="k")
-    model = bundle(tmp_path / "model", b"1")
-    report = Folder.of(tmp_path / "report")
-    report.write_bytes("sheets/after.png", b"png")
-    report.write_bytes("report.html", b"<p>")
-    tracker.log_folder(report, to="report")
-    tracker.log_inputs({"model": model})
-    client = MlflowClient(store)
-    assert {f.path for f in client.list_artifacts(tracker.run_id, "report")} == {"report/report.html", "report/sheets"}
-    assert [f.path for f in client.list_artifacts(tracker.run_id, "report/sheets")] == ["report/sheets/after.png"]
-    assert len(client.get_run(tracker.run_id).data.tags["model.fingerprint"]) == 64
-
-
-def test_only_a_better_bundle_takes_champion(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # a stray store in the working folder would be a client that forgot its URI
-    tracker = open_run(store, experiment="champion", key="k")
-
-    def offer(weights: bytes, value: float, measured_on: str = "data-1") -> tuple[str, bool]:
-        made = bundle(tmp_path / f"model-{weights.decode()}", weights)
-        done = tracker.register_bundle(made, name="faces", metric="val/mAP", value=value, measured_on=measured_on)
-        return done.version, done.is_champion
-
-    assert offer(b"a", 0.5) == ("1", True)
-    assert offer(b"b", 0.4) == ("2", False)  # worse
-    assert offer(b"c", 0.5) == ("3", False)  # a tie is not better
-    assert offer(b"d", 0.6) == ("4", True)
-    assert offer(b"e", 0.9, measured_on="data-2") == ("5", False)  # other validation data: not comparable
-    with pytest.raises(ValueError, match="give a finite number"):
-        offer(b"f", float("nan"))
-
-    got = fetch_bundle("models:/faces@champion", tmp_path / "cache", uri=store)
-    assert (got / "model.safetensors").read_bytes() == b"d"
-    assert (fetch_bundle("models:/faces/2", tmp_path / "cache", uri=store) / "model.safetensors").read_bytes() == b"b"
-    promote(store, "faces", "5")
-    got = fetch_bundle("models:/faces@champion", tmp_path / "cache", uri=store)
-    assert (got / "model.safetensors").read_bytes() == b"e"
-    assert not (tmp_path / "mlflow.db").exists() and not (tmp_path / "mlruns").exists()
-
-
-def test_registering_the_same_bundle_again_keeps_its_version(store: str, tmp_path: Path) -> None:
-    tracker = open_run(store, experiment="again", key="k")
-    made = bundle(tmp_path / "model", b"same")
-    offer = {"name": "again", "metric": "val/mAP", "value": 0.5, "measured_on": "data"}
-    first, second = tracker.register_bundle(made, **offer), tracker.register_bundle(made, **offer)
-    assert (first.version, first.is_champion) == (second.version, second.is_champion) == ("1", True)
-    assert "already" in second.reason
-
-
-def test_fetching_what_is_not_there_or_was_changed_says_so(store: str, tmp_path: Path) -> None:
-    tracker = open_run(store, experiment="fetch", key="k")
-    for uri in ("models:/nobody@champion", "models:/nobody/3"):
-        with pytest.raises(ValueError, match="nobody"):
-            fetch_bundle(uri, tmp_path, uri=store)
-    with pytest.raises(ValueError, match=r"models:/<name>@champion"):
-        fetch_bundle("faces", tmp_path, uri=store)
-
-    made = bundle(tmp_path / "model", b"good")
-    tracker.register_bundle(made, name="damaged", metric="val/mAP", value=0.5, measured_on="data")
-    artifacts = Path(MlflowClient(store).get_run(tracker.run_id).info.artifact_uri or "")
-    next(artifacts.glob("bundle/*/model.safetensors")).write_bytes(b"evil")
-    with pytest.raises(ValueError, match=r"not the bundle that was registered \(model.safetensors\)"):
-        fetch_bundle("models:/damaged/1", tmp_path / "cache", uri=store)
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_a_store_that_cannot_be_used_is_refused_at_the_start(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ValueError, match=r"cannot be used.*--tracking-uri"):
-        open_run(store_uri(None, tmp_path / "file"), experiment="x", key="k")
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    with pytest.raises(ValueError, match=f"127.0.0.1:{port} cannot be used.*Start the server"):
-        open_run(f"http://127.0.0.1:{port}", experiment="x", key="k")
-
-
-def test_artifacts_that_cannot_be_stored_are_refused_at_the_start(tmp_path: Path) -> None:
-    (tmp_path / "mlflow-artifacts").write_text("a file where the folder should be")
-    with pytest.raises(ValueError, match="cannot be used"):
-        open_run(store_uri(None, tmp_path), experiment="x", key="k")
-
-
-def test_a_worker_process_logs_into_the_drivers_run(store: str, ray_local: None) -> None:
+def test_a_worker_process_logs_into_the_drivers_run(tmp_path: Path, ray_local: None) -> None:
+    store = store_uri(None, tmp_path)
     tracker = open_run(store, experiment="worker", key="k")
 
     @ray.remote

@@ -1,0 +1,35 @@
+"""Places that a command names are looked for first, before anything heavy is loaded and a cluster is started.
+
+Sealed folders are looked for by `read_manifest`; here is the rest: sources of photos, files, weights.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from retrieval.artifacts.folder import Folder
+
+_NO_FILES = ("none", "imagenet")
+
+
+def must_be_there(place: str, hint: str) -> None:
+    """Raises: ValueError if there is neither a file nor a folder at `place`, or it cannot be asked; `hint` ends it."""
+    where = Folder.of(place)
+    try:
+        kind = where.fs.get_file_info(where.path).type
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ValueError(f"Cannot look at {where}: {error}. {hint}") from error
+    if kind == pafs.FileType.NotFound:
+        raise ValueError(f"There is nothing at {where}. {hint}")
+
+
+def source_must_be_there(source: str) -> None:
+    """Photos that are to be ingested."""
+    must_be_there(source, "Name a folder of photos, or a CSV or Parquet manifest.")
+
+
+def weights_must_be_there(weights: str) -> None:
+    """A starting point that is a file or a bundle's folder; one in MLflow, or that is downloaded, is asked for later."""
+    if weights not in _NO_FILES and not weights.startswith("models:/"):
+        must_be_there(weights, "Give --weights a .pth or .safetensors file, a bundle's folder, imagenet or none.")
