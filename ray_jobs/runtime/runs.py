@@ -29,6 +29,7 @@ from ray_jobs.runtime.store import client_of, explained, reach, sqlite_path
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
 from retrieval.artifacts.manifest import MANIFEST, read_manifest
+from retrieval.reports.tables import read_metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -123,7 +124,7 @@ class Tracker:
         """
         self.log_inputs(folders)
         self.log_folder(folders["report"], to="report")
-        for name, figures in folders["report"].read_json("metrics.json")["systems"].items():
+        for name, figures in read_metrics(folders["report"])["systems"].items():
             self.log_metrics(figures, prefix=f"test/{name.replace(' + ', '_')}")
         validated = read_manifest(folders["model"]).counts["best_val_mAP"]
         if validated is None:

@@ -23,6 +23,7 @@ from retrieval.data.demo.faces import draw_collection
 from retrieval.data.settings import SplitConfig
 from retrieval.evaluation import tasks
 from retrieval.evaluation.metrics import average_precision, leave_one_out
+from retrieval.evaluation.systems import System
 from retrieval.images.settings import PrepareConfig
 from retrieval.models.bundle import build, save_bundle
 from retrieval.models.embedder import Embedder
@@ -68,7 +69,7 @@ def compared(drawn: Path, tmp_path_factory: pytest.TempPathFactory, ray_local: N
                 index=IndexConfig(factory=factory, num_shards=2),
             )
         )
-        systems.append(f"{'before' if seed == 0 else 'after'}={','.join(made)}")
+        systems.append(System.parse(f"{'before' if seed == 0 else 'after'}={','.join(made)}"))
     cfg = EvaluateConfig(
         out=str(root / "report"), collection=collection, systems=tuple(systems), ks=(2, 5, 1000), sheet_queries=3
     )
@@ -79,7 +80,7 @@ def compared(drawn: Path, tmp_path_factory: pytest.TempPathFactory, ray_local: N
 def test_figures_of_a_comparison_are_those_of_a_plain_computation(compared: EvaluateConfig) -> None:
     metrics = Folder.of(compared.out).read_json("metrics.json")
     catalog = Folder.of(str(compared.collection)).read_table("catalog.parquet").sort_by("image_id").to_pylist()
-    folder = Folder.of(compared.systems[1].split(",")[1])
+    folder = compared.systems[1].embeddings
     vectors = {
         row["image_id"]: np.array(row["embedding"])
         for part in range(2)
@@ -140,7 +141,7 @@ def test_an_augmented_gallery_is_scored_beside_the_plain_one(compared: EvaluateC
     metrics = Folder.of(cfg.out).read_json("metrics.json")
     assert metrics["order"] == ["after", "after + DBA"]
     task = tasks.query_gallery(Folder.of(str(cfg.collection)), cfg.ks)
-    folder = Folder.of(cfg.systems[0].split(",")[1])
+    folder = cfg.systems[0].embeddings
     queries, gallery = (tasks.read_embeddings(folder, side).astype(float) for side in (task.queries, task.gallery))
     # Scores are rounded to float32, and ties in order of image_id, as everywhere.
     held = []
@@ -186,23 +187,22 @@ def test_a_sealed_comparison_is_printed_again(compared: EvaluateConfig, capsys: 
 
 
 def test_systems_that_do_not_belong_together_are_refused(compared: EvaluateConfig, tmp_path: Path) -> None:
-    (_, before), (_, after) = (text.split("=") for text in compared.systems)
-    mixed = f"mixed={after.split(',')[0]},{before.split(',')[1]},{before.split(',')[2]}"
+    before, after = compared.systems
+    mixed = replace(before, name="mixed", model=after.model)
     with pytest.raises(
         ValueError, match="The embeddings .* of system 'mixed' were made with model .* not with the one given"
     ):
         evaluate.main(replace(compared, systems=(mixed,), out=str(tmp_path / "a")))
-    with pytest.raises(ValueError, match="NAME=MODEL,EMBEDDINGS,INDEX"):
-        evaluate.main(replace(compared, systems=("before",), out=str(tmp_path / "b")))
     with pytest.raises(ValueError, match="share a name: before, before"):
         evaluate.main(replace(compared, systems=(compared.systems[0],) * 2, out=str(tmp_path / "c")))
 
 
 def test_an_index_of_more_than_the_gallery_is_refused(compared: EvaluateConfig, tmp_path: Path) -> None:
-    bundle_, embeddings, _ = compared.systems[0].partition("=")[2].split(",")
-    index = str(tmp_path / "index")
-    build_index.main(BuildIndexConfig(embeddings=embeddings, collection=str(compared.collection), out=index))
-    wide = replace(compared, systems=(f"wide={bundle_},{embeddings},{index}",), out=str(tmp_path / "report"))
+    index, before = str(tmp_path / "index"), compared.systems[0]
+    build_index.main(BuildIndexConfig(embeddings=before.embeddings.uri, collection=str(compared.collection), out=index))
+    wide = replace(
+        compared, systems=(replace(before, name="wide", index=Folder.of(index)),), out=str(tmp_path / "report")
+    )
     with pytest.raises(ValueError, match="holds 32 images, the gallery has 12.*--splits gallery"):
         evaluate.main(wide)
 

@@ -20,6 +20,7 @@ from retrieval.data.demo.places import write_scenes
 from retrieval.data.demo.settings import SceneConfig
 from retrieval.data.settings import SplitConfig
 from retrieval.evaluation import tasks
+from retrieval.evaluation.systems import System
 from retrieval.geometry.settings import ReconstructConfig
 from retrieval.models import bundle, whitening
 from retrieval.models.settings import ModelConfig
@@ -159,7 +160,8 @@ def test_training_whitening_and_evaluation_fit_together(root: Path, trained: Man
             collection=places["collection"], model=str(root / "white"), out=str(root / "whitened"), num_workers=1
         )
     )
-    systems = (f"before={root}/model,{root}/plain", f"after={root}/white,{root}/whitened")
+    sides = (f"before={root}/model,{root}/plain", f"after={root}/white,{root}/whitened")
+    systems = tuple(System.parse(text) for text in sides)
     settings: dict[str, Any] = {"protocol": "leave-one-out", "subject": "place", "rerank": 4, "sheet_queries": 2}
     settings |= {"expansion": ExpansionConfig(num=2), "tuples": places["tuples"]}
     sealed = evaluate.main(

@@ -142,8 +142,12 @@ def results(where: Path, best: float | None) -> dict[str, Folder]:
     for kind, folder in folders.items():
         assert begin(folder, kind=kind, config={"at": str(where)}, inputs={}) is None
         if kind == "report":
-            figures = {"recall@1": 0.5, "query_seconds": {"10": 0.1}, "curve": "text", "exact": True}
-            folder.write_json("metrics.json", {"systems": {"before": figures, "after + ms": {"mAP": 0.75}}})
+            figures = {"recall@1": 0.5, "nested": {"10": 0.25}, "curve": "text", "exact": True}
+            folder.write_json(
+                "metrics.json",
+                {"order": ["before", "after + ms"], "systems": {"before": figures, "after + ms": {"mAP": 0.75}}},
+            )
+            folder.write_json("timings.json", {"systems": {"before": {"query_seconds@10": 0.1}}})
         counts = {"best_val_mAP": best, "num": 3, "list": list(range(4000))}
         seal(folder, kind=kind, config={"at": str(where)}, inputs={}, counts=counts)
     return folders
@@ -154,7 +158,8 @@ def test_results_of_a_pipeline_are_logged_and_its_model_is_registered(store: str
     done = tracker.log_results(folders, model_name="results")
     assert done is not None and (done.name, done.version, done.is_champion) == ("results", "1", True)
     run = MlflowClient(store).get_run(tracker.run_id)
-    wanted = {"test/before/recall_at_1": 0.5, "test/before/query_seconds/10": 0.1, "test/after_ms/mAP": 0.75}
+    wanted = {"test/before/recall_at_1": 0.5, "test/before/nested/10": 0.25, "test/after_ms/mAP": 0.75}
+    wanted["test/before/query_seconds_at_10"] = 0.1
     assert run.data.metrics == wanted, "texts and truths are no figures"
     version = MlflowClient(store).get_model_version("results", "1")
     collection = read_manifest(folders["collection"]).fingerprint
@@ -165,7 +170,7 @@ def test_results_of_a_pipeline_are_logged_and_its_model_is_registered(store: str
         "measured_on": collection,
     }
     assert run.data.tags["index.folder"] == str(folders["index"])
-    (data,) = run.inputs.dataset_inputs
+    (data,) = run.inputs.dataset_inputs  # type: ignore[union-attr]
     assert (data.dataset.name, data.dataset.digest) == ("collection", collection[:32])
     assert {file.path for file in MlflowClient(store).list_artifacts(tracker.run_id)} >= {"bundle", "report", "config"}
 
