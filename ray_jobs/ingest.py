@@ -50,7 +50,7 @@ class IngestConfig:
 
 
 # What the road of a pipeline asks of a job: see runtime/road.py.
-KIND, CONFIG = "collection", IngestConfig
+CONFIG = IngestConfig  # and KIND, which is the collection's
 SPEED = ("cpus_per_part",)
 
 
