@@ -137,7 +137,7 @@ def _sparse(model: pycolmap.Reconstruction, features: Mapping[str, Features] | N
         for element in elements:
             rotation, translation, focal = poses[element.image_id]
             depth = float(rotation[2] @ point.xyz + translation[2])
-            seen.append((row_of[element.image_id], at, focal / max(depth, 1e-9)))
+            seen.append((row_of[element.image_id], at, focal / depth if depth > 0 else 0.0))
     watched = np.array(seen, dtype=np.float64).reshape(-1, 3)
     return SparseModel(
         image_ids=[registered[number].name for number in order],

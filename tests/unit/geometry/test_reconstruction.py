@@ -1,28 +1,26 @@
-"""From unordered photos to tuples, on drawn places that COLMAP truly reconstructs."""
+"""From unordered photos to tuples: drawn places that COLMAP truly reconstructs, and each stage by hand-made files."""
 
 from __future__ import annotations
 
-import io
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
 
 from retrieval.artifacts.collection import CATALOG_SCHEMA
-from retrieval.artifacts.folder import Folder
-from retrieval.data.demo.places import building, photograph, write_scenes
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.data.demo.places import write_scenes
 from retrieval.data.demo.settings import SceneConfig
 from retrieval.data.settings import SplitConfig
-from retrieval.geometry import pairing, reconstruction, sparse_model, stages
-from retrieval.geometry.features import Features, extract, match, verify
+from retrieval.geometry import features, mapping, reconstruction, stages
+from retrieval.geometry.features import Features, Verified
 from retrieval.geometry.settings import ReconstructConfig
-from retrieval.geometry.sparse_model import SparseModel
-from retrieval.geometry.vocabulary import InvertedFile, Quantiser, candidate_pairs, train_words
+from retrieval.geometry.sparse_model import SparseModel, read_model
 from retrieval.images.pixels import encode_jpeg
-from tests.support.places import SMALL, collect, find_pairs_here, reconstruct_here, small_places
+from tests.support.places import SMALL, collect, reconstruct_here, small_places
 
 CONFIG = ReconstructConfig(num_words=512, num_candidates=8, max_features=1024, min_shared=10)
 
@@ -57,19 +55,31 @@ def test_every_place_is_reconstructed_and_the_books_balance(found: tuple[Folder,
 
 def test_no_model_mixes_places_and_positives_are_of_the_same_place(found: tuple[Folder, dict[str, object]]) -> None:
     out, _ = found
-    by_model: dict[int, set[str]] = {}
-    clusters: dict[str, set[int]] = {}
-    for row in out.read_table("images.parquet").to_pylist():
-        if row["model"] >= 0:
-            by_model.setdefault(row["model"], set()).add(place_of(row["image_id"]))
-        clusters.setdefault(place_of(row["image_id"]), set()).add(row["cluster"])
-    assert all(len(names) == 1 for names in by_model.values())
-    numbers = [number for names in clusters.values() for number in names]
-    assert len(numbers) == len(set(numbers))  # so that a negative is never of the query's place
+    images = out.read_table("images.parquet").to_pylist()
+    for kind in ("model", "cluster"):
+        places_of: dict[int, set[str]] = {}
+        for row in images:
+            places_of.setdefault(row[kind], set()).add(place_of(row["image_id"]))
+        places_of.pop(-1, None)
+        assert all(len(names) == 1 for names in places_of.values()), kind
     rows = out.read_table("tuples.parquet").to_pylist()
     pairs = [(row["query"], other) for row in rows for other in row["candidates"]]
     assert len(pairs) > 30
     assert all(place_of(a) == place_of(b) and a != b for a, b in pairs)
+
+
+def test_a_negative_is_never_of_the_query_s_place(found: tuple[Folder, dict[str, object]]) -> None:
+    """Negatives come from other clusters: so all photos of a place are in one, but those that nothing links to it."""
+    out, _ = found
+    images = out.read_table("images.parquet").to_pylist()
+    cluster_of = {row["image_id"]: row["cluster"] for row in images}
+    unlinked = {row["image_id"] for row in images if row["reason"] == reconstruction.NO_LINK}
+    assert sum(name not in unlinked for name in cluster_of) >= 15
+    for row in out.read_table("tuples.parquet").to_pylist():
+        same = [name for name in cluster_of if place_of(name) == place_of(row["query"]) and name not in unlinked]
+        assert {cluster_of[name] for name in same} == {row["cluster"]} == {cluster_of[row["query"]]}
+    for name in unlinked:
+        assert sum(cluster == cluster_of[name] for cluster in cluster_of.values()) == 1
 
 
 def test_the_same_photos_give_the_same_tuples_whatever_is_done_again(
@@ -97,85 +107,6 @@ def test_the_same_photos_give_the_same_tuples_whatever_is_done_again(
 def test_fewer_pairs_are_checked_than_there_are(found: tuple[Folder, dict[str, object]]) -> None:
     out, _ = found
     assert len(out.read_table("pairs/round-0.parquet")) < 21 * 20 / 2
-
-
-def write_links(out: Folder, round_: int, pairs: list[tuple[int, int]]) -> None:
-    rows = [{"a": a, "b": b, "num_inliers": 30, "matches": b""} for a, b in pairs]
-    out.write_table(f"links/round-{round_}/block-00000.parquet", pa.Table.from_pylist(rows, stages.LINKS))
-
-
-def pairs_table(pairs: list[tuple[int, int]]) -> pa.Table:
-    return pa.Table.from_pylist([{"a": a, "b": b} for a, b in pairs], pairing._PAIRS)
-
-
-def checked(out: Folder, round_: int) -> set[tuple[int, int]]:
-    return {(row["a"], row["b"]) for row in out.read_table(f"pairs/round-{round_}.parquet").to_pylist()}
-
-
-def test_photos_that_link_to_one_photo_are_checked_next(tmp_path: Path) -> None:
-    out, config = Folder.of(tmp_path), ReconstructConfig(num_candidates=2)
-    out.write_table("photos.parquet", pa.table({"part": pa.array([0] * 6, pa.int32())}))
-    first = [(0, 1), (1, 2), (2, 3), (3, 4), (0, 2), (4, 5)]
-    out.write_table("pairs/round-0.parquet", pairs_table(first))
-    write_links(out, 0, [(0, 1), (1, 2), (2, 3), (3, 4)])  # (0, 2) and (4, 5) were checked and did not fit
-    assert pairing.follow_links(out, 1, config) == 2
-    assert checked(out, 1) == {(1, 3), (2, 4)}
-    write_links(out, 1, [(1, 3)])
-    assert pairing.follow_links(out, 2, config) == 2
-    assert checked(out, 2) == {(0, 3), (1, 4)}
-
-
-def test_a_photo_of_a_crowd_is_checked_against_those_with_most_neighbours_in_common(tmp_path: Path) -> None:
-    out, config = Folder.of(tmp_path), ReconstructConfig(num_candidates=1)
-    out.write_table("photos.parquet", pa.table({"part": pa.array([0] * 50, pa.int32())}))
-    links = [(0, other) for other in range(1, 50)] + [(1, 2), (2, 3)]  # 1 and 3 have two neighbours in common, 0 and 2
-    out.write_table("pairs/round-0.parquet", pairs_table(links))
-    write_links(out, 0, links)
-    assert pairing.follow_links(out, 1, config) <= 49  # of 1,176 that share a neighbour
-    assert (1, 3) in checked(out, 1)
-
-
-@pytest.mark.parametrize("rows", [1, 7, 4096])
-def test_followed_links_are_those_of_the_slow_definition(
-    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng = np.random.default_rng(3)
-    tried = sorted({(int(a), int(b)) for a, b in np.sort(rng.integers(0, 30, (120, 2)), axis=1) if a != b})
-    links = [pair for pair in tried if rng.random() < 0.6]
-    near: dict[int, set[int]] = {photo: set() for photo in range(30)}
-    for a, b in links:
-        near[a].add(b)
-        near[b].add(a)
-    wanted = set()
-    for photo in range(30):
-        others = [o for o in range(30) if o != photo and (min(photo, o), max(photo, o)) not in tried]
-        shared = sorted((-len(near[photo] & near[o]), o) for o in others if near[photo] & near[o])
-        wanted |= {(min(photo, o), max(photo, o)) for _, o in shared[:2]}
-    out = Folder.of(tmp_path)
-    out.write_table("photos.parquet", pa.table({"part": pa.array([0] * 30, pa.int32())}))
-    out.write_table("pairs/round-0.parquet", pairs_table(tried))
-    write_links(out, 0, links)
-    monkeypatch.setattr(pairing, "_ROWS_AT_ONCE", rows)
-    assert pairing.follow_links(out, 1, ReconstructConfig(num_candidates=2)) == len(wanted) > 20
-    assert checked(out, 1) == wanted
-
-
-@pytest.mark.parametrize("size", [1, 5, 100])
-def test_pairs_by_parts_and_blocks_are_those_of_all_photos_at_once(
-    places: Folder, found: tuple[Folder, dict[str, object]], tmp_path: Path, size: int
-) -> None:
-    out, _ = found
-    photos = out.read_table("photos.parquet").to_pylist()
-    words = np.frombuffer(out.read_bytes("vocabulary.f32"), np.float32).reshape(-1, 128)
-    features = {part: stages.features_of_part(out, part) for part in {row["part"] for row in photos}}
-    own = [Quantiser(words).assign(features[row["part"]][row["image_id"]].descriptors) for row in photos]
-    assert [row["num"] for row in photos] == [len(names) for names in own]
-    pairs = sorted(set(candidate_pairs(InvertedFile.build(own, len(words)), range(len(photos)), CONFIG.num_candidates)))
-    pairs.sort(key=lambda pair: (photos[pair[0]]["part"], photos[pair[1]]["part"], pair))
-    again = Folder.of(tmp_path)
-    shutil.copytree(Path(out.path) / "features", tmp_path / "features")
-    find_pairs_here(places, again, CONFIG, sorted(features), -(-len(photos) // size), size)
-    assert [(row["a"], row["b"]) for row in again.read_table("pairs/round-0.parquet").to_pylist()] == pairs
 
 
 def test_one_photo_has_no_pair(tmp_path: Path) -> None:
@@ -207,102 +138,236 @@ def test_only_blank_photos_are_refused(tmp_path: Path) -> None:
         reconstruct_here(folder, Folder.of(tmp_path / "out"), CONFIG)
 
 
-def test_components_are_the_transitive_closure() -> None:
+# ---- each stage, by hand-made files ----
+
+
+def drawn_features(num: int = 3) -> Features:
+    return Features(
+        keypoints=np.zeros((num, 4), np.float32),
+        descriptors=np.zeros((num, 128), np.uint8),
+        colours=np.zeros((num, 3), np.uint8),
+        width=9,
+        height=9,
+    )
+
+
+def write_photos(out: Folder, num: int, parts: int = 1, num_features: int = 20) -> list[str]:
+    """photos.parquet and features of photos 00.jpg ..., dealt to the parts in turn."""
+    names = [f"{number:02d}.jpg" for number in range(num)]
+    part = [number % parts for number in range(num)]
+    out.write_table("photos.parquet", pa.table({"image_id": names, "part": part, "num": [num_features] * num}))
+    for at in range(parts):
+        own = names[at::parts]
+        table = stages.features_table(own, [drawn_features(1 + names.index(name)) for name in own])
+        out.write_table(f"features/{part_name(at)}", table)
+    return names
+
+
+def write_links(out: Folder, links: list[tuple[int, int, int]], round_: int = 0) -> None:
+    rows = [
+        {"a": a, "b": b, "num_inliers": inliers, "matches": np.array([[a, b]], np.int32).tobytes()}
+        for a, b, inliers in links
+    ]
+    out.write_table(f"links/round-{round_}/block-00000.parquet", pa.Table.from_pylist(rows, stages.LINKS))
+
+
+def test_features_are_those_of_the_part_s_photos_of_the_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collection, out = Folder.of(tmp_path / "c"), Folder.of(tmp_path / "out")
+    rows = [("a", "train", 0, 2), ("b", "val", 0, 1), ("c", "train", 1, 0), ("d", "train", 0, 0)]
+    table = [dict(zip(("image_id", "split", "part", "row"), row, strict=True)) for row in rows]
+    collection.write_table("catalog.parquet", pa.Table.from_pylist(table, CATALOG_SCHEMA))
+    collection.write_table("images/part-00000.parquet", pa.table({"jpeg": [b"d", b"b", b"a"]}))
+    asked = []
+
+    def extract(jpeg: bytes, *, max_features: int) -> Features:
+        asked.append((jpeg, max_features))
+        return drawn_features(ord(jpeg))
+
+    monkeypatch.setattr(reconstruction, "extract", extract)
+    config = ReconstructConfig(max_features=7)
+    done = reconstruction.extract_part(collection, out, 0, ("train",), config)
+    assert done == {"part": 0, "taken": 2, "features": ord("a") + ord("d"), "resumed": 0}
+    assert sorted(asked) == [(b"a", 7), (b"d", 7)]
+    stored = out.read_table("features/part-00000.parquet")
+    assert dict(zip(*(stored[name].to_pylist() for name in ("image_id", "num")))) == {"a": ord("a"), "d": ord("d")}
+    again = reconstruction.extract_part(collection, out, 0, ("train",), config)
+    assert again == done | {"resumed": 1} and len(asked) == 2
+
+
+def test_links_are_the_pairs_of_the_block_with_enough_inliers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, config = Folder.of(tmp_path), ReconstructConfig(weak_inliers=15)
+    write_photos(out, 6, parts=2)
+    pairs = [(0, 1), (0, 2), (1, 2), (3, 5), (4, 5)]
+    out.write_table("pairs/round-1.parquet", pa.table({"a": [a for a, _ in pairs], "b": [b for _, b in pairs]}))
+    inliers = {(0, 1): 40, (0, 2): 40, (1, 2): 14, (3, 5): 15, (4, 5): 99}
+
+    def verify(first: Features, second: Features) -> Verified:
+        a, b = len(first.keypoints) - 1, len(second.keypoints) - 1  # see `write_photos`
+        return Verified(num_inliers=inliers[a, b], matches=np.array([[a, b], [b, a]], np.int32))
+
+    monkeypatch.setattr(reconstruction, "verify", verify)
+    done = reconstruction.verify_block(out, 1, 1, 2, config)
+    assert done == {"block": 1, "taken": 2, "links": 1, "resumed": 0}
+    (row,) = out.read_table("links/round-1/block-00001.parquet").to_pylist()
+    matches = np.array([[3, 5], [5, 3]], np.int32).tobytes()
+    assert row == {"a": 3, "b": 5, "num_inliers": 15, "matches": matches}
+    last = reconstruction.verify_block(out, 1, 2, 2, config)
+    assert last == {"block": 2, "taken": 1, "links": 1, "resumed": 0}
+    monkeypatch.setattr(reconstruction, "verify", None)
+    assert reconstruction.verify_block(out, 1, 1, 2, config) == done | {"resumed": 1}
+
+
+def test_strong_links_are_mapped_together_and_weak_ones_still_tell_that_it_may_be_one_place(tmp_path: Path) -> None:
+    """0-1-2 and 5-6-7-8 are groups; 3-4 are too few; 2 and 5, and 3 and 8, are linked weakly; 9 is linked to nothing.
+
+    So all but 9 may be one place, and none of them is another's negative.
+    """
+    out, config = Folder.of(tmp_path), ReconstructConfig(strong_inliers=30, weak_inliers=15, min_images=3, rounds=1)
+    names = write_photos(out, 10)
+    strong = [(0, 1, 30), (1, 2, 31), (3, 4, 90), (5, 6, 30), (6, 7, 30)]
+    write_links(out, [*strong, (2, 5, 29)])
+    write_links(out, [(7, 8, 30), (3, 8, 15)], round_=1)
+    write_links(out, [(8, 9, 99)], round_=2)  # of a round that is not asked for
+    assert reconstruction.group(out, config) == {"links": 8, "strong": 6, "groups": 2}
+    rows = out.read_table("groups.parquet").to_pylist()
+    assert [row["image_id"] for row in rows] == names
+    assert [row["group"] for row in rows] == [0, 0, 0, -1, -1, 1, 1, 1, 1, -1]
+    assert [row["cluster"] for row in rows] == [0] * 9 + [1]
+    assert [row["linked"] for row in rows] == [True] * 9 + [False]
+    assert [row["strong"] for row in rows] == [True] * 9 + [False]
+    write_links(out, [(0, 1, 29), (4, 5, 30), (5, 6, 30)])
+    write_links(out, [], round_=1)
+    assert reconstruction.group(out, config) == {"links": 3, "strong": 2, "groups": 1}
+    rows = out.read_table("groups.parquet").to_pylist()
+    assert [row["group"] for row in rows] == [-1, -1, -1, -1, 0, 0, 0, -1, -1, -1]
+    assert [row["cluster"] for row in rows] == [0, 0, 1, 2, 3, 3, 3, 4, 5, 6]
+    assert [row["linked"] for row in rows] == [n in (0, 1, 4, 5, 6) for n in range(10)]
+    assert [row["strong"] for row in rows] == [n in (4, 5, 6) for n in range(10)]
+
+
+@pytest.mark.parametrize("num_edges", [0, 22, 200])
+def test_components_are_the_transitive_closure(num_edges: int) -> None:
     rng = np.random.default_rng(0)
-    a, b = rng.integers(0, 30, size=(2, 22))
+    a, b = rng.integers(0, 30, size=(2, num_edges)).astype(np.int32)
     slow = np.arange(30)
     for _ in range(30):
         for x, y in zip(a, b, strict=True):
             slow[x] = slow[y] = min(slow[x], slow[y])
     assert reconstruction.components(30, a, b).tolist() == slow.tolist()
+    assert reconstruction.components(0, a[:0], b[:0]).tolist() == []
 
 
-def test_a_model_without_some_images_keeps_what_two_others_see() -> None:
-    model = SparseModel(
-        image_ids=["a", "b", "c"],
-        centres=np.eye(3),
-        directions=np.eye(3),
-        points=np.arange(6.0).reshape(2, 3),
-        colours=np.zeros((2, 3), np.uint8),
-        obs_image=np.array([0, 1, 2, 0, 1]),
-        obs_point=np.array([0, 0, 0, 1, 1]),
-        obs_scale=np.ones(5),
+def model_of(names: str, num_points: int = 60) -> SparseModel:
+    """Every image sees every point."""
+    num = len(names)
+    image, point = (grid.ravel() for grid in np.meshgrid(np.arange(num), np.arange(num_points), indexing="ij"))
+    return SparseModel(
+        image_ids=[f"{name}.jpg" for name in names],
+        centres=np.zeros((num, 3)),
+        directions=np.zeros((num, 3)),
+        points=np.zeros((num_points, 3)),
+        colours=np.zeros((num_points, 3), np.uint8),
+        obs_image=image,
+        obs_point=point,
+        obs_scale=np.ones(len(image)),
     )
-    left = sparse_model.without(model, {"a"})
-    assert left.image_ids == ["b", "c"]
-    assert left.points.tolist() == [[0.0, 1.0, 2.0]]  # point 1 is seen by b alone
-    assert (left.obs_image.tolist(), left.obs_point.tolist()) == ([0, 1], [0, 0])
 
 
-# -- local features and words ----------------------------------------------------------------------------------------
+def test_an_image_is_kept_in_the_largest_of_its_models_alone() -> None:
+    config = ReconstructConfig(min_images=3, min_points=50)
+    models = [model_of("abcd"), model_of("cdefg"), model_of("dhi"), model_of("eijkl"), model_of("xyz", 49)]
+    kept = reconstruction._kept(models, config)
+    assert [[name[0] for name in model.image_ids] for model in kept] == [list("abcd"), list("efg"), list("ijkl")]
+    names = [name for model in kept for name in model.image_ids]
+    assert len(names) == len(set(names))
+    assert reconstruction._kept([model_of("abc", 50)], config) != []
+    assert reconstruction._kept([model_of("ab", 50)], config) == []
 
 
-def photo(place: int, number: int) -> Features:
-    return extract(encode_jpeg(photograph(building(7, place), SMALL, place, number)), max_features=800)
+def test_a_group_is_mapped_from_its_own_links_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, config = Folder.of(tmp_path), ReconstructConfig(rounds=1, min_images=2, min_points=1)
+    names = write_photos(out, 6, parts=2)
+    groups = pa.table({"image_id": names, "group": [0, 1, 1, -1, 1, 1]})
+    out.write_table("groups.parquet", groups)
+    write_links(out, [(4, 5, 30), (1, 2, 15), (1, 5, 14), (0, 1, 80), (2, 3, 80)])
+    write_links(out, [(1, 4, 30)], round_=1)
+    write_links(out, [(2, 4, 30)], round_=2)
+    asked: list[Any] = []
+
+    def map_images(found: dict[str, Features], links: list[mapping.Link], *, min_images: int) -> list[SparseModel]:
+        asked.append((found, links, min_images))
+        return [model_of("pqr", 5), model_of("st", 5)]
+
+    monkeypatch.setattr(mapping, "map_images", map_images)
+    done = reconstruction.map_group(out, 1, config)
+    assert done == {"group": 1, "taken": 4, "resumed": 0, "models": 2, "registered": 5}
+    ((found, links, min_images),) = asked
+    assert min_images == 2
+    assert {name: len(own.keypoints) for name, own in found.items()} == {names[n]: n + 1 for n in (1, 2, 4, 5)}
+    assert [(a, b) for a, b, _ in links] == [(names[a], names[b]) for a, b in ((1, 2), (1, 4), (4, 5))]
+    assert [matches.tolist() for _, _, matches in links] == [[[1, 2]], [[1, 4]], [[4, 5]]]
+    folder = out / "groups" / "00001"
+    assert [read_model(folder, at).image_ids[0] for at in (0, 1)] == ["p.jpg", "s.jpg"]
+    assert reconstruction.map_group(out, 1, config) == done | {"resumed": 1} and len(asked) == 1
 
 
-def test_two_photos_of_a_building_fit_one_geometry_and_two_buildings_do_not() -> None:
-    same, other = verify(photo(0, 2), photo(0, 3)), verify(photo(0, 2), photo(1, 3))
-    assert same.num_inliers > 40 > 15 > other.num_inliers
-    assert verify(photo(0, 2), photo(0, 3)).matches.tolist() == same.matches.tolist()
+def write_group(out: Folder, number: int, models: list[SparseModel]) -> None:
+    for at, model in enumerate(models):
+        reconstruction.write_model(out / "groups" / f"{number:05d}", at, model)
+    (out / "groups" / f"{number:05d}").write_json("done.json", {"models": len(models), "registered": 0})
 
 
-def test_matching_equals_the_slow_definition() -> None:
-    a, b = photo(0, 2), photo(0, 3)
-    x, y = (
-        f.descriptors.astype(np.float64) / np.linalg.norm(f.descriptors.astype(np.float64), axis=1)[:, None]
-        for f in (a, b)
-    )
-    apart = np.linalg.norm(x[:, None, :] - y[None, :, :], axis=2)
-    slow = []
-    for row in range(len(x)):
-        one, two = np.argsort(apart[row])[:2]
-        back = np.argsort(apart[:, one])[:2]
-        if back[0] == row and apart[row, one] < 0.8 * apart[row, two] and apart[row, one] < 0.8 * apart[back[1], one]:
-            slow.append((row, one))
-    assert match(a, b).tolist() == [list(map(int, pair)) for pair in slow]
+def test_every_photo_is_in_a_model_or_has_the_reason_that_it_is_not(tmp_path: Path) -> None:
+    out, config = Folder.of(tmp_path), ReconstructConfig(min_shared=10, val_fraction=0)
+    names = [f"{letter}.jpg" for letter in "abcdefghij"]
+    num = [50, 50, 50, 50, 50, 50, 50, features.MIN_LINK, features.MIN_LINK - 1, 50]
+    out.write_table("photos.parquet", pa.table({"image_id": names, "num": num}))
+    columns = {
+        "group": [0, 0, 0, 1, 1, -1, -1, -1, -1, 1],
+        "cluster": [0, 0, 0, 1, 1, 1, 1, 2, 3, 1],
+        "linked": [True] * 7 + [False, False, True],
+        "strong": [True] * 6 + [False, False, False, True],
+    }
+    out.write_table("groups.parquet", pa.table({"image_id": names, **columns}))
+    write_group(out, 0, [model_of("abc", 12)])
+    write_group(out, 1, [model_of("de", 9)])
+    told = reconstruction.assemble(out, 2, config)
+    rows = {row["image_id"][0]: row for row in out.read_table("images.parquet").to_pylist()}
+    reasons = {name: row["reason"] for name, row in rows.items() if row["model"] < 0}
+    assert reasons == {
+        "f": reconstruction.SMALL_GROUP,
+        "g": reconstruction.WEAK_LINK,
+        "h": reconstruction.NO_LINK,
+        "i": reconstruction.NO_KEYPOINTS,
+        "j": reconstruction.NOT_MAPPED,
+    }
+    assert [rows[name]["model"] for name in "abcde"] == [0, 0, 0, 1, 1]
+    assert [rows[name]["cluster"] for name in "abcdefghij"] == columns["cluster"]
+    assert told == {
+        "images": 10,
+        "registered": 5,
+        "unregistered": dict.fromkeys(sorted(reasons.values()), 1),
+        "models": 2,
+        "points": 21,
+        "clusters": 4,
+        "queries": 3,  # d and e share nine points, not ten
+    }
+    found = {row["query"]: row["candidates"] for row in out.read_table("tuples.parquet").to_pylist()}
+    assert sorted(found) == ["a.jpg", "b.jpg", "c.jpg"] and found["a.jpg"] == ["b.jpg", "c.jpg"]
+    assert [read_model(out, at).image_ids[0] for at in (0, 1)] == ["a.jpg", "d.jpg"]
 
 
-@pytest.mark.parametrize("shape", [(200, 300), (3, 3), (3, 300), (15, 400)])
-def test_a_photo_that_shows_nothing_has_no_features_and_no_match(shape: tuple[int, int]) -> None:
-    data = io.BytesIO()
-    Image.new("RGB", (shape[1], shape[0])).save(data, "JPEG")
-    blank = extract(data.getvalue())
-    assert len(blank.keypoints) == len(blank.descriptors) == len(blank.colours) == 0
-    assert verify(blank, photo(0, 2)).num_inliers == 0
-
-
-def test_what_is_no_photo_is_refused() -> None:
-    with pytest.raises(ValueError, match="is no JPEG"):
-        extract(b"nothing")
-
-
-def test_the_inverted_file_ranks_as_dense_tf_idf_does() -> None:
-    rng = np.random.default_rng(0)
-    words = [rng.integers(0, 60, size=rng.integers(5, 40)) for _ in range(25)]
-    dense = np.zeros((25, 60))
-    for row, own in enumerate(words):
-        np.add.at(dense[row], own, 1)
-    photos_with = (dense > 0).sum(axis=0)
-    weight = np.sqrt(dense) * np.log(25 / np.maximum(photos_with, 1))
-    weight /= np.maximum(np.linalg.norm(weight, axis=1, keepdims=True), 1e-12)
-    cosines = weight @ weight.T
-    file = InvertedFile.build(words, 60)
-    for row in range(25):
-        rows, scores = file.nearest(row, 6)
-        assert np.allclose(scores, cosines[row, rows], atol=1e-6)
-        others = np.delete(np.arange(25), row)
-        assert np.allclose(np.sort(scores)[::-1], np.sort(cosines[row, others])[::-1][: len(scores)], atol=1e-6)
-    pairs = set(candidate_pairs(file, range(25), 3))
-    assert all(a < b for a, b in pairs)
-    assert len(pairs) <= 75
-
-
-def test_words_are_the_nearest_centroids() -> None:
-    rng = np.random.default_rng(1)
-    sample = rng.integers(0, 255, size=(600, 128)).astype(np.uint8)
-    words = train_words(sample, 40, seed=3)
-    assert words.shape == (40, 128)
-    assert np.array_equal(words, train_words(sample, 40, seed=3))
-    apart = ((sample[:50, None, :].astype(np.float64) - words[None]) ** 2).sum(axis=2)
-    assert Quantiser(words).assign(sample[:50]).tolist() == apart.argmin(axis=1).tolist()
+def test_places_to_validate_on_are_drawn_by_the_seed(tmp_path: Path) -> None:
+    drawn = []
+    for seed in range(6):
+        out = Folder.of(tmp_path / str(seed))
+        names = [f"{letter}.jpg" for letter in "abcdefghijkl"]
+        cluster = [number // 2 for number in range(12)]
+        out.write_table("photos.parquet", pa.table({"image_id": names, "num": [50] * 12}))
+        same = {"group": [0] * 12, "linked": [True] * 12, "strong": [True] * 12}
+        out.write_table("groups.parquet", pa.table({"image_id": names, "cluster": cluster, **same}))
+        write_group(out, 0, [model_of("abcdefghijkl"[at : at + 2]) for at in range(0, 12, 2)])
+        reconstruction.assemble(out, 1, ReconstructConfig(val_fraction=0.34, seed=seed))
+        images = out.read_table("images.parquet").to_pylist()
+        drawn.append(tuple(sorted({row["cluster"] for row in images if row["split"] == "val"})))
+    assert {len(clusters) for clusters in drawn} == {2} and len(set(drawn)) > 2

@@ -1,16 +1,18 @@
-"""Co-observed points and change of scale equal counting every pair of images point by point."""
+"""Co-observed points and change of scale equal counting point by point; models are stored and cut whole."""
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from retrieval.artifacts.folder import Folder
 from retrieval.geometry import sparse_model
-from retrieval.geometry.sparse_model import SparseModel, covisible_pairs
+from retrieval.geometry.sparse_model import SparseModel, covisible_pairs, read_model, without, write_model
 
 
 def model_of(sightings: list[tuple[int, int, float]], num: int, num_points: int) -> SparseModel:
@@ -103,3 +105,59 @@ def test_models_without_a_shared_point_have_no_pair() -> None:
 def test_arrays_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(model_of([(0, 0, 1.0), (1, 0, 1.0)], 2, 1), **change)
+
+
+def test_the_first_sighting_counts_where_an_image_sees_a_point_twice() -> None:
+    pairs = covisible_pairs(model_of([(0, 0, 6.0), (0, 0, 1.0), (1, 0, 2.0)], 2, 1))
+    assert (pairs.shared.tolist(), pairs.scale_change.tolist()) == ([1], [3.0])
+    assert pairs.num_points.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_what_lies_behind_a_camera_is_not_seen(scale: float) -> None:
+    pairs = covisible_pairs(model_of([(0, 0, scale), (1, 0, 2.0), (0, 1, 1.0), (1, 1, 1.0)], 2, 2))
+    assert (pairs.shared.tolist(), pairs.scale_change.tolist()) == ([1], [1.0])
+    assert pairs.num_points.tolist() == [1, 2]
+
+
+def coloured(model: SparseModel) -> SparseModel:
+    """No two numbers alike, so that none takes another's place unseen."""
+    rng = np.random.default_rng(3)
+    colours = rng.integers(0, 256, (len(model.points), 3)).astype(np.uint8)
+    directions = rng.normal(size=(len(model.image_ids), 3))
+    return dataclasses.replace(model, colours=colours, directions=directions)
+
+
+def test_a_model_comes_back_from_storage_under_its_number(tmp_path: Path) -> None:
+    folder, models = Folder.of(tmp_path), [coloured(random_model(seed=seed)) for seed in (1, 2)]
+    for number, model in enumerate(models):
+        write_model(folder, number, model)
+    for number, model in enumerate(models):
+        again = read_model(folder, number)
+        assert again.image_ids == model.image_ids
+        for name in ("centres", "directions", "points", "colours", "obs_image", "obs_point", "obs_scale"):
+            there, here = getattr(again, name), getattr(model, name)
+            assert there.dtype == here.dtype and np.array_equal(there, here, equal_nan=name == "obs_scale"), name
+
+
+def test_a_model_without_some_images_keeps_what_two_others_see() -> None:
+    """Of three photos and four points: without a, point 1 is seen by b alone, and point 2 by nobody."""
+    sightings = [(0, 0, 1.0), (1, 0, 2.0), (2, 0, 3.0), (0, 1, 4.0), (1, 1, 5.0), (0, 2, 6.0), (1, 3, 7.0), (2, 3, 8.0)]
+    model = coloured(model_of(sightings, 3, 4))
+    left = without(model, {model.image_ids[0], "unknown"})
+    assert left.image_ids == model.image_ids[1:]
+    assert np.array_equal(left.points, model.points[[0, 3]]) and np.array_equal(left.colours, model.colours[[0, 3]])
+    assert np.array_equal(left.centres, model.centres[1:]) and np.array_equal(left.directions, model.directions[1:])
+    assert list(zip(left.obs_image, left.obs_point, left.obs_scale)) == [(0, 0, 2), (1, 0, 3), (0, 1, 7), (1, 1, 8)]
+    assert without(model, {"unknown"}) is model
+    assert without(model, set(model.image_ids)).image_ids == []
+
+
+def test_the_pairs_of_a_model_without_an_image_are_the_others() -> None:
+    model = random_model()
+    gone = {model.image_ids[number] for number in (0, 5, 16)}
+    kept = [number for number in range(17) if model.image_ids[number] not in gone]
+    slow = {(i, j): value for (i, j), value in slow_pairs(model).items() if i in kept and j in kept}
+    left = covisible_pairs(without(model, gone))
+    found = dict(zip(zip(left.first.tolist(), left.second.tolist()), left.shared.tolist()))
+    assert found == {(kept.index(i), kept.index(j)): num for (i, j), (num, _) in slow.items()}

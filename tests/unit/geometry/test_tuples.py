@@ -13,15 +13,10 @@ import pytest
 
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.tuples import TupleSet, as_set
-from retrieval.data.demo.places import building, photograph
-from retrieval.data.demo.settings import SceneConfig
 from retrieval.geometry import mapping, tuples
-from retrieval.geometry.features import extract, pycolmap, verify
-from retrieval.geometry.mapping import map_images, read_models
 from retrieval.geometry.settings import ReconstructConfig
-from retrieval.geometry.sparse_model import SparseModel, read_model, write_model
-from retrieval.geometry.tuples import from_models, write
-from retrieval.images.pixels import encode_jpeg
+from retrieval.geometry.sparse_model import SparseModel, covisible_pairs, read_model
+from retrieval.geometry.tuples import from_labels, from_models, write
 
 
 def scene(names: list[str], seen: list[tuple[int, int, float]]) -> SparseModel:
@@ -113,21 +108,11 @@ def test_val_takes_whole_clusters_and_leaves_two() -> None:
         assert len({r["cluster"] for r in images.to_pylist() if r["split"] == "train"}) >= min(few, 2)
 
 
-def test_models_come_back_from_storage(tmp_path: Path) -> None:
-    folder = Folder.of(tmp_path)
-    write_model(folder, 0, MODEL)
-    again = read_model(folder, 0)
-    assert again.image_ids == MODEL.image_ids
-    for name in ("centres", "directions", "points", "colours", "obs_image", "obs_point", "obs_scale"):
-        assert np.array_equal(getattr(again, name), getattr(MODEL, name)), name
-
-
-# -- COLMAP models of a drawn place, on disk ---------------------------------------------------------------------------
+# ---- models of others ----
 
 
 CONFIG = ReconstructConfig(min_shared=10, val_fraction=0)
-SCENE = SceneConfig(num_places=1, images_per_place=6, size=360, seed=2)
-NAMES = [f"castle/{number:03d}.jpg" for number in range(SCENE.images_per_place)]
+NAMES = [f"castle/{number:03d}.jpg" for number in range(6)]
 
 
 def listed(image_ids: Sequence[str]) -> pa.Table:
@@ -138,45 +123,20 @@ def by_id(table: pa.Table) -> dict[str, dict[str, Any]]:
     return {row["image_id"]: row for row in table.to_pylist()}
 
 
-@pytest.fixture(scope="module")
-def mapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SparseModel]:
-    """A folder with the model that COLMAP itself wrote of a drawn place, in binary; and the model as `sfm` gave it."""
-    folder, features = tmp_path_factory.mktemp("colmap") / "sparse", {}
-    for number, name in enumerate(NAMES):
-        data = encode_jpeg(photograph(building(2, 0), SCENE, 0, number))
-        features[name] = extract(data, max_features=1024)
-    pairs = [(a, b) for at, a in enumerate(NAMES) for b in NAMES[at + 1 :]]
-    checked = [(a, b, verify(features[a], features[b])) for a, b in pairs]
-    incremental = pycolmap.incremental_mapping
-
-    def kept(*args: Any) -> Any:
-        found = incremental(*args)
-        for number, model in found.items():
-            (folder / str(number)).mkdir(parents=True)
-            model.write(folder / str(number))
-        return found
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pycolmap, "incremental_mapping", kept)
-        models = map_images(features, [(a, b, done.matches) for a, b, done in checked if done.num_inliers >= 15])
-    assert len(models) == 1 and len(models[0].image_ids) >= 5
-    return folder, models[0]
+def seen_in_part() -> SparseModel:
+    """Six images of 60 points: neighbours share 30, the next but one 20, the next 10; no scale is like another."""
+    seen = [
+        (image, point, 1.0 + image + point / 100) for image in range(6) for point in range(10 * image, 10 * image + 40)
+    ]
+    return scene(NAMES, [(image, point % 60, scale) for image, point, scale in seen])
 
 
-def test_a_model_on_disk_is_the_model_that_was_mapped(mapped: tuple[Path, SparseModel], tmp_path: Path) -> None:
-    folder, model = mapped
-    as_text = tmp_path / "0"
-    as_text.mkdir()
-    pycolmap.Reconstruction(folder / "0").write_text(as_text)
-    for where in (folder, folder / "0", tmp_path):
-        (read,) = read_models(where)
-        assert read.image_ids == model.image_ids
-        for name in ("centres", "directions", "points", "obs_scale"):
-            assert np.allclose(getattr(read, name), getattr(model, name), rtol=1e-6), name
-        for name in ("obs_image", "obs_point"):
-            assert np.array_equal(getattr(read, name), getattr(model, name)), name
-    with pytest.raises(ValueError, match="No COLMAP model"):
-        read_models(tmp_path / "absent")
+@pytest.fixture
+def mapped(monkeypatch: pytest.MonkeyPatch) -> tuple[Path, SparseModel]:
+    """A folder with a model of a place, as `mapping.read_models` finds it there; and the model."""
+    folder, model = Path("sparse"), seen_in_part()
+    monkeypatch.setattr(mapping, "read_models", {folder: [model]}.__getitem__)
+    return folder, model
 
 
 def test_models_become_tuples_and_other_photos_are_told(
@@ -244,3 +204,139 @@ def test_two_images_of_a_model_are_not_one_photo(
     monkeypatch.setattr(mapping, "read_models", lambda _: [dataclasses.replace(model, image_ids=names)])
     images, _, _ = from_models(listed(model.image_ids), "x", CONFIG)
     assert {n for n, row in by_id(images).items() if row["model"] >= 0} == set(model.image_ids[:-1])
+
+
+def several(monkeypatch: pytest.MonkeyPatch, *models: SparseModel) -> None:
+    monkeypatch.setattr(mapping, "read_models", lambda _: list(models))
+
+
+def test_a_photo_of_two_models_stays_in_the_larger_and_each_model_is_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = seen_in_part()
+    cut = [
+        dataclasses.replace(model, image_ids=[f"{letter}.jpg" for letter in names]) for names in ("abcdef", "efghij")
+    ]
+    small = scene(["e.jpg", "f.jpg", "k.jpg"], [(image, point, 1.0) for image in range(3) for point in range(20)])
+    several(monkeypatch, small, cut[1], cut[0])
+    image_ids = [f"{letter}.jpg" for letter in "abcdefghijkl"]
+    images, found, models = from_models(listed(image_ids), "x", CONFIG)
+    rows = by_id(images)
+    # Of one size, the first that was read comes first; of `small` one image is left, which is no model.
+    first, second = [name[0] for name in models[0].image_ids], [name[0] for name in models[1].image_ids]
+    assert (first, second, len(models)) == (list("efghij"), list("abcd"), 2)
+    assert [rows[name]["model"] for name in image_ids] == [1, 1, 1, 1, 0, 0, 0, 0, 0, 0, -1, -1]
+    clusters = [rows[name]["cluster"] for name in image_ids]
+    assert clusters[:10] == [1, 1, 1, 1, 0, 0, 0, 0, 0, 0] and len(set(clusters)) == 4
+    assert {row["query"][0] for row in found.to_pylist()} == set("abcdefghij")
+
+
+def test_images_under_other_names_keep_their_cameras_and_sightings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1.jpg comes before 2.jpg in the model; with their folders the photos stand the other way round."""
+    model = scene(["1.jpg", "2.jpg", "3.jpg"], [(0, p, 1.0 + p) for p in range(12)] + [(1, p, 5.0) for p in range(12)])
+    several(monkeypatch, model)
+    _, found, (own,) = from_models(listed(["b/1.jpg", "a/2.jpg", "c/3.jpg"]), "x", CONFIG)
+    assert own.image_ids == ["a/2.jpg", "b/1.jpg", "c/3.jpg"]
+    assert own.centres.tolist() == model.centres[[1, 0, 2]].tolist()
+    assert own.directions.tolist() == model.directions[[1, 0, 2]].tolist()
+    for name, was in (("a/2.jpg", 1), ("b/1.jpg", 0)):
+        now = own.image_ids.index(name)
+        assert own.obs_scale[own.obs_image == now].tolist() == model.obs_scale[model.obs_image == was].tolist()
+        assert own.obs_point[own.obs_image == now].tolist() == model.obs_point[model.obs_image == was].tolist()
+    assert [row["query"] for row in found.to_pylist()] == ["a/2.jpg", "b/1.jpg"]
+
+
+def test_models_are_divided_and_asked_for_shared_points_as_the_settings_say(mapped: tuple[Path, SparseModel]) -> None:
+    pairs = covisible_pairs(mapped[1])
+    for least in (1, 15, 25):
+        _, found, _ = from_models(listed(NAMES), "sparse", ReconstructConfig(min_shared=least))
+        got = {
+            (row["query"], other) for row in found.to_pylist() for other in row["candidates"] if row["query"] < other
+        }
+        enough = pairs.shared >= least
+        assert got == {(NAMES[a], NAMES[b]) for a, b in zip(pairs.first[enough], pairs.second[enough])} != set()
+
+
+# ---- labels, and what is written ----
+
+
+def test_candidates_of_a_large_label_are_drawn_by_the_seed_for_each_photo() -> None:
+    names = [f"{number:02d}" for number in range(30)]
+    tables = [
+        tuples.labelled_tables(names, ["p"] * 30, max_candidates=5, seed=seed)[1].to_pylist() for seed in (0, 0, 1)
+    ]
+    assert tables[0] == tables[1]
+    for first, other in zip(tables[0], tables[2], strict=True):
+        assert len(first["candidates"]) == len(first["shared_points"]) == len(first["scale_change"]) == 5
+        assert first["candidates"] == sorted(set(first["candidates"])) and first["query"] not in first["candidates"]
+        assert (set(first["shared_points"]), set(first["scale_change"])) == ({0}, {1.0})
+        assert first["candidates"] != other["candidates"]
+    assert len({tuple(row["candidates"]) for row in tables[0]}) > 20  # each photo draws its own
+    ((whole, _),) = [tuples.labelled_tables(names[:3], ["p"] * 3)[1].to_pylist()[0]["candidates"]]
+    assert whole == "01"
+    assert len(tuples.labelled_tables([f"{n:03d}" for n in range(60)], ["p"] * 60)[1]["candidates"][0]) == 50
+
+
+def test_a_label_is_not_a_photo_of_the_same_name() -> None:
+    images, found = tuples.labelled_tables(["x", "y", "z"], ["z", "z", None])
+    assert [row["cluster"] for row in images.to_pylist()] == [0, 0, 1]
+    assert [row["query"] for row in found.to_pylist()] == ["x", "y"]
+
+
+def labelled(num: int, each: int = 2) -> pa.Table:
+    names = [f"{cluster:02d}/{number}" for cluster in range(num) for number in range(each)]
+    return pa.table({"image_id": names, "label": [name[:2] for name in names]})
+
+
+def val_of(table: pa.Table) -> set[int]:
+    return {row["cluster"] for row in table.to_pylist() if row["split"] == "val"}
+
+
+def test_places_to_validate_on_are_drawn_by_the_seed_as_many_as_asked_for() -> None:
+    drawn = set()
+    for seed in range(5):
+        images, found, models = from_labels(labelled(20), ReconstructConfig(val_fraction=0.25, seed=seed))
+        assert len(val_of(images)) == 5 and val_of(images) == val_of(found) and models == ()
+        again, _, _ = from_labels(labelled(20), ReconstructConfig(val_fraction=0.25, seed=seed))
+        assert val_of(again) == val_of(images)
+        for table in (images, found):  # a place is in one split, whole
+            for cluster in range(20):
+                assert len({row["split"] for row in table.to_pylist() if row["cluster"] == cluster}) == 1
+        drawn.add(tuple(sorted(val_of(images))))
+    assert len(drawn) == 5
+
+
+@pytest.mark.parametrize(
+    ("num", "fraction", "val"), [(20, 0.0, 0), (3, 0.3, 1), (4, 0.01, 2), (4, 0.9, 2), (5, 0.9, 3), (2, 0.9, 0)]
+)
+def test_two_places_train_at_least_and_two_validate_where_there_are_four(num: int, fraction: float, val: int) -> None:
+    images, _, _ = from_labels(labelled(num), ReconstructConfig(val_fraction=fraction))
+    assert len(val_of(images)) == val
+
+
+def test_only_places_with_tuples_validate() -> None:
+    table = pa.concat_tables([labelled(6), pa.table({"image_id": [f"z{n}" for n in range(40)], "label": ["z"] * 40})])
+    table = table.set_column(1, "label", pa.array([*table["label"].to_pylist()[:12], *(f"z{n}" for n in range(40))]))
+    images, found, _ = from_labels(table, ReconstructConfig(val_fraction=0.5))
+    assert len(val_of(images)) == 3 and val_of(images) == val_of(found)
+
+
+def test_what_is_written_is_counted_and_nothing_is_refused(tmp_path: Path) -> None:
+    out = Folder.of(tmp_path)
+    images = tuples.images_table(
+        list("abcdefg"), [0, 0, 0, 0, 1, 2, 3], [MODEL], {"e": "alone", "f": "alone", "g": "blank"}
+    )
+    found = tuples.tuples_table(images, [MODEL], min_shared=2)
+    assert write(out, images, found, [MODEL]) == {
+        "images": 7,
+        "registered": 4,
+        "unregistered": {"alone": 2, "blank": 1},
+        "models": 1,
+        "points": 5,
+        "clusters": 4,
+        "queries": 3,
+    }
+    assert out.read_table("images.parquet").equals(images) and out.read_table("tuples.parquet").equals(found)
+    assert read_model(out, 0).image_ids == MODEL.image_ids
+    empty = Folder.of(tmp_path / "empty")
+    with pytest.raises(ValueError, match="No two of the 7 photos show one place .*'alone': 2"):
+        write(empty, images, found[:0], [MODEL])
+    assert not empty.list()
