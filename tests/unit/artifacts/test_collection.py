@@ -1,18 +1,20 @@
-"""A localised collection holds the wanted photos, once a node, whatever order its parts have."""
+"""The catalog and single photos are read as asked; a localised collection holds the wanted photos, once a node."""
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-import torch
 
-from retrieval.artifacts.collection import CATALOG_SCHEMA, localise
-from retrieval.artifacts.folder import Folder
-from retrieval.training.feature_cache import FeatureCache
+from retrieval.artifacts.collection import CATALOG, CATALOG_SCHEMA, IMAGE_SCHEMA, KIND, Jpegs, localise, read_catalog
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.manifest import seal
 from tests.support.patterns import local_patterns, make_patterns
 
 
@@ -63,26 +65,142 @@ def test_a_catalogue_that_disagrees_with_its_parts_is_refused(tmp_path: Path) ->
         localise(folder, tmp_path / "cache", ("train",))
 
 
-def test_feature_cache_gives_back_each_row_under_each_view(tmp_path: Path) -> None:
-    """Two caches on one file, as two ranks of a node have it, each filling its share."""
-    path = tmp_path / "cache" / "maps.f16"
-    caches = [FeatureCache(path, 5, 2, (3, 2, 2)) for _ in range(2)]
+def make(folder: Folder, *, parts: int = 3, size: int = 5, group: int = 2, salt: str = "") -> dict[str, bytes]:
+    """A sealed collection whose photos are short texts, and those texts by image_id.
 
-    def pixels(rows: object, view: int) -> torch.Tensor:
-        assert isinstance(rows, list)
-        return torch.tensor([100 * view + row for row in rows])
+    Photo i is in part i // size; every third is of split val, every fifth dropped and without a label.
+    """
+    rows, texts = [], {}
+    for part in range(parts):
+        stored = []
+        for row in range(size):
+            i = part * size + row
+            image_id = f"{(7 * i) % (parts * size):03d}.jpg"
+            texts[image_id] = f"{salt}photo {i}".encode()
+            stored.append({"image_id": image_id, "jpeg": texts[image_id]})
+            split = "dropped" if i % 5 == 4 else "val" if i % 3 == 2 else "train"
+            label = None if split == "dropped" else f"p{i % 4}"
+            place = {"part": part, "row": row, "reason": "single" if split == "dropped" else None}
+            rows.append({"image_id": image_id, "label": label, "split": split, **place})
+        table = pa.Table.from_pylist(stored, IMAGE_SCHEMA)
+        folder.write_table(f"images/{part_name(part)}", table, row_group_size=group)
+    folder.write_table(CATALOG, pa.Table.from_pylist(rows, CATALOG_SCHEMA))
+    seal(folder, kind=KIND, config={}, inputs={}, counts={"stored": len(rows)})
+    return texts
 
-    for cache, rows in zip(caches, ([0, 2, 4], [1, 3]), strict=True):
-        cache.fill(np.array(rows), pixels, lambda x: x.view(-1, 1, 1, 1).expand(-1, 3, 2, 2) + 0.5, batch_size=2)
-    got = caches[0].read([3, 0, 3], np.array([1, 0, 0]))
-    assert got.dtype == torch.float32 and got.shape == (3, 3, 2, 2)
-    assert got[:, 0, 0, 0].tolist() == [103.5, 0.5, 3.5]
-    assert caches[1].read([4], 1)[0, 2, 1, 1] == 104.5
-    assert caches[0].num_bytes == path.stat().st_size == 5 * 2 * 12 * 2
+
+def test_the_catalog_is_read_by_split_sorted_by_name(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    make(folder)
+    stored = folder.read_table(CATALOG).to_pylist()
+    assert [row["image_id"] for row in stored] != sorted(row["image_id"] for row in stored)
+    for splits in (("train",), ("val", "dropped"), ("test",), ()):
+        wanted = sorted((row for row in stored if row["split"] in splits), key=lambda row: row["image_id"])
+        found = read_catalog(folder, splits)
+        assert found.column_names == ["image_id", "label", "part", "row"]
+        assert found.to_pylist() == [{name: row[name] for name in found.column_names} for row in wanted]
+    everything = read_catalog(folder, columns=CATALOG_SCHEMA.names)
+    assert everything.to_pylist() == sorted(stored, key=lambda row: row["image_id"])
+    # Neither of the columns that it sorts and chooses by is handed out unasked, and what is asked keeps its order.
+    labels = read_catalog(folder, ("val",), ("part", "label"))
+    assert labels.column_names == ["part", "label"]
+    assert labels.to_pylist() == [
+        {"part": row["part"], "label": row["label"]}
+        for row in sorted(stored, key=lambda row: row["image_id"])
+        if row["split"] == "val"
+    ]
 
 
-def test_feature_cache_clamps_to_the_range_of_float16(tmp_path: Path) -> None:
-    cache = FeatureCache(tmp_path / "maps.f16", 1, 1, (2, 1, 1))
-    big = torch.tensor([1e9, -1e9]).view(1, 2, 1, 1)
-    cache.fill(np.array([0]), lambda _rows, _view: torch.zeros(1), lambda _: big)
-    assert cache.read([0], 0).flatten().tolist() == [65504, -65504]
+def test_names_are_sorted_by_their_bytes(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    names = ["é", "z", "Z", "a/b", "a.b", "10", "9"]
+    folder.write_table(CATALOG, pa.Table.from_pylist([{"image_id": name} for name in names], CATALOG_SCHEMA))
+    assert read_catalog(folder)["image_id"].to_pylist() == sorted(names, key=str.encode)
+
+
+def test_single_photos_are_read_by_place(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    texts = make(folder, group=2)
+    places = {(row["part"], row["row"]): texts[row["image_id"]] for row in folder.read_table(CATALOG).to_pylist()}
+    jpegs = Jpegs(folder)
+    assert jpegs.read(places) == places and len(places) == 15
+    for place in places:  # each alone: the first and the last of a row group, the last group's only one
+        assert jpegs.read([place]) == {place: places[place]}
+    some = [(2, 4), (0, 1), (2, 0), (0, 1)]
+    assert jpegs.read(iter(some)) == {place: places[place] for place in some}
+    assert jpegs.read([]) == {}
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda place: jpegs.read([place])[place], list(places) * 3)) == list(places.values()) * 3
+
+
+def test_only_the_row_groups_asked_for_are_read_and_footers_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder.of(tmp_path)
+    make(folder, group=2)
+    read: list[int] = []
+    whole = pq.ParquetFile.read_row_group
+
+    def noted(self: pq.ParquetFile, group: int, **options: Any) -> pa.Table:
+        read.append(group)
+        assert options == {"columns": ["jpeg"]}
+        return whole(self, group, **options)
+
+    footers: list[object] = []
+    footer_of = pq.read_metadata
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", noted)
+    monkeypatch.setattr(pq, "read_metadata", lambda stream: footers.append(stream) or footer_of(stream))
+    jpegs = Jpegs(folder)
+    jpegs.read([(1, 4), (1, 0), (1, 1)])
+    assert read == [0, 2], "rows 0 and 1 lie in one group, row 4 in the third"
+    jpegs.read([(1, 2)])
+    assert read == [0, 2, 1] and len(footers) == 1
+
+
+@pytest.mark.parametrize("row", [5, -1])
+def test_a_row_that_is_not_there_is_said(tmp_path: Path, row: int) -> None:
+    folder = Folder.of(tmp_path)
+    make(folder)
+    with pytest.raises(ValueError, match=rf"images/part-00001.parquet has no row {row}: the collection is damaged"):
+        Jpegs(folder).read([(1, 0), (1, row)])
+
+
+def test_a_local_copy_is_named_after_its_collection_and_splits(tmp_path: Path) -> None:
+    """Two collections share a node's cache: each finds its own photos, whichever came first."""
+    cache = tmp_path / "cache"
+    folders = [Folder.of(tmp_path / name) for name in ("one", "two")]
+    texts = [make(folder, salt=salt) for folder, salt in zip(folders, ("a ", "b "), strict=True)]
+    for _ in range(2):
+        for folder, known in zip(folders, texts, strict=True):
+            for splits in (("train",), ("val",), ("val", "train")):
+                local = localise(folder, cache, splits)
+                wanted = read_catalog(folder, splits)["image_id"].to_pylist()
+                assert sorted(local.image_ids) == wanted
+                assert local.jpegs(range(len(local))) == [known[image_id] for image_id in local.image_ids]
+    assert len(list(cache.glob("*.arrow"))) == 6
+
+
+def test_a_local_copy_is_in_the_order_of_storage(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path / "collection")
+    make(folder)
+    local = localise(folder, tmp_path / "cache", ("train", "val"))
+    stored = [row for row in folder.read_table(CATALOG).to_pylist() if row["split"] in ("train", "val")]
+    assert list(local.image_ids) == [row["image_id"] for row in stored]
+    assert list(local.labels) == [row["label"] for row in stored]
+    assert local.rows_of("val").tolist() == [at for at, row in enumerate(stored) if row["split"] == "val"]
+    assert local.rows_of("query").tolist() == []
+
+
+def test_a_copy_that_was_cut_short_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, cache = Folder.of(tmp_path / "collection"), tmp_path / "cache"
+    make(folder)
+
+    def die(*_: object) -> None:
+        raise SystemExit("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", die)
+        with pytest.raises(SystemExit):
+            localise(folder, cache, ("train",))
+    assert not list(cache.glob("*.arrow"))
+    assert len(localise(folder, cache, ("train",))) == len(read_catalog(folder, ("train",)))

@@ -1,20 +1,20 @@
-"""The storage contract: atomic writes, begin/seal, books, and the published triple."""
+"""The life of a step's folder: begin, books, seal; what a fingerprint names, and what it does not."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import numpy
 import pyarrow as pa
 import pytest
 
 from retrieval.artifacts import manifest as artifacts_manifest
-from retrieval.artifacts import published
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file
-from retrieval.artifacts.manifest import MANIFEST, Books, Manifest, read_manifest
+from retrieval.artifacts.manifest import MANIFEST, STARTED, Books, Manifest, read_manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,44 +94,6 @@ def test_an_unsealed_folder_is_not_an_artefact(tmp_path: Path) -> None:
         read_manifest(Folder.of(tmp_path), "model")
 
 
-def _table(folder: Folder, value: int) -> None:
-    folder.write_table("file", pa.table({"x": [value]}))
-
-
-def _bytes(folder: Folder, value: int) -> None:
-    folder.write_bytes("file", str(value).encode())
-
-
-@pytest.mark.parametrize("write", [_table, _bytes])
-def test_a_crash_before_the_rename_keeps_the_old_file_and_resumes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Folder, int], None]
-) -> None:
-    folder = Folder.of(tmp_path)
-    write(folder, 1)
-    before = folder.read_bytes("file")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", _die)
-        with pytest.raises(SystemExit):
-            write(folder, 2)
-    # The process died with the new bytes complete under the temporary name: a reader still sees the old file alone.
-    assert folder.read_bytes("file") == before
-    assert list(folder.list()) == ["file"]
-    write(folder, 2)
-    assert folder.read_bytes("file") != before
-
-
-def _die(*_: object) -> None:
-    raise SystemExit("killed")
-
-
-def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
-    folder = Folder.of(tmp_path)
-    wrong = pa.table({"x": [1]})
-    with pytest.raises(TypeError):
-        folder.write_table("part", wrong, no_such_option=True)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_leftover_of_a_killed_writer_is_not_a_file_of_the_folder(tmp_path: Path) -> None:
     folder = Folder.of(tmp_path)
     begin(folder)
@@ -150,14 +112,95 @@ def test_seal_refuses_files_nobody_hashed_and_hashes_without_a_file(tmp_path: Pa
     assert not folder.exists(MANIFEST)
 
 
-def test_fingerprints_name_content_not_time_or_place(tmp_path: Path) -> None:
+def test_fingerprints_name_content_not_time_or_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prints = []
     for name, content in [("one", b"1"), ("two", b"1"), ("three", b"3")]:
         folder = Folder.of(tmp_path / name)
         begin(folder)
         folder.write_bytes("part", content)
         prints.append(seal(folder).fingerprint)
+        monkeypatch.setattr(artifacts_manifest, "versions", lambda name=name: {"torch": name})
     assert prints[0] == prints[1] != prints[2]
+
+
+BOOK = Books(stage="embed", taken=1, kept=1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "index"},
+        {"config": StepConfig(size=96)},
+        {"config": StepConfig(num_workers=3)},
+        {"inputs": {"model": "m2"}},
+        {"inputs": {"photos": "m1"}},
+        {"counts": {"num": 2}},
+        {"books": [BOOK, BOOK]},
+        {"books": [Books(stage="embed", taken=2, kept=1, rejected={"broken": 1})]},
+        {"files": {"part": "0" * 64}},
+        {"ignore": ("size",)},
+        {"aside": ("part",)},
+    ],
+    ids=str,
+)
+def test_a_fingerprint_depends_on_all_that_says_what_the_content_is(tmp_path: Path, changes: dict[str, Any]) -> None:
+    folder = Folder.of(tmp_path)
+    folder.write_bytes("part", b"abc")
+    assert seal(folder, books=[BOOK]).fingerprint == seal(folder, books=[BOOK]).fingerprint
+    assert seal(folder, **{"books": [BOOK], **changes}).fingerprint != seal(folder, books=[BOOK]).fingerprint
+
+
+def test_a_setting_that_is_ignored_is_in_neither_the_manifest_nor_the_fingerprint(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    prints = {seal(folder, config=StepConfig(num_workers=n), ignore=["num_workers"]).fingerprint for n in (1, 2)}
+    assert len(prints) == 1
+    assert read_manifest(folder).config == {"size": 218}
+
+
+def test_a_manifest_says_what_it_was_made_with(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    before = datetime.now(UTC).replace(microsecond=0)
+    sealed = seal(folder, counts={"where": Path("a"), "pair": (1, 2)})
+    assert before <= datetime.fromisoformat(sealed.created) <= datetime.now(UTC)
+    assert sealed.versions["numpy"] == numpy.__version__ and sealed.versions["pyarrow"] == pa.__version__
+    assert (
+        "no-such-library" not in sealed.versions and "faiss-cpu" in sealed.versions
+    ) or "faiss-gpu" in sealed.versions
+    assert sealed.counts == {"where": "a", "pair": [1, 2]}, "as it will be read back"
+    assert sealed.inputs == {"model": "m1"} and sealed.kind == "embeddings"
+
+
+def test_sealing_ends_the_claim(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    begin(folder)
+    assert folder.read_json(STARTED) == {
+        "kind": "embeddings",
+        "config": {"size": 218, "num_workers": 2},
+        "inputs": {"model": "m1"},
+    }
+    assert seal(folder).files == {}, "neither the claim nor the manifest is content"
+    assert seal(folder).files == {} and not folder.exists(STARTED)
+
+
+def test_a_claim_with_settings_that_no_longer_count_is_gone_on_with(tmp_path: Path) -> None:
+    """Begun by a version that compared the setting, finished by one that does not."""
+    folder = Folder.of(tmp_path)
+    begin(folder)
+    assert begin(folder, config=StepConfig(num_workers=9), ignore=["num_workers"]) is None
+    with pytest.raises(ValueError, match="num_workers: 2 there, 9 wanted"):
+        begin(folder, config=StepConfig(num_workers=9))
+
+
+def test_every_difference_is_named(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    seal(folder)
+    with pytest.raises(ValueError) as refused:
+        begin(folder, kind="index", config={"size": 1, "shape": 2}, inputs={})
+    for part in ("kind: embeddings", "config.num_workers: 2 there, None", "config.shape: None there, 2 wanted"):
+        assert part in str(refused.value)
+    assert "config.size: 218 there, 1 wanted" in str(refused.value)
+    assert "inputs.model: 'm1' there, None wanted" in str(refused.value)
+    assert "another output folder" in str(refused.value)
 
 
 def test_what_differs_each_time_is_kept_outside_the_fingerprint_and_hashed_all_the_same(tmp_path: Path) -> None:
@@ -239,42 +282,3 @@ def test_books_are_kept_in_the_manifest(tmp_path: Path) -> None:
     manifest = seal(folder, books=[Books(stage="ingest", taken=2, kept=1, rejected={"no-face": 1})])
     assert read_manifest(folder).books == manifest.books
     assert manifest.books == [{"stage": "ingest", "taken": 2, "kept": 1, "rejected": {"no-face": 1}}]
-
-
-def _workspace(path: Path, *, model: str = "same") -> dict[str, Folder]:
-    folders = {name: Folder.of(path / name / "0123") for name in ("collection", "model", "index")}
-    prints = {}
-    for name in ("collection", "model"):
-        artifacts_manifest.begin(folders[name], kind=name, config={}, inputs={})
-        prints[name] = artifacts_manifest.seal(folders[name], kind=name, config={}, inputs={}, counts={}).fingerprint
-    if model != "same":
-        prints["model"] = model
-    artifacts_manifest.begin(folders["index"], kind="index", config={}, inputs=prints)
-    artifacts_manifest.seal(folders["index"], kind="index", config={}, inputs=prints, counts={})
-    return folders
-
-
-def test_publish_points_to_a_matching_triple_and_the_workspace_can_move(tmp_path: Path) -> None:
-    workspace = Folder.of(tmp_path / "here")
-    published.publish(workspace, **_workspace(tmp_path / "here"))
-    os.rename(tmp_path / "here", tmp_path / "there")
-    moved = published.read_current(Folder.of(tmp_path / "there"))
-    assert moved["index"] == Folder.of(tmp_path / "there" / "index" / "0123")
-    assert read_manifest(moved["index"], "index").kind == "index"
-
-
-def test_publish_refuses_an_index_of_another_model(tmp_path: Path) -> None:
-    workspace = Folder.of(tmp_path)
-    folders = _workspace(tmp_path, model="f00d")
-    with pytest.raises(ValueError, match="made with model f00d"):
-        published.publish(workspace, **folders)
-    with pytest.raises(ValueError, match="no pipeline has finished there"):
-        published.read_current(workspace)
-
-
-def test_folders_are_absolute_and_uris_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert Folder.of("a/b/").uri == str(tmp_path / "a/b")
-    assert Folder.of("s3://bucket/a/").uri == "s3://bucket/a"
-    assert (Folder.of("s3://bucket") / "a").uri == "s3://bucket/a"
-    assert Folder.of(Folder.of("a")) == Folder.of("a")

@@ -1,48 +1,88 @@
-"""What the query service loads: a matching model and index, and single crops of the gallery."""
+"""What is published was made from each other, is still what was published, and may lie anywhere."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from retrieval.artifacts import hashing
-from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts import manifest as artifacts_manifest
+from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import MANIFEST, read_manifest
-from retrieval.artifacts.published import CURRENT, Pair
-from retrieval.images.settings import PrepareConfig
-from retrieval.search.index import IDS
-from serve.embedder import query_preparation
-from serve.gallery import Gallery
-from tests.support.workspace import Workspace, make_workspace
+from retrieval.artifacts.published import CURRENT, Pair, publish, read_current
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return make_workspace(tmp_path_factory.mktemp("pair"))
-
-
-@pytest.fixture
-def copy(made: Workspace, tmp_path: Path) -> Iterator[Path]:
-    """A copy that a test may damage; its paths are relative, so it works where it is."""
-    yield Path(shutil.copytree(made.folder.path, tmp_path / "copy"))
+def make(path: Path, **inputs: str) -> dict[str, Folder]:
+    """A sealed collection, model and index below `path`, the index of the two, or of what `inputs` says instead."""
+    folders = {name: Folder.of(path / name / "0123") for name in ("collection", "model", "index")}
+    prints = {}
+    for name in ("collection", "model"):
+        artifacts_manifest.begin(folders[name], kind=name, config={}, inputs={})
+        prints[name] = artifacts_manifest.seal(folders[name], kind=name, config={}, inputs={}, counts={}).fingerprint
+    prints |= inputs
+    artifacts_manifest.begin(folders["index"], kind="index", config={}, inputs=prints)
+    artifacts_manifest.seal(folders["index"], kind="index", config={}, inputs=prints, counts={})
+    return folders
 
 
 def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_a_published_pair_opens_where_it_was_copied_to(copy: Path) -> None:
-    pair = Pair.open(str(copy))
-    assert pair.index == Folder.of(copy / "index/test")
-    seal = read_manifest(pair.index)
-    assert (seal.fingerprint, seal.inputs["model"]) == (pair.index_fingerprint, pair.model_fingerprint)
-    assert seal.inputs["collection"] == pair.collection_fingerprint
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A published workspace."""
+    publish(Folder.of(tmp_path), **make(tmp_path))
+    return tmp_path
+
+
+def test_publish_points_to_a_matching_triple_and_the_workspace_can_move(tmp_path: Path) -> None:
+    here = Folder.of(tmp_path / "here")
+    publish(here, **make(tmp_path / "here"))
+    os.rename(tmp_path / "here", tmp_path / "there")
+    moved = read_current(Folder.of(tmp_path / "there"))
+    assert moved == {name: Folder.of(tmp_path / "there" / name / "0123") for name in ("collection", "model", "index")}
+    assert read_manifest(moved["index"], "index").kind == "index"
+
+
+def test_folders_elsewhere_are_named_whole(tmp_path: Path) -> None:
+    workspace = Folder.of(tmp_path / "w")
+    folders = make(tmp_path / "elsewhere")
+    publish(workspace, **folders)
+    assert read_current(workspace) == folders
+    edit(tmp_path / "w" / CURRENT, paths={"model": "s3://bucket/model", "index": "index/7"})
+    assert read_current(workspace) == {"model": Folder("s3://bucket/model"), "index": workspace / "index/7"}
+
+
+@pytest.mark.parametrize("kind", ["model", "collection"])
+def test_publish_refuses_an_index_of_another_model_or_collection(tmp_path: Path, kind: str) -> None:
+    workspace = Folder.of(tmp_path)
+    folders = make(tmp_path, **{kind: "f00d"})
+    with pytest.raises(ValueError, match=f"made with {kind} f00d"):
+        publish(workspace, **folders)
+    with pytest.raises(ValueError, match="no pipeline has finished there"):
+        read_current(workspace)
+
+
+@pytest.mark.parametrize("kind", ["collection", "model", "index"])
+def test_publish_refuses_a_folder_that_is_not_what_it_is_given_as(tmp_path: Path, kind: str) -> None:
+    folders = make(tmp_path)
+    with pytest.raises(ValueError, match=f"expected a '{kind}'"):
+        publish(Folder.of(tmp_path), **{**folders, kind: folders["index" if kind == "model" else "model"]})
+
+
+def test_a_published_pair_opens_where_it_was_copied_to(workspace: Path) -> None:
+    os.rename(workspace, moved := workspace.parent / "moved")
+    pair = Pair.open(str(moved))
+    assert pair.workspace == Folder.of(moved)
+    for kind in ("collection", "model", "index"):
+        folder = getattr(pair, kind)
+        assert folder == Folder.of(moved / kind / "0123")
+        assert getattr(pair, f"{kind}_fingerprint") == read_manifest(folder, kind).fingerprint
+    assert read_manifest(pair.index).inputs["model"] == pair.model_fingerprint
 
 
 def test_an_empty_workspace_says_how_to_fill_it(tmp_path: Path) -> None:
@@ -51,62 +91,28 @@ def test_an_empty_workspace_says_how_to_fill_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["model", "collection", "index"])
-def test_a_folder_replaced_after_publishing_is_refused(copy: Path, kind: str) -> None:
-    edit(copy / kind / "test" / MANIFEST, fingerprint="f" * 64)
-    with pytest.raises(ValueError, match=f"published the {kind}.*replaced since"):
-        Pair.open(str(copy))
+def test_a_folder_replaced_after_publishing_is_refused(workspace: Path, kind: str) -> None:
+    edit(workspace / kind / "0123" / MANIFEST, fingerprint="f" * 64)
+    with pytest.raises(ValueError, match=f"has fingerprint ffff.*published the {kind}.*replaced since"):
+        Pair.open(str(workspace))
 
 
 @pytest.mark.parametrize("kind", ["model", "collection"])
-def test_an_index_of_another_model_or_collection_is_refused(copy: Path, kind: str) -> None:
-    manifest = copy / "index/test" / MANIFEST
+def test_an_index_of_another_model_or_collection_is_refused(workspace: Path, kind: str) -> None:
+    manifest = workspace / "index/0123" / MANIFEST
     edit(manifest, inputs={**json.loads(manifest.read_text())["inputs"], kind: "e" * 64})
-    with pytest.raises(ValueError, match=f"was made with {kind} eeee.*not with the one given, .*make it again"):
-        Pair.open(str(copy))
+    with pytest.raises(ValueError, match=f"index/0123 was made with {kind} eeee.*make it again"):
+        Pair.open(str(workspace))
 
 
-def test_an_unfinished_index_is_refused(copy: Path) -> None:
-    (copy / "index/test" / MANIFEST).unlink()
+def test_an_unfinished_index_is_refused(workspace: Path) -> None:
+    (workspace / "index/0123" / MANIFEST).unlink()
     with pytest.raises(ValueError, match="No sealed index"):
-        Pair.open(str(copy))
+        Pair.open(str(workspace))
 
 
-def test_what_current_names_must_be_there(copy: Path) -> None:
-    paths = json.loads((copy / CURRENT).read_text())["paths"]
-    edit(copy / CURRENT, paths={**paths, "model": "model/gone"})
+def test_what_current_names_must_be_there(workspace: Path) -> None:
+    paths = json.loads((workspace / CURRENT).read_text())["paths"]
+    edit(workspace / CURRENT, paths={**paths, "model": "model/gone"})
     with pytest.raises(ValueError, match="No sealed model"):
-        Pair.open(str(copy))
-
-
-def test_the_gallery_reads_every_crop_by_its_row(made: Workspace) -> None:
-    pair = Pair.open(str(made.folder))
-    gallery = Gallery(pair.collection, pair.index, num_cached=2)
-    stored = {}
-    for part in range(sum(name.startswith("images/") for name in read_manifest(pair.collection).files)):
-        table = pair.collection.read_table(f"images/{part_name(part)}", columns=["image_id", "jpeg"])
-        stored |= {row["image_id"]: row["jpeg"] for row in table.to_pylist()}
-    expected = [stored[image_id] for image_id in pair.index.read_table(IDS)["image_id"].to_pylist()]
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(gallery.jpeg, range(len(gallery)))) == expected
-    for row in (-1, len(gallery)):
-        with pytest.raises(IndexError):
-            gallery.jpeg(row)
-
-
-def test_a_crop_in_a_later_row_group_is_found(made: Workspace, tmp_path: Path) -> None:
-    pair = Pair.open(str(made.folder))
-    other = Folder.of(tmp_path / "collection")
-    for name in (name for name in pair.collection.list() if name.startswith("images/")):
-        other.write_table(name, pair.collection.read_table(name), row_group_size=3)
-    one, two = Gallery(pair.collection, pair.index), Gallery(other, pair.index)
-    assert [one.jpeg(row) for row in range(len(one))] == [two.jpeg(row) for row in range(len(two))]
-
-
-def test_a_query_is_prepared_as_its_gallery_under_this_servers_limits() -> None:
-    gallery = PrepareConfig(size=96, margin=0.3)
-    query = query_preparation(hashing.plain(gallery), max_pixels=1000)
-    assert (query.crop, query.size, query.margin, query.max_pixels) == ("haar", 96, 0.3, 1000)
-    assert query_preparation({"crop": "none"}, 1000).crop == "none"
-    assert query_preparation({"crop": "box"}, 1000).crop == "haar"
-    with pytest.raises(TypeError):
-        query_preparation({"colour": "blue"}, 1000)
+        Pair.open(str(workspace))

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import seal
-from retrieval.artifacts.tuples import IMAGES_SCHEMA, TUPLES_SCHEMA, as_set, read_tuples, write_tuples
+from retrieval.artifacts.tuples import (
+    IMAGES as IMAGES_FILE,
+)
+from retrieval.artifacts.tuples import (
+    IMAGES_SCHEMA,
+    REGISTERED,
+    REJECTED,
+    TUPLES,
+    TUPLES_SCHEMA,
+    UNREGISTERED,
+    as_set,
+    read_images,
+    read_tuples,
+    write_tuples,
+)
 
 # Not in the order of their names, which is the order that rows are counted in.
 IMAGES = [("c", 7, "val", "registered"), ("a", 5, "train", "rejected"), ("b", 7, "val", "unregistered")]
@@ -46,4 +61,27 @@ def test_tables_come_back_from_storage(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="No sealed tuples"):
         read_tuples(folder)
     seal(folder, kind="tuples", config={}, inputs={}, counts={})
-    assert read_tuples(folder).queries.tolist() == [2, 0]
+    known, expected = read_tuples(folder), as_set(*tables())
+    assert known.queries.tolist() == [2, 0]
+    assert known.image_ids == expected.image_ids and known.usable.tolist() == expected.usable.tolist()
+    assert known.shared_points[0].dtype == known.candidates[0].dtype == np.int64
+    assert known.scale_change[0].dtype == np.float64
+    images = read_images(folder)
+    assert images.schema.equals(IMAGES_SCHEMA)
+    assert images["image_id"].to_pylist() == ["a", "b", "c"]
+    assert images["status"].to_pylist() == [REJECTED, UNREGISTERED, REGISTERED]
+    seal(folder, kind="model", config={}, inputs={}, counts={})
+    for read in (read_tuples, read_images):
+        with pytest.raises(ValueError, match="expected a 'tuples'"):
+            read(folder)
+
+
+def test_numbers_are_stored_in_the_schema_s_types(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    images, found = tables()
+    wide = images.set_column(1, "cluster", images["cluster"].cast(pa.int64()))
+    write_tuples(folder, wide, found)
+    assert folder.read_table(IMAGES_FILE).schema.equals(IMAGES_SCHEMA)
+    assert folder.read_table(TUPLES).schema.equals(TUPLES_SCHEMA)
+    with pytest.raises(ValueError, match="names"):  # a column too few is no table of ours
+        write_tuples(folder, images.drop_columns(["reason"]), found)

@@ -1,0 +1,152 @@
+"""Files come to lie in a folder whole, on a disk and in an object store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+import pytest
+
+from retrieval.artifacts import folder as artifacts_folder
+from retrieval.artifacts.folder import Folder, part_name
+
+
+def _table(folder: Folder, value: int) -> None:
+    folder.write_table("file", pa.table({"x": [value]}))
+
+
+def _bytes(folder: Folder, value: int) -> None:
+    folder.write_bytes("file", str(value).encode())
+
+
+@pytest.mark.parametrize("write", [_table, _bytes])
+def test_a_crash_before_the_rename_keeps_the_old_file_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Folder, int], None]
+) -> None:
+    folder = Folder.of(tmp_path)
+    write(folder, 1)
+    before = folder.read_bytes("file")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", _die)
+        with pytest.raises(SystemExit):
+            write(folder, 2)
+    # The process died with the new bytes complete under the temporary name: a reader still sees the old file alone.
+    assert folder.read_bytes("file") == before
+    assert list(folder.list()) == ["file"]
+    write(folder, 2)
+    assert folder.read_bytes("file") != before
+
+
+def _die(*_: object) -> None:
+    raise SystemExit("killed")
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    wrong = pa.table({"x": [1]})
+    with pytest.raises(TypeError):
+        folder.write_table("part", wrong, no_such_option=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_are_absolute_and_uris_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Folder.of("a/b/").uri == str(tmp_path / "a/b")
+    assert Folder.of("s3://bucket/a/").uri == "s3://bucket/a"
+    assert (Folder.of("s3://bucket") / "a").uri == "s3://bucket/a"
+    assert Folder.of(Folder.of("a")) == Folder.of("a")
+    assert Folder.of("~/x").uri == str(Path("~/x").expanduser())
+    assert Folder.of("/").uri == "/"
+    assert Folder.of(tmp_path / "a").uri == str(tmp_path / "a") == str(Folder.of(tmp_path / "a"))
+
+
+def test_parts_sort_by_their_numbers() -> None:
+    assert [part_name(part) for part in (0, 7, 12345)] == [
+        "part-00000.parquet",
+        "part-00007.parquet",
+        "part-12345.parquet",
+    ]
+
+
+def test_finished_files_are_listed_below_the_folder_with_their_sizes(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path / "made")
+    assert folder.list() == {}, "a folder that is not there holds nothing"
+    folder.write_bytes("images/b", b"12345")
+    folder.write_bytes("z", b"")
+    folder.write_bytes("images/a", b"1")
+    (tmp_path / "made/images/c.tmp-0badf00d").write_bytes(b"half")
+    (tmp_path / "made/empty").mkdir()
+    (tmp_path / "made-too").mkdir()
+    (tmp_path / "made-too/other").write_bytes(b"not below")
+    assert list(folder.list().items()) == [("images/a", 1), ("images/b", 5), ("z", 0)]
+    assert (folder / "images").list() == {"a": 1, "b": 5}
+    assert folder.exists("images/a") and not folder.exists("images") and not folder.exists("y")
+
+
+def test_what_is_written_is_read_back_and_removed(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path) / "new" / "deep"
+    folder.write_bytes("bytes", bytes(range(256)))
+    assert folder.read_bytes("bytes") == bytes(range(256))
+    folder.write_json("json", {"b": [1, None], "a": "é"})
+    assert folder.read_json("json") == {"a": "é", "b": [1, None]}
+    text = folder.read_bytes("json").decode()
+    assert text.index('"a"') < text.index('"b"') and text.endswith("}\n"), "the same value is the same bytes"
+    table = pa.table({"x": [1, 2, 3], "y": ["a", "b", "c"]})
+    folder.write_table("table", table, row_group_size=2)
+    assert folder.read_table("table") == table
+    assert folder.read_table("table", columns=["y"]).column_names == ["y"]
+    assert pq.ParquetFile(tmp_path / "new/deep/table").num_row_groups == 2
+    folder.remove("table")
+    folder.remove("table")  # gone already: nothing to do
+    assert list(folder.list()) == ["bytes", "json"]
+    with pytest.raises(FileNotFoundError):
+        folder.read_bytes("table")
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """s3://bucket, which lies below tmp_path."""
+    fs = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
+    real = artifacts_folder._open
+    (tmp_path / "bucket").mkdir()
+    monkeypatch.setattr(
+        artifacts_folder, "_open", lambda uri: (fs, uri.removeprefix("s3://")) if "://" in uri else real(uri)
+    )
+    return Folder.of("s3://bucket/")
+
+
+def test_an_object_store_is_written_and_read_as_a_disk_is(
+    store: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It publishes an object only when it is complete: nothing to rename there, least of all on the local disk.
+    monkeypatch.setattr(os, "replace", _die)
+    store.write_bytes("a", b"whole")
+    store.write_table("b", pa.table({"x": [1]}))
+    assert not store.is_local and Folder.of(tmp_path).is_local
+    assert (store.file("a"), store.list()["a"]) == ("bucket/a", 5)
+    assert list(store.list()) == ["a", "b"] and store.read_bytes("a") == b"whole"
+    assert store.read_table("b")["x"].to_pylist() == [1]
+    store.remove("a")
+    assert not store.exists("a")
+
+
+def test_a_write_that_fails_keeps_the_old_file_and_takes_its_half_away(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    folder.write_bytes("file", b"old")
+    with pytest.raises(TypeError):
+        folder.write_bytes("file", 5)  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and folder.read_bytes("file") == b"old"
+
+
+def test_writers_of_one_file_at_once_do_not_share_a_temporary_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temps: list[str] = []
+    monkeypatch.setattr(os, "replace", lambda temp, _final: temps.append(temp))
+    for _ in range(2):
+        Folder.of(tmp_path).write_bytes("file", b"x")
+    assert len(set(temps)) == 2 and {os.path.dirname(temp) for temp in temps} == {str(tmp_path)}

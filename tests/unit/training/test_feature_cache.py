@@ -1,0 +1,35 @@
+"""The frozen trunk's features, kept on a node's disk for all its ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from retrieval.training.feature_cache import FeatureCache
+
+
+def test_feature_cache_gives_back_each_row_under_each_view(tmp_path: Path) -> None:
+    """Two caches on one file, as two ranks of a node have it, each filling its share."""
+    path = tmp_path / "cache" / "maps.f16"
+    caches = [FeatureCache(path, 5, 2, (3, 2, 2)) for _ in range(2)]
+
+    def pixels(rows: object, view: int) -> torch.Tensor:
+        assert isinstance(rows, list)
+        return torch.tensor([100 * view + row for row in rows])
+
+    for cache, rows in zip(caches, ([0, 2, 4], [1, 3]), strict=True):
+        cache.fill(np.array(rows), pixels, lambda x: x.view(-1, 1, 1, 1).expand(-1, 3, 2, 2) + 0.5, batch_size=2)
+    got = caches[0].read([3, 0, 3], np.array([1, 0, 0]))
+    assert got.dtype == torch.float32 and got.shape == (3, 3, 2, 2)
+    assert got[:, 0, 0, 0].tolist() == [103.5, 0.5, 3.5]
+    assert caches[1].read([4], 1)[0, 2, 1, 1] == 104.5
+    assert caches[0].num_bytes == path.stat().st_size == 5 * 2 * 12 * 2
+
+
+def test_feature_cache_clamps_to_the_range_of_float16(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path / "maps.f16", 1, 1, (2, 1, 1))
+    big = torch.tensor([1e9, -1e9]).view(1, 2, 1, 1)
+    cache.fill(np.array([0]), lambda _rows, _view: torch.zeros(1), lambda _: big)
+    assert cache.read([0], 0).flatten().tolist() == [65504, -65504]
