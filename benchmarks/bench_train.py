@@ -33,8 +33,9 @@ from retrieval.images.settings import PrepareConfig
 from retrieval.models import bundle, network
 from retrieval.models.embedder import pick_device
 from retrieval.models.settings import ModelConfig
-from retrieval.training.label_recipe import TripletTrainer
+from retrieval.training.label_recipe import LabelRecipe
 from retrieval.training.settings import TrainConfig
+from retrieval.training.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,12 +69,13 @@ def main(cfg: Config) -> float:
         # A rate at which nothing collapses: going back embeds the pool twice.
         train = TrainConfig(epochs=cfg.epochs + 1, views=2, learning_rate=1e-6)
         started = time.perf_counter()
-        trainer = TripletTrainer(net, local, train, scratch=root / "scratch", device=pick_device(cfg.device))
+        recipe = LabelRecipe(local, train, scratch=root / "scratch")
+        trainer = Trainer(net, recipe, device=pick_device(cfg.device))
         prepared = time.perf_counter() - started
         history = list(trainer.run())[2:]
     mine, steps = (statistics.median(epoch[f"seconds/{name}"] for epoch in history) for name in ("mine", "train"))
     ratios = [(epoch["seconds/mine"] + epoch["seconds/train"]) / epoch["seconds/train"] for epoch in history]
-    print(f"{len(trainer.pool)} drawn faces of {cfg.size} px, {cfg.backbone}, {cfg.epochs} epochs, {trainer.device}")
+    print(f"{len(recipe.pool)} drawn faces of {cfg.size} px, {cfg.backbone}, {cfg.epochs} epochs, {trainer.device}")
     for name, seconds in (("frozen features, once", prepared), ("mine", mine), ("train", steps)):
         print(f"{name:36}{seconds:>8.2f} s")
     ratio = statistics.median(ratios)

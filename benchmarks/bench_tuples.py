@@ -33,7 +33,8 @@ from retrieval.models.network import EmbeddingNet
 from retrieval.models.settings import ModelConfig, Precision
 from retrieval.training.losses import contrastive
 from retrieval.training.settings import TupleTrainConfig
-from retrieval.training.tuple_recipe import TupleTrainer, parameter_groups
+from retrieval.training.trainer import Trainer
+from retrieval.training.tuple_recipe import TupleRecipe, parameter_groups
 
 _SHAPES = ((362, 272), (272, 362), (362, 241))  # 4:3 both ways and 3:2, as cameras take them
 
@@ -88,7 +89,7 @@ def noise(num: int) -> Iterator[tuple[str, str, bytes]]:
 def found_below(folder: Path, *, labelled: bool) -> Iterator[tuple[str, str | None, bytes]]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
-            jpeg = encode_jpeg(fit(decode(path.read_bytes()), 362))
+            jpeg = encode_jpeg(fit(decode(path.read_bytes())[0], 362))
             yield path.relative_to(folder).as_posix(), path.parent.name if labelled else None, jpeg
 
 
@@ -112,9 +113,11 @@ def main(cfg: Config) -> float:
         val_distractors=0,
         queries_per_epoch=5 * cfg.steps,
     )
-    batched = TupleTrainer(nets[0], photos, known, settings)  # type: ignore[arg-type]
-    rows, idle, mined = batched.mine(1)
-    batched.loss(rows[:5], idle[:5]).sum().backward()
+    recipe = TupleRecipe(photos, known, settings)  # type: ignore[arg-type]
+    batched = Trainer(nets[0], recipe)
+    mined = recipe.mine(1)
+    rows = mined.rows
+    recipe.losses(rows[:5], mined.idle[:5]).sum().backward()
     ours = gradient_of(batched.net)
     loop = OneByOne(nets[1], photos, cfg.margin)
     loop.backward(rows[:5])
@@ -126,20 +129,19 @@ def main(cfg: Config) -> float:
     seconds: dict[str, list[float]] = {"one photo at a time": [], "batched by shape": []}
     for _ in range(cfg.rounds):
         for name, step in (
-            ("one photo at a time", loop.train_on),
-            ("batched by shape", lambda r: batched.train_on(r, 1, idle)),
+            ("one photo at a time", lambda: loop.train_on(rows)),
+            ("batched by shape", lambda: batched.train_on(mined)),
         ):
             started = time.perf_counter()
-            step(rows)
+            step()
             seconds[name].append((time.perf_counter() - started) / cfg.steps)
     ratio = statistics.median(a / b for a, b in zip(*seconds.values(), strict=True))
     print(f"{cfg.backbone}, long side 362, 5 tuples of 7 photos a step, {torch.get_num_threads()} threads")
     for name, each in seconds.items():
         print(f"  {name:<20} {statistics.median(each):7.2f} s a step")
     rounds = ", ".join(f"{a / b:.2f}" for a, b in zip(*seconds.values(), strict=True))
-    print(
-        f"  ratio {ratio:.2f} ({rounds}); {mined['train/negatives_within_margin']:.0%} of negatives within the margin"
-    )
+    within = mined.report["train/negatives_within_margin"]
+    print(f"  ratio {ratio:.2f} ({rounds}); {within:.0%} of negatives within the margin")
     apart = [float((a - b).norm() / b.norm()) for a, b in ((ours, theirs), (ours, truth), (theirs, truth))]
     print(
         f"  gradients differ by {apart[0]:.1e} of their length; from float64's the batched by {apart[1]:.1e}, "
@@ -182,7 +184,7 @@ class OneByOne:
     def backward(self, rows: np.ndarray) -> None:
         for own in rows:
             found = torch.cat([self.describe(int(row)) for row in own])
-            contrastive(found[:1], found[None, 1:], torch.arange(len(own) - 1) == 0, self.margin).sum().backward()
+            contrastive(found[:1], found[1:2], found[None, 2:], self.margin).sum().backward()
 
     def describe(self, row: int) -> Tensor:
         pixels = torch.from_numpy(decode_fit(self.photos.jpegs([row])[0], 362))[None]

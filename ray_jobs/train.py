@@ -17,38 +17,31 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ray
-import ray.train
-import torch
 import tyro
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 
-from ray_jobs.runtime.registry import fetch_bundle
-from ray_jobs.runtime.runs import Tracker
-from ray_jobs.runtime.session import session
-from ray_jobs.runtime.store import store_uri
-from retrieval.artifacts.collection import localise
+from retrieval.artifacts.collection import LocalCollection, localise
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
 from retrieval.artifacts.history import write_history
 from retrieval.artifacts.manifest import MANIFEST, Manifest, begin, check_made_from, read_manifest
+from retrieval.artifacts.progress import silent
 from retrieval.artifacts.tuples import read_tuples
-from retrieval.models import bundle, network
 from retrieval.models.settings import ModelConfig
-from retrieval.reports import charts, sheets
-from retrieval.training.label_recipe import TripletTrainer
 from retrieval.training.settings import TrainConfig, TupleTrainConfig
-from retrieval.training.tuple_recipe import TupleTrainer
-from retrieval.training.workers import Rank
+
+if TYPE_CHECKING:  # loaded where they are used: --help and a wrong setting are answered before
+    from ray_jobs.runtime.runs import Tracker
+    from retrieval.models.network import EmbeddingNet
+    from retrieval.training.recipe import Recipe
+    from retrieval.training.trainer import Trainer
+    from retrieval.training.workers import Rank
 
 logger = logging.getLogger(__name__)
 # What decides the result is the model, the training settings and the inputs' fingerprints; these do not.
 _PLACES = ("collection", "out", "weights", "tuples")
 CHECKPOINT = "state.pt"
-Trainer = TripletTrainer | TupleTrainer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +83,51 @@ KIND, CONFIG = "model", TrainJobConfig
 SPEED = ("num_workers", "cpus_per_worker", "device", "cache", "max_failures", "tracking_uri")
 
 
+class ByLabels:
+    """The recipe for a collection with labels: triplets."""
+
+    ignore = (*_PLACES, *SPEED, "siamese")
+    """Settings that do not decide the result: those for speed, and of the recipe that is not used."""
+
+    def __init__(self, cfg: TrainJobConfig) -> None:
+        self.config = cfg.train
+
+    def inputs(self, collected: str) -> dict[str, str]:
+        """What is trained on beside the collection of fingerprint `collected`, by fingerprint."""
+        return {}
+
+    def make(self, local: LocalCollection, scratch: Path) -> Recipe[Any, Any]:
+        """The recipe, on this worker."""
+        from retrieval.training.label_recipe import LabelRecipe
+
+        return LabelRecipe(local, self.config, scratch=scratch)
+
+
+class ByTuples:
+    """The recipe for what reconstruction found, without labels: siamese. See `ByLabels`."""
+
+    ignore = (*_PLACES, *SPEED, "train")
+
+    def __init__(self, cfg: TrainJobConfig) -> None:
+        self.config, self.tuples = cfg.siamese, cfg.tuples
+
+    def inputs(self, collected: str) -> dict[str, str]:
+        """Raises: ValueError if the tuples were made of another collection."""
+        manifest = read_manifest(Folder.of(self.tuples), "tuples")
+        check_made_from(self.tuples, manifest, "collection", collected)
+        return {"tuples": manifest.fingerprint}
+
+    def make(self, local: LocalCollection, scratch: Path) -> Recipe[Any, Any]:
+        from retrieval.training.tuple_recipe import TupleRecipe
+
+        return TupleRecipe(local, read_tuples(Folder.of(self.tuples)), self.config)
+
+
+def chosen(cfg: TrainJobConfig) -> ByLabels | ByTuples:
+    """The recipe that the job's settings name."""
+    return ByTuples(cfg) if cfg.tuples else ByLabels(cfg)
+
+
 def main(cfg: TrainJobConfig, tracker: Tracker | None = None) -> Manifest:
     """Train, or find it done. Returns the bundle's manifest.
 
@@ -97,14 +135,18 @@ def main(cfg: TrainJobConfig, tracker: Tracker | None = None) -> Manifest:
 
     Raises: ValueError for settings, weights or a collection that do not fit, before any worker starts.
     """
-    collection, out = Folder.of(cfg.collection), Folder.of(cfg.out)
-    preparation = read_manifest(collection, "collection").config["prepare"]
+    collection, out, recipe = Folder.of(cfg.collection), Folder.of(cfg.out), chosen(cfg)
+    collected = read_manifest(collection, "collection")
+    inputs = {"collection": collected.fingerprint, **recipe.inputs(collected.fingerprint)}
     weights = resolve_weights(cfg.weights, cfg.tracking_uri, out)
+
+    from ray_jobs.runtime.session import session
+    from retrieval.models import bundle
+
     # Builds the network once here: a wrong name or file must fail in a second, not after workers have started.
-    start = bundle.build(cfg.model, weights=weights, preparation=preparation, seed=_recipe(cfg).seed)
-    inputs = {"collection": read_manifest(collection).fingerprint, "weights": bundle.digest_of(start)}
-    inputs |= _tuples_of(cfg, inputs["collection"])
-    if (done := begin(out, kind="model", config=cfg, inputs=inputs, ignore=_ignored(cfg))) is not None:
+    start = bundle.build(cfg.model, weights=weights, preparation=collected.config["prepare"], seed=recipe.config.seed)
+    inputs["weights"] = bundle.digest_of(start)
+    if (done := begin(out, kind="model", config=cfg, inputs=inputs, ignore=recipe.ignore)) is not None:
         logger.info("train: %s is sealed already", out)
         return done
     with session():
@@ -112,52 +154,38 @@ def main(cfg: TrainJobConfig, tracker: Tracker | None = None) -> Manifest:
     return read_manifest(out, "model")
 
 
-def _recipe(cfg: TrainJobConfig) -> TrainConfig | TupleTrainConfig:
-    return cfg.siamese if cfg.tuples else cfg.train
-
-
-def _ignored(cfg: TrainJobConfig) -> tuple[str, ...]:
-    """Settings that do not decide the result: those for speed, and the recipe that is not used."""
-    return (*_PLACES, *SPEED, "train" if cfg.tuples else "siamese")
-
-
-def _tuples_of(cfg: TrainJobConfig, collected: str) -> dict[str, str]:
-    """The tuples as an input.
-
-    Raises: ValueError if they were made of another collection.
-    """
-    if not cfg.tuples:
-        return {}
-    manifest = read_manifest(Folder.of(cfg.tuples), "tuples")
-    check_made_from(cfg.tuples, manifest, "collection", collected)
-    return {"tuples": manifest.fingerprint}
-
-
 def resolve_weights(weights: str, tracking_uri: str, near: Folder) -> str:
-    """`weights` with an MLflow URI replaced by a local folder, and a local path made absolute."""
+    """`weights` with an MLflow URI replaced by a local folder, and a local path made absolute.
+
+    Raises: ValueError if there is nothing of that name.
+    """
     if weights.startswith("models:/"):
+        from ray_jobs.runtime.registry import fetch_bundle
+        from ray_jobs.runtime.store import store_uri
+
         cache = Path(tempfile.gettempdir()) / "retrieval-bundles"
         return str(fetch_bundle(weights, cache, uri=store_uri(tracking_uri or None, near)))
-    return weights if weights in ("none", "imagenet") else Folder.of(weights).uri
+    named = weights in ("none", "imagenet")
+    if not named and not Path(weights).exists() and not Folder.of(weights).exists(MANIFEST):
+        raise ValueError(f"No weights file at '{weights}'. Give a .pth or .safetensors file, 'imagenet' or 'none'.")
+    return weights if named else Folder.of(weights).uri
 
 
 def _fit(
-    cfg: TrainJobConfig, out: Folder, start: network.EmbeddingNet, inputs: dict[str, str], tracker: Tracker | None
+    cfg: TrainJobConfig, out: Folder, start: EmbeddingNet, inputs: dict[str, str], tracker: Tracker | None
 ) -> None:
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
     use_gpu = cfg.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
     cpus = cfg.cpus_per_worker or _cpus_per_worker(cfg.num_workers)
     # Each attempt at the same work goes on from its checkpoints; other work has another name, so never mixes with it.
-    name = f"train-{digest([plain(cfg.model), plain(_recipe(cfg)), inputs])[:12]}"
+    name = f"train-{digest([plain(cfg.model), plain(chosen(cfg).config), inputs])[:12]}"
+    work = {"cfg": cfg, "inputs": inputs, "tracker": tracker, "progress": silent}
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={
-            "cfg": cfg,
-            "inputs": inputs,
-            "tracker": tracker,
-            "name": name,
-            "threads": cpus,
-            "start": ray.put(start),
-        },
+        train_loop_config=work | {"name": name, "threads": cpus, "start": ray.put(start)},
         scaling_config=ScalingConfig(
             num_workers=cfg.num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)}
         ),
@@ -176,34 +204,35 @@ def _fit(
 
 def _cpus_per_worker(num_workers: int) -> int:
     """Cores for each of the workers when they are spread over the nodes that have any."""
-    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    cores = [count for count in cores if count] or [1]
+    import ray
+
+    counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    cores = list(filter(None, counts)) or [1]
     return max(1, min(cores) // max(1, -(-num_workers // len(cores))))
 
 
 def train_worker(config: Mapping[str, Any]) -> None:
     """One rank of the run: localise, train epoch by epoch with a checkpoint each; rank 0 seals the bundle."""
+    import ray
+    import ray.train.torch
+    import torch
+
+    from retrieval.training.trainer import Trainer
+
     cfg: TrainJobConfig = config["cfg"]
-    context = ray.train.get_context()
-    rank = Rank(
-        rank=context.get_world_rank(),
-        world=context.get_world_size(),
-        local_rank=context.get_local_rank(),
-        local_world=context.get_local_world_size(),
-    )
+    rank = _rank()
     logging.basicConfig(level=logging.INFO if rank.rank == 0 else logging.WARNING, format="%(message)s")
     torch.set_num_threads(config["threads"])
     cache = Path(cfg.cache or tempfile.gettempdir()) / "retrieval-cache"
     local = localise(Folder.of(cfg.collection), cache, ("train", "val"))
     scratch = cache / config["name"]
-    device = ray.train.torch.get_device() if cfg.device != "cpu" else torch.device("cpu")
-    start: network.EmbeddingNet = ray.get(config["start"])  # type: ignore[assignment]
-    trainer: Trainer
-    if cfg.tuples:
-        tuples = read_tuples(Folder.of(cfg.tuples))
-        trainer = TupleTrainer(start, local, tuples, cfg.siamese, rank=rank, device=device)
-    else:
-        trainer = TripletTrainer(start, local, cfg.train, scratch=scratch, rank=rank, device=device)
+    trainer = Trainer(
+        ray.get(config["start"]),
+        chosen(cfg).make(local, scratch),
+        rank=rank,
+        device=ray.train.torch.get_device() if cfg.device != "cpu" else torch.device("cpu"),
+        progress=config["progress"] if rank.rank == 0 else silent,
+    )
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         with checkpoint.as_directory() as folder:
             trainer.load_state((Path(folder) / CHECKPOINT).read_bytes())
@@ -211,13 +240,30 @@ def train_worker(config: Mapping[str, Any]) -> None:
     for metrics in trainer.run():
         _report_epoch(trainer, metrics, config["tracker"])
     if rank.rank == 0:
-        _seal(trainer, cfg, config["inputs"])
+        _seal(trainer, local, cfg, config["inputs"])
     if rank.local_rank == 0:
         shutil.rmtree(scratch, ignore_errors=True)  # our own cache of frozen features, nothing else
 
 
+def _rank() -> Rank:
+    """This worker among those that Ray Train started."""
+    import ray.train
+
+    from retrieval.training.workers import Rank
+
+    context = ray.train.get_context()
+    return Rank(
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        local_rank=context.get_local_rank(),
+        local_world=context.get_local_world_size(),
+    )
+
+
 def _report_epoch(trainer: Trainer, metrics: dict[str, Any], tracker: Tracker | None) -> None:
     """Checkpoint and metrics of one epoch. Every rank must call it: Ray Train waits for all."""
+    import ray.train
+
     if trainer.rank.rank != 0:
         ray.train.report(metrics)
         return
@@ -227,23 +273,27 @@ def _report_epoch(trainer: Trainer, metrics: dict[str, Any], tracker: Tracker | 
         tracker.log_metrics(metrics, step=metrics["epoch"])
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / CHECKPOINT).write_bytes(trainer.state())
-        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-def _seal(trainer: Trainer, cfg: TrainJobConfig, inputs: dict[str, str]) -> None:
-    out = Folder.of(cfg.out)
+def _seal(trainer: Trainer, local: LocalCollection, cfg: TrainJobConfig, inputs: dict[str, str]) -> None:
+    """The best epoch's weights, and what shows how they came about."""
+    from retrieval.models import bundle
+    from retrieval.reports import charts, sheets
+
+    out, recipe = Folder.of(cfg.out), trainer.recipe
     trainer.load_best()
     run = write_history(out, trainer.history)
     out.write_bytes(bundle.CURVES, charts.curves_png(trainer.history))
-    if isinstance(trainer, TupleTrainer):
+    if (sample := trainer.sample()) is not None:
         title = "tuples of the last epoch: query, positive, hard negatives"
-        rows = sheets.tuple_rows(trainer.local, *trainer.sample())
-        out.write_bytes(bundle.TUPLES_SHEET, sheets.sheet_jpg(rows, title=title))
-    validated = trainer.best["val/mAP"] if "val/mAP" in trainer.history[0] else None
-    best = {"best_epoch": trainer.best["epoch"], "best_val_mAP": validated}
-    counts = {"train_images": len(trainer.pool), "val_images": len(trainer.val), "unfrozen": len(trainer.unfrozen)}
-    work = {"config": cfg, "inputs": inputs, "ignore": _ignored(cfg)}
-    bundle.save_bundle(trainer.net, out, counts=counts | best, run=run, **work)
+        out.write_bytes(bundle.TUPLES_SHEET, sheets.sheet_jpg(sheets.tuple_rows(local, *sample), title=title))
+    best = trainer.best
+    validated = best["val/mAP"] if "val/mAP" in trainer.history[0] else None
+    counts = {"train_images": len(recipe.pool), "val_images": len(recipe.val), "unfrozen": len(recipe.unfrozen)}
+    counts |= {"best_epoch": best["epoch"], "best_val_mAP": validated}
+    work = {"config": cfg, "inputs": inputs, "ignore": chosen(cfg).ignore}
+    bundle.save_bundle(trainer.net, out, counts=counts, run=run, **work)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Views of an image: the plain image; its mirror, if the model embeds that too; th
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-logger = logging.getLogger(__name__)
-
+from retrieval.artifacts.progress import Progress, silent
 
 Pixels = Callable[[Sequence[int], int], Tensor]
 """(rows, view) -> (B, S, S, 3) uint8."""
@@ -34,20 +32,24 @@ class FeatureCache:
         self._maps = np.memmap(path, dtype=np.float16, mode="r+", shape=shape)
         self.num_views = num_views
 
-    def fill(self, rows: np.ndarray, pixels: Pixels, frozen: Callable[[Tensor], Tensor], batch_size: int = 64) -> None:
+    def fill(
+        self,
+        rows: np.ndarray,
+        pixels: Pixels,
+        frozen: Callable[[Tensor], Tensor],
+        batch_size: int = 64,
+        progress: Progress = silent,
+    ) -> None:
         """Compute all views of `rows`. `frozen`: (B, S, S, 3) uint8 -> (B, C, h, w), the frozen part's output."""
+        total = self.num_views * len(rows)
         for view in range(self.num_views):
             for start in range(0, len(rows), batch_size):
                 chunk = rows[start : start + batch_size]
                 maps = frozen(pixels(chunk.tolist(), view)).float().clamp(-65504, 65504)
                 self._maps[chunk, view] = maps.cpu().numpy().astype(np.float16)
-            logger.info("Frozen features: view %d of %d, %d images", view + 1, self.num_views, len(rows))
+                progress("fill features", view * len(rows) + start + len(chunk), total)
 
     def read(self, rows: Sequence[int] | np.ndarray, views: Sequence[int] | np.ndarray | int) -> Tensor:
         """Maps of rows[i] under views[i]: (B, C, h, w) float32 on the CPU, channels_last."""
         picked = torch.from_numpy(self._maps[np.asarray(rows), np.asarray(views)])
         return picked.float().contiguous(memory_format=torch.channels_last)
-
-    @property
-    def num_bytes(self) -> int:
-        return int(self._maps.nbytes)

@@ -127,7 +127,7 @@ def choose_strategy(wanted: Strategy, *, epoch: int, warmup_epochs: int, spread_
 
     Hardest negatives wait for `warmup_epochs` of semi-hard ones, and give way to them again in any epoch whose
     embeddings spread less than twice SPREAD_FLOOR. It is a function of the epoch and its embeddings only, so a resumed
-    run decides alike. (Embeddings that collapse all the same: see `TripletTrainer.mine`.)
+    run decides alike. (Embeddings that collapse all the same: see `LabelRecipe.mine`.)
     """
     if wanted == "hardest" and (epoch <= warmup_epochs or spread_now < 2 * SPREAD_FLOOR):
         return "semi-hard"

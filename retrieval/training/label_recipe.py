@@ -1,4 +1,4 @@
-"""Triplet training of an `EmbeddingNet` with negatives re-mined every epoch, on one process or as one rank of many.
+"""Triplets of labelled photos, with negatives re-mined every epoch, for the trainer.
 
 The frozen part of the trunk runs once per image (see `feature_cache`); an epoch touches only the unfrozen tail: embed
 the pool, share the embeddings, mine, take steps, validate. Nothing is rebuilt between epochs.
@@ -7,18 +7,15 @@ the pool, share the embeddings, mine, take steps, validate. Nothing is rebuilt b
 from __future__ import annotations
 
 import copy
-import logging
 import math
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from retrieval.artifacts.collection import LocalCollection
 from retrieval.evaluation.metrics import leave_one_out
@@ -27,16 +24,12 @@ from retrieval.images.batches import images_at_once, prefetch
 from retrieval.images.pixels import decode_stored
 from retrieval.models import trunks
 from retrieval.models.network import EmbeddingNet
-from retrieval.models.number_format import pick_dtype
 from retrieval.models.pooling import l2n
 from retrieval.models.whitening import learn_whitening, start_head_from_whitening
-from retrieval.training import group_mining, losses, settings, trainer
+from retrieval.training import group_mining, losses
 from retrieval.training.feature_cache import FeatureCache
-from retrieval.training.settings import TrainConfig
-from retrieval.training.trainer import Resumable
-from retrieval.training.workers import Rank
-
-logger = logging.getLogger(__name__)
+from retrieval.training.recipe import Mined, Past, Worker, spread
+from retrieval.training.settings import Strategy, TrainConfig
 
 _WHITENING_SAMPLE = 4096  # images; bounds the N x N eigenproblem, whatever the collection's size
 
@@ -53,156 +46,147 @@ class _Tail(nn.Module):
         return self._from_maps(self.tail(maps))
 
 
-class TripletTrainer(Resumable):
-    """One rank's state through a run: network, optimiser, caches, history. All ranks call the same methods in step."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Groups(Mined):
+    """An epoch's groups of photos; `strategy` chooses the negatives in them."""
 
-    def __init__(
-        self,
-        net: EmbeddingNet,
-        local: LocalCollection,
-        config: TrainConfig,
-        *,
-        scratch: Path,
-        rank: Rank | None = None,
-        device: torch.device | None = None,
-    ) -> None:
+    strategy: Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """All rows of a step (B,), this rank's maps of its share of them (b, C, h, w), and how they become triplets."""
+
+    rows: np.ndarray
+    maps: Tensor
+    strategy: Strategy
+    step: int
+
+
+class LabelRecipe:
+    """One rank's caches and draws. See `recipe.Recipe` for what each method is to the trainer."""
+
+    def __init__(self, local: LocalCollection, config: TrainConfig, *, scratch: Path) -> None:
         """Args:
         local: crops of the splits train and val.
         scratch: folder on this node's disk, shared by its ranks, private to this attempt.
+
+        Raises: ValueError if there are fewer than two identities to train on.
         """
-        super().__init__()
-        self.net, self.local, self.config = net, local, config
-        self.rank, self.device = rank or Rank(), device or torch.device("cpu")
+        self.local, self.config = local, config
         self.pool, self.val = _pool(local, config), local.rows_of("val")
         self.labels = group_mining.label_numbers(local.labels)
-        self._rate_scale = 1.0
-        net.to(self.device).eval()
-        self.dtype = pick_dtype(net, config.precision)
-        # Running statistics stay as they are: only weights change, so no rank and no batch size matters.
+        self._scratch = scratch
+
+    def prepare(self, worker: Worker) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Freeze, fill the cache, start the head."""
+        config, net = self.config, worker.net
+        self.worker, self.net = worker, net
         unfreeze = None if config.unfreeze_layers < 0 else config.unfreeze_layers
         self.unfrozen = trunks.freeze_all_but_last(net.trunk, unfreeze)
         frozen, tail = trunks.split_frozen(net.trunk)
         # A copy: the bundle keeps the frozen weights as they came, not rounded to the precision they run in.
         self._frozen = copy.deepcopy(frozen)
-        self._trained = _Tail(tail, net).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._frozen.to(self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
-        self._fill_cache(scratch)
+        self._trained = _Tail(tail, net).to(worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._frozen.to(worker.device, dtype=worker.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._fill_cache()
         if config.whiten_head and isinstance(net.head, nn.Sequential):
             self._whiten_head()
-        self._model: nn.Module = self._trained
-        if self.rank.world > 1:
-            self._model = DistributedDataParallel(self._trained)
         trained = [p for p in self._trained.parameters() if p.requires_grad]
-        self._optimiser = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+        return self._trained, torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
 
     # -- what an epoch does ------------------------------------------------------------------------------------------
 
-    def run(self) -> Iterator[dict[str, Any]]:
-        """Yield the metrics of each epoch still to do, 1 to `epochs`; on a fresh run the starting point, 0, first."""
-        if not self.history:
-            self._close_epoch({"epoch": 0, **self.validate()})
-            yield self.history[-1]
-        for epoch in range(len(self.history), self.config.epochs + 1):
-            self._close_epoch({"epoch": epoch, **self._epoch(epoch)})
-            yield self.history[-1]
-
-    def _epoch(self, epoch: int) -> dict[str, Any]:
-        started = time.monotonic()
-        groups, metrics = self.mine(epoch)
-        mined = time.monotonic()
-        metrics |= self.train_on(groups, epoch, metrics["train/negatives"])
-        trained = time.monotonic()
-        metrics |= self.validate()
-        seconds = {"mine": mined - started, "train": trained - mined, "validate": time.monotonic() - trained}
-        return metrics | {f"seconds/{name}": value for name, value in seconds.items()}
-
-    def mine(self, epoch: int) -> tuple[np.ndarray, dict[str, Any]]:
-        """The epoch's groups, (G, M) int64 rows into `local` padded with -1, equal on all ranks, and what was seen."""
+    def mine(self, epoch: int, past: Past) -> Groups:
+        """The epoch's groups: (G, M) rows into `local`, padded with -1."""
         config = self.config
         labels = group_mining.label_numbers(self.local.labels[self.pool])
-        embeddings = self._embed_pool()
+        embeddings = self._embed_shared(self.pool)
         # A start that lies close together already (random weights, no whitening) is no collapse.
-        floor = min(group_mining.SPREAD_FLOOR, self.history[1]["train/spread"] / 2) if epoch > 1 else 0.0
-        collapsed = trainer.spread(embeddings) < floor
+        floor = min(group_mining.SPREAD_FLOOR, past.history[1]["train/spread"] / 2) if epoch > 1 else 0.0
+        collapsed = spread(embeddings) < floor
         if collapsed:
-            self._go_back(epoch)
-            embeddings = self._embed_pool()
-        spread = trainer.spread(embeddings)
+            past.go_back(epoch)
+            embeddings = self._embed_shared(self.pool)
+        apart = spread(embeddings)
         strategy = group_mining.choose_strategy(
-            config.negatives, epoch=epoch, warmup_epochs=config.warmup_epochs, spread_now=spread
+            config.negatives, epoch=epoch, warmup_epochs=config.warmup_epochs, spread_now=apart
         )
-        centres = group_mining.class_centres(embeddings, torch.from_numpy(labels).to(self.device))
+        centres = group_mining.class_centres(embeddings, torch.from_numpy(labels).to(self.worker.device))
         identities = group_mining.mine_groups(
             centres, strategy, companions=config.companions, seed=config.seed, epoch=epoch
         )
         places = group_mining.draw_images(
             labels, identities, per_identity=config.images_per_identity, seed=config.seed, epoch=epoch
         )
-        groups = np.where(places >= 0, self.pool[places], -1)
-        report = {
-            "groups": len(groups),
-            "tuples_sha256": trainer.tuples_digest(groups),
-            "train/went_back": int(collapsed),
-        }
-        return groups, {**report, "train/spread": spread, "train/negatives": strategy}
-
-    def _embed_pool(self) -> Tensor:
-        return self.rank.gather(self._embed(self.pool[self.rank.mine]), len(self.pool))
-
-    def _go_back(self, epoch: int) -> None:
-        """Collapsed embeddings do not come apart again: return to the best weights, at a quarter of the rate."""
-        self._rate_scale /= 4
-        self._trained.load_state_dict(self.best["state"])
-        self._optimiser.state.clear()
-        logger.warning(
-            "Epoch %d: the embeddings collapsed to a point; going back to epoch %d with %.3g times the learning rate",
-            epoch,
-            self.best["epoch"],
-            self._rate_scale,
+        return Groups(
+            epoch=epoch,
+            rows=np.where(places >= 0, self.pool[places], -1),
+            steps=math.ceil(len(places) / config.groups_per_batch),
+            strategy=strategy,
+            report={
+                "groups": len(places),
+                "train/went_back": int(collapsed),
+                "train/spread": apart,
+                "train/negatives": strategy,
+            },
         )
 
-    def train_on(self, groups: np.ndarray, epoch: int, strategy: settings.Strategy) -> dict[str, Any]:
-        """One step per batch of groups; each rank runs its share of the batch's images through the network."""
-        steps = math.ceil(len(groups) / self.config.groups_per_batch)
-        batches = [np.unique(part[part >= 0]) for part in np.array_split(groups, steps)]
-        total, active, num_triplets = 0.0, 0, 0
-        for step, (rows, maps) in enumerate(self._maps_of(batches, epoch)):
-            self._set_rate(((epoch - 1) * steps + step + 1) / (self.config.epochs * steps))
-            with self._autocast():
-                share = self._model(maps)
-            embeddings = self.rank.gather_with_own_gradient(share, len(rows))
-            labels = torch.from_numpy(self.labels[rows]).to(self.device)
-            anchor, positive, negative = group_mining.triplets_in_batch(embeddings, labels, strategy, seed=step).T
-            loss = losses.triplet(embeddings[anchor], embeddings[positive], embeddings[negative], self.config.margin)
-            self._optimiser.zero_grad()
-            # DDP averages gradients over ranks; times world it is their sum, the gradient one process would have.
-            (losses.mean_of_active(loss) * self.rank.world).backward()
-            self._optimiser.step()
-            total, num_triplets = total + float(loss.detach().sum()), num_triplets + len(loss)
-            active += int((loss > 0).sum())
-        report = {"train/triplets": num_triplets, "train/images": sum(len(rows) for rows in batches)}
-        return {**report, "train/loss": total / max(1, num_triplets), "train/active": active / max(1, num_triplets)}
+    def batches(self, mined: Groups) -> Iterator[_Batch]:
+        """The groups of each step, the next one's maps read in the background."""
+        worker = self.worker
+        batches = self._rows_of_steps(mined)
+        ready = prefetch(
+            worker.decoder, lambda rows: self._training_input(rows[worker.rank.mine], mined.epoch), batches
+        )
+        for step, (rows, found) in enumerate(ready):
+            maps = self._run_frozen(found) if found.dtype == torch.uint8 else found
+            yield _Batch(rows, maps.to(worker.device), mined.strategy, step)
+
+    def loss(self, batch: _Batch) -> tuple[Tensor, tuple[Tensor, Tensor, int]]:
+        """All triplets of a step, alike on every rank, with this rank's gradient; and their sum, how many, of how many.
+
+        The second are (sum of losses, number above zero, number) for `summary`.
+        """
+        rank, rows = self.worker.rank, batch.rows
+        with self.worker.autocast():
+            share = self._trained(batch.maps)
+        embeddings = rank.gather_with_own_gradient(share, len(rows))
+        labels = torch.from_numpy(self.labels[rows]).to(self.worker.device)
+        anchor, positive, negative = group_mining.triplets_in_batch(
+            embeddings, labels, batch.strategy, seed=batch.step
+        ).T
+        loss = losses.triplet(embeddings[anchor], embeddings[positive], embeddings[negative], self.config.margin)
+        return losses.mean_of_active(loss), (loss.detach().sum(), (loss.detach() > 0).sum(), len(loss))
+
+    def summary(self, mined: Groups, seen: Sequence[tuple[Tensor, Tensor, int]]) -> dict[str, Any]:
+        num, total, active = (sum(num for _, _, num in seen), 0.0, 0)
+        for loss, above, _ in seen:
+            total, active = total + float(loss), active + int(above)
+        images = sum(len(rows) for rows in self._rows_of_steps(mined))
+        report = {"train/triplets": num, "train/images": images}
+        return {**report, "train/loss": total / max(1, num), "train/active": active / max(1, num)}
+
+    def _rows_of_steps(self, mined: Groups) -> list[np.ndarray]:
+        return [np.unique(part[part >= 0]) for part in np.array_split(mined.rows, mined.steps)]
+
+    def rate(self, epoch: int, step: int, steps: int) -> float:
+        """One cycle: linear rise over 15 %, then a cosine to zero."""
+        done, rise = ((epoch - 1) * steps + step + 1) / (self.config.epochs * steps), 0.15
+        return done / rise if done < rise else 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
 
     def validate(self) -> dict[str, Any]:
         """Leave-one-out recall and mAP on identities that are not trained on; empty without any."""
         if not len(self.val):
             return {}
-        embeddings = self.rank.gather(self._embed(self.val[self.rank.mine], base_views=True), len(self.val))
+        embeddings = self._embed_shared(self.val, base_views=True)
         scores = leave_one_out(embeddings.cpu().numpy(), self.local.labels[self.val], ks=(1, 10))
         if scores.num_without_positive == scores.num_queries:
             return {}
         return {f"val/{name}": value for name, value in scores.values.items()}
 
-    # -- resuming ----------------------------------------------------------------------------------------------------
-
-    def state(self, **more: Any) -> bytes:
-        return super().state(rate_scale=self._rate_scale, **more)
-
-    def load_state(self, data: bytes) -> dict[str, Any]:
-        state = super().load_state(data)
-        self._rate_scale = state["rate_scale"]
-        return state
+    def sample(self, epoch: int, num: int = 8) -> None:
+        """Groups are many photos each, and are not shown."""
 
     # -- features and embeddings -------------------------------------------------------------------------------------
 
@@ -210,22 +194,19 @@ class TripletTrainer(Resumable):
     def _base_views(self) -> int:
         return 2 if self.net.spec.config.flip else 1
 
-    def _fill_cache(self, scratch: Path) -> None:
-        rows = np.concatenate([self.pool, self.val])
-        size = self.net.spec.config.image_size
+    def _fill_cache(self) -> None:
+        worker, size = self.worker, self.net.spec.config.image_size
+        rank = worker.rank
         shape = self._run_frozen(torch.zeros(1, size, size, 3, dtype=torch.uint8)).shape[1:]
         views = self._base_views + self.config.views
-        self._cache = FeatureCache(scratch / "frozen.f16", len(self.local), views, shape)
+        self._cache = FeatureCache(self._scratch / "frozen.f16", len(self.local), views, shape)
         # Cached augmented views are needed by whoever trains on them: each node holds all. Else by whoever mines them.
-        mine = rows[self.rank.local_rank :: self.rank.local_world]
+        mine = np.concatenate([self.pool, self.val])[rank.local_rank :: rank.local_world]
         if not self.config.views:
-            mine = np.concatenate(
-                [self.pool[self.rank.rank :: self.rank.world], self.val[self.rank.rank :: self.rank.world]]
-            )
-        size, rounded = self.net.spec.config.image_size, self.dtype != torch.float32
-        at_once = images_at_once(64, size * size, self.device, rounded=rounded)
-        self._cache.fill(mine, self._pixels, self._run_frozen, at_once)
-        self.rank.barrier()
+            mine = np.concatenate([self.pool[rank.mine], self.val[rank.mine]])
+        at_once = images_at_once(64, size * size, worker.device, rounded=worker.dtype != torch.float32)
+        self._cache.fill(mine, self._pixels, self._run_frozen, at_once, worker.progress)
+        rank.barrier()
 
     def _pixels(self, rows: Sequence[int], view: int, seeds: list[list[int]] | None = None) -> Tensor:
         size = self.net.spec.config.image_size
@@ -236,13 +217,7 @@ class TripletTrainer(Resumable):
 
     @torch.no_grad()
     def _run_frozen(self, pixels: Tensor) -> Tensor:
-        return self._frozen(self.net.normalise(pixels.to(self.device)).to(self.dtype))
-
-    def _maps_of(self, batches: list[np.ndarray], epoch: int) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """(all rows of the batch, the frozen part's output for this rank's share), the next read in the background."""
-        ready = prefetch(self._decoder, lambda rows: self._training_input(rows[self.rank.mine], epoch), batches)
-        for rows, found in ready:
-            yield rows, (self._run_frozen(found) if found.dtype == torch.uint8 else found).to(self.device)
+        return self._frozen(self.net.normalise(pixels.to(self.worker.device)).to(self.worker.dtype))
 
     def _training_input(self, rows: np.ndarray, epoch: int) -> Tensor:
         """Cached maps under a random view of each row, or, without cached views, freshly augmented pixels."""
@@ -252,52 +227,48 @@ class TripletTrainer(Resumable):
         # The plain image is a view as good as the augmented ones.
         return self._cache.read(rows, np.array([_draw(seed, self._cache.num_views) for seed in seeds], dtype=np.int64))
 
+    def _embed_shared(self, rows: np.ndarray, *, base_views: bool = False) -> Tensor:
+        """(n, D) float32, each rank embedding its share."""
+        rank = self.worker.rank
+        return rank.gather(self._embed(rows[rank.mine], base_views=base_views), len(rows))
+
     @torch.inference_mode()
-    def _embed(self, rows: np.ndarray, *, base_views: bool = False, batch_size: int = 128) -> Tensor:
+    def _embed(self, rows: np.ndarray, *, base_views: bool, batch_size: int = 128) -> Tensor:
         """(n, D) float32 on the device, of the plain image, or of all base views as the embedder does."""
-        out = torch.empty(len(rows), self.net.dim, device=self.device)
+        worker = self.worker
+        out = torch.empty(len(rows), self.net.dim, device=worker.device)
         views = range(self._base_views if base_views else 1)
         starts = range(0, len(rows), batch_size)
         # The next batch is read from the disk's cache while the tail runs on this one.
-        ready = prefetch(self._decoder, lambda start: self._read_views(rows[start : start + batch_size], views), starts)
+        ready = prefetch(
+            worker.decoder, lambda start: self._read_views(rows[start : start + batch_size], views), starts
+        )
         for start, maps in ready:
-            with self._autocast():
-                parts = [self._trained(each.to(self.device)) for each in maps]
+            with worker.autocast():
+                parts = [self._trained(each.to(worker.device)) for each in maps]
             out[start : start + batch_size] = parts[0] if len(parts) == 1 else l2n(parts[0] + parts[1])
+            worker.progress("embed", min(start + batch_size, len(rows)), len(rows))
         return out
 
     def _read_views(self, rows: np.ndarray, views: Iterable[int]) -> list[Tensor]:
         return [self._cache.read(rows, view) for view in views]
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
-
     def _whiten_head(self) -> None:
         """Whitening of a bounded sample's plain features, the same on every rank."""
-        sample = self.pool[:_WHITENING_SAMPLE]
-        share = sample[self.rank.mine]
-        features = torch.empty(len(share), self.net.num_features, device=self.device)
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32),
-        ):
+        worker, sample = self.worker, self.pool[:_WHITENING_SAMPLE]
+        share = sample[worker.rank.mine]
+        features = torch.empty(len(share), self.net.num_features, device=worker.device)
+        with torch.inference_mode(), worker.autocast():
             for start in range(0, len(share), 256):
-                maps = self._cache.read(share[start : start + 256], 0).to(self.device)
+                maps = self._cache.read(share[start : start + 256], 0).to(worker.device)
                 features[start : start + 256] = self.net.features(self._trained.tail(maps))
-        features = self.rank.gather(features, len(sample)).cpu().double()
+        features = worker.rank.gather(features, len(sample)).cpu().double()
         labels = torch.from_numpy(self.labels[sample])
         projection, mean = learn_whitening(features, labels, self.net.dim)
         head = self.net.head
         assert isinstance(head, nn.Sequential)
         start_head_from_whitening(head.cpu(), projection, mean, features)
-        head.to(self.device)
-
-    def _set_rate(self, progress: float) -> None:
-        """One cycle: linear rise over 15 %, then a cosine to zero. A function of progress alone: resuming is exact."""
-        rise = 0.15
-        part = progress / rise if progress < rise else 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise)))
-        for group in self._optimiser.param_groups:
-            group["lr"] = self.config.learning_rate * part * self._rate_scale
+        head.to(worker.device)
 
 
 def _pool(local: LocalCollection, config: TrainConfig) -> np.ndarray:

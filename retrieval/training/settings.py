@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from retrieval.images.settings import AugmentConfig
 from retrieval.models.settings import Precision
+from retrieval.training.losses import LOSSES
+
+if TYPE_CHECKING:
+    TupleLoss = str
+else:
+    TupleLoss = Literal[*LOSSES]  # read at runtime by whoever makes flags of these settings: --help lists the names
 
 Strategy = Literal["random", "semi-hard", "hardest"]
 
@@ -74,7 +80,7 @@ class TupleTrainConfig:
 
     epochs: int = 100
     """Each draws queries and a pool anew."""
-    loss: Literal["contrastive", "triplet"] = "contrastive"
+    loss: TupleLoss = "contrastive"
     """contrastive: matching pairs together, others `margin` apart. triplet: the positive nearer than each negative."""
     margin: float = 0.7
     """contrastive: distance; 0.75 suits VGG16, 0.85 ResNet-101. triplet: difference of squared distances, say 0.2."""
@@ -121,7 +127,7 @@ class TupleTrainConfig:
         for name in ("weight_decay", "decay", "val_distractors", "min_shared"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
-        for name, known in (("loss", ("contrastive", "triplet")), ("positives", ("m1", "m2", "m3"))):
+        for name, known in (("loss", LOSSES), ("positives", ("m1", "m2", "m3"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"Unknown {name} '{getattr(self, name)}'. Choose one of: {', '.join(known)}.")
         if self.image_size < 32:

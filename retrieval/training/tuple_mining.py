@@ -1,10 +1,11 @@
-"""Hard negatives for siamese training: each query's nearest images of other clusters, drawn anew every epoch.
+"""Which photos siamese training uses: positives, hard negatives anew every epoch, those that are validated.
 
-Radenovic et al., arXiv:1711.02512, sec. 4.3.
+Radenovic et al., arXiv:1711.02512, sec. 4.2 and 4.3. Rows are those of a `TupleSet`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from retrieval.artifacts.hashing import draw_key
 from retrieval.artifacts.tuples import TupleSet
 from retrieval.training.settings import Negatives, Positives
 
-_BLOCK = 256  # queries compared with the pool at once
+_BLOCK = 256  # queries compared at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +65,6 @@ def mine_negatives(
         queries: (q, D) float. pool: (n, D) float. query_clusters, pool_clusters: (q,) and (n,) int64.
 
     Returns: (q, num) int64 rows of the pool, most similar first; ties by row.
-
     Raises: ValueError if the pool has too few clusters, or images of other clusters.
     """
     _check(query_clusters, pool_clusters, num, strategy)
@@ -81,10 +81,10 @@ def mine_negatives(
             missed = []
             for at, row in enumerate(left):
                 mine = _accepted(ranked[at], int(query_clusters[start + row]), pool_clusters, num, strategy)
-                if len(mine) < num:
-                    missed.append(row)
-                else:
+                if len(mine) == num:
                     found[start + row] = mine
+                else:
+                    missed.append(row)
             left, depth = np.array(missed, dtype=np.int64), min(len(pool), 4 * depth)
     return found
 
@@ -118,6 +118,46 @@ def _check(query_clusters: np.ndarray, pool_clusters: np.ndarray, num: int, stra
             )
 
 
+def beyond_margin(queries: Tensor, pool: Tensor, negatives: np.ndarray, margin: float) -> np.ndarray:
+    """(T, K) bool, which negatives are at least `margin` away from their query: contrastive loss is zero there.
+
+    Args: queries: (T, D) float. pool: (n, D) float. negatives: (T, K) int64 rows of the pool.
+    """
+    beyond = np.zeros(negatives.shape, dtype=bool)
+    for at in range(0, len(negatives), _BLOCK):
+        some = slice(at, at + _BLOCK)
+        apart = torch.linalg.vector_norm(queries[some, None] - pool[torch.from_numpy(negatives[some])], dim=-1)
+        beyond[some] = (apart >= margin).cpu().numpy()
+    return beyond
+
+
+def validated_rows(known: TupleSet, pool: np.ndarray, *, num_distractors: int, seed: int) -> np.ndarray:
+    """Rows ranked when validating: val's images that a tuple knows, and drawn ones of `pool`, which match none of them.
+
+    Returns: (n,) int64, sorted; empty without a query of val.
+    """
+    of_val = [at for at, query in enumerate(known.queries) if known.splits[query] == "val"]
+    if not of_val:
+        return np.empty(0, dtype=np.int64)
+    own = np.unique(np.concatenate([known.queries[of_val], *(known.candidates[at] for at in of_val)]))
+    return np.union1d(own, np.random.default_rng([seed, 0x7B]).permutation(pool)[:num_distractors])
+
+
+def rows_among(known: TupleSet, image_ids: Sequence[str] | np.ndarray) -> np.ndarray:
+    """(N,) int64, where each image of the tuples lies among a collection's `image_ids`.
+
+    Raises: ValueError if one is missing.
+    """
+    row_of = {image_id: row for row, image_id in enumerate(image_ids)}
+    missing = [image_id for image_id in known.image_ids if image_id not in row_of]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of the {len(known.image_ids)} photos of the tuples are not in the collection's train and "
+            f"val splits, for example {missing[0]}. Reconstruct this collection again."
+        )
+    return np.array([row_of[image_id] for image_id in known.image_ids], dtype=np.int64)
+
+
 def choose_positives(
     tuples: TupleSet,
     method: Positives,
@@ -147,8 +187,7 @@ def choose_positives(
         candidates = tuples.candidates[at]
         if not len(candidates):
             continue
-        if method == "m1":
-            assert descriptors is not None
+        if method == "m1" and descriptors is not None:
             chosen[at] = candidates[int(np.argmax(descriptors[candidates] @ descriptors[query]))]
         elif method == "m2":
             chosen[at] = candidates[int(np.argmax(tuples.shared_points[at]))]

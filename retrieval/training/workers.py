@@ -60,6 +60,15 @@ class Rank:
         for parameter, piece in zip(parameters, flat.split([grad.numel() for grad in grads]), strict=True):
             parameter.grad = piece.view_as(parameter).clone()
 
+    def agree(self, values: Sequence[Tensor]) -> None:
+        """Replace each tensor by rank 0's: the last bit of a start that each rank computed is its processor's own."""
+        if self.world == 1:
+            return
+        for value in values:
+            whole = value.detach().contiguous()
+            dist.broadcast(whole, 0)
+            value.detach().copy_(whole)
+
     def total(self, value: Tensor) -> Tensor:
         """The sum of a tensor over the ranks."""
         if self.world > 1:

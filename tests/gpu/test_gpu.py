@@ -13,8 +13,9 @@ from retrieval.images.pixels import encode_jpeg
 from retrieval.models import bundle
 from retrieval.models.embedder import Embedder, pick_device
 from retrieval.models.settings import ModelConfig
-from retrieval.training.label_recipe import TripletTrainer
+from retrieval.training.label_recipe import LabelRecipe
 from retrieval.training.settings import TrainConfig
+from retrieval.training.trainer import Trainer
 from tests.support.patterns import local_patterns, pattern
 
 CONFIG = ModelConfig(backbone="resnet18", image_size=64, embedding_dim=16)
@@ -57,20 +58,13 @@ def test_auto_is_the_gpu() -> None:
 def test_an_epoch_of_training_equals_the_cpu_s(tmp_path: Path) -> None:
     local = local_patterns(tmp_path)
     config = TrainConfig(epochs=1, groups_per_batch=3, companions=2, images_per_identity=2, views=1, precision="fp32")
-    runs = []
+    mined, runs = None, []
     for device in ("cpu", "cuda"):
-        run = TripletTrainer(
-            bundle.build(CONFIG), local, config, scratch=tmp_path / device, device=torch.device(device)
-        )
-        groups, _ = runs[0][1] if runs else run.mine(1)  # the same images meet, whatever float32's last bit says
-        report = run.train_on(groups, 1, "semi-hard")
-        runs.append(
-            (
-                torch.cat([value.flatten().float().cpu() for value in run.net.state_dict().values()]),
-                (groups, {}),
-                report,
-            )
-        )
-    (ours, _, on_cpu), (theirs, _, on_gpu) = runs
+        recipe = LabelRecipe(local, config, scratch=tmp_path / device)
+        run = Trainer(bundle.build(CONFIG), recipe, device=torch.device(device))
+        mined = mined or recipe.mine(1, run)  # the same images meet, whatever float32's last bit says
+        report = run.train_on(mined)
+        runs.append((torch.cat([value.flatten().float().cpu() for value in run.net.state_dict().values()]), report))
+    (ours, on_cpu), (theirs, on_gpu) = runs
     assert on_gpu["train/loss"] == pytest.approx(on_cpu["train/loss"], rel=1e-2)
     assert (ours - theirs).abs().max() < 2e-3

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from retrieval.models.pooling import l2n
-from retrieval.training import group_mining, settings, trainer
+from retrieval.training import group_mining, settings
 from retrieval.training.group_mining import choose_strategy, draw_images, mine_groups, triplets_in_batch
 from retrieval.training.losses import mean_of_active, triplet
+from retrieval.training.recipe import spread
 from retrieval.training.settings import Strategy
 
 
@@ -160,13 +161,6 @@ def test_a_batch_without_a_negative_or_a_pair_has_no_triplet(strategy: Strategy,
     assert triplets_in_batch(unit(3), torch.tensor(labels), strategy).shape == (0, 3)
 
 
-def test_spread_is_the_mean_squared_distance_of_two() -> None:
-    x = unit(12).double()
-    pairs = [float((a - b).square().sum()) for a in x for b in x]
-    assert trainer.spread(x) == pytest.approx(sum(pairs) / len(pairs), abs=1e-4)
-    assert trainer.spread(x[:1].expand(5, -1)) == pytest.approx(0, abs=1e-4)
-
-
 def test_strategy_gives_way_before_it_collapses() -> None:
     def chosen(wanted: Strategy, epoch: int, spread: float) -> str:
         return choose_strategy(wanted, epoch=epoch, warmup_epochs=2, spread_now=spread)
@@ -174,12 +168,6 @@ def test_strategy_gives_way_before_it_collapses() -> None:
     assert [chosen("hardest", epoch, 1.5) for epoch in (1, 2, 3, 4)] == ["semi-hard", "semi-hard", "hardest", "hardest"]
     assert chosen("hardest", 9, 2 * group_mining.SPREAD_FLOOR - 0.01) == chosen("hardest", 9, 0.04) == "semi-hard"
     assert [chosen(wanted, 1, 0.04) for wanted in ("random", "semi-hard")] == ["random", "semi-hard"]
-
-
-def test_digest_tells_order_and_values_apart() -> None:
-    groups = np.array([[1, 2], [3, -1]])
-    assert trainer.tuples_digest(groups) == trainer.tuples_digest(groups.astype(np.int32))
-    assert trainer.tuples_digest(groups) != trainer.tuples_digest(groups[::-1])
 
 
 def _train_on_noise(guarded: bool) -> list[float]:
@@ -192,7 +180,7 @@ def _train_on_noise(guarded: bool) -> list[float]:
     x = torch.randn(1, 32) * 0.7 + torch.randn(12, 32)[labels] * 0.15 + torch.randn(48, 32)
     net = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.ReLU(), torch.nn.Linear(32, 8))
     optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
-    spreads = [trainer.spread(l2n(net(x)).detach())]
+    spreads = [spread(l2n(net(x)).detach())]
     for epoch in range(1, 13):
         strategy: Strategy = "hardest"
         if guarded:
@@ -204,7 +192,7 @@ def _train_on_noise(guarded: bool) -> list[float]:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        spreads.append(trainer.spread(l2n(net(x)).detach()))
+        spreads.append(spread(l2n(net(x)).detach()))
     return spreads
 
 

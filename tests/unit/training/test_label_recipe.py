@@ -19,8 +19,9 @@ from retrieval.models.embedder import Embedder
 from retrieval.models.network import EmbeddingNet
 from retrieval.models.settings import ModelConfig
 from retrieval.training import group_mining
-from retrieval.training.label_recipe import TripletTrainer
+from retrieval.training.label_recipe import LabelRecipe
 from retrieval.training.settings import TrainConfig
+from retrieval.training.trainer import Trainer
 from retrieval.training.workers import Rank
 from tests.support.patterns import local_patterns
 
@@ -36,8 +37,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> LocalCollection:
 
 def trainer(
     local: LocalCollection, scratch: Path, config: TrainConfig = TINY, net: ModelConfig = NET
-) -> TripletTrainer:
-    return TripletTrainer(bundle.build(net), local, config, scratch=scratch)
+) -> Trainer[Any, Any]:
+    return Trainer(bundle.build(net), LabelRecipe(local, config, scratch=scratch))
 
 
 def results(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -76,7 +77,7 @@ def test_frozen_layers_stay_and_the_others_learn(
     start = bundle.build(NET).state_dict()
     run = trainer(local, tmp_path, dataclasses.replace(TINY, unfreeze_layers=5, precision=precision))
     list(run.run())
-    trained = {f"trunk.{name}" for name in run.unfrozen} | {name for name in start if name.startswith("head.")}
+    trained = {f"trunk.{name}" for name in run.recipe.unfrozen} | {name for name in start if name.startswith("head.")}
     assert trained and all(name.startswith(("trunk.layer2.1.", "head.")) for name in trained)
     for name, value in run.net.state_dict().items():
         assert torch.equal(value, start[name]) == (name not in trained), name
@@ -95,8 +96,8 @@ def test_training_pulls_identities_apart(local: LocalCollection, tmp_path: Path)
     # and 0.055 with three seeds. A network that learns nothing stays at the margin, 0.2.
     assert min(metrics["train/loss"] for metrics in history[2:]) < 0.8 * history[1]["train/loss"]
     run.load_best()
-    vectors = Embedder(run.net, device="cpu", precision="fp32").embed_jpegs(local.jpegs(run.val))
-    score = leave_one_out(vectors, local.labels[run.val]).values["mAP"]
+    vectors = Embedder(run.net, device="cpu", precision="fp32").embed_jpegs(local.jpegs(run.recipe.val))
+    score = leave_one_out(vectors, local.labels[run.recipe.val]).values["mAP"]
     assert score == pytest.approx(run.best["val/mAP"], abs=1e-3)  # the best epoch's weights are those kept
 
 
@@ -110,21 +111,23 @@ def test_whitened_start_is_better_than_noise(local: LocalCollection, tmp_path: P
 
 def test_validation_embeds_as_the_embedder_does(local: LocalCollection, tmp_path: Path) -> None:
     run = trainer(local, tmp_path, net=dataclasses.replace(NET, flip=True))
-    found = run.validate()
-    vectors = Embedder(run.net, device="cpu", precision="fp32").embed_jpegs(local.jpegs(run.val))
+    found = run.recipe.validate()
+    vectors = Embedder(run.net, device="cpu", precision="fp32").embed_jpegs(local.jpegs(run.recipe.val))
     # The cache holds float16.
-    assert found["val/mAP"] == pytest.approx(leave_one_out(vectors, local.labels[run.val]).values["mAP"], abs=0.02)
+    assert found["val/mAP"] == pytest.approx(
+        leave_one_out(vectors, local.labels[run.recipe.val]).values["mAP"], abs=0.02
+    )
 
 
 def test_pool_is_whole_identities_of_train(local: LocalCollection, tmp_path: Path) -> None:
     run = trainer(local, tmp_path, dataclasses.replace(TINY, pool_size=13))
-    assert set(local.splits[run.pool]) == {"train"}
-    assert len(run.pool) == 12 and len(set(local.labels[run.pool])) == 3
-    groups, _ = run.mine(1)
-    assert set(groups[groups >= 0].tolist()) <= set(run.pool.tolist())
-    assert set(local.labels[groups[groups >= 0]]) == set(local.labels[run.pool])
+    assert set(local.splits[run.recipe.pool]) == {"train"}
+    assert len(run.recipe.pool) == 12 and len(set(local.labels[run.recipe.pool])) == 3
+    groups = run.recipe.mine(1, run).rows
+    assert set(groups[groups >= 0].tolist()) <= set(run.recipe.pool.tolist())
+    assert set(local.labels[groups[groups >= 0]]) == set(local.labels[run.recipe.pool])
     other = trainer(local, tmp_path / "o", dataclasses.replace(TINY, pool_size=13, seed=6))
-    assert set(other.pool.tolist()) != set(run.pool.tolist())
+    assert set(other.recipe.pool.tolist()) != set(run.recipe.pool.tolist())
     with pytest.raises(ValueError, match="pool_size 7 holds fewer than two whole identities"):
         trainer(local, tmp_path / "p", dataclasses.replace(TINY, pool_size=7))
 
@@ -154,13 +157,13 @@ def test_impossible_settings_are_said_in_words(settings: dict[str, Any], words: 
         TrainConfig(**settings)
 
 
-def _train_as_rank(number: int, folder: Path) -> TripletTrainer:
+def _train_as_rank(number: int, folder: Path) -> Trainer[Any, Any]:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
     try:
         rank = Rank(rank=number, world=2, local_rank=number, local_world=2)
         local = LocalCollection(next((folder / "cache").glob("*.arrow")))
         config = dataclasses.replace(TINY, epochs=1)
-        run = TripletTrainer(bundle.build(NET), local, config, scratch=folder / "two", rank=rank)
+        run = Trainer(bundle.build(NET), LabelRecipe(local, config, scratch=folder / "two"), rank=rank)
         list(run.run())
         return run
     finally:

@@ -59,10 +59,10 @@ def test_satisfied_triplets_give_zero_loss_and_zero_gradient(num: int) -> None:
 
 def test_contrastive_by_hand() -> None:
     query = torch.tensor([[1.0, 0.0]])
-    others = torch.tensor([[[0.6, 0.8], [0.8, 0.6], [-1.0, 0.0]]])
+    positive, negatives = torch.tensor([[0.6, 0.8]]), torch.tensor([[[0.8, 0.6], [-1.0, 0.0]]])
     # 0.5 * 0.8 + 0.5 * (0.7 - sqrt(0.4))^2 + 0, the last being farther than the margin
     want = 0.4 + 0.5 * (0.7 - 0.4**0.5) ** 2
-    got = losses.contrastive(query, others, torch.tensor([True, False, False]), margin=0.7)
+    got = losses.contrastive(query, positive, negatives, margin=0.7)
     assert got.item() == pytest.approx(want, abs=1e-5)
 
 
@@ -78,7 +78,7 @@ def test_contrastive_equals_the_loop_over_pairs_and_its_gradient_is_finite_at_ze
             distance = ((q - x + 1e-6) ** 2).sum().sqrt()
             one = one + (0.5 * distance**2 if at == 0 else 0.5 * torch.clamp(0.85 - distance, min=0) ** 2)
         total.append(one)
-    got = losses.contrastive(query, others, torch.arange(6) == 0, margin=0.85)
+    got = losses.contrastive(query, others[:, 0], others[:, 1:], margin=0.85)
     assert torch.allclose(got, torch.stack(total))
     got.sum().backward()
     assert query.grad is not None
