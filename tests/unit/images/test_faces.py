@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import cv2
 import numpy as np
 import pytest
 
@@ -35,6 +39,77 @@ def test_no_face_in_a_background() -> None:
     picture = background(np.random.default_rng(0), (178, 218))
     pixels = (255 * np.clip(picture.transpose(1, 2, 0), 0, 1)).astype(np.uint8)
     assert FaceDetector().detect(np.ascontiguousarray(pixels)) == []
+
+
+class Searched:
+    """In the place of a cascade: notes what it was given, and finds one box at the last size asked for."""
+
+    def __init__(self, at: tuple[int, int]) -> None:
+        self.at, self.sizes, self.options = at, [], {}
+
+    def detectMultiScale(self, image: np.ndarray, **options: Any) -> list[list[int]]:
+        self.sizes.append(image.shape)
+        self.options, self.image = options, image
+        return [[10, 20, 30, 40]] if image.shape == self.at else []
+
+
+def look_with(detector: FaceDetector, at: tuple[int, int]) -> Searched:
+    cascade: Any = Searched(at)
+    detector._cascade = cascade
+    return cascade
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes"),
+    [
+        ((1200, 1600), [(120, 160), (240, 320), (480, 640)]),
+        ((400, 300), [(160, 120), (320, 240), (400, 300)]),  # never enlarged
+        ((100, 90), [(100, 90)]),
+        ((160, 100), [(160, 100)]),
+    ],
+)
+def test_a_search_begins_small_and_doubles_up_to_the_photo_s_own_size(
+    shape: tuple[int, int], sizes: list[tuple[int, int]]
+) -> None:
+    detector = FaceDetector(DetectorConfig(scale_factor=1.2, min_neighbors=5, min_face=40))
+    photo = np.zeros((*shape, 3), np.uint8)
+    for stop in range(len(sizes)):
+        cascade = look_with(detector, sizes[stop])
+        (box,) = detector.detect(photo)
+        across, down = shape[1] / sizes[stop][1], shape[0] / sizes[stop][0]
+        assert box == pytest.approx((10 * across, 20 * down, 40 * across, 60 * down))
+        assert cascade.sizes == sizes[: stop + 1]
+        assert cascade.options == {"scaleFactor": 1.2, "minNeighbors": 5, "minSize": (40, 40)}
+    cascade = look_with(detector, (0, 0))
+    assert detector.detect(photo) == [] and cascade.sizes == sizes
+
+
+def test_faces_are_searched_in_the_luma_of_rgb() -> None:
+    """A reddish face would be nearly invisible with red and blue swapped."""
+    photo = np.random.default_rng(0).integers(0, 256, (60, 50, 3), dtype=np.uint8)
+    detector = FaceDetector()
+    cascade = look_with(detector, (60, 50))
+    detector.detect(photo)
+    assert np.abs(cascade.image - photo @ np.array([0.299, 0.587, 0.114])).max() <= 1
+
+
+def test_each_cascade_is_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = []
+
+    class Loaded:
+        def __init__(self, path: str) -> None:
+            named.append(Path(path).name)
+
+        def empty(self) -> bool:
+            return False
+
+    monkeypatch.setattr(cv2, "CascadeClassifier", Loaded)
+    for name in ("alt2", "alt", "default"):
+        FaceDetector(DetectorConfig(cascade=name))
+    assert named == [f"haarcascade_frontalface_{name}.xml" for name in ("alt2", "alt", "default")]
+    monkeypatch.setattr(Loaded, "empty", lambda self: True)
+    with pytest.raises(ValueError, match="No Haar cascade at .*OpenCV 5 removed them"):
+        FaceDetector()
 
 
 def test_a_small_face_is_found_in_a_second_look() -> None:
@@ -92,6 +167,27 @@ def test_best_face_weighs_size_and_centrality() -> None:
         best_face([], 100, 100)
 
 
+def test_a_face_s_weight_falls_with_the_square_of_its_distance() -> None:
+    """Half-way to a corner a face must be more than 4 times as large as one in the middle."""
+    middle: Box = (190.0, 140.0, 210.0, 160.0)
+
+    def aside(side: float) -> Box:
+        return (300 - side / 2, 225 - side / 2, 300 + side / 2, 225 + side / 2)  # half-way to the corner of 400 x 300
+
+    assert best_face([middle, aside(39)], 400, 300) == middle
+    assert best_face([middle, aside(41)], 400, 300) == aside(41)
+    left, right = (10.0, 140.0, 30.0, 160.0), (370.0, 140.0, 390.0, 160.0)
+    above, below = (190.0, 10.0, 210.0, 30.0), (190.0, 270.0, 210.0, 290.0)
+    assert best_face([right, left], 400, 300) == left and best_face([below, above], 400, 300) == above
+
+
+def test_boxes_that_only_touch_do_not_overlap() -> None:
+    assert overlap((0, 0, 10, 10), (10, 0, 20, 10)) == overlap((0, 0, 10, 10), (0, 10, 10, 20)) == 0
+    assert overlap((0, 0, 10, 10), (20, 20, 30, 30)) == 0  # apart both ways: no positive product of two negatives
+    assert overlap((0, 0, 10, 20), (0, 10, 10, 30)) == pytest.approx(1 / 3)
+    assert len(merge_boxes([(0, 0, 10, 10), (0, 0, 10, 3)])) == 1  # 0.3, the least that joins
+
+
 def test_expand_makes_a_square_around_the_centre() -> None:
     assert expand_box((10, 20, 30, 60), 0.0) == (0, 20, 40, 60)
     assert expand_box((0, 0, 100, 100), 0.15) == pytest.approx((-15, -15, 115, 115))
@@ -107,6 +203,14 @@ def test_crop_outside_repeats_the_border() -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     padded = np.pad(image, ((10, 5), (3, 12), (0, 0)), mode="edge")
     assert np.array_equal(crop(image, (-3, -10, 32, 25), 35), padded)
+
+
+def test_a_box_s_edges_are_rounded_and_its_last_pixel_is_not_cut() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    assert np.array_equal(crop(image, (9.5, 4.5, 29.4, 24.4), 19), resize(image[5:24, 10:29], 19, 19))
+    assert np.array_equal(crop(image, (59.0, 49.0, 60.0, 50.0), 1), image[49:, 59:])
+    half = crop(image, (-10, -10, 1, 1), 11)
+    assert (half == image[0, 0]).all()  # one pixel of the image, and its border repeated
 
 
 @pytest.mark.parametrize("box", [(100, 0, 120, 20), (0, -30, 20, -10), (5, 5, 5, 9), (9, 9, 5, 5)])

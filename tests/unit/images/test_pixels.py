@@ -17,9 +17,14 @@ from retrieval.images.pixels import (
     decode_stored,
     decode_whole,
     encode_jpeg,
+    fit,
+    fitted,
+    grey,
     image_size,
+    limit_threads,
     resize,
     stored_size,
+    upright_size,
 )
 from tests.support.photos import png_header
 
@@ -185,6 +190,80 @@ def test_reduction_of_a_turned_photo_and_of_a_format_that_has_none() -> None:
     assert (pixels.shape, reduction) == ((800, 400, 3), 1)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_sizes_are_told_from_the_header(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(Image.fromarray(smooth(48, 64)), "JPEG", exif=exif)
+    assert image_size(data) == (64, 48)
+    assert upright_size(data) == stored_size(data) == ((48, 64) if orientation > 4 else (64, 48))
+    assert decoded(data).shape[1::-1] == upright_size(data)
+    assert image_size(png_header(7000, 6000)) == (7000, 6000)  # hardly a pixel is there
+
+
+@pytest.mark.parametrize("kind", ["ICO", "TGA", "ICNS", "PCX"])
+def test_formats_that_no_camera_writes_are_not_opened(kind: str) -> None:
+    """Each of Pillow's readers is a way in for hostile files; only those of FORMATS are tried."""
+    data = saved(Image.fromarray(smooth(32, 32)), kind)
+    Image.open(io.BytesIO(data)).load()
+    assert reason(data) == "not-an-image"
+
+
+def test_limits_hold_at_the_last_value_and_the_detail_names_them() -> None:
+    photo = saved(Image.fromarray(smooth(200, 300)), "JPEG")
+    assert decoded(photo, min_side=200).shape == (200, 300, 3)
+    with pytest.raises(BadImage, match="too-small: 300 x 200 pixels, the short side must be at least 201"):
+        decode(photo, min_side=201)
+    with pytest.raises(BadImage, match="too-large: 300 x 200 pixels, the limit is 59999 pixels"):
+        decode(photo, max_pixels=59_999)
+    # What a query or a source may hold, where nobody says otherwise.
+    assert reason(png_header(7072, 7071)) == "too-large"
+    assert reason(png_header(15, 100)) == "too-small"
+
+
+def test_the_reason_tells_a_cut_file_from_a_broken_one() -> None:
+    photo = saved(Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)), "JPEG")
+    assert reason(photo[: len(photo) // 2]) == "truncated"
+    assert reason(b"\x89PNG\r\n\x1a\n" + bytes(60)) in ("unreadable", "not-an-image")
+    deep = np.zeros((20, 20), np.int32)
+    with pytest.raises(BadImage, match="unreadable: ValueError: pixels of type I .*no fixed white level"):
+        decode(saved(Image.fromarray(deep), "TIFF"))
+
+
+@pytest.mark.parametrize("quality", [50, 80, 95])
+def test_a_jpeg_has_the_quality_asked_for_and_coarser_colour(quality: int) -> None:
+    ours = Image.open(io.BytesIO(encode_jpeg(smooth(64, 64), quality)))
+    theirs = Image.open(io.BytesIO(saved(Image.fromarray(smooth(64, 64)), "JPEG", quality=quality)))
+    assert ours.quantization == theirs.quantization  # type: ignore[attr-defined]
+    assert [layer[1:3] for layer in ours.layer] == [(2, 2), (1, 1), (1, 1)]  # type: ignore[attr-defined]
+    usual = Image.open(io.BytesIO(encode_jpeg(smooth(64, 64))))
+    assert (usual.quantization == ours.quantization) == (quality == 95)  # type: ignore[attr-defined]
+
+
+def test_grey_is_the_luma_of_rgb() -> None:
+    photo = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    assert np.abs(grey(photo) - photo @ np.array([0.299, 0.587, 0.114])).max() <= 1
+    assert grey(photo).shape == (20, 30) and grey(photo).dtype == np.uint8
+
+
+def test_threads_of_opencv_are_what_is_asked_for() -> None:
+    before = cv2.getNumThreads()
+    try:
+        limit_threads(1)
+        assert cv2.getNumThreads() == 1
+    finally:
+        limit_threads(before)
+
+
+def test_the_fitted_size_is_what_fit_gives_however_thin() -> None:
+    for height, width in ((30, 40), (3, 300), (300, 3), (41, 40), (7, 7)):
+        made = fit(smooth(height, width), 20)
+        assert made.shape[1::-1] == fitted(width, height, 20)
+        assert min(made.shape[:2]) >= 1
+    assert fitted(1600, 1200, 100) == (100, 75) and fitted(1200, 1600, 100) == (75, 100)
+    assert fitted(50, 20, 100) == (50, 20)
+
+
 def test_stored_round_trip_equals_pillow() -> None:
     pixels = smooth(218, 218)
     jpeg = encode_jpeg(pixels)
@@ -233,6 +312,15 @@ def test_fit_is_the_mean_over_each_pixel_s_area() -> None:
         [[whole[4 * i : 4 * i + 4, 4 * j : 4 * j + 4].mean((0, 1)) for j in range(24)] for i in range(16)]
     )
     assert np.abs(decode_fit(jpeg, 24) - expected).max() <= 0.51
+
+
+def test_what_grows_is_drawn_smoothly() -> None:
+    """Area averaging would repeat pixels: steps of 4 equal ones. Bicubic goes through a ramp evenly."""
+    steps = np.repeat(np.arange(0, 160, 10, dtype=np.uint8)[None, :, None], 16, axis=0).repeat(3, axis=2)
+    grown = resize(steps, 64, 64)[32, 8:56, 0].astype(int)
+    assert (np.diff(grown) > 0).all() and np.diff(grown).max() <= 4
+    taller = resize(steps, 12, 64)  # grows one way and shrinks the other
+    assert taller.shape == (64, 12, 3)
 
 
 def test_resize_is_antialiased_and_keeps_the_mean() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retrieval.images import preparation
 from retrieval.images.faces import FaceDetector, expand_box, overlap
 from retrieval.images.pixels import BadImage, decode, encode_jpeg, limit_threads, resize
 from retrieval.images.preparation import Prepared, prepare
@@ -194,3 +195,124 @@ def test_a_query_s_box_without_a_pixel_is_a_bad_box(box: Any) -> None:
 def test_a_search_without_a_detector_is_refused() -> None:
     with pytest.raises(ValueError, match="FaceDetector"):
         prepare(encode_jpeg(portrait(1)), HAAR, None)
+
+
+def rough(height: int, width: int) -> np.ndarray:
+    """Grey blocks of 4 x 4 pixels: a decode at half the size keeps them, one at an eighth does not."""
+    coarse = np.random.default_rng(0).integers(0, 256, (height // 4, width // 4, 1), dtype=np.uint8)
+    return coarse.repeat(4, axis=0).repeat(4, axis=1).repeat(3, axis=2)
+
+
+def error(done: Prepared, wanted: np.ndarray) -> float:
+    return float(np.abs(pixels_of(done) - wanted).mean())
+
+
+@pytest.fixture
+def reductions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The reduction of each decode, noted as it happens."""
+    seen: list[int] = []
+
+    def noted(data: bytes, **options: Any) -> tuple[np.ndarray, int]:
+        pixels, reduction = decode(data, **options)
+        seen.append(reduction)
+        return pixels, reduction
+
+    monkeypatch.setattr(preparation, "decode", noted)
+    return seen
+
+
+@pytest.mark.parametrize(("side", "reduction"), [(96, 1), (196, 1), (200, 2), (400, 4), (396, 2), (800, 8)])
+def test_a_box_is_cut_from_the_coarsest_decode_that_is_fine_enough(
+    side: int, reduction: int, reductions: list[int]
+) -> None:
+    photo = rough(800, 1200)
+    config = PrepareConfig(crop="box", margin=0.0, size=100, quality=98)
+    done = prepare(encode_jpeg(photo, 98), config, None, (200.0, 0.0, 200.0 + side, float(side)))
+    assert reductions == [reduction]
+    assert error(done, resize(np.ascontiguousarray(photo[:side, 200 : 200 + side]), 100, 100)) < 4
+
+
+@pytest.mark.parametrize(("size", "reduction"), [(100, 8), (101, 4), (200, 4), (201, 2), (401, 1)])
+def test_a_whole_photo_is_decoded_as_coarsely_as_its_size_allows(
+    size: int, reduction: int, reductions: list[int]
+) -> None:
+    photo = rough(800, 1200)
+    done = prepare(encode_jpeg(photo, 98), PrepareConfig(crop="none", size=size, quality=98), None)
+    assert done.box == (0, 0, 1200, 800)
+    assert reductions == [reduction]
+    assert error(done, resize(photo, size, size)) < 12
+
+
+@pytest.mark.parametrize("shape", [(800, 1200), (1200, 800)])
+@pytest.mark.parametrize(("size", "reduction"), [(150, 8), (152, 4), (300, 4), (302, 2), (602, 1), (1300, 1)])
+def test_a_fitted_photo_is_decoded_as_coarsely_as_both_its_sides_allow(
+    shape: tuple[int, int], size: int, reduction: int, reductions: list[int]
+) -> None:
+    photo = rough(*shape)
+    done = prepare(encode_jpeg(photo, 98), PrepareConfig(crop="fit", size=size, quality=98), None)
+    assert max(done.width, done.height) == min(size, 1200)
+    assert reductions == [reduction]
+    assert error(done, resize(photo, done.width, done.height)) < 5
+
+
+def test_a_face_is_searched_in_a_decode_that_serves_the_crop_too(reductions: list[int]) -> None:
+    large = encode_jpeg(resize(portrait(2), 178 * 8, 218 * 8))
+    done = prepare(large, HAAR, DETECTOR)  # 1424 x 1744: at half the size both sides have the 436 pixels
+    assert reductions == [2]
+    prepare(large, PrepareConfig(size=64), DETECTOR)  # of twice the size and of the search's side the greater
+    prepare(large, PrepareConfig(size=64, detect_side=400), DETECTOR)
+    assert reductions == [2, 8, 2]
+    wanted = prepare(encode_jpeg(portrait(2)), HAAR, DETECTOR)
+    assert error(done, pixels_of(wanted)) < 12
+
+
+def test_the_margin_is_put_around_the_source_s_box() -> None:
+    photo = rough(200, 200)
+    done = prepare(encode_jpeg(photo, 98), PrepareConfig(crop="box", margin=0.5, size=80), None, (80, 60, 120, 100))
+    assert done.box == (60, 40, 140, 120)
+    assert error(done, photo[40:120, 60:140]) < 8
+
+
+def test_a_box_may_be_four_times_the_photo_and_no_more() -> None:
+    data, config = encode_jpeg(rough(40, 48)), PrepareConfig(crop="box", margin=0.0, size=64)
+    assert prepare(data, config, None, (-72.0, -76.0, 120.0, 116.0)).width == 64  # 192 = 4 * 48
+    with pytest.raises(BadImage, match="bad-box: .* more than 4 times as large"):
+        prepare(data, config, None, (-73.0, -77.0, 120.0, 116.0))
+
+
+def test_halves_are_rounded_to_even_as_pillow_does() -> None:
+    done = prepare(encode_jpeg(portrait(6)), FIT, None, (10.5, 11.5, 40.5, 61.5))
+    assert done.box == (10, 12, 40, 62)
+
+
+@pytest.mark.parametrize("crop", ["none", "fit", "box", "haar"])
+def test_quality_and_limits_hold_for_every_crop(crop: Any) -> None:
+    data, detector = encode_jpeg(portrait(1)), DETECTOR if crop == "haar" else None
+    box = (30.0, 40.0, 130.0, 140.0) if crop == "box" else None
+    for quality in (30, 90):
+        done = prepare(data, PrepareConfig(crop=crop, quality=quality), detector, box)
+        stored = Image.open(io.BytesIO(done.jpeg))
+        same = io.BytesIO()
+        stored.save(same, "JPEG", quality=quality)
+        assert stored.quantization == Image.open(same).quantization  # type: ignore[attr-defined]
+        assert stored.size == (done.width, done.height)
+    with pytest.raises(BadImage, match="too-large"):
+        prepare(data, PrepareConfig(crop=crop, max_pixels=178 * 218 - 1), detector, box)
+    with pytest.raises(BadImage, match="too-small"):
+        prepare(data, PrepareConfig(crop=crop, min_side=179), detector, box)
+    assert prepare(data, PrepareConfig(crop=crop, max_pixels=178 * 218, min_side=178), detector, box)
+
+
+def test_a_photo_without_a_face_is_told_with_its_own_size() -> None:
+    with pytest.raises(BadImage, match="no-face: no face found in 2400 x 1600 pixels"):
+        prepare(encode_jpeg(np.full((1600, 2400, 3), 90, np.uint8)), HAAR, DETECTOR)
+    with pytest.raises(BadImage, match="no-box: .*the source gives no box"):
+        prepare(encode_jpeg(portrait(1)), PrepareConfig(crop="box"), DETECTOR)
+
+
+def test_of_several_faces_the_one_in_the_middle_is_taken() -> None:
+    photo = np.full((436, 890, 3), 120, np.uint8)
+    photo[109:327, 356:534] = portrait(3)
+    photo[0:218, 0:178] = portrait(2)
+    done = prepare(encode_jpeg(photo), HAAR, DETECTOR)
+    assert 356 < (done.box[0] + done.box[2]) / 2 < 534
