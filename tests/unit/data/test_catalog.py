@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from retrieval.artifacts.hashing import plain
-from retrieval.data.catalog import plan_collection, source_fingerprint
+from retrieval.artifacts.collection import CATALOG_SCHEMA, IMAGE_SCHEMA
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import hash_file, plain
+from retrieval.artifacts.manifest import seal
+from retrieval.data.catalog import plan_collection, source_fingerprint, write_catalog
+from retrieval.data.ingestion import PLAN_SCHEMA
+from retrieval.data.layouts.celeba import ATTRIBUTES
+from retrieval.data.settings import SplitConfig
+from retrieval.data.splits import assign_splits
 from retrieval.images.settings import PrepareConfig
-from tests.support.photos import awkward
+from tests.support.photos import awkward, touch
 
 HAAR = PrepareConfig()
+FACE = dict.fromkeys(("x1", "y1", "x2", "y2"), "5") | dict.fromkeys(ATTRIBUTES, "1")
 
 
 def planned(source: Path, out: Path, part_size: int | None = 5) -> dict[str, Any]:
@@ -57,3 +67,177 @@ def test_an_unwritable_place_is_refused_in_words(tmp_path: Path, where: str) -> 
     out = tmp_path / "file" / "out" if where == "below a file" else Path(where)
     with pytest.raises(ValueError, match=r"Cannot write to .*Name a folder that can be made"):
         planned(tmp_path / "photos", out)
+
+
+def table(folder: Path, **changes: str) -> str:
+    """A manifest of two photos, the second of which is as `changes` say. Returns its path."""
+    touch(folder, "1.jpg", "2.jpg", "other.jpg")
+    one = {"path": "1.jpg", "image_id": "one", "label": "ann", "split": "train", **FACE}
+    two = one | {"path": "2.jpg", "image_id": "two"} | changes
+    rows = [",".join(one), ",".join(one.values()), ",".join(two[name] for name in one)]
+    (folder / "t.csv").write_text("\n".join(rows) + "\n")
+    return str(folder / "t.csv")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_id": "three"},
+        {"path": "other.jpg"},  # another size too
+        {"label": "bo"},
+        {"label": ""},
+        {"split": "query"},
+        {"x1": "4"},
+        {"x1": ""},
+        {"Smiling": "-1"},
+        {"Smiling": ""},
+    ],
+)
+def test_a_fingerprint_is_of_all_that_is_known_of_each_photo(tmp_path: Path, changes: dict[str, str]) -> None:
+    before = source_fingerprint(table(tmp_path))
+    assert source_fingerprint(table(tmp_path)) == before
+    assert source_fingerprint(table(tmp_path, **changes)) != before
+
+
+def test_a_fingerprint_is_of_each_photo_s_size_and_place(tmp_path: Path) -> None:
+    before = source_fingerprint(table(tmp_path))
+    (tmp_path / "2.jpg").write_bytes(b"another length")
+    changed = source_fingerprint(str(tmp_path / "t.csv"))
+    assert changed != before
+    (tmp_path / "5.jpg").write_bytes(b"another length")
+    assert source_fingerprint(table(tmp_path, path="5.jpg")) != changed
+
+
+def test_a_plan_says_which_photos_each_part_is_made_of(tmp_path: Path) -> None:
+    touch(tmp_path / "photos", *(f"{name}.jpg" for name in "gfedcba"))
+    plan = planned(tmp_path / "photos", tmp_path / "out", 3)
+    out = Folder.of(tmp_path / "out")
+    parts = [out.read_table(f"plan/part-{part:05}.parquet") for part in range(plan["parts"])]
+    assert [part["image_id"].to_pylist() for part in parts] == [
+        ["a.jpg", "b.jpg", "c.jpg"],
+        ["d.jpg", "e.jpg", "f.jpg"],
+        ["g.jpg"],
+    ]
+    assert all(part.schema.equals(PLAN_SCHEMA) for part in parts)
+    assert parts[0].to_pylist()[0] == {"image_id": "a.jpg", "uri": "a.jpg", "size": 5} | dict.fromkeys(
+        ("label", "split", "attributes", "box")
+    )
+    written = out.read_json("source.json")
+    assert (written["parts"], written["part_size"], written["photos"], written["layout"]) == (3, 3, 7, "folder")
+    assert written["fingerprint"] == plan["fingerprint"] == source_fingerprint(str(tmp_path / "photos"))
+    assert plan["root"] == Folder.of(tmp_path / "photos").uri
+
+
+@pytest.mark.parametrize(("photos", "size"), [(1, 16), (257, 17), (4096, 256), (5000, 256)])
+def test_a_part_has_sixteen_to_256_photos_where_nobody_says(tmp_path: Path, photos: int, size: int) -> None:
+    (tmp_path / "0.jpg").write_bytes(b"x")
+    (tmp_path / "t.csv").write_text("path\n" + "".join(f"{number}.jpg\n" for number in range(photos)))
+    planned(tmp_path / "t.csv", tmp_path / "out", None)
+    assert Folder.of(tmp_path / "out").read_json("source.json")["part_size"] == size
+
+
+def test_a_plan_that_was_cut_short_is_made_again_and_a_whole_one_is_kept(tmp_path: Path) -> None:
+    touch(tmp_path / "photos", "a.jpg", "b.jpg")
+    planned(tmp_path / "photos", tmp_path / "out", 1)
+    out = Folder.of(tmp_path / "out")
+    out.remove("source.json")
+    out.remove("plan/part-00001.parquet")
+    assert planned(tmp_path / "photos", tmp_path / "out", 1)["parts"] == 2
+    assert out.exists("plan/part-00001.parquet")
+    out.remove("plan/part-00001.parquet")
+    planned(tmp_path / "photos", tmp_path / "out", 1)
+    assert not out.exists("plan/part-00001.parquet")  # source.json said that the plan is whole
+
+
+def test_another_place_or_pace_goes_on_and_another_setting_does_not(tmp_path: Path) -> None:
+    for place in ("here", "there"):
+        touch(tmp_path / place, "a.jpg", "b.jpg")
+
+    def plan(place: str, **config: Any) -> dict[str, Any]:
+        settings = {"source": place, "out": "x", "cpus_per_part": 1.0, "size": 218} | config
+        out, source = str(tmp_path / "out"), str(tmp_path / place)
+        return plan_collection(out, source=source, layout="auto", config=settings, part_size=None)
+
+    first = plan("here")
+    assert plan("there", out="y", cpus_per_part=0.5) == first | {"root": Folder.of(tmp_path / "there").uri}
+    with pytest.raises(ValueError, match="config.size"):
+        plan("here", size=96)
+    assert first["sealed"] is False
+    settings = {"source": "here", "out": "x", "cpus_per_part": 1.0, "size": 218}
+    inputs = {"source": first["fingerprint"]}
+    seal(Folder.of(tmp_path / "out"), kind="collection", config=settings, inputs=inputs, counts={})
+    assert plan("there", out="z") == first | {"sealed": True, "root": Folder.of(tmp_path / "there").uri}
+
+
+def test_what_changed_in_a_source_is_told(tmp_path: Path) -> None:
+    planned(Path(table(tmp_path)), tmp_path / "out", None)
+    with pytest.raises(ValueError, match=r"The source differs from the one planned there: 1 changed \(first: two\)\."):
+        planned(Path(table(tmp_path, label="bo")), tmp_path / "out", None)
+    with pytest.raises(ValueError, match=r"planned there: attributes, splits or boxes\."):
+        planned(Path(table(tmp_path, split="query")), tmp_path / "out", None)
+    with pytest.raises(ValueError, match=r"planned there: 1 new \(first: 3\); 1 gone \(first: two\)\."):
+        planned(Path(table(tmp_path, image_id="3")), tmp_path / "out", None)
+    with pytest.raises(ValueError) as caught:
+        planned(Path(table(tmp_path)), tmp_path / "out", 7)
+    assert "config.part_size" in str(caught.value) and "source differs" not in str(caught.value)
+
+
+def stored(folder: Folder, part: int, rows: list[dict[str, Any]]) -> None:
+    """What `ingest_part` leaves of a part, without pixels."""
+    usual = {"jpeg": b"", "width": 1, "height": 1, "box": [0.0, 0.0, 1.0, 1.0], "split": None, "attributes": None}
+    made = [usual | {"content_hash": row["image_id"]} | row for row in rows]
+    folder.write_table(f"images/part-{part:05}.parquet", pa.Table.from_pylist(made, IMAGE_SCHEMA))
+
+
+def test_a_catalogue_has_a_row_for_each_stored_photo_and_counts_what_became_of_it(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    folder.write_json("source.json", {})
+    names = [f"{person}/{shot}" for person in "abcdefghij" for shot in range(3)]
+    rows: list[dict[str, Any]] = [{"image_id": name, "label": name[0]} for name in names]
+    rows[4]["content_hash"] = "a/0"  # b/1 is a copy
+    rows[7]["attributes"] = [1] * 40
+    rows += [{"image_id": "k/0", "label": "k"}, {"image_id": "x", "label": None}]
+    stored(folder, 0, rows[:20])
+    stored(folder, 1, rows[20:])
+    config = SplitConfig(test_fraction=0.3, val_fraction=0.2)
+    divided = write_catalog(folder.uri, 2, config)
+    catalog = folder.read_table("catalog.parquet")
+    assert catalog.schema.equals(CATALOG_SCHEMA)
+    listed = catalog.to_pylist()
+    assert [(row["image_id"], row["label"]) for row in listed] == [(row["image_id"], row["label"]) for row in rows]
+    assert [(row["part"], row["row"]) for row in listed] == [(0, at) for at in range(20)] + [
+        (1, at) for at in range(12)
+    ]
+    hashes = [row.get("content_hash", row["image_id"]) for row in rows]
+    assigned = assign_splits([row["image_id"] for row in rows], [row["label"] for row in rows], hashes, config)
+    assert [(row["split"], row["reason"], row["duplicate_of"]) for row in listed] == [
+        (one.split, one.reason, one.duplicate_of) for one in assigned
+    ]
+    assert [at for at, row in enumerate(listed) if row["attributes"]] == [7]
+    splits = Counter(row["split"] for row in listed)
+    assert divided["counts"] == {
+        **{name: splits[name] for name in ("train", "val", "query", "gallery")},
+        "dropped": 3,
+        "duplicates": 1,
+        "identities": 10,
+        "with_attributes": 1,
+        "train_identities": 6,
+        "val_identities": 1,
+        "query_identities": 3,
+    }
+    assert divided["dropped"] == {"duplicate": 1, "single-image identity": 1, "unlabelled": 1}
+    assert divided["files"] == {name: hash_file(folder, name) for name in ("catalog.parquet", "source.json")}
+
+
+def test_a_catalogue_honours_the_seed_and_the_source_s_own_split(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    folder.write_json("source.json", {})
+    rows = [{"image_id": f"{person}/{shot}", "label": person} for person in "abcdefghij" for shot in range(2)]
+    stored(folder, 0, [row | {"split": "query" if row["image_id"] == "c/1" else None} for row in rows])
+
+    def queries(config: SplitConfig) -> set[str]:
+        write_catalog(folder.uri, 1, config)
+        return {row["image_id"] for row in folder.read_table("catalog.parquet").to_pylist() if row["split"] == "query"}
+
+    assert queries(SplitConfig(seed=1)) != queries(SplitConfig(seed=2))
+    assert queries(SplitConfig(test_fraction=0, honour_source=True)) == {"c/1"}

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import io
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from retrieval.artifacts.collection import IMAGE_SCHEMA, REJECTED_SCHEMA
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.hashing import plain
+from retrieval.artifacts.hashing import hash_file, plain
+from retrieval.data import ingestion
 from retrieval.data.catalog import plan_collection, write_catalog
-from retrieval.data.ingestion import ingest_part
+from retrieval.data.ingestion import PLAN_SCHEMA, ingest_part
 from retrieval.data.settings import SplitConfig
-from retrieval.images.pixels import encode_jpeg, limit_threads
+from retrieval.images.pixels import BadImage, encode_jpeg, limit_threads
 from retrieval.images.preparation import prepare
 from retrieval.images.settings import PrepareConfig
 from tests.support.photos import awkward, portrait
 
+ROOT = Path(__file__).resolve().parents[3]
 HAAR = PrepareConfig()
 FIT = PrepareConfig(crop="fit", size=100)
 
@@ -112,3 +121,163 @@ def test_books_of_whole_photos_balance(tmp_path: Path) -> None:
     tolerant = PrepareConfig(crop="fit", size=100, min_side=1)
     dot = prepare(files["dot.png"], tolerant, None)
     assert (dot.width, dot.height) == (3, 3)
+
+
+class Storage:
+    """In the place of a source's file system: fails in turn as told, then gives `data`."""
+
+    def __init__(self, data: bytes, *errors: OSError) -> None:
+        self.data, self.errors, self.asked = data, list(errors), 0
+
+    def open_input_stream(self, path: str) -> io.BytesIO:
+        self.asked += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return io.BytesIO(self.data)
+
+
+def read_from(storage: Storage, monkeypatch: pytest.MonkeyPatch, size: int = 5) -> tuple[bytes, list[float]]:
+    """What `_read` gives, and how long it waited between its tries."""
+    waits: list[float] = []
+    monkeypatch.setattr(ingestion, "open_uri", lambda source, uri: (storage, uri))
+    monkeypatch.setattr(ingestion.time, "sleep", waits.append)
+    return ingestion._read(Folder("/nowhere"), "a.jpg", size), waits
+
+
+def test_storage_that_fails_is_asked_three_times_with_longer_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = Storage(b"photo", OSError("down"), OSError("down"))
+    assert read_from(failing, monkeypatch) == (b"photo", [0.1, 1.0])
+    down = Storage(b"photo", *(OSError(f"down {number}") for number in range(9)))
+    with pytest.raises(BadImage, match="not-readable: OSError: down 2"):
+        read_from(down, monkeypatch)
+    assert down.asked == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(PermissionError("no"), "not-readable"), (FileNotFoundError("gone"), "missing")]
+)
+def test_what_waiting_does_not_mend_is_not_waited_for(
+    error: OSError, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(b"photo", error)
+    with pytest.raises(BadImage) as caught:
+        read_from(storage, monkeypatch)
+    assert (caught.value.reason, storage.asked) == (reason, 1)
+
+
+def test_a_file_of_too_many_bytes_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(b"photo")
+    with pytest.raises(BadImage, match="too-many-bytes: 268435457 bytes, the limit is 268435456"):
+        read_from(storage, monkeypatch, (256 << 20) + 1)
+    with pytest.raises(BadImage, match="missing: named by the source's lists"):
+        read_from(storage, monkeypatch, -1)
+    assert storage.asked == 0
+    assert read_from(storage, monkeypatch, 256 << 20)[0] == b"photo"
+
+
+def test_too_many_bytes_are_a_row_of_the_rejected_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.png").write_bytes(encode_jpeg(portrait(0)))
+    with (photos / "large.jpg").open("wb") as stream:
+        stream.truncate((256 << 20) + 1)  # a hole: no byte of it is on the disk
+    plan = planned(photos, tmp_path / "out")
+    result = ingest_part(Folder.of(tmp_path / "out"), 0, Folder(plan["root"]), HAAR)
+    assert (result.taken, result.stored, result.rejected) == (2, 1, {"too-many-bytes": 1})
+    (row,) = Folder.of(tmp_path / "out").read_table("rejected/part-00000.parquet").to_pylist()
+    assert (row["image_id"], row["stage"], row["reason"]) == ("large.jpg", "read", "too-many-bytes")
+
+
+@pytest.mark.parametrize(
+    ("reason", "stage"),
+    [
+        *((reason, "read") for reason in ("missing", "too-many-bytes", "not-readable")),
+        *(
+            (reason, "decode")
+            for reason in ("empty", "not-an-image", "too-large", "too-small", "truncated", "unreadable")
+        ),
+        *((reason, "crop") for reason in ("no-box", "bad-box")),
+        ("no-face", "detect"),
+    ],
+)
+def test_each_reason_is_of_a_stage(reason: str, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> bytes:
+        raise BadImage(reason, "d" * 600)
+
+    monkeypatch.setattr(ingestion, "_read", refuses)
+    row = {"image_id": "a", "uri": "a", "size": 1, "box": None}
+    kept, refused = ingestion._prepare_rows([row], Folder("/nowhere"), FIT)
+    assert kept == [] and refused == [{"image_id": "a", "stage": stage, "reason": reason, "detail": "d" * 500}]
+
+
+def test_what_the_plan_knows_of_a_photo_is_stored_with_it_in_the_plan_s_order(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", Folder.of(tmp_path / "out")
+    photos.mkdir()
+    data = {name: encode_jpeg(portrait(number)) for number, name in enumerate(("b.jpg", "a.jpg"))}
+    for name, jpeg in data.items():
+        (photos / name).write_bytes(jpeg)
+    box = [40.0, 60.0, 140.0, 160.0]
+    rows = [
+        {
+            "image_id": f"the {name}",
+            "uri": name,
+            "size": 9,
+            "label": label,
+            "split": split,
+            "attributes": flags,
+            "box": at,
+        }
+        for name, label, split, flags, at in (
+            ("b.jpg", "bo", "query", [1] * 40, box),
+            ("a.jpg", None, None, None, None),
+            ("b.jpg", "bo", "train", None, [float("nan")] * 4),
+        )
+    ]
+    out.write_table("plan/part-00003.parquet", pa.Table.from_pylist(rows, PLAN_SCHEMA))
+    config = PrepareConfig(crop="box", margin=0.0, size=64)
+    result = ingest_part(out, 3, Folder.of(photos), config)
+    assert (result.part, result.taken, result.stored) == (3, 3, 1)
+    assert result.rejected == {"no-box": 1, "bad-box": 1}
+    (row,) = out.read_table("images/part-00003.parquet").to_pylist()
+    known = {"image_id": "the b.jpg", "label": "bo", "split": "query", "attributes": [1] * 40, "box": box}
+    assert row == known | {
+        "width": 64,
+        "height": 64,
+        "jpeg": prepare(data["b.jpg"], config, None, (40.0, 60.0, 140.0, 160.0)).jpeg,
+        "content_hash": hashlib.sha256(data["b.jpg"]).hexdigest(),  # of the source's bytes: copies are told by it
+    }
+    names = [f"{kind}/part-00003.parquet" for kind in ("plan", "images", "rejected")]
+    assert result.files == {name: hash_file(out, name) for name in names}
+
+
+def test_a_reader_of_one_image_takes_in_few_others(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", Folder.of(tmp_path / "out")
+    photos.mkdir()
+    jpeg = encode_jpeg(np.zeros((20, 20, 3), np.uint8))
+    for number in range(70):
+        (photos / f"{number:02}.jpg").write_bytes(jpeg)
+    config = {"prepare": plain(FIT), "part_size": 70}
+    plan = plan_collection(out.uri, source=str(photos), layout="auto", config=config, part_size=70)
+    ingest_part(out, 0, Folder(plan["root"]), FIT)
+    written = pq.ParquetFile(tmp_path / "out/images/part-00000.parquet").metadata
+    assert [written.row_group(group).num_rows for group in range(written.num_row_groups)] == [64, 6]
+    jpegs = next(c for c in range(written.num_columns) if written.row_group(0).column(c).path_in_schema == "jpeg")
+    assert written.row_group(0).column(jpegs).compression == "UNCOMPRESSED"  # a JPEG does not shrink
+
+
+def test_a_worker_loads_a_cascade_once_for_all_its_parts_and_none_where_no_face_is_searched() -> None:
+    other = dataclasses.replace(HAAR, min_neighbors=5)
+    assert ingestion._detector(HAAR) is ingestion._detector(PrepareConfig())
+    searching = ingestion._detector(other)
+    assert searching is not None and searching.config.min_neighbors == 5
+    assert ingestion._detector(FIT) is None
+
+
+def test_a_worker_of_ingest_loads_nothing_that_it_does_not_use() -> None:
+    """PyTorch alone is 300 MB a process, and there is one process a core."""
+    heavy = ("torch", "faiss", "pycolmap", "matplotlib", "ray", "mlflow", "scipy", "pandas")
+    program = f"import sys, retrieval.data.ingestion; sys.exit(', '.join(m for m in {heavy} if m in sys.modules) or 0)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -45,3 +45,41 @@ def test_the_demo_set_is_read_whole(tmp_path: Path) -> None:
     report = source.report
     assert (report.layout, report.photos, report.labels, report.missing) == ("celeba", 6, 3, 0)
     assert (report.without_attributes, report.without_box, report.notes) == (0, 0, ())
+
+
+def test_of_several_layouts_that_fit_a_table_comes_first_then_celeba_then_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/2.jpg")
+    assert list_source(str(tmp_path)).report.layout == "lfw"
+    (tmp_path / "identity_CelebA.txt").write_text("1.jpg 5\n")
+    assert list_source(str(tmp_path)).report.layout == "celeba"
+    (tmp_path / "manifest.csv").write_text("path\na/1.jpg\n")
+    assert list_source(str(tmp_path)).report.layout == "manifest"
+    for layout in ("celeba", "lfw", "folder"):
+        assert list_source(str(tmp_path), layout).report.layout == layout
+
+
+def test_the_report_counts_what_is_known_of_each_photo(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "2.jpg", "3.jpg", "4.jpg")
+    rows = ["path,label,x1,y1,x2,y2", "4.jpg,b,1,2,3,4", "1.jpg,a,,,,", "2.jpg,b,,,,", "3.jpg,,,,,", "gone.jpg,,,,,"]
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    source = list_source(tmp_path.as_posix())
+    report = source.report
+    assert [photo.image_id for photo in source.photos] == ["1.jpg", "2.jpg", "3.jpg", "4.jpg", "gone.jpg"]
+    assert (report.photos, report.missing, report.labels, report.unlabelled) == (5, 1, 2, 2)
+    assert (report.without_attributes, report.without_box, report.repeated) == (5, 4, 0)
+
+
+def test_photos_that_are_all_missing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("path\n1.jpg\n2.jpg\n")
+    with pytest.raises(ValueError, match="2 photos are named and none of them exists"):
+        list_source(str(tmp_path))
+    touch(tmp_path, "2.jpg")
+    assert list_source(str(tmp_path)).report.missing == 1
+
+
+def test_a_report_holds_the_first_fifty_notes(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg")
+    rows = "".join(f"1.jpg,{number}\n" for number in range(70))
+    (tmp_path / "manifest.csv").write_text(f"path,label\n{rows}")
+    report = list_source(str(tmp_path)).report
+    assert (len(report.notes), report.repeated) == (50, 69)

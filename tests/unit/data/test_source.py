@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
+import pytest
+
+from retrieval.artifacts.folder import Folder
 from retrieval.data.listing import list_source
-from retrieval.data.source import Source, open_uri
+from retrieval.data.source import Listing, Photo, Source, open_uri, photo_files, walk
 from tests.support.photos import touch
 
 
@@ -42,3 +46,45 @@ def test_a_name_that_is_not_utf8_is_counted(tmp_path: Path) -> None:
     source = list_source(str(tmp_path))
     assert ids(source) == ["good.jpg"]
     assert source.report.ignored == {"name is not UTF-8": 1}
+
+
+def test_files_that_are_no_photographs_by_their_names_are_counted_by_kind() -> None:
+    found = Listing()
+    files = ["a.jpg", "b.JPEG", "c.heic", "d.txt", "e.TXT", "no-suffix", ".hidden/f.jpg", "g/.h.jpg", "__MACOSX/i.jpg"]
+    files += ["x/__MACOSX/j.jpg", "k.\x07", "l.jpg.txt", "m.d/n.png"]
+    assert photo_files({name: at for at, name in enumerate(files)}, found) == {
+        "a.jpg": 0,
+        "b.JPEG": 1,
+        "c.heic": 2,
+        "x/__MACOSX/j.jpg": 9,
+        "m.d/n.png": 12,
+    }
+    assert found.ignored == {".txt": 3, "no suffix": 2, "hidden": 3}
+
+
+def test_a_photo_listed_twice_counts_once_as_its_first_row_says() -> None:
+    found = Listing()
+    first = Photo(image_id="a", uri="a.jpg", size=1, label="ann")
+    for photo in (first, dataclasses.replace(first), dataclasses.replace(first, label="bo")):
+        found.add(photo)
+    assert (list(found.photos.values()), found.repeated) == ([first], 2)
+    assert found.notes == ["a is listed with two labels; the first, ann, is kept."]
+    with pytest.raises(ValueError, match="Two photos are called 'a': a.jpg and b.jpg.*column image_id"):
+        found.add(dataclasses.replace(first, uri="b.jpg"))
+
+
+def test_files_are_found_at_any_depth_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    touch(tmp_path, "b/2.jpg", "b.jpg", "a/z/deep/1.jpg", "c.txt")
+    (tmp_path / "empty").mkdir()
+    found = walk(Folder.of(tmp_path))
+    assert list(found) == sorted(found) == ["a/z/deep/1.jpg", "b.jpg", "b/2.jpg", "c.txt"]
+    assert found["a/z/deep/1.jpg"] == len("a/z/deep/1.jpg")
+
+
+def test_a_photo_s_place_is_below_the_source_or_wherever_it_says(tmp_path: Path) -> None:
+    root = Folder.of(touch(tmp_path / "set", "in/1.jpg"))
+    away = touch(tmp_path / "else where", "2.jpg") / "2.jpg"
+    for uri, path in (("in/1.jpg", f"{root.path}/in/1.jpg"), (str(away), str(away)), (f"file://{away}", str(away))):
+        fs, there = open_uri(root, uri)
+        assert there == path
+        assert fs.get_file_info(there).size > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter
 from typing import Any
@@ -172,3 +173,78 @@ def test_the_source_s_own_queries_and_gallery_are_taken_as_they_are() -> None:
     assert [one.split for one in assigned[5:]] == ["train"] * 3
     without = SplitConfig(test_fraction=0, val_fraction=0)
     assert assign_splits(ids, labels, hashes, without, given) == assign_splits(ids, labels, hashes, without)
+
+
+def test_the_seed_draws_who_is_tested_who_asks_and_which_distractors_stay() -> None:
+    """Each draw apart: a seed that moves one of them only is a seed ignored by the others."""
+    ids, labels, hashes = people(*([6] * 40))
+
+    def divided(**settings: Any) -> list[Assignment]:
+        return assign_splits(ids, labels, hashes, SplitConfig(**settings))
+
+    tested = [{labels[row] for row, one in enumerate(divided(seed=seed)) if one.split == "query"} for seed in (0, 1)]
+    assert len(tested[0]) == len(tested[1]) == 8 and len(tested[0] & tested[1]) < 6
+    everyone = [divided(seed=seed, test_fraction=0.99, val_fraction=0) for seed in (0, 1)]
+    asked = [{ids[row] for row, one in enumerate(assigned) if one.split == "query"} for assigned in everyone]
+    assert len(asked[0]) == len(asked[1]) == 40 and len(asked[0] & asked[1]) < 20
+    ids, labels, hashes = landmarks()
+    kept = [
+        {name for name, one in by_id(ids, divided(seed=seed, keep_singles=True)).items() if one.split == "gallery"}
+        for seed in (0, 1)
+    ]
+    others = [{name for name in names if name.startswith("other/")} for names in kept]
+    assert min(map(len, others)) >= 10 and len(others[0] & others[1]) < 15
+
+
+def test_each_draw_is_the_same_on_every_machine() -> None:
+    """Worked out by hand: sha256 of seed, purpose and names, with zero bytes between."""
+
+    def key(*parts: str) -> bytes:
+        return hashlib.sha256("\0".join(parts).encode()).digest()
+
+    ids, labels, hashes = people(*([5] * 10))
+    config = SplitConfig(seed=3, test_fraction=0.3, val_fraction=0.3)
+    assigned = by_id(ids, assign_splits(ids, labels, hashes, config))
+    drawn = sorted((f"p{number}" for number in range(10)), key=lambda label: key("3", "identity", label))
+    for label in drawn[:3]:
+        query = min((f"{label}/{shot}.jpg" for shot in range(5)), key=lambda name: key("3", "query", label, name))
+        assert [name for name in ids if assigned[name].split == "query" and name.startswith(f"{label}/")] == [query]
+    assert {assigned[f"{label}/0.jpg"].split for label in drawn[3:5]} == {"val"}  # 0.3 of the other 7
+    assert {assigned[f"{label}/0.jpg"].split for label in drawn[5:]} == {"train"}
+    ids, labels, hashes = landmarks()
+    assigned = by_id(ids, assign_splits(ids, labels, hashes, SplitConfig(keep_singles=True)))
+    for name in ids[13:]:
+        part = int.from_bytes(key("0", "distractor", name)[:7], "big") / 256**7
+        assert assigned[name].split == ("train" if part >= 0.2 else "gallery")
+
+
+def test_a_share_is_rounded_and_at_least_one_where_one_was_asked_for() -> None:
+    def sides(count: int, **fractions: float) -> dict[str, int]:
+        ids, labels, hashes = people(*([2] * count))
+        assigned = assign_splits(ids, labels, hashes, SplitConfig(**fractions))
+        return Counter({"query": "test", "gallery": "test"}.get(one.split, one.split) for one in assigned[::2])
+
+    assert sides(10, test_fraction=0.26, val_fraction=0.3) == {"test": 3, "val": 2, "train": 5}
+    assert sides(10, test_fraction=0.01, val_fraction=0.01) == {"test": 1, "val": 1, "train": 8}
+    assert sides(10, test_fraction=0.0, val_fraction=0.01) == {"val": 1, "train": 9}
+    assert sides(10, test_fraction=0.5, val_fraction=0.0) == {"test": 5, "train": 5}
+
+
+def test_a_copy_is_told_from_the_first_by_name_whatever_the_order_and_whoever_it_is_said_to_be() -> None:
+    ids = ["b/1.jpg", "a/9.jpg", "a/1.jpg", "b/2.jpg", "a/2.jpg"]
+    labels: list[str | None] = ["b", "a", "a", "b", "a"]
+    hashes = ["same", "9", "same", "2", "3"]
+    assigned = by_id(ids, assign_splits(ids, labels, hashes, SplitConfig(test_fraction=0, val_fraction=0)))
+    assert assigned["b/1.jpg"] == Assignment(split="dropped", reason="duplicate", duplicate_of="a/1.jpg")
+    assert assigned["b/2.jpg"] == Assignment(split="dropped", reason="single-image identity")  # its other is a copy
+    assert assigned["a/1.jpg"].split == "train"
+
+
+def test_a_photo_that_the_source_keeps_for_itself_is_nobody_s_original() -> None:
+    """A benchmark's gallery photo and its copy in the training set: the copy trains, it is not dropped as one."""
+    ids, labels, hashes = people(3, 3)
+    given: list[str | None] = ["gallery", *[None] * 5]
+    hashes[1] = hashes[0]
+    config = SplitConfig(test_fraction=0, val_fraction=0, honour_source=True)
+    assigned = assign_splits(ids, labels, hashes, config, given)
+    assert [one.split for one in assigned] == ["gallery"] + ["train"] * 5

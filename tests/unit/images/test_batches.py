@@ -70,7 +70,7 @@ def test_the_next_item_is_made_while_one_is_used_and_no_more_than_it() -> None:
     with ThreadPoolExecutor(1) as executor:
         items = prefetch(executor, make, range(5))
         assert next(items) == (0, 0)
-        assert second.wait(10), "the second was not begun while the first is used"
+        assert second.wait(5), "the second was not begun while the first is used"
         executor.submit(int).result()  # whatever else was asked for has been done by now
         assert made == [0, 1]
         assert list(items) == [(number, number) for number in range(1, 5)]

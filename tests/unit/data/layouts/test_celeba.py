@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.data.layouts.celeba import ATTRIBUTES, box_of_landmarks
+from retrieval.data.layouts.celeba import ATTRIBUTES, box_of_landmarks, fits
 from retrieval.data.listing import list_source
 from tests.support.photos import touch
 
@@ -124,3 +124,75 @@ def test_landmark_box_holds_the_face_and_ignores_the_turn_of_the_head() -> None:
     assert box == pytest.approx((41, 82, 137, 178))
     turned = (79, 110, 99, 110, 95, 130, 82, 150, 96, 150)
     assert box_of_landmarks(turned) == pytest.approx((41, 82, 137, 178))
+
+
+def test_the_aligned_photos_are_taken_where_both_are_there(tmp_path: Path) -> None:
+    touch(tmp_path, "img_align_celeba/1.jpg", "img_celeba/1.jpg", "img_celeba/2.jpg")
+    (tmp_path / "identity_CelebA.txt").write_text("1.jpg 5\n2.jpg 6\n")
+    source = list_source(str(tmp_path))
+    assert {photo.image_id: photo.size for photo in source.photos} == {
+        "img_align_celeba/1.jpg": len("img_align_celeba/1.jpg"),
+        "img_align_celeba/2.jpg": -1,
+    }
+    assert source.report.ignored == {".txt": 1, "photos outside img_align_celeba": 2}
+
+
+def test_of_two_lists_of_one_name_the_first_by_its_path_counts(tmp_path: Path) -> None:
+    celeba(tmp_path)
+    for folder, label in (("a", "1"), ("b", "2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "identity_CelebA.txt").write_text(f"000001.jpg {label}\n")
+    assert list_source(str(tmp_path)).photos[0].label == "1"
+
+
+def test_values_of_attributes_and_partitions_are_those_that_occur(tmp_path: Path) -> None:
+    celeba(
+        tmp_path,
+        list_attr_celeba=f"3\n{HEADER}\n000001.jpg {YES.replace('1', '+1')}\n000002.jpg {YES.replace('1', '0')}\n",
+        list_eval_partition="000001.jpg 2\n000002.jpg 7\n",
+    )
+    one, two, three = list_source(str(tmp_path)).photos
+    assert (one.attributes, two.attributes, three.attributes) == ((1,) * 40, (-1,) * 40, None)
+    assert (one.split, two.split, three.split) == ("test", "7", None)
+
+
+def test_attributes_without_a_header_are_in_the_published_order(tmp_path: Path) -> None:
+    values = ["1" if name == "Male" else "-1" for name in ATTRIBUTES]
+    celeba(tmp_path, list_attr_celeba=f"000001.jpg {' '.join(values)}\n")
+    attributes = list_source(str(tmp_path)).photos[0].attributes
+    assert attributes is not None and [ATTRIBUTES[at] for at, value in enumerate(attributes) if value == 1] == ["Male"]
+    assert attributes.index(1) == 20
+
+
+def test_boxes_and_landmarks_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
+    celeba(
+        tmp_path,
+        identity_CelebA="000001.jpg 1\n",
+        list_landmarks_align_celeba="000001.jpg 69 110 109 110 89 130 74 150 104 150\n000002.jpg 1 2 3 4 5 6 7 8 9 x\n",
+    )
+    one, two, _ = list_source(str(tmp_path)).photos
+    assert one.box == pytest.approx((41, 82, 137, 178)) and two.box is None
+    wild = tmp_path / "wild"
+    touch(wild, "img_celeba/1.jpg", "img_celeba/2.jpg", "img_celeba/3.jpg")
+    (wild / "identity_CelebA.txt").write_text("1.jpg 1\n")
+    (wild / "list_bbox_celeba.txt").write_text("3\n1.jpg 5 6 10 20\n2.jpg 5 6 0 20\n3.jpg 5 6 10 -1\n")
+    assert [photo.box for photo in list_source(str(wild)).photos] == [(5, 6, 15, 26), None, None]
+
+
+def test_what_is_missing_is_said_but_for_boxes_of_the_wild(tmp_path: Path) -> None:
+    celeba(tmp_path, identity_CelebA="000001.jpg 1\n")
+    assert list_source(str(tmp_path)).report.notes == (
+        "There is no list_attr_celeba.txt.",
+        "There is no list_eval_partition.txt.",
+        "There is no list_landmarks_align_celeba.txt.",
+    )
+
+
+def test_a_landmark_box_holds_the_face_of_a_turned_head_by_its_height_and_of_a_tall_one_by_its_eyes() -> None:
+    assert box_of_landmarks((0, 0, 100, 0, 50, 20, 20, 10, 80, 10)) == pytest.approx((-70, -115, 170, 125))
+    assert box_of_landmarks((40, 0, 60, 0, 50, 50, 45, 100, 55, 100)) == pytest.approx((-70, -70, 170, 170))
+
+
+def test_either_of_two_lists_makes_a_celeba_set() -> None:
+    assert fits({"a/identity_CelebA.txt": 1}) and fits({"list_attr_celeba.txt": 1})
+    assert not fits({"list_eval_partition.txt": 1, "img_align_celeba/1.jpg": 1})

@@ -1,0 +1,29 @@
+"""How a source is divided is refused in words where it cannot be, before anything is read."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import pytest
+
+from retrieval.data.listing import LAYOUTS
+from retrieval.data.settings import Layout, SplitConfig
+
+
+@pytest.mark.parametrize("name", ["test_fraction", "val_fraction"])
+def test_a_part_is_at_least_nothing_and_less_than_all(name: str) -> None:
+    for value in (1.0, -0.1, 1.5, math.nan):
+        with pytest.raises(ValueError, match=rf"{name} is {value}, expected 0 or more and less than 1"):
+            SplitConfig(**{name: value})
+    assert all(getattr(SplitConfig(**{name: value}), name) == value for value in (0.0, 0.99))
+
+
+def test_by_default_a_fifth_is_kept_for_testing_and_a_tenth_of_the_rest_for_choosing() -> None:
+    config = SplitConfig()
+    assert (config.test_fraction, config.val_fraction, config.seed) == (0.2, 0.1, 0)
+    assert (config.keep_singles, config.honour_source) == (False, False)
+
+
+def test_each_layout_that_can_be_asked_for_has_a_reader_and_each_reader_can_be_asked_for() -> None:
+    assert set(get_args(Layout)) == {"auto", *LAYOUTS}
