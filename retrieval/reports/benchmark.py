@@ -46,7 +46,7 @@ def write_report(
 ) -> dict[str, Any]:
     """Score, and write everything of a report except its seal. Returns the content of metrics.json.
 
-    Args: as `benchmark_source.read_truth` and `variants.variants`; settings: shown and kept, see `settings_of`.
+    Args: as `benchmark_source.read_truth` and `variants.variants`; settings: how the figures were made, shown and kept.
     """
     read = read_truth(truth, name, variants.gallery_names(embeddings))
     found = variants.variants(read, embeddings, distractors, expansion=expansion, augmentation=augmentation)
@@ -56,16 +56,21 @@ def write_report(
     plots = list(_curves(metrics, results))
     for protocol, (_, picture) in zip(metrics["protocols"], plots, strict=True):
         out.write_bytes(f"precision_recall-{protocol}.png", picture)
-    facts = {key: str(value) for key, value in metrics["settings"].items()}
-    for kind, folder in (("collection", collection), ("embeddings", embeddings)):
-        facts[kind] = f"{folder} {read_manifest(folder).fingerprint}"
-    facts |= {f"distractors {number}": str(folder) for number, folder in enumerate(distractors, start=1)}
-    page = reports_page.page(
-        title=f"Benchmark {name}", summary=summary(metrics), tables=tables(metrics), plots=plots, facts=facts
-    )
+    facts = _facts(settings, collection, embeddings, distractors)
+    title = f"Benchmark {name}"
+    page = reports_page.page(title=title, summary=summary(metrics), tables=tables(metrics), plots=plots, facts=facts)
     out.write_bytes("report.html", page.encode())
     out.write_json("metrics.json", metrics)
     return metrics
+
+
+def _facts(
+    settings: Mapping[str, Any], collection: Folder, embeddings: Folder, distractors: Sequence[Folder]
+) -> dict[str, str]:
+    facts = {key: str(value) for key, value in settings.items()}
+    for kind, folder in (("collection", collection), ("embeddings", embeddings)):
+        facts[kind] = f"{folder} {read_manifest(folder).fingerprint}"
+    return facts | {f"distractors {number}": str(folder) for number, folder in enumerate(distractors, start=1)}
 
 
 def _curves(metrics: Mapping[str, Any], results: Mapping[str, BenchmarkResult]) -> Iterator[tuple[str, bytes]]:

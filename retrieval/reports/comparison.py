@@ -81,7 +81,7 @@ def write_report(
     plots = _plots(metrics, found.curves, systems)
     sheets = _few(found.sheets) + _training_tuples(systems[-1])
     if scoring.rerank:
-        sheets += _matched_points(task, collection, systems[-1], _drawn(task, shown))
+        sheets += _matched_points(task, collection, systems[-1], _drawn(task, shown), count)
     if shown.tuples is not None:
         plots += scenes.scene_plots(shown.tuples)
     for name, data in plots:
@@ -154,14 +154,16 @@ def _training_tuples(system: System) -> list[Sheet]:
     return [Sheet(title="Training tuples", note=note, data=system.model.read_bytes("tuples.jpg"))]
 
 
-def _matched_points(task: Task, collection: Folder, system: System, drawn: np.ndarray) -> list[Sheet]:
+def _matched_points(
+    task: Task, collection: Folder, system: System, drawn: np.ndarray, count: CountInliers
+) -> list[Sheet]:
     """Which points the results of some queries have in common with them."""
     queries, gallery = (tasks.read_embeddings(system.embeddings, side) for side in (task.queries, task.gallery))
     found = search_without_own(task, queries, flat_search(gallery), 10)
     asked = dataclasses.replace(task, queries=task.queries.take(drawn), exclude=task.exclude[drawn])
     nearest = Neighbours(found.scores[drawn], found.rows[drawn])
     places = asked.queries.places(np.arange(len(drawn)))
-    counts = count_inliers(collection, places, asked.gallery.places(nearest.rows))
+    counts = count(collection, places, asked.gallery.places(nearest.rows))
     pairs = evidence(collection, asked, nearest, counts, 3)
     if not pairs:
         return []

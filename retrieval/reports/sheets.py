@@ -67,7 +67,7 @@ def sheet_rows(task: Task, found: Neighbours, collection: Folder, drawn: np.ndar
                 jpeg=jpegs[task.gallery.place(row)],
                 label=str(task.gallery.labels[row] or "unlabelled"),
                 score=float(score),
-                right=bool(task.gallery.labels[row] == label),
+                right=label is not None and bool(task.gallery.labels[row] == label),
             )
             for row, score in zip(found.rows[query], found.scores[query][:_SHEET_RESULTS])
             if row >= 0

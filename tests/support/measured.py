@@ -8,6 +8,7 @@ import pyarrow as pa
 from retrieval.artifacts.collection import CATALOG_SCHEMA, IMAGE_SCHEMA
 from retrieval.artifacts.embeddings import EMBEDDING_SCHEMA
 from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.history import write_history
 from retrieval.artifacts.manifest import read_manifest, seal
 from retrieval.data.layouts.celeba import ATTRIBUTES
 from retrieval.evaluation.systems import System
@@ -41,15 +42,28 @@ def write_collection(folder: Folder, *, crop: str = "none") -> Folder:
     return folder
 
 
-def write_system(root: Folder, collection: Folder, name: str = "before", *, seed: int = 6, dim: int = 4) -> System:
-    """Random embeddings of all eight photos by a model that is none, both sealed."""
+def write_system(
+    root: Folder,
+    collection: Folder,
+    name: str = "before",
+    *,
+    seed: int = 6,
+    dim: int = 4,
+    seconds: float = 12.5,
+    trained: bool = False,
+) -> System:
+    """Random embeddings of all eight photos by a model that is none, both sealed. Args: trained: it has a history."""
     model, embeddings, rng = root / f"model-{name}", root / f"embeddings-{name}", np.random.default_rng(seed)
     model.write_json("model.json", {"name": name})
-    made = seal(model, kind="model", config={}, inputs={}, counts={})
+    run = {}
+    if trained:
+        run = write_history(model, [{"epoch": n, "val/mAP": 0.1 * n, "seconds/train": seconds} for n in range(3)])
+        model.write_bytes("tuples.jpg", photo(4))
+    made = seal(model, kind="model", config={}, inputs={}, counts={}, run=run, aside=("*.jpg",))
     for part in (0, 1):
         vectors = [{"image_id": f"{n}.jpg", "embedding": rng.normal(size=dim)} for n in range(part, 8, 2)]
         embeddings.write_table(part_name(part), pa.Table.from_pylist(vectors, EMBEDDING_SCHEMA))
     inputs = {"collection": read_manifest(collection).fingerprint, "model": made.fingerprint}
-    run = {"seconds": 12.5, "seconds_in_model": 3.25}
+    run = {"seconds": seconds, "seconds_in_model": 3.25}
     seal(embeddings, kind="embeddings", config={}, inputs=inputs, counts={"num": 8, "dim": dim}, run=run)
     return System(name=name, model=model, embeddings=embeddings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from retrieval.reports import charts, style
@@ -48,3 +49,117 @@ def test_many_systems_have_a_line_each_and_their_names_stand_beside_the_plot() -
     plot = lines[40 : lines.shape[0] // 2, 60 : 7 * lines.shape[1] // 10]
     assert close_to(plot, style.INK, 90) == 0
     assert close_to(lines[:, 3 * lines.shape[1] // 4 :], style.INK, 90) > 500
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The axes of the figure that is drawn last."""
+    found: list[Any] = []
+    real = style.saved
+
+    def spy(figure: Any, kind: str) -> bytes:
+        found[:] = [axes for axes in figure.axes if axes.axison]
+        return real(figure, kind)
+
+    monkeypatch.setattr(charts, "saved", spy)
+    return found
+
+
+def lines(axes: Any) -> dict[str, list[list[float]]]:
+    """Of each named line its x and y."""
+    return {
+        line.get_label(): [list(map(float, line.get_xdata())), list(map(float, line.get_ydata()))]
+        for line in axes.get_lines()
+        if not line.get_label().startswith("_")
+    }
+
+
+def test_curves_are_what_the_history_holds(seen: list[Any]) -> None:
+    history: list[dict[str, float]] = [
+        {"epoch": 0, "val/mAP": 0.3, "val/recall@1": 0.9, "train/p": 3.0},
+        {"epoch": 1, "train/loss": 2.0, "val/mAP": 0.5, "val/recall@5": 0.6, "train/spread": 1.0, "seconds/mine": 9.0},
+        {"epoch": 2, "train/loss": 1.0, "val/mAP": 0.5, "val/recall@1": 0.8, "seconds/train": 3.0, "train/steps": 7},
+    ]
+    charts.curves_png(history)
+    loss, validation, spread, power, seconds = seen
+    titles = ["loss", "validation", "spread of embeddings", "GeM's p", "seconds an epoch"]
+    assert [axes.get_title(loc="left") for axes in seen] == titles
+    assert lines(loss) == {"loss": [[1, 2], [2, 1]]}
+    assert lines(validation) == {
+        "mAP": [[0, 1, 2], [0.3, 0.5, 0.5]],
+        "recall@1": [[0, 2], [0.9, 0.8]],
+        "recall@5": [[1], [0.6]],
+    }
+    assert list(lines(validation)) == ["mAP", "recall@1", "recall@5"]  # what chooses the checkpoint comes first
+    assert lines(spread) == {"spread": [[1], [1]]} and lines(power) == {"p": [[0], [3]]}
+    assert lines(seconds) == {"mine": [[1], [9]], "train": [[2], [3]]}
+    assert seconds.get_ylim()[0] == 0 and validation.get_xlabel() == "epoch"
+    (said,) = validation.texts
+    assert (said.get_text(), tuple(said.xy)) == ("best 0.500", (1, 0.5))  # of equal ones the first
+    assert validation.get_legend() is not None and spread.get_legend() is None
+
+
+def test_losses_of_training_and_validation_share_a_panel(seen: list[Any]) -> None:
+    """Epochs are counted where the history does not number them."""
+    charts.curves_png([{"train/loss": 2.0, "val/loss": 1.5}, {"train/loss": 1.0, "val/loss": 0.5}])
+    (loss,) = seen
+    assert sorted([list(line.get_xdata()), list(line.get_ydata())] for line in loss.get_lines()) == [
+        [[0, 1], [1.5, 0.5]],
+        [[0, 1], [2.0, 1.0]],
+    ]
+
+
+def test_attributes_lie_between_their_baselines(seen: list[Any]) -> None:
+    given = metrics()
+    for k, accuracy in ((10, 0.9), (37, 0.75)):
+        given["systems"]["after"][f"attribute_accuracy@{k}"] = accuracy
+    charts.attributes_png(given)
+    (axes,) = seen
+    assert lines(axes) == {
+        "best possible": [[10, 37], [0.952, 0.878]],
+        "before": [[10, 37], [pytest.approx(0.82)] * 2],
+        "after": [[10, 37], [0.9, 0.75]],
+    }
+    level = {text.get_text(): text.get_position()[1] for text in axes.texts}
+    assert level == {"random pair": 0.728, "majority vector": 0.806}  # the third is not known
+    dashed = [line.get_ydata()[0] for line in axes.get_lines() if line.get_label().startswith("_")]
+    assert sorted(dashed) == [0.728, 0.806]
+    assert axes.get_xscale() == "log" and [label.get_text() for label in axes.get_xticklabels()] == ["10", "37"]
+    assert axes.yaxis.get_major_formatter()(0.85, 0) == "85%"
+    assert len(axes.get_legend().get_texts()) == 3
+
+
+def test_names_of_many_systems_do_not_stand_above_the_plot(seen: list[Any]) -> None:
+    given = metrics()
+    given["systems"] = {f"system {n}": given["systems"]["before"] for n in range(6)}
+    charts.attributes_png(given)
+    (axes,) = seen
+    assert axes.get_legend() is None
+    (legend,) = axes.figure.legends
+    assert len(legend.get_texts()) == 7
+
+
+def test_bars_are_as_long_as_the_figures(seen: list[Any]) -> None:
+    given = metrics()
+    given["systems"]["after"]["mAP"] = None
+    charts.retrieval_png(given)
+    assert [axes.get_title(loc="left") for axes in seen] == ["recall@1", "recall@5", "recall@10", "mAP"]
+    widths = [[bar.get_width() for bar in axes.patches] for axes in seen]
+    assert widths == [pytest.approx(pair) for pair in ([0.2, 0.4], [0.3, 0.5], [0.4, 0.6], [0.5, 0])]
+    assert [text.get_text() for text in seen[3].texts] == ["0.500", "-"]
+    assert [text.get_text() for text in seen[0].texts] == ["0.200", "0.400"]
+    assert seen[0].yaxis_inverted()  # the first system on top
+    assert seen[0].get_xlim() == (0, 1.22)
+
+
+def test_precision_over_recall(seen: list[Any]) -> None:
+    curve = np.linspace(1, 0, 101)
+    charts.precision_recall_png({"a": curve.tolist(), "b": [0.5] * 101}, "a title")
+    (axes,) = seen
+    found = lines(axes)
+    assert found["a"][0] == pytest.approx(np.arange(101) / 100) and found["a"][1] == pytest.approx(curve)
+    assert found["b"][1] == [0.5] * 101
+    assert (axes.get_title(loc="left"), axes.get_xlabel()) == ("a title", "recall")
+    assert axes.get_xlim() == (0, 1) and axes.get_ylim() == (0, 1.03)
+    (legend,) = axes.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]

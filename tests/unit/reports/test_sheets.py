@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from retrieval.search import rerank
 from retrieval.search.index import flat_search
 from retrieval.search.ranking import Neighbours
 from tests.support.figures import close_to, pixels
-from tests.support.measured import write_collection, write_system
+from tests.support.measured import photo, write_collection, write_system
+from tests.support.patterns import local_patterns
 from tests.support.places import SMALL, collect
 
 
@@ -84,3 +86,126 @@ def test_evidence_is_points_on_both_photos(places: tuple[Folder, tasks.Task]) ->
         assert (pair.points[0] >= 0).all()
         assert (pair.points[0] <= SMALL.size).all()
     assert sheets.matches_jpg(pairs, title="x")[:2] == b"\xff\xd8"
+
+
+def test_a_row_is_a_query_with_its_results(collection: Folder) -> None:
+    """Queries 0 (ann) and 3 (bob) of the gallery 1, 2 (ann) and 4 (bob); the second of query 3 is none."""
+    task = tasks.query_gallery(collection, (3,))
+    found = Neighbours(np.array([[0.9, 0.8, 0.7], [0.6, -np.inf, 0.4]], np.float32), np.array([[2, 0, 1], [2, -1, 0]]))
+    first, second = sheet_rows(task, found, collection, np.array([1, 0]))
+    assert (first.jpeg, first.label, second.jpeg, second.label) == (photo(0), "ann", photo(3), "bob")
+    assert [(hit.jpeg, hit.label, hit.right) for hit in first.hits] == [
+        (photo(4), "bob", False),
+        (photo(1), "ann", True),
+        (photo(2), "ann", True),
+    ]
+    assert [hit.score for hit in first.hits] == pytest.approx([0.9, 0.8, 0.7])
+    assert [(hit.jpeg, hit.label, hit.right, round(hit.score, 3)) for hit in second.hits] == [
+        (photo(4), "bob", True, 0.6),
+        (photo(1), "ann", False, 0.4),
+    ]
+    assert [row.label for row in sheet_rows(task, found, collection, np.array([1]))] == ["bob"]
+
+
+def test_what_has_no_label_is_never_right(collection: Folder) -> None:
+    task = tasks.query_gallery(collection, (3,))
+    task.queries.labels[0] = task.gallery.labels[0] = None
+    found = Neighbours(np.zeros((2, 1), np.float32), np.array([[0], [0]]))
+    rows = sheet_rows(task, found, collection, np.arange(2))
+    assert [(row.hits[0].label, row.hits[0].right) for row in rows] == [("unlabelled", False)] * 2
+
+
+def test_ten_results_are_shown(collection: Folder) -> None:
+    task = tasks.query_gallery(collection, (3,))
+    found = Neighbours(np.zeros((2, 14), np.float32), np.tile([0, 1], (2, 7)))
+    assert [len(row.hits) for row in sheet_rows(task, found, collection, np.arange(2))] == [10, 10]
+
+
+def test_training_tuples_name_their_positive_and_negatives(tmp_path: Path) -> None:
+    local = local_patterns(tmp_path, train=3, val=0, query=0)
+    rows, scores = np.array([[0, 3, 5, 8], [7, 1, 2, 4]]), np.array([[0.9, 0.5, 0.4], [0.3, 0.2, 0.1]])
+    first, second = sheets.tuple_rows(local, rows, scores)
+    assert (first.jpeg, second.jpeg) == tuple(local.jpegs([0, 7])) and first.label == local.image_ids[0]
+    assert [hit.jpeg for hit in second.hits] == local.jpegs([1, 2, 4])
+    assert [(hit.label, hit.right, hit.score) for hit in first.hits] == [
+        ("positive", True, 0.9),
+        ("negative", False, 0.5),
+        ("negative", False, 0.4),
+    ]
+
+
+def test_captions_are_marked_scored_and_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(sheets, "_caption", lambda axes, x, top, text, color: said.append(text))
+    hits = [
+        Hit(jpeg=photo(1), label="ann", score=0.123, right=True),
+        Hit(jpeg=photo(2), label="bob", score=1, right=False),
+    ]
+    sheets.sheet_jpg([SheetRow(jpeg=photo(0), label="q", hits=hits)], title="t")
+    assert said == ["query q", "✓ 0.12  ann", "✗ 1.00  bob"]
+    monkeypatch.undo()
+    _, (axes,) = style.new_figure(1)
+    sheets._caption(axes, 0, 0, "x" * 19, style.INK)
+    sheets._caption(axes, 0, 0, "y" * 20, style.INK)
+    assert [text.get_text() for text in axes.texts] == ["x" * 19, "y" * 18 + "…"]
+
+
+def test_a_photo_keeps_its_shape_in_its_frame() -> None:
+    _, (axes,) = style.new_figure(1)
+    wide = encode_jpeg(np.zeros((40, 80, 3), np.uint8))
+    sheets._thumbnail(axes, wide, 2.0, 1.0, 96, style.INK, 1.0)
+    left, right, bottom, top = axes.images[0].get_extent()
+    assert (right - left, bottom - top) == (pytest.approx(0.86), pytest.approx(0.43))
+    assert ((left + right) / 2, (bottom + top) / 2) == (pytest.approx(2.43), pytest.approx(1.43))
+
+
+def test_matching_points_are_joined_across_the_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left 30 wide and 20 high, right 10 wide and 40 high: the right one's points move by 30 and the gap of 12."""
+    seen: list[Any] = []
+    real = sheets.saved
+
+    def spy(figure: Any, kind: str) -> bytes:
+        seen.extend(figure.axes)
+        return real(figure, kind)
+
+    monkeypatch.setattr(sheets, "saved", spy)
+    jpegs = tuple(encode_jpeg(np.full((*shape, 3), 50, np.uint8)) for shape in ((20, 30), (40, 10)))
+    points = (np.array([[1.0, 2], [29, 19]]), np.array([[3.0, 4], [9, 39]]))
+    one = sheets.MatchedPhotos(jpegs=jpegs, points=points, caption="a and b")  # type: ignore[arg-type]
+    sheets.matches_jpg([one, one], title="t")
+    assert len(seen) == 2 and seen[0].get_title() == "a and b: 2 points fit one geometry"
+    whole = seen[0].images[0].get_array()
+    assert whole.shape == (40, 52, 3)
+    assert (whole[30, 5] == 255).all() and (whole[10, 35] == 255).all() and (whole[30, 45] < 90).all()
+    ends = [np.stack([line.get_xdata(), line.get_ydata()], axis=1).tolist() for line in seen[0].get_lines()]
+    assert ends == [[[1, 2], [45, 4]], [[29, 19], [51, 39]]]
+
+
+def test_evidence_is_the_best_result_of_the_queries_with_most(
+    collection: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of five queries by falling counts, each with its best column; below the least that counts there is none."""
+    task = tasks.leave_one_out(collection, (3,))
+
+    class Features:
+        def __init__(self, jpeg: bytes, max_features: int) -> None:
+            self.jpeg = jpeg
+            self.keypoints = np.arange(12.0).reshape(3, 4) + len(extracted)
+            extracted.append((jpeg, max_features))
+
+    class Verified:
+        matches = np.array([[0, 2], [1, 0]])
+
+    extracted: list[tuple[bytes, int]] = []
+    monkeypatch.setattr(sheets.features, "extract", Features)
+    monkeypatch.setattr(sheets.features, "verify", lambda first, second: Verified())
+    rows = np.array([[1, 2, 5], [0, 2, 3], [0, 1, 4], [4, 0, 1], [3, 0, 5]])
+    counts = np.array([[3, 14, 2], [20, 0, 30], [15, 15, 0], [0, 0, 0], [0, 30, 29]])
+    found = Neighbours(np.zeros(rows.shape, np.float32), rows)
+    pairs = sheets.evidence(collection, task, found, counts, 9, max_features=7)
+    assert [pair.caption for pair in pairs] == ["1.jpg and 3.jpg", "4.jpg and 0.jpg", "2.jpg and 0.jpg"]
+    assert [pair.jpegs for pair in pairs] == [(photo(1), photo(3)), (photo(4), photo(0)), (photo(2), photo(0))]
+    assert extracted[:2] == [(photo(1), 7), (photo(3), 7)]
+    first, second = pairs[0].points
+    assert first.tolist() == [[0, 1], [4, 5]] and second.tolist() == [[9, 10], [1, 2]]
+    assert len(sheets.evidence(collection, task, found, counts, 1)) == 1
