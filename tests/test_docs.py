@@ -6,8 +6,12 @@ That docs/reference is what --help prints is a part of `make check`: it takes a 
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib
 import importlib.util
+import io
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +19,7 @@ from types import ModuleType
 import pytest
 
 from retrieval.reports.tables import BASELINES
+from serve.schemas import ServeArgs
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -66,6 +71,92 @@ def test_commands_exist(page: Path) -> None:
             assert (ROOT / Path(*module.split("."))).with_suffix(".py").exists(), f"{page_id(page)}: no {module}"
         for script in re.findall(r"python ((?:benchmarks|docs)/[\w/]+\.py)", code):
             assert (ROOT / script).exists(), f"{page_id(page)}: no {script}"
+
+
+def code_of(text: str) -> list[str]:
+    """The code of a page, or of a module's docstring: fenced and indented blocks and `spans`, a line a command."""
+    blocks = re.findall(r"```\w*\n(.*?)```|((?:^ {4,}.*\n)+)|`([^`\n]+)`", text, flags=re.DOTALL | re.MULTILINE)
+    joined = "\n".join(part for block in blocks for part in block if part)
+    return re.sub(r"\\\n\s*", " ", joined).splitlines()
+
+
+def commands(text: str) -> list[tuple[str, list[str]]]:
+    """(job, arguments) of every `python -m ray_jobs.JOB ...` of a page."""
+    found = []
+    for line in code_of(text):
+        if named := re.search(r"python -m ray_jobs\.([a-z_]+)((?:\s.*)?)$", line):
+            found.append((named[1], shlex.split(named[2], comments=True)))
+    return found
+
+
+def refusal(job: str, arguments: list[str]) -> str:
+    """What the job's own parser says against these arguments, if anything. `...` stands for what is missing."""
+    module = importlib.import_module(f"ray_jobs.{job}")
+    given = [argument for argument in arguments if argument != "..."]
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            module.parse(given)
+    except SystemExit as ended:
+        text = said.getvalue()
+        incomplete = len(given) < len(arguments) and "Required options" in text and "Unrecognized" not in text
+        return "" if ended.code in (0, None) or incomplete else text
+    return ""
+
+
+SAID = [*PAGES, *(path for path in SOURCES if "ray_jobs" in path.parts)]
+
+
+@pytest.mark.parametrize("page", SAID, ids=page_id)
+def test_every_command_line_is_one_that_its_job_takes(page: Path) -> None:
+    text = page.read_text()
+    if page.suffix == ".py":
+        text = ast.get_docstring(ast.parse(text)) or ""
+    for job, arguments in commands(text):
+        said = refusal(job, arguments)
+        assert not said, f"{page_id(page)}: python -m ray_jobs.{job} {shlex.join(arguments)}\n{said}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_flags_that_are_named_exist_and_switches_take_no_value(page: Path) -> None:
+    known = set()
+    for reference in (ROOT / "docs/reference/commands").glob("*.md"):
+        known |= set(re.findall(r"(?<![\w-])--[a-z][a-z0-9.-]*", reference.read_text()))
+    others = {"--data-binary", "--help", "--check", "--require-hashes", "--allowed-hosts", "--backend-store-uri", "--no-wait"}
+    for span in re.findall(r"`(--[a-z][^`\n]*)`", page.read_text()):
+        flag, *values = span.split()
+        assert flag in known | others, f"{page_id(page)}: no job knows {flag}"
+        group, _, name = flag.removeprefix("--").rpartition(".")
+        off = f"--{group}.no-{name}" if group else f"--no-{name}"
+        assert off not in known or not values, f"{page_id(page)}: {flag} takes no value, its opposite is {off}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_settings_of_the_service_exist(page: Path) -> None:
+    for line in code_of(page.read_text()):
+        if named := re.search(r"serve run serve\.app:build_app((?: [a-z_]+=[^\s`]+)*)", line):
+            settings = dict(part.split("=", 1) for part in named[1].split())
+            ServeArgs.model_validate(settings)
+
+
+@pytest.mark.parametrize(
+    ("job", "arguments", "what"),
+    [
+        ("train", "--collection C --out O --no-such-flag 3", "--no-such-flag"),
+        ("train", "--collection C --out O --model.keep-aspect True", "True"),
+        ("train", "... --siamese.loss other", "other"),
+        ("train", "--collection C", "--out"),
+        ("pipeline", "faces --scales 1.0", "--scales"),
+    ],
+)
+def test_a_command_line_that_is_wrong_is_found(job: str, arguments: str, what: str) -> None:
+    assert what in refusal(job, arguments.split())
+
+
+def test_commands_are_found_wherever_they_stand() -> None:
+    page = "Text `python -m ray_jobs.embed --a b`.\n\n    python -m ray_jobs.train --x 1 \\\n        --y 2  # why\n\n"
+    page += "```bash\nray job submit --working-dir . -- python -m ray_jobs.ingest ...\n```\n"
+    assert commands(page) == [("embed", ["--a", "b"]), ("train", ["--x", "1", "--y", "2"]), ("ingest", ["..."])]
 
 
 def test_every_page_can_be_found_from_the_readme() -> None:
