@@ -2,7 +2,7 @@
 
     python -m ray_jobs.benchmark --model BUNDLE --photos ROXFORD/jpg --truth gnd_roxford5k.pkl --out R
     python -m ray_jobs.benchmark ... --distractors REVISITOP1M/jpg --expansion.num 10
-    ray job submit --working-dir . -- python -m ray_jobs.benchmark --model s3://... --photos s3://... --out s3://...
+    ray job submit --working-dir . -- python -m ray_jobs.benchmark --model s3://... --photos s3://... ...
 
 Photos are prepared as the bundle wants them and embedded on the cluster, once: another run in the same folder, say with
 query expansion, only scores. Where photos are missing the figures are called partial and compared with nothing.

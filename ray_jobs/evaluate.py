@@ -2,7 +2,7 @@
 
 Compare systems on a collection's own queries and gallery (what the pipeline does, before and after training):
 
-    python -m ray_jobs.evaluate --collection C --out R --systems before=MODEL,EMBEDDINGS,INDEX after=...
+    python -m ray_jobs.evaluate --collection C --out R --systems before=M1,E1,I1 after=M2,E2,I2
     python -m ray_jobs.evaluate ... --protocol leave-one-out --expansion.num 10 --rerank 100
 
 Or try any bundle on any labelled photos: every photo is a query against all the others (leave one out):

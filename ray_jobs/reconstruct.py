@@ -1,7 +1,7 @@
 """Reconstruct: unordered photos -> training tuples, by structure-from-motion, nobody labelling anything.
 
     python -m ray_jobs.reconstruct --collection W/collection --out W/tuples
-    python -m ray_jobs.reconstruct --collection W/collection --out W/tuples --labels-as-clusters True
+    python -m ray_jobs.reconstruct --collection W/collection --out W/tuples --labels-as-clusters
     ray job submit --working-dir . -- python -m ray_jobs.reconstruct --collection s3://... --out s3://...
 
 Local features, a vocabulary, candidate pairs, geometric checks and mapping each run as tasks that write their own
@@ -152,7 +152,7 @@ def _parts(collection: Folder, splits: tuple[str, ...]) -> tuple[list[int], int]
     if not len(photos):
         raise ValueError(
             f"{collection} has no photo in the splits {', '.join(splits)}, so there is nothing to reconstruct. "
-            f"Name others with --splits, or ingest with --split.keep-singles True, which keeps unlabelled photos."
+            f"Name others with --splits, or ingest with --keep-singles, which keeps unlabelled photos."
         )
     return sorted(set(photos["part"].to_pylist())), len(photos)
 

@@ -3,7 +3,7 @@
 By labels (triplets), or, with --tuples, by what reconstruction found without any (siamese, contrastive):
 
     python -m ray_jobs.train --collection W/collection --out W/model --weights mobilenet_v2.pth
-    python -m ray_jobs.train --collection W/collection --tuples W/tuples --out W/model --model.keep-aspect True ...
+    python -m ray_jobs.train --collection W/collection --tuples W/tuples --out W/model --model.keep-aspect ...
     ray job submit --working-dir . -- python -m ray_jobs.train --collection s3://... --out s3://... --num-workers 4
 
 A killed worker, or the same command given again after a crash, goes on from the last epoch with the same draws.
