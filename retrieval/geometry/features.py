@@ -23,7 +23,7 @@ pycolmap.logging.minloglevel = 2  # errors only
 class Features:
     """Local features of one photo.
 
-    keypoints: (N, 4) float32 x, y, scale, orientation, in pixels of the stored photo, strongest first by COLMAP.
+    keypoints: (N, 4) float32 x, y, scale, orientation, in pixels of the stored photo, in COLMAP's order.
     descriptors: (N, 128) uint8, RootSIFT (square roots of L1-normalised SIFT) times 512. colours: (N, 3) uint8 RGB.
     """
 

@@ -21,40 +21,10 @@ from retrieval.models import backbones
 from retrieval.models.network import EmbeddingNet, ModelSpec, with_scales
 from retrieval.models.settings import ModelConfig
 
-_DECIDES = ("crop", "size", "quality")  # what of a preparation an embedding depends on, where no face is looked for
-
-
-def benchmark_preparation(spec: ModelSpec, bundle: Folder) -> PrepareConfig:
-    """How photos are made ready for a bundle: whole, and no larger than the network takes them.
-
-    At that size exactly: a query is shrunk as much as its whole photo would be, which no later step may undo.
-
-    Raises: ValueError if the bundle was made for squares or faces.
-    """
-    config, stored = spec.config, dict(spec.preparation)
-    if not config.keep_aspect or stored.get("crop", "fit") != "fit":
-        raise ValueError(
-            f"The bundle {bundle} takes photos with keep_aspect={config.keep_aspect} and "
-            f"crop='{stored.get('crop', 'fit')}'; the landmark benchmarks need whole photos in their own shape "
-            f"(keep_aspect, crop='fit'). Train one with `python -m ray_jobs.pipeline landmarks`."
-        )
-    return dataclasses.replace(PrepareConfig(**{"crop": "fit", **stored}), size=config.image_size)
-
-
-def check_preparation(collected: Manifest, wanted: PrepareConfig, where: Folder) -> None:
-    """Raises: ValueError if a collection of distractors was prepared otherwise than the gallery."""
-    there = collected.config.get("prepare", {})
-    here = {name: getattr(wanted, name) for name in _DECIDES}
-    if odd := [f"{name} {there.get(name)!r}, not {here[name]!r}" for name in _DECIDES if there.get(name) != here[name]]:
-        raise ValueError(
-            f"The distractors {where} were prepared otherwise than the bundle wants: {'; '.join(odd)}. Name the folder "
-            f"of their photos, or ingest them with --crop fit --size {wanted.size} --quality {wanted.quality}."
-        )
-
-
 WEIGHTS_FILE, SPEC_FILE = "model.safetensors", "model.json"
 CURVES, TUPLES_SHEET = "curves.png", "tuples.jpg"  # of training, for the eye
 _PICTURES = ("*.png", "*.jpg")
+_DECIDES = ("crop", "size", "quality")  # what of a preparation an embedding depends on, where no face is looked for
 
 
 def build(
@@ -89,12 +59,8 @@ def _start_from(net: EmbeddingNet, other: EmbeddingNet) -> EmbeddingNet:
     net.trunk.load_state_dict(other.trunk.state_dict())
     if (ours.pooling, ours.gem_per_channel) == (theirs.pooling, theirs.gem_per_channel):
         net.pool.load_state_dict(other.pool.state_dict())
-    if (ours.head, ours.pooling, net.num_features, net.dim) == (
-        theirs.head,
-        theirs.pooling,
-        other.num_features,
-        other.dim,
-    ):
+    mine = (ours.head, ours.pooling, net.num_features, net.base_dim)
+    if mine == (theirs.head, theirs.pooling, other.num_features, other.base_dim):
         net.head.load_state_dict(other.head.state_dict())
     elif ours.head == "linear" and theirs.head == "none" and other.dim == net.dim and theirs.whitening != "none":
         assert isinstance(net.head, nn.Linear)
@@ -218,3 +184,31 @@ def preparation_of(bundle: Folder) -> PrepareConfig:
     if not stored:
         raise ValueError(f"The bundle {bundle} does not say how photos are prepared for it. Train or embed it again.")
     return PrepareConfig(**stored)
+
+
+def benchmark_preparation(spec: ModelSpec, bundle: Folder) -> PrepareConfig:
+    """How photos are made ready for a bundle: whole, and no larger than the network takes them.
+
+    At that size exactly: a query is shrunk as much as its whole photo would be, which no later step may undo.
+
+    Raises: ValueError if the bundle was made for squares or faces.
+    """
+    config, stored = spec.config, dict(spec.preparation)
+    if not config.keep_aspect or stored.get("crop", "fit") != "fit":
+        raise ValueError(
+            f"The bundle {bundle} takes photos with keep_aspect={config.keep_aspect} and "
+            f"crop='{stored.get('crop', 'fit')}'; the landmark benchmarks need whole photos in their own shape "
+            f"(keep_aspect, crop='fit'). Train one with `python -m ray_jobs.pipeline landmarks`."
+        )
+    return dataclasses.replace(PrepareConfig(**{"crop": "fit", **stored}), size=config.image_size)
+
+
+def check_preparation(collected: Manifest, wanted: PrepareConfig, where: Folder) -> None:
+    """Raises: ValueError if a collection of distractors was prepared otherwise than the gallery."""
+    there = collected.config.get("prepare", {})
+    here = {name: getattr(wanted, name) for name in _DECIDES}
+    if odd := [f"{name} {there.get(name)!r}, not {here[name]!r}" for name in _DECIDES if there.get(name) != here[name]]:
+        raise ValueError(
+            f"The distractors {where} were prepared otherwise than the bundle wants: {'; '.join(odd)}. Name the folder "
+            f"of their photos, or ingest them with --crop fit --size {wanted.size} --quality {wanted.quality}."
+        )

@@ -68,6 +68,19 @@ def test_equal_to_counting_every_pair_of_images(block: int, monkeypatch: pytest.
     assert pairs.scale_change.min() >= 1
 
 
+@pytest.mark.parametrize("block", [1, 40, 200])
+def test_no_more_pairs_are_held_at_once_than_a_block_or_those_of_one_image(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sparse_model, "_BLOCK_PAIRS", block)
+    model = random_model()
+    held = [keys // 17 for keys, _ in sparse_model._pair_blocks(*sparse_model._observations(model), 17)]
+    assert all(len(first) <= block or len(set(first)) == 1 for first in held)
+    images = [set(first.tolist()) for first in held]
+    assert sum(len(own) for own in images) == len(set().union(*images))  # a median needs all pairs of an image at once
+    assert block == 1 or len(held) < 17
+
+
 def test_a_hand_made_model() -> None:
     # a and b share points 0, 1, 2 at ratios 2, 4, 1/3; b and c share point 2; d sees its own point only.
     sightings = [(0, 0, 2.0), (1, 0, 1.0), (0, 1, 8.0), (1, 1, 2.0), (0, 2, 1.0), (1, 2, 3.0), (2, 2, 3.0), (3, 3, 1.0)]

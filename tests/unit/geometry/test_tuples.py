@@ -230,18 +230,18 @@ def test_a_photo_of_two_models_stays_in_the_larger_and_each_model_is_a_cluster(m
 
 
 def test_images_under_other_names_keep_their_cameras_and_sightings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """1.jpg comes before 2.jpg in the model; with their folders the photos stand the other way round."""
-    model = scene(["1.jpg", "2.jpg", "3.jpg"], [(0, p, 1.0 + p) for p in range(12)] + [(1, p, 5.0) for p in range(12)])
+    """The photos' folders put the last image first, so that each moves one on."""
+    seen = [(image, point, 1.0 + image + point) for image in range(3) for point in range(12 + image)]
+    model = scene(["1.jpg", "2.jpg", "3.jpg"], seen)
     several(monkeypatch, model)
-    _, found, (own,) = from_models(listed(["b/1.jpg", "a/2.jpg", "c/3.jpg"]), "x", CONFIG)
-    assert own.image_ids == ["a/2.jpg", "b/1.jpg", "c/3.jpg"]
-    assert own.centres.tolist() == model.centres[[1, 0, 2]].tolist()
-    assert own.directions.tolist() == model.directions[[1, 0, 2]].tolist()
-    for name, was in (("a/2.jpg", 1), ("b/1.jpg", 0)):
-        now = own.image_ids.index(name)
+    _, found, (own,) = from_models(listed(["b/1.jpg", "c/2.jpg", "a/3.jpg"]), "x", CONFIG)
+    assert own.image_ids == ["a/3.jpg", "b/1.jpg", "c/2.jpg"]
+    assert own.centres.tolist() == model.centres[[2, 0, 1]].tolist()
+    assert own.directions.tolist() == model.directions[[2, 0, 1]].tolist()
+    for now, was in enumerate((2, 0, 1)):
         assert own.obs_scale[own.obs_image == now].tolist() == model.obs_scale[model.obs_image == was].tolist()
         assert own.obs_point[own.obs_image == now].tolist() == model.obs_point[model.obs_image == was].tolist()
-    assert [row["query"] for row in found.to_pylist()] == ["a/2.jpg", "b/1.jpg"]
+    assert [row["query"] for row in found.to_pylist()] == own.image_ids
 
 
 def test_models_are_divided_and_asked_for_shared_points_as_the_settings_say(mapped: tuple[Path, SparseModel]) -> None:

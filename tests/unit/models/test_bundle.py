@@ -19,6 +19,7 @@ from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.images.settings import PrepareConfig
 from retrieval.models import bundle, network, pooling
 from retrieval.models.bundle import benchmark_preparation, check_preparation
+from retrieval.models.embedder import Embedder
 from retrieval.models.network import ModelSpec
 from retrieval.models.settings import ModelConfig
 from tests.support.networks import GEM, SMALL, embed, photos, whitening
@@ -209,3 +210,109 @@ def test_distractors_must_be_prepared_alike() -> None:
     for config in ({"prepare": plain(replace(wanted, size=64))}, {}):
         with pytest.raises(ValueError, match=r"otherwise than the bundle wants: .*not 96.*--size 96 --quality 95"):
             check_preparation(sealed(config), wanted, Folder("d"))
+
+
+OLD = Path(__file__).parents[2] / "data/bundles"
+
+
+@pytest.mark.parametrize("name", ["squares", "whitened"])
+def test_bundles_that_were_made_long_ago_load_and_embed_as_they_did(name: str) -> None:
+    """Made and run before whitening left the model's settings: tests/data/README.md."""
+    embedder = Embedder(str(OLD / name), device="cpu", precision="fp32")
+    assert embedder.fingerprint == json.loads((OLD / name / "manifest.json").read_text())["fingerprint"]
+    expected = json.loads((OLD / "embeddings.json").read_text())[name]
+    (got,) = embedder.embed_jpegs([(OLD / "photo.jpg").read_bytes()])
+    assert got.tolist() == pytest.approx(expected, abs=2e-5)
+    kept = bundle.preparation_of(Folder.of(OLD / name))
+    assert (kept.crop, kept.size) == (("none", 64) if name == "squares" else ("fit", 80))
+
+
+def test_a_bundle_that_does_not_say_how_photos_are_prepared_is_refused(tmp_path: Path) -> None:
+    bundle.save_bundle(bundle.build(SMALL), tmp_path)
+    with pytest.raises(ValueError, match="does not say how photos are prepared for it. Train or embed it again"):
+        bundle.preparation_of(Folder.of(tmp_path))
+
+
+def test_the_digest_tells_every_tensor_and_name_apart() -> None:
+    def of(**tensors: float) -> str:
+        net = nn.Module()
+        for name, value in tensors.items():
+            net.register_buffer(name, torch.tensor([value, 1.0]))
+        return bundle.digest_of(net)
+
+    assert of(a=1, b=2) == of(b=2, a=1) == of(a=1, b=2)
+    assert len({of(a=1, b=2), of(a=2, b=1), of(a=1, c=2), of(a=1), of(a=1, b=3), of(a=2, b=2)}) == 6
+    assert bundle.digest_of(nn.Linear(2, 2)) != bundle.digest_of(nn.Linear(2, 2))
+
+
+def test_a_head_of_another_kind_or_length_is_not_taken(tmp_path: Path) -> None:
+    net = bundle.build(dataclasses.replace(SMALL, head="linear", pooling="grid", grid=2), seed=1)
+    bundle.save_bundle(net, tmp_path)
+    for change in ({"embedding_dim": 8}, {"pooling": "avg"}, {"grid": 3}, {"head": "mlp"}):
+        other = bundle.build(dataclasses.replace(net.spec.config, **change), weights=str(tmp_path), seed=2)  # type: ignore[arg-type]
+        fresh = bundle.build(other.spec.config, seed=2)
+        assert bundle.digest_of(other.head) == bundle.digest_of(fresh.head) != bundle.digest_of(net.head)
+        assert bundle.digest_of(other.trunk) == bundle.digest_of(net.trunk)
+    same = bundle.build(net.spec.config, weights=str(tmp_path), seed=2)
+    assert bundle.digest_of(same) == bundle.digest_of(net)
+
+
+@pytest.mark.parametrize("dim", [16, 4])
+def test_a_head_under_whitening_is_taken_by_its_own_length(tmp_path: Path, dim: int) -> None:
+    """The bundle's embeddings have 4 numbers, its head 16: a head of 16 is the same, one of 4 is not."""
+    net = bundle.build(dataclasses.replace(SMALL, embedding_dim=16), seed=1)
+    bundle.save_bundle(network.with_whitening(net, *whitening(4, 16), "pca"), tmp_path)
+    other = bundle.build(dataclasses.replace(SMALL, embedding_dim=dim), weights=str(tmp_path), seed=2)
+    assert other.dim == dim
+    assert (bundle.digest_of(other.head) == bundle.digest_of(net.head)) == (dim == 16)
+
+
+def test_pooling_s_powers_are_taken_where_they_are_of_one_kind(tmp_path: Path) -> None:
+    net = bundle.build(dataclasses.replace(GEM, scales=(1.0,)), seed=1)
+    with torch.no_grad():
+        net.pool.get_parameter("p").fill_(2.25)
+    bundle.save_bundle(net, tmp_path)
+    for change, power in (({}, 2.25), ({"gem_per_channel": True}, 3.0)):
+        other = bundle.build(dataclasses.replace(net.spec.config, **change), weights=str(tmp_path))  # type: ignore[arg-type]
+        assert set(other.pool.get_parameter("p").reshape(-1).tolist()) == {power}
+
+
+def test_a_seal_says_what_it_was_made_with(tmp_path: Path) -> None:
+    net = bundle.build(SMALL)
+    sealed = bundle.save_bundle(net, tmp_path / "a", config={"rate": 1, "workers": 2}, ignore=["workers"])
+    assert sealed.config == {"rate": 1}
+    plain_ = bundle.save_bundle(net, tmp_path / "b")
+    assert plain_.config == plain(net.spec) and plain_.inputs == {}
+    assert bundle.save_bundle(net, tmp_path / "c").fingerprint == plain_.fingerprint
+    with torch.no_grad():
+        net.get_submodule("head.0").get_parameter("bias")[0] += 1e-3
+    assert bundle.save_bundle(net, tmp_path / "d").fingerprint != plain_.fingerprint
+
+
+def test_a_start_is_sealed_once_and_refuses_another_network_s_folder(tmp_path: Path) -> None:
+    out = Folder.of(tmp_path / "start")
+    net = bundle.build(SMALL, seed=1)
+    bundle.save_start(net, out)
+    sealed = read_manifest(out, "model")
+    assert sealed.inputs == {"weights": bundle.digest_of(net)} and sealed.fingerprint == net.fingerprint
+    bundle.save_start(bundle.build(SMALL, seed=1), out)
+    assert read_manifest(out, "model") == sealed
+    with pytest.raises(ValueError, match="other settings or inputs .*inputs.weights"):
+        bundle.save_start(bundle.build(SMALL, seed=2), out)
+
+
+def test_a_scaled_bundle_is_the_network_with_scales_and_tells_of_its_training(tmp_path: Path) -> None:
+    trained, out = Folder.of(tmp_path / "trained"), Folder.of(tmp_path / "scaled")
+    run = write_history(trained, [{"epoch": 0, "val/mAP": 0.5, "seconds/train": 2.0}])
+    net = bundle.build(dataclasses.replace(GEM, scales=(1.0,)), preparation={"crop": "fit"})
+    first = bundle.save_bundle(net, trained, run=run, counts={"best_epoch": 0, "images": 9})
+    bundle.save_scaled(trained, out, (1.0, 0.5))
+    sealed, other = read_manifest(out, "model"), bundle.load_bundle(out)
+    assert sealed.inputs == {"model": first.fingerprint} and "images" not in sealed.counts
+    assert sealed.counts["best_epoch"] == 0 and read_history(out) == read_history(trained)
+    assert other.spec == dataclasses.replace(net.spec, config=dataclasses.replace(net.spec.config, scales=(1.0, 0.5)))
+    assert torch.equal(embed(other), embed(network.with_scales(net, (1.0, 0.5))))
+    bundle.save_scaled(trained, out, (1.0, 0.5))
+    assert read_manifest(out, "model") == sealed
+    with pytest.raises(ValueError, match="other settings or inputs"):
+        bundle.save_scaled(trained, out, (1.0, 0.7))

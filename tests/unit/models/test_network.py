@@ -87,3 +87,80 @@ def test_scales_are_averaged_with_gem_s_power_where_the_embedding_is_gem_s_own(
     assert net.power == power
     if power != 1:  # whitening comes after the mean, and does not change it
         assert network.with_whitening(net, *whitening(4, 128), "pca").power == power
+
+
+@pytest.mark.parametrize(("pool", "power"), [("gem", 2.5), ("avg", 1.0)])
+@torch.no_grad()
+def test_several_scales_are_described_one_by_one_and_averaged(pool: str, power: float) -> None:
+    """Of 64 pixels a half is the least that is looked at; 0.4 is left out."""
+    config = dataclasses.replace(GEM, pooling=pool, scales=(1.0, 0.75, 0.5, 0.4))  # type: ignore[arg-type]
+    net, x = bundle.build(config), photos(3)
+    if pool == "gem":
+        net.pool.p.fill_(2.5)  # type: ignore[operator, union-attr]
+    total = torch.zeros(3, 128)
+    for size in (64, 48, 32):
+        small = nn.functional.interpolate(x, size=(size, size), mode="bilinear") if size != 64 else x
+        total += pooling.l2n(net.pool(net.trunk(small))).pow(power)
+    expected = nn.functional.normalize((total / 3).pow(1 / power))
+    assert torch.allclose(net(x), expected, atol=1e-5)
+    single = network.with_scales(net, [1.0])
+    assert torch.allclose(single(x), pooling.l2n(net.pool(net.trunk(x))), atol=1e-6)
+
+
+def test_a_copy_with_scales_or_whitening_leaves_the_network_as_it_is() -> None:
+    net = bundle.build(GEM)
+    net.fingerprint = "sealed"
+    spec, before = net.spec, embed(net)
+    scaled, white = network.with_scales(net, [0.5]), network.with_whitening(net, *whitening(24, 128), "pca")
+    assert (scaled.spec.config.scales, scaled.fingerprint, white.fingerprint) == ((0.5,), "", "")
+    for other in (scaled, white):
+        with torch.no_grad():
+            for value in other.state_dict().values():
+                value.zero_()
+    assert net.spec is spec and net.fingerprint == "sealed"
+    assert torch.equal(embed(net), before)
+
+
+def test_a_new_network_looks_at_its_trunk_without_training_it() -> None:
+    trunk = bundle.build(SMALL).trunk.train()
+    net = network.EmbeddingNet(
+        network.ModelSpec(config=dataclasses.replace(SMALL, cut="", gem_per_channel=True)), trunk
+    )
+    assert not any(module.training for module in net.modules())
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms and all(int(norm.num_batches_tracked) == 0 for norm in norms)  # type: ignore[arg-type]
+    assert not any(parameter.grad_fn for parameter in net.parameters())
+
+
+def test_pooling_and_head_are_in_float32_whatever_the_trunk_is_in() -> None:
+    net = bundle.build(dataclasses.replace(SMALL, pooling="gem"))
+    with torch.no_grad():
+        maps = net.trunk(photos(3))
+        expected = net.from_maps(maps)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got = net.from_maps(maps)
+    assert got.dtype == torch.float32 and torch.equal(got, expected)
+    with torch.no_grad():
+        assert net.from_maps(maps.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("settings", "features", "dim"),
+    [
+        ({"pooling": "grid", "grid": 3, "head": "none"}, 9 * 128, 9 * 128),
+        ({"pooling": "rmac", "head": "linear", "embedding_dim": 5}, 128, 5),
+        ({"pooling": "mac", "embedding_dim": 7}, 128, 7),
+    ],
+)
+def test_lengths_are_those_of_the_pooling_and_of_the_head(settings: dict[str, object], features: int, dim: int) -> None:
+    net = bundle.build(dataclasses.replace(SMALL, **settings))  # type: ignore[arg-type]
+    assert (net.num_features, net.dim, net.base_dim) == (features, dim, dim)
+    assert embed(net).shape == (3, dim)
+
+
+def test_a_spec_s_own_normalisation_is_used() -> None:
+    spec = network.ModelSpec(config=SMALL, mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 2.0))
+    net = network.EmbeddingNet(spec, bundle.build(dataclasses.replace(SMALL, cut="")).trunk)
+    got = net.normalise(torch.full((1, 2, 2, 3), 255, dtype=torch.uint8))
+    assert got.shape == (1, 3, 2, 2) and got.dtype == torch.float32
+    assert got[0, :, 0, 0].tolist() == [1.0, 1.0, 0.0]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import get_args
 
-from retrieval.models.settings import ModelConfig
+import pytest
+import torchvision.models as tv
+
+from retrieval.models.backbones import CUTS
+from retrieval.models.pooling import POOLINGS
+from retrieval.models.settings import BACKBONES, ModelConfig, Pooling, check_backbone
 
 
 @pytest.mark.parametrize(
@@ -17,6 +22,8 @@ from retrieval.models.settings import ModelConfig
         ({"image_size": 16}, "image_size must be 32 or more"),
         ({"scales": ()}, "scales are \\(\\), expected one or more"),
         ({"scales": (1.0, 0.0)}, "above 0 and up to 4"),
+        ({"scales": (1.0, 4.1)}, "above 0 and up to 4"),
+        ({"image_size": 31}, "image_size must be 32 or more .*got 31"),
         ({"whitening": "learned"}, "learned from a trained model's embeddings"),
         ({"whitening_dim": 8}, "with 8 dimensions"),
     ],
@@ -24,3 +31,25 @@ from retrieval.models.settings import ModelConfig
 def test_impossible_settings_are_said_in_words(settings: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ModelConfig(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"grid": 1}, {"embedding_dim": 1}, {"image_size": 32}, {"scales": (4.0,)}, {"scales": (0.01, 4.0)}]
+)
+def test_the_least_and_the_most_that_is_allowed_is_taken(settings: dict[str, object]) -> None:
+    made = ModelConfig(**settings)  # type: ignore[arg-type]
+    assert {name: getattr(made, name) for name in settings} == settings
+
+
+def test_scales_may_come_as_a_list_which_is_all_that_json_has() -> None:
+    assert ModelConfig(scales=[1.0, 0.5]).scales == (1.0, 0.5)  # type: ignore[arg-type]
+    assert hash(ModelConfig(scales=[1.0])) == hash(ModelConfig())  # type: ignore[arg-type]
+
+
+def test_names_are_those_that_the_network_knows() -> None:
+    assert set(BACKBONES.values()) == set(CUTS)
+    assert [name for name in BACKBONES if not callable(getattr(tv, name, None))] == []
+    assert set(get_args(Pooling)) == set(POOLINGS)
+    assert check_backbone("vgg16") == "vgg16"
+    with pytest.raises(ValueError, match="Unknown backbone 'vgg17'. Choose one of: mobilenet_v2, .*vit_b_32"):
+        check_backbone("vgg17")
