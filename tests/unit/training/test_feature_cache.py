@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,30 @@ def test_feature_cache_gives_back_each_row_under_each_view(tmp_path: Path) -> No
     assert got.dtype == torch.float32 and got.shape == (3, 3, 2, 2)
     assert got[:, 0, 0, 0].tolist() == [103.5, 0.5, 3.5]
     assert caches[1].read([4], 1)[0, 2, 1, 1] == 104.5
-    assert caches[0].num_bytes == path.stat().st_size == 5 * 2 * 12 * 2
+    assert path.stat().st_size == 5 * 2 * 12 * 2
+
+
+def test_filling_tells_how_far_it_is_over_all_views(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    asked: list[tuple[list[int], int]] = []
+    cache = FeatureCache(tmp_path / "maps.f16", 9, 2, (1, 1, 1))
+
+    def pixels(rows: Sequence[int], view: int) -> torch.Tensor:
+        asked.append((list(rows), view))
+        return torch.zeros(len(rows), 1, 1, 1)
+
+    cache.fill(np.array([8, 1, 4, 5, 0]), pixels, lambda x: x, 2, lambda *what: told.append(what))
+    assert asked == [([8, 1], 0), ([4, 5], 0), ([0], 0), ([8, 1], 1), ([4, 5], 1), ([0], 1)]
+    assert told == [("fill features", done, 10) for done in (2, 4, 5, 7, 9, 10)]
+
+
+def test_a_file_that_another_filled_is_not_cut_short_and_maps_are_channels_last(tmp_path: Path) -> None:
+    path = tmp_path / "maps.f16"
+    first = FeatureCache(path, 2, 1, (3, 2, 2))
+    first.fill(np.array([0, 1]), lambda rows, _: torch.tensor(rows), lambda x: x.view(-1, 1, 1, 1).expand(-1, 3, 2, 2))
+    again = FeatureCache(path, 2, 1, (3, 2, 2)).read([1, 0], 0)
+    assert again[:, 0, 0, 0].tolist() == [1, 0]
+    assert again.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_feature_cache_clamps_to_the_range_of_float16(tmp_path: Path) -> None:
