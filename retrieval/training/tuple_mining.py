@@ -61,9 +61,7 @@ def mine_negatives(
     N1: the nearest of other clusters than the query's. N2: of these, the nearest of each cluster only, so that they
     show different places; near copies of one hard negative teach little.
 
-    Args:
-        queries: (q, D) float. pool: (n, D) float. query_clusters, pool_clusters: (q,) and (n,) int64.
-
+    Args: queries: (q, D) float. pool: (n, D) float. query_clusters, pool_clusters: (q,) and (n,) int64.
     Returns: (q, num) int64 rows of the pool, most similar first; ties by row.
     Raises: ValueError if the pool has too few clusters, or images of other clusters.
     """
@@ -73,20 +71,29 @@ def mine_negatives(
         scores = queries[start : start + _BLOCK] @ pool.T
         left, depth = np.arange(len(scores)), min(len(pool), 8 * num)
         while len(left):
-            # A stable order makes ties, as two copies of a photo give, fall the same way everywhere.
-            best = scores[left].topk(depth, dim=1)
-            order = torch.sort(best.indices, dim=1)
-            again = torch.sort(best.values.gather(1, order.indices), dim=1, descending=True, stable=True)
-            ranked = order.values.gather(1, again.indices).cpu().numpy()
+            ranked, sure = _ranked(scores[left], depth)
             missed = []
             for at, row in enumerate(left):
-                mine = _accepted(ranked[at], int(query_clusters[start + row]), pool_clusters, num, strategy)
+                mine = _accepted(ranked[at, : sure[at]], int(query_clusters[start + row]), pool_clusters, num, strategy)
                 if len(mine) == num:
                     found[start + row] = mine
                 else:
                     missed.append(row)
             left, depth = np.array(missed, dtype=np.int64), min(len(pool), 4 * depth)
     return found
+
+
+def _ranked(scores: Tensor, depth: int) -> tuple[np.ndarray, list[int]]:
+    """The `depth` best of each row of (q, n), best first, ties by row; and how many of them hold, whatever the depth.
+
+    A stable order makes ties, as two copies of a photo give, fall the same way everywhere. Those with the last of them
+    may have been cut off anywhere, and do not hold.
+    """
+    best = scores.topk(depth, dim=1)
+    order = torch.sort(best.indices, dim=1)
+    again = torch.sort(best.values.gather(1, order.indices), dim=1, descending=True, stable=True)
+    sure = again.values > again.values[:, -1:] if depth < scores.shape[1] else torch.ones_like(again.values)
+    return order.values.gather(1, again.indices).cpu().numpy(), sure.sum(dim=1).int().tolist()
 
 
 def _accepted(ranked: np.ndarray, cluster: int, pool_clusters: np.ndarray, num: int, strategy: Negatives) -> list[int]:

@@ -83,3 +83,44 @@ def test_contrastive_equals_the_loop_over_pairs_and_its_gradient_is_finite_at_ze
     got.sum().backward()
     assert query.grad is not None
     assert torch.isfinite(query.grad).all()
+
+
+def test_contrastive_has_the_right_gradient_beyond_and_within_the_margin() -> None:
+    query, positive, negatives = unit(0, 3), unit(1, 3), unit(2, 12).view(3, 4, 5)
+    far = losses.contrastive(query, positive, negatives, 0.01)
+    assert torch.allclose(far, 0.5 * (query - positive + 1e-6).square().sum(dim=1))  # negatives cost nothing
+    tensors = tuple(each.clone().requires_grad_() for each in (query, positive, negatives))
+    assert torch.autograd.gradcheck(lambda q, p, n: losses.contrastive(q, p, n, 1.5), tensors)
+
+
+def test_margins_are_the_published_ones_unless_given() -> None:
+    query, positive, negatives = unit(0, 3), unit(1, 3), unit(2, 12).view(3, 4, 5)
+    for loss, margin in ((losses.contrastive, 0.7), (losses.triplets_of_tuple, 0.2)):
+        assert torch.equal(loss(query, positive, negatives), loss(query, positive, negatives, margin))
+        assert not torch.equal(loss(query, positive, negatives), loss(query, positive, negatives, margin + 0.5))
+
+
+def test_triplets_of_a_tuple_are_summed_one_a_negative() -> None:
+    query, positive, negatives = unit(0, 4), unit(1, 4), unit(2, 12).view(4, 3, 5)
+    got = losses.triplets_of_tuple(query, positive, negatives, 1.0)
+    expected = [
+        sum(slow_triplet(query[i : i + 1], positive[i : i + 1], negatives[i, k : k + 1], 1.0)[0] for k in range(3))
+        for i in range(4)
+    ]
+    assert got.tolist() == pytest.approx(expected)
+    assert min(expected) > 0
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_every_loss_of_the_table_is_one_of_tuples(name: str) -> None:
+    """Not reduced, never below zero, no tuple in another's way; nearer positives and farther negatives cost less."""
+    loss = losses.LOSSES[name]
+    query, positive, negatives = unit(0, 4), unit(1, 4), unit(2, 12).view(4, 3, 5)
+    whole = loss(query, positive, negatives, 0.9)
+    assert whole.shape == (4,) and (whole >= 0).all()
+    alone = [loss(query[i : i + 1], positive[i : i + 1], negatives[i : i + 1], 0.9) for i in range(4)]
+    assert torch.allclose(torch.cat(alone), whole)
+    assert torch.allclose(loss(query, positive, negatives.flip(1), 0.9), whole)
+    assert (loss(query, query, negatives, 0.9) <= whole).all()
+    assert (loss(query, positive, -query[:, None].expand(-1, 3, -1), 0.9) <= whole).all()
+    assert (loss(query, positive, query[:, None].expand(-1, 3, -1), 0.9) > whole).all()

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
+from retrieval.artifacts.progress import silent
 from retrieval.models.pooling import l2n
-from retrieval.training.recipe import Mined, spread
+from retrieval.training.recipe import Mined, Worker, spread
+from retrieval.training.workers import Rank
 
 
 def mined(rows: np.ndarray) -> Mined:
     return Mined(epoch=1, rows=rows, steps=1, report={})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_worker_multiplies_in_its_own_format(dtype: torch.dtype) -> None:
+    cpu, net = torch.device("cpu"), torch.nn.Linear(2, 2)
+    worker = Worker(net=net, rank=Rank(), device=cpu, dtype=dtype, decoder=ThreadPoolExecutor(1), progress=silent)  # type: ignore[arg-type]
+    with worker.autocast():
+        assert net(torch.ones(1, 2)).dtype == dtype
+    assert net(torch.ones(1, 2)).dtype == torch.float32
 
 
 def test_digest_tells_order_and_values_apart() -> None:

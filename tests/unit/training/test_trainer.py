@@ -113,7 +113,7 @@ def trainer(recipe: Numbers, seed: int = 0, **others: Any) -> Trainer[Any, Any]:
 
 
 def by_hand(w: Tensor, b: Tensor, epochs: Sequence[int], slower: float = 1.0) -> Tensor:
-    """The steps of these epochs, written out: gradients of squares, momentum from none, rates. (4,) weights and bias."""
+    """The steps of these epochs, written out: gradients of squares, momentum from none. (4,) weights and bias."""
     w, b = w.double(), b.double()
     moved, moved_b = torch.zeros(3).double(), torch.zeros(1).double()
     for epoch in epochs:
