@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 from ray_jobs.embed import make_embeddings
 from ray_jobs.ingest import make_collection
+from ray_jobs.runtime.command import command
+from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed, must_be_there
 from ray_jobs.runtime.runs import Tracker, open_run
 from ray_jobs.runtime.session import on_cluster, session
 from ray_jobs.runtime.store import store_uri
@@ -27,11 +27,11 @@ from retrieval.artifacts.manifest import MANIFEST, begin, read_manifest, seal
 from retrieval.data.settings import Layout, SplitConfig
 from retrieval.evaluation import benchmark_source
 from retrieval.images.settings import PrepareConfig
-from retrieval.models.bundle import benchmark_preparation, check_preparation, load_spec
-from retrieval.models.network import ModelSpec
-from retrieval.models.settings import Precision
-from retrieval.reports import benchmark
+from retrieval.models.settings import Device, Precision
 from retrieval.search.settings import ExpansionConfig
+
+if TYPE_CHECKING:
+    from retrieval.models.network import ModelSpec
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class BenchmarkConfig:
     """Query expansion by the nearest of gallery and distractors: scored as well, if --expansion.num is above 0."""
     augmentation: ExpansionConfig = field(default_factory=ExpansionConfig)
     """The same over the gallery itself (database-side augmentation): scored as well. Not with distractors."""
-    device: str = "auto"
+    device: Device = "auto"
     """Where the model runs: auto, cpu or cuda."""
     precision: Precision = "auto"
     """auto: bfloat16 where the hardware has it and it leaves embeddings as they are."""
@@ -70,6 +70,7 @@ class BenchmarkConfig:
 
     def __post_init__(self) -> None:
         benchmark_source.benchmark_name(self.truth, self.name)
+        must_be_at_least(0, self, "num_workers")
         if self.augmentation.num and self.distractors:
             raise ValueError(
                 "augmentation.num is above 0 and there are distractors, which would stay as they are: the figures "
@@ -82,6 +83,11 @@ def main(cfg: BenchmarkConfig) -> Folder:
 
     Raises: ValueError for settings or inputs that do not fit.
     """
+    must_be_sealed(model=cfg.model)
+    must_be_there(cfg.photos, "Name the folder of the benchmark's photos with --photos.")
+    must_be_there(cfg.truth, "Name the publishers' gnd_*.pkl, or the folder of their lists, with --truth.")
+    for place in cfg.distractors:
+        must_be_there(place, "Name folders of photos, or sealed collections, with --distractors.")
     out = Folder.of(cfg.out)
     name = benchmark_source.benchmark_name(cfg.truth, cfg.name)
     with session():
@@ -98,11 +104,15 @@ def main(cfg: BenchmarkConfig) -> Folder:
             tracker.finish("FAILED")
             raise
         tracker.finish()
+    from retrieval.reports import benchmark
+
     print(f"\n{benchmark.as_text(report.read_json('metrics.json'))}\n\nReport: {report}/report.html", flush=True)
     return report
 
 
 def _run(cfg: BenchmarkConfig, out: Folder, name: str, tracker: Tracker) -> Folder:
+    from retrieval.models.bundle import benchmark_preparation, load_spec
+
     bundle, photos, truth = Folder.of(cfg.model), out / "photos", Folder.of(cfg.truth).uri
     spec = load_spec(bundle)
     prepare = benchmark_preparation(spec, bundle)
@@ -133,6 +143,8 @@ def _report(
     cfg: BenchmarkConfig, out: Folder, settings: dict[str, Any], inputs: dict[str, str], **scored: Any
 ) -> Folder:
     """A folder for each way of scoring, so that several lie beside the embeddings they share."""
+    from retrieval.reports import benchmark
+
     work: dict[str, Any] = {"kind": "benchmark", "config": settings, "inputs": inputs}
     report = out / "reports" / digest(work)[:10]
     if begin(report, **work) is None:
@@ -153,6 +165,8 @@ def _report(
 
 def _distractors(cfg: BenchmarkConfig, out: Folder, where: Folder, bundle: Folder, prepare: PrepareConfig) -> Folder:
     """Embeddings of a sealed collection, or of a folder of photos, which is ingested first."""
+    from retrieval.models.bundle import check_preparation
+
     own = out / "distractors" / digest(where.uri)[:10]
     if where.exists(MANIFEST):
         collection = where
@@ -200,4 +214,4 @@ def settings_of(
 
 
 if __name__ == "__main__":
-    main(tyro.cli(BenchmarkConfig, description=__doc__))
+    command(BenchmarkConfig, main, __doc__)

@@ -13,21 +13,13 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-import tyro
-
+from ray_jobs.runtime.command import command
+from ray_jobs.runtime.inputs import must_be_sealed
 from ray_jobs.runtime.session import on_cluster, run_parts, session
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest
+from retrieval.data.settings import Split
 from retrieval.search.settings import IndexConfig
-from retrieval.search.shards import (
-    assign_rows,
-    begin_index,
-    num_shards,
-    plan_index,
-    seal_index,
-    write_shard,
-    write_trained,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +34,7 @@ class BuildIndexConfig:
     """Folder or URI of the collection the embeddings were made from."""
     out: str
     """Folder or URI to write the index to: new, empty, or left by an unfinished run of the same settings."""
-    splits: tuple[str, ...] = ("query", "gallery", "train", "val")
+    splits: tuple[Split, ...] = ("query", "gallery", "train", "val")
     """Which images are indexed, by split of the catalog. Evaluation uses only gallery."""
     index: IndexConfig = field(default_factory=IndexConfig)
     """What kind of index."""
@@ -58,6 +50,9 @@ def main(cfg: BuildIndexConfig) -> Manifest:
 
     Raises: ValueError if the embeddings were made from another collection, or the settings do not fit them.
     """
+    must_be_sealed(embeddings=cfg.embeddings, collection=cfg.collection)
+    from retrieval.search.shards import assign_rows, begin_index, plan_index, seal_index, write_trained
+
     embeddings, collection, out = Folder.of(cfg.embeddings), Folder.of(cfg.collection), Folder.of(cfg.out)
     plan = plan_index(embeddings, collection, out, cfg.splits, cfg.index)
     if (done := begin_index(plan)) is not None:
@@ -73,6 +68,8 @@ def main(cfg: BuildIndexConfig) -> Manifest:
 
 
 def _build_shards(cfg: BuildIndexConfig, embeddings: Folder, out: Folder, dim: int, num: int) -> list[dict[str, Any]]:
+    from retrieval.search.shards import num_shards, write_shard
+
     shards = num_shards(cfg.index, num)
     fixed = {"embeddings": embeddings, "out": out, "config": cfg.index, "dim": dim, "shards": shards}
     rows = run_parts("build_index", range(shards), write_shard, takes="shard", total_items=num, fixed=fixed)
@@ -80,4 +77,4 @@ def _build_shards(cfg: BuildIndexConfig, embeddings: Folder, out: Folder, dim: i
 
 
 if __name__ == "__main__":
-    main(tyro.cli(BuildIndexConfig, description=__doc__))
+    command(BuildIndexConfig, main, __doc__)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ray
-
-from ray_jobs.runtime.session import run_parts
+from ray_jobs.runtime.session import on_cluster, run_parts
 from retrieval.artifacts.folder import Folder
-from retrieval.data.demo import faces, places
 from retrieval.data.demo.settings import DemoConfig, SceneConfig
 
 _DEMO_PART = 100  # photos drawn by one task
@@ -19,14 +16,18 @@ def draw_faces(demo: DemoConfig, out: Folder) -> str:
     if not out.is_local:
         raise ValueError(f"The demo draws its faces on a local disk, the workspace is {out}. Give --source, or a path.")
     if not out.exists("identity_CelebA.txt"):
+        from retrieval.data.demo import faces
+
         starts = range(0, demo.num_images, _DEMO_PART)
         fixed = {"out": out, "demo": demo}
         list(run_parts("draw", starts, _draw_from, takes="start", total_items=demo.num_images, fixed=fixed))
-        ray.get(ray.remote(faces.write_lists).remote(Path(out.path), demo))
+        on_cluster(faces.write_lists, Path(out.path), demo)
     return out.uri
 
 
 def _draw_from(start: int, out: Folder, demo: DemoConfig) -> dict[str, int]:
+    from retrieval.data.demo import faces
+
     stop = min(start + _DEMO_PART, demo.num_images)
     faces.draw_images(Path(out.path), start, stop, demo)
     return {"taken": stop - start}
@@ -37,4 +38,6 @@ def draw_places(scenes: SceneConfig, out: Folder) -> str:
         raise ValueError(
             f"The demo draws its places on a local disk, the workspace is {out}. Give --source, or a path."
         )
-    return str(ray.get(ray.remote(places.write_scenes).remote(Path(out.path), scenes)))
+    from retrieval.data.demo import places
+
+    return str(on_cluster(places.write_scenes, Path(out.path), scenes))

@@ -14,15 +14,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-import tyro
-
+from ray_jobs.runtime.command import command
+from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed
 from ray_jobs.runtime.session import run_parts, session
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.artifacts.progress import Progress, silent
-from retrieval.models.embedder import Embedder, begin_embeddings, embed_part, seal_embeddings
-from retrieval.models.settings import Precision
+from retrieval.models.settings import Device, Precision
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +41,14 @@ class EmbedConfig:
     """CPU cores of each actor."""
     batch_size: int = 64
     """Images in one forward pass, at most; on a CPU fewer go at once, as many as its cache holds."""
-    device: str = "auto"
+    device: Device = "auto"
     """auto: GPUs if the cluster has any; cpu; cuda."""
     precision: Precision = "auto"
     """auto: bfloat16 where the hardware has it and it leaves embeddings as they are."""
+
+    def __post_init__(self) -> None:
+        must_be_at_least(0, self, "num_workers")
+        must_be_at_least(1, self, "cpus_per_worker", "batch_size")
 
 
 # What the road of a pipeline asks of a job: see runtime/road.py.
@@ -59,6 +61,7 @@ def main(cfg: EmbedConfig) -> Manifest:
 
     Raises: ValueError if the collection or the model is not sealed, or `out` holds other work.
     """
+    must_be_sealed(collection=cfg.collection, model=cfg.model)
     with session():
         return make_embeddings(
             Folder.of(cfg.collection),
@@ -89,6 +92,10 @@ def make_embeddings(
         workers: actors; 0 is one a GPU, or one for every `cpus` cores where there is no GPU.
         precision: decides the result, so it is recorded; the other settings are for speed only.
     """
+    import ray
+
+    from retrieval.models.embedder import begin_embeddings, seal_embeddings
+
     if (done := begin_embeddings(collection, model, out, precision)) is not None:
         logger.info("embed: %s is sealed already, %d embeddings", out, done.counts["num"])
         return done
@@ -119,12 +126,14 @@ class EmbedPart:
     """One actor of the pool: a loaded model, and the folders it reads from and writes to."""
 
     def __init__(self, collection: Folder, model: Folder, out: Folder, settings: dict[str, Any]) -> None:
-        self._embedder = Embedder(model, **settings)
+        from retrieval.models.embedder import Embedder, embed_part
+
+        self._embedder, self._embed = Embedder(model, **settings), embed_part
         self._collection, self._out = collection, out
 
     def __call__(self, part: int, progress: Progress = silent) -> dict[str, Any]:
-        return embed_part(self._embedder, self._collection, self._out, part, progress)
+        return self._embed(self._embedder, self._collection, self._out, part, progress)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(EmbedConfig))
+    command(EmbedConfig, main, __doc__)

@@ -20,23 +20,21 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import ray
 import tyro
 
 from ray_jobs.embed import make_embeddings
 from ray_jobs.ingest import make_collection
+from ray_jobs.runtime.command import command
+from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed, source_must_be_there
 from ray_jobs.runtime.session import on_cluster, session
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
-from retrieval.artifacts.manifest import Manifest, begin, read_manifest, seal
+from retrieval.artifacts.manifest import Manifest, begin, check_made_from, read_manifest, seal
 from retrieval.data.settings import Layout, SplitConfig
 from retrieval.evaluation import tasks
-from retrieval.evaluation.systems import Scoring, System
-from retrieval.models.bundle import preparation_of
-from retrieval.models.settings import Precision
+from retrieval.evaluation.settings import System
+from retrieval.models.settings import Device, Precision
 from retrieval.reports import tables
-from retrieval.reports.comparison import ASIDE, Shown, write_report
-from retrieval.search import rerank
 from retrieval.search.settings import ExpansionConfig
 
 # On a command line a system is one word; from Python it is the object, whose folders may have any name.
@@ -89,7 +87,7 @@ class EvaluateConfig:
     """With --source: draw this many queries instead of asking with every photo. For sets of more than about 50,000."""
     seed: int = 0
     """Draws the sheets' queries, and those of --max-queries."""
-    device: str = "auto"
+    device: Device = "auto"
     """With --source: where the model runs: auto, cpu or cuda."""
     precision: Precision = "auto"
     """With --source. auto: bfloat16 where the hardware has it and it leaves embeddings as they are."""
@@ -113,10 +111,12 @@ class EvaluateConfig:
                 "augmentation.num is above 0 and every photo asks all others: each would be in the vectors that it is "
                 "to find. Augment with --protocol query-gallery, or in ray_jobs.benchmark."
             )
-        if self.rerank < 0:
-            raise ValueError(f"rerank is {self.rerank}, expected 0 (not) or how many results, for example 100.")
-        if self.max_queries is not None and self.max_queries < 1:
-            raise ValueError(f"max_queries is {self.max_queries}, expected 1 or more.")
+        names = [system.name for system in self.systems]
+        if len(set(names)) != len(names):
+            raise ValueError(f"Two systems share a name: {', '.join(names)}. Give each its own.")
+        must_be_at_least(0, self, "rerank", "num_workers")
+        if self.max_queries is not None:
+            must_be_at_least(1, self, "max_queries")
 
 
 # What the road of a pipeline asks of a job: see runtime/road.py.
@@ -129,6 +129,11 @@ def main(cfg: EvaluateConfig) -> Manifest:
 
     Raises: ValueError for settings or inputs that do not fit.
     """
+    if cfg.collection is not None:
+        inputs_of(cfg, Folder.of(cfg.collection), cfg.systems)  # what does not belong together is refused at once
+    else:
+        must_be_sealed(model=str(cfg.model))
+        source_must_be_there(str(cfg.source))
     with session():
         if cfg.collection is not None:
             return _report(cfg, Folder.of(cfg.out), Folder.of(cfg.collection), cfg.systems, cfg.protocol)
@@ -146,26 +151,36 @@ def main(cfg: EvaluateConfig) -> Manifest:
         return _report(cfg, out / "report", out / "collection", (system,), "leave-one-out")
 
 
-def _report(
-    cfg: EvaluateConfig, out: Folder, collection: Folder, systems: tuple[System, ...], protocol: str
-) -> Manifest:
+def inputs_of(cfg: EvaluateConfig, collection: Folder, systems: tuple[System, ...]) -> dict[str, str]:
+    """Fingerprints of all that is compared.
+
+    Raises: ValueError for a folder that is not sealed, or that was not made from the others.
+    """
     collected = read_manifest(collection, "collection")
     inputs = {"collection": collected.fingerprint}
     for system in systems:
         inputs |= system.fingerprints(collected)
+    if cfg.tuples:
+        tuples = read_manifest(Folder.of(cfg.tuples), "tuples")
+        check_made_from(cfg.tuples, tuples, "collection", collected.fingerprint)
+        inputs["tuples"] = tuples.fingerprint
+    return inputs
+
+
+def _report(
+    cfg: EvaluateConfig, out: Folder, collection: Folder, systems: tuple[System, ...], protocol: str
+) -> Manifest:
+    from retrieval.reports.comparison import ASIDE
+
     names = [system.name for system in systems]
-    if len(set(names)) != len(names):
-        raise ValueError(f"Two systems share a name: {', '.join(names)}. Give each its own.")
-    subject = tasks.subject_of(collected) if cfg.subject == "auto" else cfg.subject
+    subject = tasks.subject_of(read_manifest(collection, "collection")) if cfg.subject == "auto" else cfg.subject
     settings = {name: getattr(cfg, name) for name in ("ks", "sheet_queries", "max_queries", "seed")}
     settings |= {"subject": subject, "rerank": cfg.rerank}
     settings |= {"expansion": plain(cfg.expansion), "augmentation": plain(cfg.augmentation)}
-    if cfg.tuples:
-        inputs["tuples"] = read_manifest(Folder.of(cfg.tuples), "tuples").fingerprint
     work: dict[str, Any] = {
         "kind": "report",
         "config": settings | {"protocol": protocol, "systems": names},
-        "inputs": inputs,
+        "inputs": inputs_of(cfg, collection, systems),
     }
     manifest = begin(out, **work)
     if manifest is None:
@@ -181,6 +196,9 @@ def _report(
 def _write(
     cfg: EvaluateConfig, out: Folder, collection: Folder, systems: tuple[System, ...], protocol: str, subject: str
 ) -> dict[str, Any]:
+    from retrieval.evaluation.systems import Scoring
+    from retrieval.reports.comparison import Shown, write_report
+
     tuples = Folder.of(cfg.tuples) if cfg.tuples else None
     if protocol == "query-gallery":
         task = tasks.query_gallery(collection, cfg.ks)
@@ -196,6 +214,10 @@ def _write(
 
 def _count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray) -> np.ndarray:
     """As `rerank.count_inliers`, a block of queries a task."""
+    import ray
+
+    from retrieval.search import rerank
+
     num = max(1, min(len(asked), int(ray.cluster_resources().get("CPU", 1))))
     count = ray.remote(rerank.count_inliers)
     blocks = zip(np.array_split(asked, num), np.array_split(found, num), strict=True)
@@ -204,6 +226,8 @@ def _count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray) -> 
 
 def _ingest_source(cfg: EvaluateConfig, out: Folder, bundle: Folder) -> None:
     """Make the collection of --source, its photos prepared as the bundle wants them."""
+    from retrieval.models.bundle import preparation_of
+
     prepare = preparation_of(bundle)
     split = SplitConfig(test_fraction=0.0, val_fraction=0.0)  # leave-one-out asks with everything: nothing is set aside
     settings = {"layout": cfg.layout, "prepare": plain(prepare), "split": plain(split)}
@@ -211,4 +235,4 @@ def _ingest_source(cfg: EvaluateConfig, out: Folder, bundle: Folder) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(EvaluateConfig, description=__doc__))
+    command(EvaluateConfig, main, __doc__)

@@ -15,13 +15,13 @@ from typing import Annotated, Any
 
 import tyro
 
+from ray_jobs.runtime.command import command
+from ray_jobs.runtime.inputs import source_must_be_there
 from ray_jobs.runtime.session import on_cluster, run_parts, session
 from retrieval.artifacts.collection import KIND
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.manifest import Manifest, read_manifest
-from retrieval.data import catalog
-from retrieval.data.ingestion import ingest_part
 from retrieval.data.settings import Layout, SplitConfig
 from retrieval.images.settings import PrepareConfig
 
@@ -48,6 +48,12 @@ class IngestConfig:
     cpus_per_part: float = 1.0
     """CPUs reserved for each part under work; lower runs more of them at once, for slow storage."""
 
+    def __post_init__(self) -> None:
+        if self.part_size is not None and self.part_size < 1:
+            raise ValueError(f"part_size is {self.part_size}, expected 1 or more.")
+        if self.cpus_per_part <= 0:
+            raise ValueError(f"cpus_per_part is {self.cpus_per_part}, expected more than 0, for example 0.5.")
+
 
 # What the road of a pipeline asks of a job: see runtime/road.py.
 CONFIG = IngestConfig  # and KIND, which is the collection's
@@ -59,6 +65,9 @@ def main(cfg: IngestConfig) -> Folder:
 
     Raises: ValueError for what the user can put right, in words.
     """
+    source_must_be_there(cfg.source)
+    from retrieval.data import catalog
+
     out = Folder.of(cfg.out)
     settings = {name: value for name, value in plain(cfg).items() if name not in catalog.NOT_COMPARED}
     with session():
@@ -78,6 +87,8 @@ def main(cfg: IngestConfig) -> Folder:
 
 def source_fingerprint(source: str, layout: Layout = "auto") -> str:
     """The source's fingerprint, worked out on the cluster: listing millions of names is no work for a driver."""
+    from retrieval.data import catalog
+
     return on_cluster(catalog.source_fingerprint, Folder.of(source).uri, layout)
 
 
@@ -104,6 +115,9 @@ def make_collection(
 
     Args: settings: what the manifest records and a second run must repeat.
     """
+    from retrieval.data import catalog
+    from retrieval.data.ingestion import ingest_part
+
     plan = on_cluster(
         catalog.plan_collection,
         out.uri,
@@ -126,4 +140,4 @@ def make_collection(
 
 
 if __name__ == "__main__":
-    main(tyro.cli(IngestConfig))
+    command(IngestConfig, main, __doc__)

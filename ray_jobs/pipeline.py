@@ -15,14 +15,13 @@ import dataclasses
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-
-import tyro
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ray_jobs import build_index, embed, evaluate, ingest, reconstruct, train, whiten
 from ray_jobs.draw import draw_faces, draw_places
 from ray_jobs.presets import PRESETS, FacesConfig, LandmarksConfig, PipelineConfig, num_steps, variants
-from ray_jobs.runtime.registry import Registration
+from ray_jobs.runtime.command import command
+from ray_jobs.runtime.inputs import source_must_be_there, weights_must_be_there
 from ray_jobs.runtime.road import Known, Road
 from ray_jobs.runtime.runs import Tracker, open_run
 from ray_jobs.runtime.session import on_cluster, session
@@ -33,9 +32,11 @@ from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.evaluation import tasks
-from retrieval.evaluation.systems import System
-from retrieval.models import bundle
+from retrieval.evaluation.settings import System
 from retrieval.models.settings import ModelConfig
+
+if TYPE_CHECKING:
+    from ray_jobs.runtime.registry import Registration
 
 logger = logging.getLogger(__name__)
 
@@ -60,12 +61,16 @@ def main(cfg: FacesConfig | LandmarksConfig) -> dict[str, Folder]:
 
     Raises: ValueError for settings or inputs that do not fit, before the long steps where that can be known.
     """
+    if cfg.source:
+        source_must_be_there(cfg.source)
+    weights_must_be_there(cfg.weights)
     workspace = Folder.of(cfg.workspace)
+    store = store_uri(cfg.tracking_uri or None, workspace)
     started = time.monotonic()
     with session():
         work = {name: value for name, value in plain(cfg).items() if name not in _NOT_THE_WORK}
         tracker = open_run(
-            store_uri(cfg.tracking_uri or None, workspace),
+            store,
             experiment=cfg.model_name,
             key=digest([workspace.uri, work])[:24],
             name=f"{cfg.model.backbone}-{digest(work)[:6]}",
@@ -138,6 +143,8 @@ def _photos(run: Run, drawn: Any) -> Folder:
 
 def _start(run: Run, config: ModelConfig, seed: int) -> Folder:
     """The bundle that training is compared with: the trunk with no head."""
+    from retrieval.models import bundle
+
     preparation = plain(run.cfg.prepare)
     net = bundle.build(config, weights=run.weights, preparation=preparation, seed=seed)
     decides = {"config": config, "preparation": preparation, "weights": bundle.digest_of(net)}
@@ -193,15 +200,12 @@ def _variants(run: Run[LandmarksConfig], before: Folder, trained: Folder, **made
 
 def _at_scales(run: Run[LandmarksConfig], system: System) -> Folder:
     """The same network, describing photos at several scales."""
+    from retrieval.models import bundle
+
     scales, model = run.cfg.scales, system.model
     say = f"describe at {len(scales)} scales: {system.name}"
     return run.road.make("model", say, lambda out: bundle.save_scaled(model, out, scales), scales=scales, model=model)
 
 
-def cli() -> FacesConfig | LandmarksConfig:
-    """The preset named first on the command line, with the flags that follow laid over it."""
-    return tyro.extras.overridable_config_cli(PRESETS, prog="python -m ray_jobs.pipeline", description=__doc__)
-
-
 if __name__ == "__main__":
-    main(cli())
+    command(PRESETS, main, __doc__)

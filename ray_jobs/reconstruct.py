@@ -14,18 +14,15 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
-import tyro
-
+from ray_jobs.runtime.command import command
+from ray_jobs.runtime.inputs import must_be_there
 from ray_jobs.runtime.session import on_cluster, run_parts, session
 from retrieval.artifacts import tuples
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
-from retrieval.data import retrieval_sfm
-from retrieval.geometry import pairing, reconstruction, stages
+from retrieval.data.settings import Split
 from retrieval.geometry.settings import ReconstructConfig
-from retrieval.geometry.tuples import from_labels, from_models, write
 
 logger = logging.getLogger(__name__)
 _PAIRS_PER_BLOCK = 256
@@ -38,10 +35,10 @@ class ReconstructJobConfig:
     """Find which photos show the same place."""
 
     collection: str
-    """Folder or URI of a sealed collection (python -m ray_jobs.ingest), its photos whole (--prepare.crop fit)."""
+    """Folder or URI of a sealed collection (python -m ray_jobs.ingest), its photos whole (--crop fit)."""
     out: str
     """Folder or URI of the tuples to make. One that was begun with the same settings is continued."""
-    splits: tuple[str, ...] = ("train",)
+    splits: tuple[Split, ...] = ("train",)
     """Which photos are looked at, by split of the catalog: never those that test."""
     labels_as_clusters: bool = False
     """Take the collection's labels for the places instead of looking for them."""
@@ -57,6 +54,8 @@ class ReconstructJobConfig:
     def __post_init__(self) -> None:
         if self.labels_as_clusters + bool(self.models) + bool(self.database) > 1:
             raise ValueError("Give one of --labels-as-clusters, --models and --database, or none to look for places.")
+        if self.cpus_per_task <= 0:
+            raise ValueError(f"cpus_per_task is {self.cpus_per_task}, expected more than 0, for example 1.")
 
 
 # What the road of a pipeline asks of a job: see runtime/road.py.
@@ -71,6 +70,9 @@ def main(cfg: ReconstructJobConfig) -> Manifest:
     """
     collection, out = Folder.of(cfg.collection), Folder.of(cfg.out)
     inputs = {"collection": read_manifest(collection, "collection").fingerprint}
+    for place, what in ((cfg.models, "--models: COLMAP's sparse models"), (cfg.database, "--database: a .pkl file")):
+        if place:
+            must_be_there(place, f"Name {what}.")
     work: dict[str, Any] = {"kind": tuples.KIND, "config": cfg, "inputs": inputs, "ignore": _PLACES}
     if (done := begin(out, **work)) is not None:
         logger.info("reconstruct: %s is sealed already, %d queries", out, done.counts["queries"])
@@ -94,6 +96,9 @@ def main(cfg: ReconstructJobConfig) -> Manifest:
 
 def _take(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[str, Any]:
     """Tuples that somebody else found."""
+    from retrieval.data import retrieval_sfm
+    from retrieval.geometry.tuples import from_labels, from_models, write
+
     photos = read_catalog(collection, cfg.splits)
     config = cfg.reconstruct
     if cfg.labels_as_clusters:
@@ -107,6 +112,8 @@ def _take(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
 
 def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[str, Any]:
     """All stages, each over the cluster; the driver sees counts."""
+    from retrieval.geometry import pairing, reconstruction
+
     config, fixed = cfg.reconstruct, {"out": out, "config": cfg.reconstruct}
     parts, num = on_cluster(_parts, collection, cfg.splits)
     options: dict[str, Any] = {"num_cpus": cfg.cpus_per_task}
@@ -134,6 +141,10 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
 
 def _pairs(cfg: ReconstructJobConfig, collection: Folder, out: Folder, parts: list[int], num: int) -> int:
     """Words by part, one inverted file, candidates by block. Returns the number of pairs."""
+    import ray
+
+    from retrieval.geometry import pairing, stages
+
     if out.exists(stages.pairs_name(0)):
         return on_cluster(_count_pairs, out)
     options: dict[str, Any] = {"num_cpus": cfg.cpus_per_task}
@@ -158,8 +169,10 @@ def _parts(collection: Folder, splits: tuple[str, ...]) -> tuple[list[int], int]
 
 
 def _count_pairs(out: Folder) -> int:
+    from retrieval.geometry import stages
+
     return len(out.read_table(stages.pairs_name(0), columns=["a"]))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(ReconstructJobConfig, description=__doc__))
+    command(ReconstructJobConfig, main, __doc__)

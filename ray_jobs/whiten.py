@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import ray
-import tyro
 
+from ray_jobs.runtime.command import command
 from ray_jobs.runtime.session import on_cluster, session
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, begin, check_made_from, read_manifest
-from retrieval.models.bundle import keep_history, kept_counts, load_bundle, save_bundle
-from retrieval.training import whitening_fit
+from retrieval.data.settings import Split
 from retrieval.training.settings import WhitenConfig
+
+if TYPE_CHECKING:
+    from retrieval.training import whitening_fit
 
 logger = logging.getLogger(__name__)
 _PLACES = ("model", "collection", "embeddings", "tuples", "out")
@@ -43,7 +44,7 @@ class WhitenJobConfig:
     """Folder or URI of the collection's tuples (python -m ray_jobs.reconstruct): whose pairs match. Not for pca."""
     out: str
     """Folder or URI of the bundle to make."""
-    splits: tuple[str, ...] = ("train",)
+    splits: tuple[Split, ...] = ("train",)
     """Which images it may be learned on, by split of the catalog: never those it is tested on."""
     whiten: WhitenConfig = field(default_factory=WhitenConfig)
     """What whitening."""
@@ -91,6 +92,10 @@ def _inputs(cfg: WhitenJobConfig) -> dict[str, str]:
 
 def _shares(cfg: WhitenJobConfig) -> list[Any]:
     """References to the sums of each share of the descriptors, and of the pairs."""
+    import ray
+
+    from retrieval.training import whitening_fit
+
     embeddings, collection = Folder.of(cfg.embeddings), Folder.of(cfg.collection)
     parts = on_cluster(whitening_fit.parts_of, collection, cfg.splits)
     num = max(1, min(len(parts), 2 * int(ray.cluster_resources().get("CPU", 1))))
@@ -108,16 +113,23 @@ def _pair_share(
     embeddings: Folder, collection: Folder, splits: tuple[str, ...], pairs: whitening_fit.Pairs, number: int, of: int
 ) -> Any:
     """Sums over every `of`-th pair; nothing where there are fewer pairs than tasks."""
+    from retrieval.training import whitening_fit
+
     mine = (pairs[0][number::of], pairs[1][number::of])
     return whitening_fit.moments_of_pairs(embeddings, collection, splits, mine) if mine[0] else None
 
 
 def _finish(bundle: Folder, out: Folder, shares: list[list[Any]], config: WhitenConfig, work: dict[str, Any]) -> None:
     """Add up the shares, solve, and seal the new bundle."""
+    import ray
+
+    from retrieval.models.bundle import keep_history, kept_counts, load_bundle, save_bundle
+    from retrieval.training import whitening_fit
+
     moments: Any = (found for found in (ray.get(share) for share in shares[0]) if found is not None)
     net = whitening_fit.whiten(load_bundle(bundle), moments, config)
     save_bundle(net, out, counts=kept_counts(read_manifest(bundle)), run=keep_history(bundle, out), **work)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(WhitenJobConfig, description=__doc__))
+    command(WhitenJobConfig, main, __doc__)

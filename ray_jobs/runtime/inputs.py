@@ -1,16 +1,32 @@
-"""Places that a command names are looked for first, before anything heavy is loaded and a cluster is started.
+"""What a command is given is looked at first, before anything heavy is loaded and a cluster is started.
 
-Sealed folders are looked for by `read_manifest`; here is the rest: sources of photos, files, weights.
+A library's function that is given a place looks again, and closer, but only once it and all it needs are loaded.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import read_manifest
 
 _NO_FILES = ("none", "imagenet")
+
+
+def must_be_at_least(least: int, settings: Any, *names: str) -> None:
+    """Raises: ValueError for the first of these fields of a config that is below `least`."""
+    for name in names:
+        if getattr(settings, name) < least:
+            raise ValueError(f"{name} is {getattr(settings, name)}, expected {least} or more.")
+
+
+def must_be_sealed(**places: str) -> None:
+    """Folders of earlier steps, by their kind. Raises: ValueError for one that is not sealed, or of another kind."""
+    for kind, place in places.items():
+        read_manifest(Folder.of(place), kind)
 
 
 def must_be_there(place: str, hint: str) -> None:

@@ -7,6 +7,8 @@ from typing import Literal
 
 Layout = Literal["auto", "celeba", "lfw", "folder", "manifest"]
 """How a source is laid out: auto, or a name of `listing.LAYOUTS`."""
+Split = Literal["train", "val", "query", "gallery"]
+"""What a photo of the catalog is for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

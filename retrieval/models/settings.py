@@ -31,6 +31,7 @@ BACKBONES = {
 """Networks of torchvision by its name, each with the family that says how its trunk is cut: `backbones.CUTS`."""
 
 Precision = Literal["auto", "fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
 Pooling = Literal["avg", "gem", "mac", "rmac", "grid"]
 
 

@@ -23,7 +23,7 @@ from retrieval.data.demo.faces import draw_collection
 from retrieval.data.settings import SplitConfig
 from retrieval.evaluation import tasks
 from retrieval.evaluation.metrics import average_precision, leave_one_out
-from retrieval.evaluation.systems import System
+from retrieval.evaluation.settings import System
 from retrieval.images.settings import PrepareConfig
 from retrieval.models.bundle import build, save_bundle
 from retrieval.models.embedder import Embedder

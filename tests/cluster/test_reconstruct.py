@@ -20,7 +20,7 @@ from retrieval.data.demo.places import write_scenes
 from retrieval.data.demo.settings import SceneConfig
 from retrieval.data.settings import SplitConfig
 from retrieval.evaluation import tasks
-from retrieval.evaluation.systems import System
+from retrieval.evaluation.settings import System
 from retrieval.geometry.settings import ReconstructConfig
 from retrieval.models import bundle, whitening
 from retrieval.models.settings import ModelConfig

@@ -11,7 +11,7 @@ from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.history import write_history
 from retrieval.artifacts.manifest import read_manifest, seal
 from retrieval.data.layouts.celeba import ATTRIBUTES
-from retrieval.evaluation.systems import System
+from retrieval.evaluation.settings import System
 from retrieval.images.pixels import encode_jpeg
 
 PEOPLE = ("ann", "ann", "ann", "bob", "bob", "cyd", None, "ann")

@@ -13,6 +13,7 @@ from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.manifest import read_manifest, seal
 from retrieval.evaluation import systems, tasks
 from retrieval.evaluation.metrics import precision_recall
+from retrieval.evaluation.settings import System
 from retrieval.search import shards
 from retrieval.search.index import flat_search
 from retrieval.search.ranking import Neighbours, drop_rows
@@ -97,35 +98,7 @@ def test_figures_of_a_perfect_order_are_one(collection: Folder) -> None:
     assert np.allclose(found.curve, 1.0)
 
 
-def parsed(text: str) -> tuple[str, ...]:
-    system = systems.System.parse(text)
-    return (system.name, *(str(folder) for folder in (system.model, system.embeddings, system.index)))
-
-
-def test_a_system_is_read_from_text(tmp_path: Path) -> None:
-    m, e, i = (str(tmp_path / name) for name in ("m", "e", "i=1"))
-    assert parsed(f"a + b={m},{e},{i}") == ("a + b", *(str(Folder.of(folder)) for folder in (m, e, i)))
-    assert parsed(f"a={m},{e}")[3] == "None"
-    for odd in ("a", "=m,e", "a=m", "a=m,e,i,x", "a=m,,i", "a="):
-        with pytest.raises(ValueError, match="Write NAME=MODEL,EMBEDDINGS,INDEX"):
-            systems.System.parse(odd)
-
-
-def test_a_system_says_what_it_is_made_of(collection: Folder, tmp_path: Path) -> None:
-    first, second = (write_system(Folder.of(tmp_path), collection, name, seed=n) for n, name in enumerate("ab"))
-    collected = read_manifest(collection)
-    assert first.fingerprints(collected) == {
-        "a.model": read_manifest(first.model).fingerprint,
-        "a.embeddings": read_manifest(first.embeddings).fingerprint,
-    }
-    with pytest.raises(ValueError, match="of system 'a' were made with model"):
-        dataclasses.replace(first, model=second.model).fingerprints(collected)
-    other = write_collection(Folder.of(tmp_path / "other"), crop="fit")
-    with pytest.raises(ValueError, match="of system 'a' were made with collection"):
-        first.fingerprints(read_manifest(other))
-
-
-def write_index(folder: Folder, collection: Folder, system: systems.System, splits: tuple[str, ...]) -> Folder:
+def write_index(folder: Folder, collection: Folder, system: System, splits: tuple[str, ...]) -> Folder:
     config = IndexConfig(num_shards=1, factory="Flat")
     shards.assign_rows(collection, folder, splits)
     shards.write_trained(system.embeddings, folder, config, 4)

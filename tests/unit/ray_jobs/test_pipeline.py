@@ -35,10 +35,10 @@ class Jobs:
         monkeypatch.setattr(pipeline, "on_cluster", lambda work, *args: self.labelled)
         monkeypatch.setattr(pipeline, "draw_faces", lambda demo, out: f"{out.uri}/faces")
         monkeypatch.setattr(pipeline, "draw_places", lambda scenes, out: f"{out.uri}/places")
-        monkeypatch.setattr(pipeline.bundle, "save_scaled", self._scaled)
-        monkeypatch.setattr(pipeline.bundle, "build", self._build)
-        monkeypatch.setattr(pipeline.bundle, "save_start", lambda net, out: sealed(out, "model", self.content))
-        monkeypatch.setattr(pipeline.bundle, "digest_of", lambda net: self.content)
+        monkeypatch.setattr("retrieval.models.bundle.save_scaled", self._scaled)
+        monkeypatch.setattr("retrieval.models.bundle.build", self._build)
+        monkeypatch.setattr("retrieval.models.bundle.save_start", lambda net, out: sealed(out, "model", self.content))
+        monkeypatch.setattr("retrieval.models.bundle.digest_of", lambda net: self.content)
         self.built: list[tuple[Any, dict[str, Any]]] = []
         self.labelled, self.content = False, "weights as they are"
 

@@ -13,7 +13,7 @@ from ray_jobs import build_index, embed, evaluate, ingest, reconstruct, train, w
 from ray_jobs.runtime.road import Known, Road, content_of
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
-from retrieval.evaluation.systems import System
+from retrieval.evaluation.settings import System
 from retrieval.search.settings import IndexConfig
 from tests.support.fake_jobs import FakeJob, sealed
 
