@@ -31,6 +31,7 @@ from retrieval.artifacts import published
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
 from retrieval.artifacts.manifest import read_manifest
+from retrieval.data.settings import Split
 from retrieval.evaluation import tasks
 from retrieval.evaluation.settings import System
 from retrieval.models.settings import ModelConfig
@@ -179,7 +180,7 @@ def _whiten(run: Run[LandmarksConfig], system: System, dim: int, **made_from: Fo
     return run.road.do(whiten, f"whiten: {system.name}", model=system.model, embeddings=system.embeddings, **settings)
 
 
-def _index(run: Run, collection: Folder, system: System, splits: tuple[str, ...]) -> Folder:
+def _index(run: Run, collection: Folder, system: System, splits: tuple[Split, ...]) -> Folder:
     settings = {"collection": collection, "embeddings": system.embeddings, "index": run.cfg.index}
     return run.road.do(build_index, f"index: {system.name}, {' '.join(splits)}", splits=splits, **settings)
 

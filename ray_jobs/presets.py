@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ray_jobs.runtime.inputs import must_be_at_least
 from retrieval.data.demo.settings import DemoConfig, SceneConfig
-from retrieval.data.settings import Layout, SplitConfig
+from retrieval.data.settings import Layout, Split, SplitConfig
 from retrieval.geometry.settings import ReconstructConfig
 from retrieval.images.settings import PrepareConfig
-from retrieval.models.settings import ModelConfig
+from retrieval.models.settings import Device, ModelConfig
 from retrieval.search.settings import ExpansionConfig, IndexConfig
 from retrieval.training.settings import TrainConfig, TupleTrainConfig, WhitenConfig
 
@@ -36,16 +38,21 @@ class PipelineConfig:
     """The network."""
     index: IndexConfig = field(default_factory=IndexConfig)
     """The index that is evaluated and served."""
-    served_splits: tuple[str, ...] = ("train", "val", "query", "gallery")
+    served_splits: tuple[Split, ...] = ("train", "val", "query", "gallery")
     """Which photographs the query service searches."""
     num_workers: int = 1
     """Training processes (DDP). The other steps use all that the cluster has."""
-    device: str = "auto"
+    device: Device = "auto"
     """auto: GPUs if the cluster has any; cpu; cuda."""
     tracking_uri: str = ""
     """MLflow store; empty: MLFLOW_TRACKING_URI, else SQLite in the workspace."""
     model_name: str = "faces"
     """Name in MLflow's registry, and of the experiment."""
+
+    def __post_init__(self) -> None:
+        must_be_at_least(0, self, "num_workers")
+        if not self.served_splits:
+            raise ValueError("served_splits is empty, expected one or more of train, val, query, gallery.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +90,11 @@ class LandmarksConfig(PipelineConfig):
     """Score each step alone and together. Costs several embeddings of the collection."""
     scenes: SceneConfig = field(default_factory=SceneConfig)
     """The drawn places, where no source is given."""
+
+    def __post_init__(self) -> None:
+        PipelineConfig.__post_init__(self)  # `super()` does not find its class where it has slots
+        must_be_at_least(0, self, "rerank")
+        dataclasses.replace(self.model, scales=self.scales)  # refuses scales that no model may have
 
 
 # Layer features.13 of MobileNet-V2 and a 3 x 3 grid were the best of what docs/explanation/face-model.md tried.

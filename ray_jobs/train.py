@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
+from ray_jobs.runtime.command import command
+from ray_jobs.runtime.inputs import must_be_at_least, weights_must_be_there
 from retrieval.artifacts.collection import LocalCollection, localise
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
@@ -28,7 +28,7 @@ from retrieval.artifacts.history import write_history
 from retrieval.artifacts.manifest import MANIFEST, Manifest, begin, check_made_from, read_manifest
 from retrieval.artifacts.progress import silent
 from retrieval.artifacts.tuples import read_tuples
-from retrieval.models.settings import ModelConfig
+from retrieval.models.settings import Device, ModelConfig
 from retrieval.training.settings import TrainConfig, TupleTrainConfig
 
 if TYPE_CHECKING:  # loaded where they are used: --help and a wrong setting are answered before
@@ -68,7 +68,7 @@ class TrainJobConfig:
     """Processes training together (DDP), one GPU each where there are GPUs. 0: in the job's own process."""
     cpus_per_worker: int = 0
     """CPU cores of each worker; 0: the nodes' cores divided by their workers."""
-    device: str = "auto"
+    device: Device = "auto"
     """auto: a GPU a worker if the cluster has any; cpu; cuda."""
     cache: str = ""
     """Folder on each node's disk for crops and frozen features; empty: the system's temporary folder."""
@@ -76,6 +76,9 @@ class TrainJobConfig:
     """How often a lost worker is replaced before the job gives up."""
     tracking_uri: str = ""
     """MLflow store that `models:/` weights are fetched from; empty: MLFLOW_TRACKING_URI."""
+
+    def __post_init__(self) -> None:
+        must_be_at_least(0, self, "num_workers", "cpus_per_worker", "max_failures")
 
 
 # What the road of a pipeline asks of a job: see runtime/road.py.
@@ -165,10 +168,8 @@ def resolve_weights(weights: str, tracking_uri: str, near: Folder) -> str:
 
         cache = Path(tempfile.gettempdir()) / "retrieval-bundles"
         return str(fetch_bundle(weights, cache, uri=store_uri(tracking_uri or None, near)))
-    named = weights in ("none", "imagenet")
-    if not named and not Path(weights).exists() and not Folder.of(weights).exists(MANIFEST):
-        raise ValueError(f"No weights file at '{weights}'. Give a .pth or .safetensors file, 'imagenet' or 'none'.")
-    return weights if named else Folder.of(weights).uri
+    weights_must_be_there(weights)
+    return weights if weights in ("none", "imagenet") else Folder.of(weights).uri
 
 
 def _fit(
@@ -297,4 +298,4 @@ def _seal(trainer: Trainer, local: LocalCollection, cfg: TrainJobConfig, inputs:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(TrainJobConfig))
+    command(TrainJobConfig, main, __doc__)

@@ -48,4 +48,4 @@ def source_must_be_there(source: str) -> None:
 def weights_must_be_there(weights: str) -> None:
     """A starting point that is a file or a bundle's folder; one in MLflow or on the web is asked for later."""
     if weights not in _NO_FILES and not weights.startswith("models:/"):
-        must_be_there(weights, "Give --weights a .pth or .safetensors file, a bundle's folder, imagenet or none.")
+        must_be_there(weights, "Give weights: a .pth or .safetensors file, a bundle's folder, imagenet or none.")

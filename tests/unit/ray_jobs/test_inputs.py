@@ -21,7 +21,7 @@ def test_what_is_not_there_is_refused_by_its_whole_path(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=rf"There is nothing at {tmp_path}/photos\. Name a folder of photos"):
         source_must_be_there("photos")
-    with pytest.raises(ValueError, match=rf"There is nothing at {tmp_path}/x\.pth\. Give --weights"):
+    with pytest.raises(ValueError, match=rf"There is nothing at {tmp_path}/x\.pth\. Give weights: a"):
         weights_must_be_there("x.pth")
 
 
