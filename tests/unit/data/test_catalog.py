@@ -13,7 +13,7 @@ from retrieval.artifacts.collection import CATALOG_SCHEMA, IMAGE_SCHEMA
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file, plain
 from retrieval.artifacts.manifest import seal
-from retrieval.data.catalog import plan_collection, source_fingerprint, write_catalog
+from retrieval.data.catalog import plan_collection, seal_collection, source_fingerprint, write_catalog
 from retrieval.data.ingestion import PLAN_SCHEMA
 from retrieval.data.layouts.celeba import ATTRIBUTES
 from retrieval.data.settings import SplitConfig
@@ -241,3 +241,64 @@ def test_a_catalogue_honours_the_seed_and_the_source_s_own_split(tmp_path: Path)
 
     assert queries(SplitConfig(seed=1)) != queries(SplitConfig(seed=2))
     assert queries(SplitConfig(test_fraction=0, honour_source=True)) == {"c/1"}
+
+
+PARTS: list[dict[str, Any]] = [
+    {"taken": 5, "stored": 3, "rejected": {"empty": 1, "no-face": 1}, "files": {"images/part-00000.parquet": "0"}},
+    {"taken": 4, "stored": 3, "rejected": {"no-face": 1}, "files": {"images/part-00001.parquet": "1"}},
+]
+PLAN: dict[str, Any] = {"photos": 9, "fingerprint": "of the source"}
+DIVIDED: dict[str, Any] = {
+    "counts": {"train": 4, "dropped": 2},
+    "dropped": {"duplicate": 2},
+    "files": {"catalog.parquet": "c"},
+}
+
+
+def test_a_collection_s_manifest_adds_up_its_parts(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    names = ("images/part-00000.parquet", "images/part-00001.parquet", "catalog.parquet")
+    for name in names:
+        folder.write_bytes(name, name.encode())
+    hashes = {name: hash_file(folder, name) for name in names}
+    parts = [part | {"files": {name: hashes[name] for name in part["files"]}} for part in PARTS]
+    divided = DIVIDED | {"files": {"catalog.parquet": hashes["catalog.parquet"]}}
+    manifest = seal_collection(folder, {"size": 218}, PLAN, parts, divided)
+    assert (manifest.kind, manifest.config, manifest.inputs) == (
+        "collection",
+        {"size": 218},
+        {"source": "of the source"},
+    )
+    assert manifest.counts == {
+        "source": 9,
+        "stored": 6,
+        "rejected": 3,
+        "rejected_by_reason": {"empty": 1, "no-face": 2},
+        "train": 4,
+        "dropped": 2,
+    }
+    assert [(book["stage"], book["taken"], book["kept"], book["rejected"]) for book in manifest.books] == [
+        ("plan", 9, 9, {}),
+        ("ingest", 9, 6, {"empty": 1, "no-face": 2}),
+        ("split", 6, 4, {"duplicate": 2}),
+    ]
+    assert manifest.files == hashes
+
+
+@pytest.mark.parametrize(
+    ("plan", "parts", "divided", "stage"),
+    [
+        ({"photos": 10}, PARTS, DIVIDED, "plan"),  # a part that nobody did
+        ({}, PARTS[:1], DIVIDED, "plan"),
+        ({}, [PARTS[0], PARTS[1] | {"stored": 2}], DIVIDED, "ingest"),  # a photo neither stored nor rejected
+        ({}, [PARTS[0], PARTS[1] | {"rejected": {}}], DIVIDED, "ingest"),
+        ({}, PARTS, DIVIDED | {"dropped": {"duplicate": 1}}, "split"),  # dropped without a reason
+        ({}, PARTS, DIVIDED | {"counts": {"dropped": 1}}, "split"),
+    ],
+)
+def test_a_photo_that_is_lost_on_the_way_is_seen(
+    tmp_path: Path, plan: Any, parts: Any, divided: Any, stage: str
+) -> None:
+    with pytest.raises(ValueError, match=f"books of stage '{stage}' do not balance"):
+        seal_collection(Folder.of(tmp_path), {}, PLAN | plan, parts, divided)
+    assert not Folder.of(tmp_path).exists("manifest.json")

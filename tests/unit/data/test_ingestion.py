@@ -208,8 +208,10 @@ def test_each_reason_is_of_a_stage(reason: str, stage: str, monkeypatch: pytest.
 
     monkeypatch.setattr(ingestion, "_read", refuses)
     row = {"image_id": "a", "uri": "a", "size": 1, "box": None}
-    kept, refused = ingestion._prepare_rows([row], Folder("/nowhere"), FIT)
-    assert kept == [] and refused == [{"image_id": "a", "stage": stage, "reason": reason, "detail": "d" * 500}]
+    told: list[tuple[str, int, int]] = []
+    kept, refused = ingestion._prepare_rows([row] * 2, Folder("/nowhere"), FIT, lambda *tell: told.append(tell))
+    assert told == [("photos", 1, 2), ("photos", 2, 2)]
+    assert kept == [] and refused == [{"image_id": "a", "stage": stage, "reason": reason, "detail": "d" * 500}] * 2
 
 
 def test_what_the_plan_knows_of_a_photo_is_stored_with_it_in_the_plan_s_order(tmp_path: Path) -> None:

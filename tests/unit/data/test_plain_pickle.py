@@ -8,6 +8,7 @@ import os
 import pickle
 import struct
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,62 @@ def test_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain_pickle, "MAX_BYTES", 10)
     with pytest.raises(ValueError, match="the limit is 10"):
         load_plain(pickle.dumps("a" * 20))
+
+
+def test_limits_hold_at_the_last_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = pickle.dumps(["a", ["b"], {"c": 1}])  # 7 values: the list, a, a list, b, a dict, c, 1
+    monkeypatch.setattr(plain_pickle, "MAX_VALUES", 7)
+    assert load_plain(data) == ["a", ["b"], {"c": 1}]
+    monkeypatch.setattr(plain_pickle, "MAX_VALUES", 6)
+    with pytest.raises(ValueError, match="over 6 values or 50 levels"):
+        load_plain(data)
+    monkeypatch.setattr(plain_pickle, "MAX_BYTES", len(data))
+    monkeypatch.setattr(plain_pickle, "MAX_VALUES", 100)
+    assert load_plain(data)[0] == "a"
+    monkeypatch.setattr(plain_pickle, "MAX_BYTES", len(data) - 1)
+    with pytest.raises(ValueError, match=f"has {len(data)} bytes, the limit is {len(data) - 1}"):
+        load_plain(data)
+
+
+@pytest.mark.parametrize("make", [lambda v: [v], lambda v: (v,), lambda v: {"k": v}], ids=["list", "tuple", "dict"])
+def test_depth_is_bounded_in_every_container(make: Callable[[Any], Any]) -> None:
+    value: Any = 1
+    for _ in range(50):
+        value = make(value)
+    assert load_plain(pickle.dumps(value)) == value
+    with pytest.raises(ValueError, match="50 levels"):
+        load_plain(pickle.dumps(make(value)))
+
+
+def test_a_file_of_the_published_size_is_within_the_limits() -> None:
+    """retrieval-SfM-120k has a million numbers and names in 10 MB; a file may not take all of a worker's memory."""
+    assert 64 << 20 <= plain_pickle.MAX_BYTES <= 1 << 30
+    assert 2_000_000 <= plain_pickle.MAX_VALUES <= 100_000_000
+
+
+def test_containers_keep_their_kind_and_arrays_inside_them_are_found() -> None:
+    row = np.arange(3, dtype=np.int16)
+    found = load_plain(pickle.dumps({"t": (1, [row]), ("k", 2): {3, 4}, "n": None}, 2))
+    assert (type(found["t"]), type(found["t"][1]), found["n"]) == (tuple, list, None)
+    assert found["k", 2] == {3, 4} and type(found["k", 2]) is set
+    assert np.array_equal(found["t"][1][0], row)
+    found["t"][1][0][0] = 9  # as writable as an array read from anywhere
+
+
+def test_a_refusal_names_what_the_file_wanted() -> None:
+    with pytest.raises(ValueError, match=r"wants to use \w+.system. Only lists.*Do not trust this file"):
+        load_plain(pickle.dumps(Calls(os.system, "true")))
+    with pytest.raises(ValueError, match="refers to objects outside itself"):
+        load_plain(b"P1\n.")
+    with pytest.raises(ValueError, match="sets attributes on a function"):
+        load_plain(b"cnumpy\ndtype\n(N}S'__new__'\ncnumpy\nndarray\nstb.")
+    with pytest.raises(ValueError, match="not a readable pickle: "):
+        load_plain(b"")
+    with pytest.raises(ValueError, match="encodes str as 'rot13', expected text as 'latin1'"):
+        load_plain(b"c_codecs\nencode\n(S'abc'\nS'rot13'\ntR.")
+    with pytest.raises(ValueError, match="array of object, expected numbers or text"):
+        load_plain(b"cnumpy\ndtype\n(S'O'\ntR.")
+    with pytest.raises(ValueError, match="odd numpy scalar"):
+        load_plain(b"cnumpy.core.multiarray\nscalar\n(S'i4'\nS'abcd'\ntR.")
+    with pytest.raises(ValueError, match="makes a set of str, expected a list"):
+        load_plain(b"c__builtin__\nset\n(S'abc'\ntR.")

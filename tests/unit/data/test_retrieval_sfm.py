@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.tuples import IMAGES_SCHEMA, TUPLES_SCHEMA
 from retrieval.data import retrieval_sfm
 from retrieval.geometry.tuples import write
 
@@ -87,3 +88,63 @@ def test_a_database_that_would_run_something_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_database_is_said(tmp_path: Path, value: Any) -> None:
     with pytest.raises(ValueError, match="it is not a retrieval-SfM database file"):
         retrieval_sfm.from_database(listed(["ims/a"]), stored(tmp_path, value))
+
+
+def test_rows_say_what_the_database_says_and_no_more(tmp_path: Path) -> None:
+    images, found = retrieval_sfm.from_database(
+        listed([f"ims/{name}.jpg" for name in "zvuxfedcba"]), stored(tmp_path, database())
+    )
+    assert images.schema.equals(IMAGES_SCHEMA) and found.schema.equals(TUPLES_SCHEMA)
+    assert images["image_id"].to_pylist() == [f"ims/{name}.jpg" for name in "abcdefuvxz"]
+    rows = by_id(images)
+    assert rows["ims/a.jpg"] == {
+        "image_id": "ims/a.jpg",
+        "cluster": 0,
+        "model": -1,
+        "split": "train",
+        "status": "registered",
+        "reason": None,
+        "num_points": 0,
+    }
+    # Clusters are numbered apart in the two parts of the file, and here one after the other.
+    assert [rows[f"ims/{name}.jpg"]["cluster"] for name in "adxuv"] == [0, 1, 2, 3, 3]
+    assert rows["ims/z.jpg"] == {
+        "image_id": "ims/z.jpg",
+        "cluster": 4,
+        "model": -1,
+        "split": "train",
+        "status": "unregistered",
+        "reason": "not in the database",
+        "num_points": 0,
+    }
+    assert found.to_pylist()[0] == {
+        "query": "ims/a.jpg",
+        "cluster": 0,
+        "split": "train",
+        "candidates": ["ims/b.jpg", "ims/c.jpg"],
+        "shared_points": [0, 0],
+        "scale_change": [1.0, 1.0],
+    }
+    assert found.to_pylist()[-1] == {
+        "query": "ims/v.jpg",
+        "cluster": 3,
+        "split": "val",
+        "candidates": ["ims/u.jpg"],
+        "shared_points": [0],
+        "scale_change": [1.0],
+    }
+
+
+def test_a_photo_is_known_by_its_file_s_name_with_or_without_the_ending(tmp_path: Path) -> None:
+    value = database(cids=["a.jpg", "b", *"cdefx"])
+    images, _ = retrieval_sfm.from_database(listed(["x/y/a.jpg", "z/b.png", *"cdefuv"]), stored(tmp_path, value))
+    known = {row["image_id"] for row in images.to_pylist() if row["status"] == "registered"}
+    assert {"x/y/a.jpg", "z/b.png"} <= known
+
+
+def test_lists_of_different_lengths_are_no_database(tmp_path: Path) -> None:
+    for changes in ({"cluster": [0, 0]}, {"qidxs": [0]}):
+        with pytest.raises(ValueError):
+            retrieval_sfm.from_database(
+                listed([f"ims/{name}" for name in "abc"]), stored(tmp_path, database(**changes))
+            )

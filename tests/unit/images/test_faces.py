@@ -42,7 +42,7 @@ def test_no_face_in_a_background() -> None:
 
 
 class Searched:
-    """In the place of a cascade: notes what it was given, and finds one box at the last size asked for."""
+    """In the place of a cascade: notes what it was given, and at one size finds a box, twice as cascades do."""
 
     def __init__(self, at: tuple[int, int]) -> None:
         self.at, self.sizes, self.options = at, [], {}
@@ -50,7 +50,7 @@ class Searched:
     def detectMultiScale(self, image: np.ndarray, **options: Any) -> list[list[int]]:
         self.sizes.append(image.shape)
         self.options, self.image = options, image
-        return [[10, 20, 30, 40]] if image.shape == self.at else []
+        return [[10, 20, 30, 40], [10, 20, 30, 40]] if image.shape == self.at else []
 
 
 def look_with(detector: FaceDetector, at: tuple[int, int]) -> Searched:
@@ -66,6 +66,7 @@ def look_with(detector: FaceDetector, at: tuple[int, int]) -> Searched:
         ((400, 300), [(160, 120), (320, 240), (400, 300)]),  # never enlarged
         ((100, 90), [(100, 90)]),
         ((160, 100), [(160, 100)]),
+        ((1001, 333), [(160, 53), (320, 106), (640, 213)]),  # rounded, so not shrunk alike both ways
     ],
 )
 def test_a_search_begins_small_and_doubles_up_to_the_photo_s_own_size(
@@ -213,7 +214,13 @@ def test_a_box_s_edges_are_rounded_and_its_last_pixel_is_not_cut() -> None:
     assert (half == image[0, 0]).all()  # one pixel of the image, and its border repeated
 
 
-@pytest.mark.parametrize("box", [(100, 0, 120, 20), (0, -30, 20, -10), (5, 5, 5, 9), (9, 9, 5, 5)])
+@pytest.mark.parametrize(
+    "box",
+    [
+        *((100, 0, 120, 20), (0, -30, 20, -10), (5, 5, 5, 9), (9, 9, 5, 5)),
+        *((20, 0, 40, 20), (0, 20, 20, 40), (-20, 0, 0, 20), (0, -20, 20, 0)),  # that only touch it
+    ],
+)
 def test_crop_refuses_a_box_off_the_image(box: Box) -> None:
     with pytest.raises(ValueError, match="does not meet"):
         crop(np.zeros((20, 20, 3), np.uint8), box, 10)

@@ -80,6 +80,12 @@ def test_16_bit_png_is_scaled_not_clipped() -> None:
     assert np.unique(pixels).size == 256  # a clipped one is nearly all white
 
 
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_16_bit_tiff_of_either_byte_order_is_scaled(order: str) -> None:
+    deep = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(order)
+    assert np.array_equal(decoded(saved(Image.fromarray(deep), "TIFF"))[:, :, 1], (deep // 256).astype(np.uint8))
+
+
 def test_16_bit_rgb_png() -> None:
     deep = RNG.integers(0, 65536, (32, 32, 3), dtype=np.uint16)
     done, data = cv2.imencode(".png", deep[:, :, ::-1])
