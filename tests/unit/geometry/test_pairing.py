@@ -13,7 +13,7 @@ from retrieval.artifacts.folder import Folder, part_name
 from retrieval.geometry import pairing, stages
 from retrieval.geometry.features import Features
 from retrieval.geometry.settings import ReconstructConfig
-from retrieval.geometry.vocabulary import InvertedFile, Quantiser, candidate_pairs
+from retrieval.geometry.vocabulary import InvertedFile, Quantiser, candidate_pairs, train_words
 from tests.support.places import find_pairs_here
 
 CONFIG = ReconstructConfig(num_words=32, num_candidates=4, vocabulary_sample=300)
@@ -32,7 +32,7 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, Folder]
         name = f"{number:02d}.jpg"
         split = "test" if number in (4, 11) else "val" if number == 7 else "train"
         rows.append({"image_id": name, "label": f"l{number % 2}", "split": split, "part": part, "row": len(own)})
-        num = 40 - number  # not one photo has as many as another
+        num = 40 - number // 2  # two and two have as many
         descriptors = np.clip(things[number % 7][:num] + rng.integers(0, 50, (num, 128)), 0, 255).astype(np.uint8)
         blank = np.zeros((num, 4), np.float32)
         own[name] = Features(
@@ -85,16 +85,20 @@ def test_the_vocabulary_is_drawn_of_all_photos_alike_by_the_seed(
     assert pairing.train_vocabulary(collection, first, ("train",), CONFIG) == 32
     sample = pairing._sample(first, range(NUM_PARTS), 18, CONFIG)
     assert len(sample) == 16 * NUM_PHOTOS
+    drawn = set()
     for part in range(NUM_PARTS):
         for found in stages.features_of_part(first, part).values():
-            mine = [row for row in found.descriptors.tolist() if row in sample.tolist()]
-            assert len(mine) == 16
-            assert mine != found.descriptors[:16].tolist()  # the strongest come first in the file
+            mine = [at for at, row in enumerate(found.descriptors.tolist()) if row in sample.tolist()]
+            assert len(mine) == 16 and mine != list(range(16))
+            drawn.add(tuple(mine))
+    assert len(drawn) == NUM_PHOTOS  # each photo draws its own, of however many
     for where, seed, equal in (("b", 0, True), ("c", 1, False)):
         out = copied(collected[1], tmp_path / where)
         config = ReconstructConfig(num_words=32, vocabulary_sample=300, seed=seed)
         pairing.train_vocabulary(collection, out, ("train",), config)
         assert (out.read_bytes("vocabulary.f32") == first.read_bytes("vocabulary.f32")) == equal
+        words = train_words(pairing._sample(out, range(NUM_PARTS), 18, config), 32, seed)
+        assert out.read_bytes("vocabulary.f32") == words.tobytes()
     other = pairing._sample(first, range(NUM_PARTS), 18, ReconstructConfig(vocabulary_sample=300, seed=1))
     assert sorted(other.tolist()) != sorted(sample.tolist())
 

@@ -86,6 +86,7 @@ def test_words_are_the_nearest_centroids() -> None:
     assigned = Quantiser(words).assign(sample[:50])
     assert assigned.tolist() == apart.argmin(axis=1).tolist() and assigned.dtype == np.int32
     assert Quantiser(words).assign(sample[:0]).shape == (0,)
+    assert Quantiser(words).assign(sample[:1]).tolist() == assigned[:1].tolist()
 
 
 def test_words_are_means_that_depend_on_the_seed_alone() -> None:

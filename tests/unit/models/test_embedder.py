@@ -59,6 +59,30 @@ def test_batches_change_nothing(jpegs: list[bytes], batch_size: int) -> None:
     assert np.abs(got - whole).max() < 1e-6
 
 
+def test_squares_go_through_in_order_as_many_as_asked_for(jpegs: list[bytes]) -> None:
+    embedder = Embedder(network(cut="layer1"), device="cpu", precision="fp32", batch_size=3)
+    assert [rows.tolist() for rows in embedder._batches(jpegs)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
+    told: list[tuple[str, int, int]] = []
+    embedder.embed_jpegs(jpegs, lambda *row: told.append(row))
+    assert told == [("photos", done, 10) for done in (3, 6, 9, 10)]
+
+
+def test_settings_of_the_process_and_of_the_bundle_are_kept(jpegs: list[bytes], tmp_path: Path) -> None:
+    net = network(cut="layer1")
+    bundle.save_bundle(net, tmp_path)
+    threads = torch.get_num_threads()
+    try:
+        embedder = Embedder(str(tmp_path), device="cpu", num_threads=threads + 1, precision="fp32")
+        assert torch.get_num_threads() == threads + 1
+    finally:
+        torch.set_num_threads(threads)
+    assert (embedder.fingerprint, embedder.spec, embedder.dim) == (net.fingerprint, net.spec, 16)
+    assert embedder.fingerprint and embedder.batch_size == 64
+    assert np.abs(embedder.embed_jpegs(jpegs[:3]) - plainly(net, jpegs[:3])).max() < 1e-5
+    Embedder(net, device="cpu", precision="fp32")
+    assert torch.get_num_threads() == threads
+
+
 def test_nothing_gives_nothing_and_a_broken_image_says_so(jpegs: list[bytes]) -> None:
     embedder = Embedder(network(cut="layer1"), device="cpu", precision="fp32")
     assert embedder.embed_jpegs([]).shape == (0, 16)

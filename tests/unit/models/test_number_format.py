@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from retrieval.images.pixels import encode_jpeg
+from retrieval.models import number_format
 from retrieval.models.embedder import Embedder
 from retrieval.models.network import EmbeddingNet
 from retrieval.models.number_format import pick_dtype
+from retrieval.models.settings import Precision
 from tests.support.networks import network, plainly
 from tests.support.patterns import pattern
 
@@ -62,6 +64,65 @@ def test_only_the_blocks_that_rounding_harms_stay_in_float32(
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert pick_dtype(robust) == torch.float32
     assert Embedder(robust, device="cpu").format == "float32"
+
+
+def test_bfloat16_is_for_hardware_that_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A capability that is not told is none; one of another name counts for nothing."""
+    net = network()
+    for told, native in (({"avx512_bf16": True}, True), ({"avx512_bf16": False}, False), ({"bf16": True}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda told=told: told)
+        assert number_format._is_native(net) == native
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("cosine", "dtype"), [(0.9991, torch.bfloat16), (0.9989, torch.float32)])
+def test_directions_must_stay_to_a_cosine_of_999_in_a_thousand(
+    monkeypatch: pytest.MonkeyPatch, cosine: float, dtype: torch.dtype
+) -> None:
+    """One image of four that turns is enough."""
+    net = network(cut="layer1")
+    turned = torch.eye(2)[[0, 0, 0, 0]].clone()
+    turned[2] = torch.tensor([cosine, (1 - cosine**2) ** 0.5])
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(
+        net, "forward", lambda _: turned if torch.is_autocast_enabled("cpu") else torch.eye(2)[[0, 0, 0, 0]]
+    )
+    assert pick_dtype(net) == dtype
+    assert number_format._least_cosine(torch.eye(2)[[0, 0, 0, 0]], turned) == pytest.approx(cosine)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("precision", "out", "words"), [("fp32", torch.float32, "float32"), ("bf16", torch.bfloat16, "bfloat16")]
+)
+def test_a_trunk_for_inference_is_a_copy_in_the_format_asked_for(
+    precision: Precision, out: torch.dtype, words: str
+) -> None:
+    net, x = network(), torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    before = {name: (value.clone(), value.stride()) for name, value in net.state_dict().items()}
+    trunk, told = number_format.inference_trunk(net, precision)
+    maps = trunk(x)
+    assert (maps.dtype, told) == (out, words)
+    assert torch.allclose(maps.float(), net.trunk(x), atol=1e-4 if precision == "fp32" else 0.3)
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in trunk.modules())
+    weights = [layer.weight for layer in trunk.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    for parameter in trunk.parameters():
+        parameter.zero_()
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name][0]) and value.stride() == before[name][1], name
+
+
+def test_drawn_images_are_smooth_the_same_each_time_and_no_larger_than_the_network_s() -> None:
+    drawn = number_format._drawn_images(network(cut="layer1", image_size=96))
+    assert drawn.shape == (4, 96, 96, 3) and drawn.dtype == torch.uint8
+    assert torch.equal(drawn, number_format._drawn_images(network(cut="layer1", image_size=96)))
+    assert number_format._drawn_images(network(cut="layer1", image_size=500)).shape == (4, 224, 224, 3)
+    for image in drawn:
+        assert (int(image.min()), int(image.max())) == (0, 255)
+    steps = drawn.double().diff(dim=1).abs().mean()
+    assert 2 < float(steps) < 0.4 * float(drawn.double().std())
+    assert len({image.numpy().tobytes() for image in drawn}) == 4
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="it is a word for x86")

@@ -123,3 +123,56 @@ def test_blocks_are_the_trunk_and_keep_a_batchnorm_with_its_convolution(name: st
     assert {"vit_b_32": 1, "resnet18": 9}.get(name, len(chain)) == len(chain)
     if name == "resnet18":
         assert [type(part).__name__ for part in chain[0]] == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"]
+
+
+def test_looking_at_the_layers_leaves_no_trace() -> None:
+    trunk = build_trunk("resnet18").train()
+    before = {name: value.clone() for name, value in trunk.state_dict().items()}
+    layers_in_forward_order(trunk)
+    assert trunk.training and not any(module._forward_pre_hooks for module in trunk.modules())
+    assert all(torch.equal(value, before[name]) for name, value in trunk.state_dict().items())
+
+
+def test_units_open_what_only_calls_its_children_in_turn() -> None:
+    class Other(nn.Sequential):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return input + super().forward(input)
+
+    a, b, c, d = nn.Conv2d(3, 3, 1), nn.ReLU(), Other(nn.Conv2d(3, 3, 1)), nn.Sigmoid()
+    assert list(units(nn.Sequential(a, nn.Sequential(b, nn.Sequential(c)), d))) == [a, b, c, d]
+    with pytest.raises(ValueError, match="Cannot cut"):
+        cut_after(nn.Sequential(Other(a)), "0.0")
+
+
+def test_frozen_is_what_comes_before_the_first_layer_that_trains() -> None:
+    """A frozen layer between trained ones stays in the tail; layers without parameters are with those before them."""
+    layers = [nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1)]
+    trunk = nn.Sequential(*layers)
+    for number, trained in enumerate([False, None, True, None, False]):
+        if trained is not None:
+            layers[number].requires_grad_(trained)
+    frozen, tail = split_frozen(trunk)
+    assert (list(frozen), list(tail)) == (layers[:2], layers[2:])
+
+
+def test_freezing_again_forgets_what_was_frozen_before() -> None:
+    trunk = on_meta("resnet18")
+    every = [name for name, _ in trunk.named_parameters()]
+    assert freeze_all_but_last(trunk, 0) == []
+    assert freeze_all_but_last(trunk, 2) == ["layer4.1.bn2.weight", "layer4.1.bn2.bias"]
+    assert freeze_all_but_last(trunk, None) == every
+
+
+def test_dropout_and_depth_are_no_layers() -> None:
+    counted = [type(layer).__name__ for layer in layers_in_forward_order(chain_with_dropout())]
+    assert counted == ["Conv2d", "ReLU", "Conv2d"]
+
+
+def chain_with_dropout() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 3, 1), nn.Dropout(0.5), nn.ReLU(), nn.Identity(), nn.Conv2d(3, 3, 1))
+
+
+def test_blocks_begin_where_a_convolution_does() -> None:
+    layers = [nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.MaxPool2d(2)]
+    assert [list(block) for block in blocks(nn.Sequential(*layers))] == [layers[:4], layers[4:]]
+    assert [list(block) for block in blocks(nn.Sequential(*layers[1:]))] == [layers[1:4], layers[4:]]

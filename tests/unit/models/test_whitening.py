@@ -155,14 +155,146 @@ def test_pca_whitening_makes_the_covariance_white() -> None:
     assert torch.allclose((z.square().mean(dim=0)), values.sqrt(), rtol=1e-8)
 
 
-def test_fewer_pairs_than_dimensions_still_give_finite_numbers_and_none_is_refused() -> None:
+def number(x: Tensor) -> float:
+    return float(x.detach())
+
+
+def sums(dim: int = 12) -> tuple[Moments, Tensor, Tensor]:
+    """Of all; the mean of (q - p)(q - p)^T; and the covariance about the queries' mean."""
+    x, query, positive = drawn_pairs(dim)
+    apart, around = query - positive, x - query.mean(dim=0)
+    return Moments(dim).add(x).add_pairs(query, positive), apart.T @ apart / len(apart), around.T @ around / len(x)
+
+
+def test_sums_are_those_of_a_loop() -> None:
+    x, query, positive = drawn_pairs(4, 20)
+    found = Moments(4).add(x[:3]).add(x[3:]).add_pairs(query, positive)
+    assert (found.num, found.num_pairs) == (20, 10)
+    assert torch.allclose(found.total, sum((row for row in x), torch.zeros(4, dtype=torch.float64)))
+    assert torch.allclose(found.queries, query.sum(dim=0))
+    outer, apart = torch.zeros(4, 4, dtype=torch.float64), torch.zeros(4, 4, dtype=torch.float64)
+    for row in x:
+        outer += torch.outer(row, row)
+    for q, p in zip(query, positive, strict=True):
+        apart += torch.outer(q - p, q - p)
+    assert torch.allclose(found.outer, outer) and torch.allclose(found.differences, apart)
+    centre = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+    about = torch.zeros(4, 4, dtype=torch.float64)
+    for row in x:
+        about += torch.outer(row - centre, row - centre)
+    assert torch.allclose(found.scatter(centre), about)
+    assert Moments(4).add(x.float()).outer.dtype == torch.float64
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3, 1.0])
+def test_shrinkage_draws_the_pairs_covariance_to_a_sphere_of_its_size(shrinkage: float) -> None:
+    """P S P^T = I, S = (1 - shrinkage) S + shrinkage mean(diag S) I: with 1 it is PCA's directions, unscaled."""
+    moments, within, total = sums()
+    projection, mean = whitening.learned(moments, shrinkage=shrinkage)
+    eye = torch.eye(12, dtype=torch.float64)
+    shrunk = (1 - shrinkage) * within + shrinkage * within.diagonal().mean() * eye
+    assert torch.allclose(projection @ shrunk @ projection.T, eye, atol=1e-8)
+    assert torch.allclose(mean, drawn_pairs()[1].mean(dim=0))
+    spread = projection @ total @ projection.T
+    assert torch.allclose(spread, torch.diag(spread.diagonal()), atol=1e-6 * number(spread.max()))
+    assert (spread.diagonal().diff() < 0).all()
+    assert (projection.gather(1, projection.abs().argmax(dim=1, keepdim=True)) > 0).all()
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5, 0.0])
+def test_power_scales_rows_by_their_variance_and_dim_cuts_them(power: float) -> None:
+    """0 makes all variances alike, as PCA whitening does; 1 leaves them."""
+    moments, _, total = sums()
+    plain, _ = whitening.learned(moments)
+    lambdas = (plain @ total @ plain.T).diagonal()
+    found, _ = whitening.learned(moments, power=power)
+    assert torch.allclose(found, plain * lambdas.pow((power - 1) / 2)[:, None], rtol=1e-6)
+    cut, _ = whitening.learned(moments, power=power, dim=5)
+    assert torch.allclose(cut, found[:5]) and cut.shape == (5, 12)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_pca_whitening_is_sorted_cut_and_signed(power: float) -> None:
+    x, _, _ = drawn_pairs()
+    projection, mean = whitening.pca(Moments(12).add(x), power=power)
+    assert torch.allclose(mean, x.mean(dim=0))
+    values, vectors = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))
+    values, vectors = values.flip(0), vectors.flip(1)
+    expected = (values.pow(-power / 2)[:, None] * vectors.T).abs()
+    assert torch.allclose(projection.abs(), expected, rtol=1e-6, atol=1e-9)
+    assert (projection.gather(1, projection.abs().argmax(dim=1, keepdim=True)) > 0).all()
+    assert torch.allclose(whitening.pca(Moments(12).add(x), power=power, dim=4)[0], projection[:4])
+    assert torch.allclose(whitening.pca(Moments(12).add(x))[0].abs(), (values.pow(-0.5)[:, None] * vectors.T).abs())
+
+
+def test_fewer_pairs_than_dimensions_are_whitened_all_the_same_and_none_is_refused() -> None:
+    """Three pairs: S has rank 3. Shrunk it has all; else it is lifted by the least that makes it positive."""
     x, query, positive = drawn_pairs()
     few = Moments(12).add(x).add_pairs(query[:3], positive[:3])
-    for shrinkage in (0.0, 0.5):
-        projection, _ = whitening.learned(few, shrinkage=shrinkage, dim=5)
-        assert projection.shape == (5, 12)
-        assert torch.isfinite(projection).all()
+    within, eye = few.differences / 3, torch.eye(12, dtype=torch.float64)
+    projection, _ = whitening.learned(few, shrinkage=0.5)
+    shrunk = 0.5 * within + 0.5 * within.diagonal().mean() * eye
+    assert torch.allclose(projection @ shrunk @ projection.T, eye, atol=1e-8)
+    projection, _ = whitening.learned(few)
+    assert torch.isfinite(projection).all()
+    lifts = [10.0**power for power in range(-10, 0)]
+    lift = next(lift for lift in lifts if not torch.linalg.cholesky_ex(within + lift * eye)[1])
+    assert torch.allclose(projection @ (within + lift * eye) @ projection.T, eye, atol=1e-3)
+    assert whitening.learned(few, dim=5)[0].shape == (5, 12)
     with pytest.raises(ValueError, match="needs matching pairs, got none"):
         whitening.learned(Moments(12).add(x))
+
+
+def test_fewer_descriptors_than_dimensions_span_so_many_less_one() -> None:
+    x, _, _ = drawn_pairs()
+    assert whitening.pca(Moments(12).add(x[:5]))[0].shape == (4, 12)
+    assert whitening.pca(Moments(12).add(x[:5]), dim=4)[0].shape == (4, 12)
     with pytest.raises(ValueError, match="span 4 dimensions, fewer than the 9"):
         whitening.pca(Moments(12).add(x[:5]), dim=9)
+    with pytest.raises(ValueError, match="two descriptors or more, got 1"):
+        whitening.pca(Moments(12).add(x[:1]))
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3, 2.0])
+def test_the_faces_whitening_shrinks_the_scatter_within_identities(shrinkage: float) -> None:
+    x, labels = drawn()
+    projection, mean = learn_whitening(x, labels, 12, shrinkage=shrinkage)
+    own, eye = within(x, labels), torch.eye(12, dtype=torch.float64)
+    shrunk = own + shrinkage * own.diagonal().mean() * eye
+    assert torch.allclose(projection @ shrunk @ projection.T, eye, atol=1e-8)
+    assert torch.allclose(mean, x.mean(dim=0))
+    if shrinkage == 0.3:
+        assert torch.allclose(learn_whitening(x, labels, 12)[0], projection)
+
+
+@pytest.mark.parametrize("num", [1, 4, 11])
+def test_only_the_first_principal_components_are_looked_at(num: int) -> None:
+    x, labels = drawn()
+    projection, mean = learn_whitening(x, labels, 12, num_components=num)
+    assert (projection[num:] == 0).all() and (projection[:num].norm(dim=1) > 0).all()
+    values, vectors = torch.linalg.eigh((x - mean).T @ (x - mean))
+    left_out = vectors[:, : 12 - num]  # by rising variance
+    assert (projection @ left_out).abs().max() < 1e-8 < float(values[0])
+
+
+def test_an_identity_of_one_image_tells_nothing_of_the_scatter_within() -> None:
+    """A lone image lies at its own centre, and takes away no degree of freedom."""
+    x, labels = drawn(num=20)
+    alone = x[0] + 0.1 * torch.randn(7, 12, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
+    every, names = torch.cat([x, alone]), torch.cat([labels, torch.arange(100, 107)])
+    projection, _ = learn_whitening(every, names, 12, shrinkage=0)
+    assert torch.allclose(projection @ within(x, labels) @ projection.T, torch.eye(12, dtype=x.dtype), atol=1e-8)
+
+
+def test_a_head_s_activations_are_lifted_four_deviations_and_have_unit_mean_square() -> None:
+    x, labels = drawn(num=100)
+    projection, mean = learn_whitening(x, labels, 8)
+    head = mlp_head(12, 8)
+    start_head_from_whitening(head, projection, mean, x)
+    with torch.no_grad():
+        hidden, out = head[0](x.float()).double(), head(x.float()).double()
+    linear = (x - mean) @ projection.T
+    size = linear.square().sum(dim=1).mean().sqrt()
+    assert torch.allclose(hidden.mean(dim=0), 4 * linear.std(dim=0) / size, rtol=1e-4)
+    assert number(out.square().sum(dim=1).mean()) == pytest.approx(1, abs=0.01)
+    assert torch.equal(head.get_submodule("2").get_parameter("weight"), torch.eye(8))
