@@ -16,19 +16,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-HEAVY = (
-    "torch",
-    "torchvision",
-    "ray",
-    "mlflow",
-    "faiss",
-    "cv2",
-    "pycolmap",
-    "matplotlib",
-    "scipy",
-    "pandas",
-    "fastapi",
-)
+HEAVY = ("torch", "torchvision", "mlflow", "faiss", "cv2", "pycolmap", "matplotlib", "scipy", "fastapi")
 
 # Command -> its words before any flag, a value out of range, a folder that is not there, and what is said of the two.
 COMMANDS: dict[str, tuple[str, str, str, str, str]] = {
