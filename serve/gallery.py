@@ -6,7 +6,7 @@ import functools
 
 from retrieval.artifacts.collection import Jpegs
 from retrieval.artifacts.folder import Folder
-from retrieval.search.index import IDS
+from retrieval.artifacts.index import IDS
 
 
 class Gallery:

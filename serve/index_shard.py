@@ -5,12 +5,12 @@ import time
 
 import numpy as np
 
+from retrieval.artifacts.index import factory_of
 from retrieval.artifacts.published import Pair
 from retrieval.search.expansion import expand_found
 from retrieval.search.index import Searcher
 from retrieval.search.ranking import Neighbours
 from retrieval.search.settings import ExpansionConfig
-from retrieval.search.shards import factory_of
 from retrieval.search.vectors import GalleryVectors
 from serve.messages import Found, Unusable
 from serve.schemas import IndexInfo

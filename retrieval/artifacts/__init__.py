@@ -7,6 +7,7 @@ manifest    begin, books, seal: the life of a step's folder
 published   the collection, model and index that are served
 collection  photos of a collection: their tables, a local copy, single JPEGs
 embeddings  embeddings by part and by row
+index       file names of an index, what its seal says
 tuples      training tuples
 history     what a bundle tells of its training
 """

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.index import factory_of
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.evaluation import tasks
 from retrieval.evaluation.attributes import attribute_agreement, attribute_baselines
@@ -28,7 +29,6 @@ from retrieval.search.expansion import augment_gallery, expand_by_search
 from retrieval.search.index import Searcher, flat_search
 from retrieval.search.ranking import Neighbours, Search, drop_rows
 from retrieval.search.settings import ExpansionConfig
-from retrieval.search.shards import factory_of
 
 _RANKED = 1000  # results that a re-ordered list has, at most; positives beyond count as not found
 

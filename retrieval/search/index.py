@@ -18,13 +18,12 @@ import numpy as np
 import pyarrow as pa
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.index import IDS, KIND
 from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.search.engines.engine import Engine, kind_of, kind_of_file
 from retrieval.search.engines.faiss_factory import Flat
 from retrieval.search.ranking import Neighbours, Search, as_queries, drop_rows, merge_top_k, pad
 from retrieval.search.settings import IndexConfig
-
-IDS = "ids.parquet"
 
 _QUERY_BLOCK = 4096
 
@@ -158,7 +157,7 @@ class Searcher:
         Raises: ValueError if it is not sealed, or a shard is missing or broken.
         """
         folder = Folder.of(folder)
-        manifest = read_manifest(folder, "index")
+        manifest = read_manifest(folder, KIND)
         names = [name for name in manifest.files if name.startswith("shard-")]
         shards = [Shard.load(folder, name, num_threads=num_threads, mmap=mmap) for name in names]
         table = folder.read_table(IDS)

@@ -20,12 +20,11 @@ from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.embeddings import read_rows
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file
+from retrieval.artifacts.index import IDS, KIND, TRAINED, settings_of
 from retrieval.artifacts.manifest import Books, Manifest, begin, check_made_from, read_manifest, seal
 from retrieval.search.engines.engine import kind_of
-from retrieval.search.index import IDS, build_shard, needs_training, train_index
+from retrieval.search.index import build_shard, needs_training, train_index
 from retrieval.search.settings import IndexConfig
-
-TRAINED = "trained.faiss"
 
 _ROWS_PER_SHARD = 500_000
 
@@ -48,13 +47,8 @@ class IndexPlan:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the manifest records, and `factory_of` reads."""
-        return {"splits": self.splits, "index": dataclasses.asdict(self.config)}
-
-
-def factory_of(manifest: Manifest) -> str:
-    """The factory string of a sealed index."""
-    return manifest.config["index"]["factory"]
+        """What the manifest records."""
+        return settings_of(self.splits, dataclasses.asdict(self.config))
 
 
 def plan_index(
@@ -83,7 +77,7 @@ def plan_index(
 
 def begin_index(plan: IndexPlan) -> Manifest | None:
     """Claim the folder, or find the very same index sealed there; see `manifest.begin`."""
-    return begin(plan.out, kind="index", config=plan.settings, inputs=plan.inputs)
+    return begin(plan.out, kind=KIND, config=plan.settings, inputs=plan.inputs)
 
 
 def seal_index(
@@ -103,9 +97,7 @@ def seal_index(
     files = {shard["name"]: shard["sha256"] for shard in shards}
     files |= {name: hash_file(plan.out, name) for name in (IDS, TRAINED) if plan.out.exists(name)}
     books = [Books(stage="index", taken=plan.num, kept=kept, rejected=left_out)]
-    return seal(
-        plan.out, kind="index", config=plan.settings, inputs=plan.inputs, counts=counts, books=books, files=files
-    )
+    return seal(plan.out, kind=KIND, config=plan.settings, inputs=plan.inputs, counts=counts, books=books, files=files)
 
 
 def assign_rows(collection: Folder, out: Folder, splits: Sequence[str]) -> dict[str, int]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ray_jobs import build_index, embed, ingest
+from retrieval.artifacts.index import factory_of
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.images.settings import PrepareConfig
 from retrieval.search.settings import IndexConfig
-from retrieval.search.shards import factory_of
 from tests.support.workspace import make_workspace
 
 

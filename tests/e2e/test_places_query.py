@@ -16,13 +16,13 @@ from PIL import Image
 from ray_jobs import embed
 from retrieval.artifacts import hashing, published
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.index import IDS
 from retrieval.images import pixels
 from retrieval.images.settings import PrepareConfig
 from retrieval.models import network
 from retrieval.models.bundle import build, save_bundle
 from retrieval.models.embedder import Embedder
 from retrieval.models.settings import ModelConfig
-from retrieval.search.index import IDS
 from retrieval.search.settings import IndexConfig
 from serve.schemas import Answer, ErrorBody, Info
 from tests.support.browser import open_page

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.index import IDS, KIND, settings_of
 from retrieval.artifacts.manifest import begin, seal
 from retrieval.search.engines.engine import kind_of
-from retrieval.search.index import IDS, build_shard, train_index
+from retrieval.search.index import build_shard, train_index
 from retrieval.search.settings import IndexConfig
 
 DIM = 32
@@ -38,8 +39,8 @@ def index_of(
 ) -> Folder:
     """A sealed index folder whose rows are dealt to shards at random."""
     config, out = IndexConfig(**settings), Folder.of(folder)  # type: ignore[arg-type]
-    sealed = {"splits": ["gallery"], "index": dataclasses.asdict(config)}
-    begin(out, kind="index", config=sealed, inputs={})
+    sealed = settings_of(["gallery"], dataclasses.asdict(config))
+    begin(out, kind=KIND, config=sealed, inputs={})
     trained = train_index(config, vectors if sample is None else sample)
     dealt = np.random.default_rng(1).permutation(len(vectors))
     for shard, rows in enumerate(np.array_split(dealt, shards)):
@@ -49,5 +50,5 @@ def index_of(
     table = {"image_id": [f"{i:06d}.jpg" for i in range(num)], "label": [str(i // 10) for i in range(num)]}
     table |= {"part": np.zeros(num, np.int32), "row_in_part": np.arange(num, dtype=np.int32)}
     out.write_table(IDS, pa.table(table))
-    seal(out, kind="index", config=sealed, inputs={}, counts={})
+    seal(out, kind=KIND, config=sealed, inputs={}, counts={})
     return out

@@ -13,6 +13,7 @@ import numpy as np
 
 from retrieval.artifacts import hashing, manifest, published
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.index import IDS
 from retrieval.artifacts.manifest import Manifest
 from retrieval.data import catalog
 from retrieval.data.demo.faces import IMAGE_FOLDER, draw_collection
@@ -23,7 +24,6 @@ from retrieval.models.bundle import build, save_bundle
 from retrieval.models.embedder import Embedder, begin_embeddings, embed_part, seal_embeddings
 from retrieval.models.settings import ModelConfig
 from retrieval.search import shards
-from retrieval.search.index import IDS
 from retrieval.search.settings import IndexConfig
 
 INDEXED = ("query", "gallery", "train", "val")

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrieval.artifacts.index import IDS
 from retrieval.search import ranking
-from retrieval.search.index import IDS, Searcher, Shard, build_shard, flat_search, train_index
+from retrieval.search.index import Searcher, Shard, build_shard, flat_search, train_index
 from retrieval.search.settings import IndexConfig
 from tests.support.vectors import DIM, brute_force, clustered, index_of
 

@@ -11,9 +11,10 @@ import pytest
 from retrieval.artifacts.collection import CATALOG_SCHEMA
 from retrieval.artifacts.embeddings import EMBEDDING_SCHEMA
 from retrieval.artifacts.folder import Folder, part_name
-from retrieval.search.index import IDS, Shard
+from retrieval.artifacts.index import IDS, TRAINED
+from retrieval.search.index import Shard
 from retrieval.search.settings import IndexConfig
-from retrieval.search.shards import TRAINED, assign_rows, num_shards, write_shard, write_trained
+from retrieval.search.shards import assign_rows, num_shards, write_shard, write_trained
 
 DIM = 4
 

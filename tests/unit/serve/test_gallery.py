@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.index import IDS
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.published import Pair
-from retrieval.search.index import IDS
 from serve.gallery import Gallery
 from tests.support.workspace import Workspace, make_workspace
 
