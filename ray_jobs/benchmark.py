@@ -206,8 +206,8 @@ def settings_of(
         "head": config.head,
         "scales": list(config.scales),
         "flip": config.flip,
-        "whitening": config.whitening,
-        "whitening_dim": config.whitening_dim,
+        "whitening": spec.whitening,
+        "whitening_dim": spec.whitening_dim,
         "expansion": plain(expansion),
         "augmentation": plain(augmentation),
     }

@@ -35,10 +35,8 @@ def build(
     A bundle given as weights must have the same trunk; its pooling and head are taken too where their shapes agree. A
     linear head starts from the bundle's whitening, if it has one of that length.
 
-    Raises: ValueError for weights that do not fit, or a config with whitening, which is learned and not built.
+    Raises: ValueError for weights that do not fit.
     """
-    if config.whitening != "none":
-        raise ValueError("A new network has no whitening: it is learned from embeddings (python -m ray_jobs.whiten).")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         spec = ModelSpec(config=config, preparation=dict(preparation or {}))
@@ -62,7 +60,7 @@ def _start_from(net: EmbeddingNet, other: EmbeddingNet) -> EmbeddingNet:
     mine = (ours.head, ours.pooling, net.num_features, net.base_dim)
     if mine == (theirs.head, theirs.pooling, other.num_features, other.base_dim):
         net.head.load_state_dict(other.head.state_dict())
-    elif ours.head == "linear" and theirs.head == "none" and other.dim == net.dim and theirs.whitening != "none":
+    elif ours.head == "linear" and theirs.head == "none" and other.dim == net.dim and other.spec.whitening != "none":
         assert isinstance(net.head, nn.Linear)
         with torch.no_grad():  # W = P, b = -P m
             net.head.weight.copy_(other.whitening_projection)
@@ -141,19 +139,20 @@ def keep_history(bundle: Folder, out: Folder) -> dict[str, Any]:
 
 
 def load_spec(folder: Folder | Path | str) -> ModelSpec:
-    """The spec of a bundle. Raises: ValueError if there is no sealed bundle, or its spec is not ours."""
+    """The spec of a bundle, also of one from when whitening was among the model's settings.
+
+    Raises: ValueError if there is no sealed bundle, or its spec is not ours.
+    """
     folder = Folder.of(folder)
     read_manifest(folder, "model")
     value = folder.read_json(SPEC_FILE)
-    known = {f.name for f in dataclasses.fields(ModelConfig)}
-    if unknown := sorted(set(value["config"]) - known):
+    config = value.pop("config")
+    value |= {name: config.pop(name) for name in ("whitening", "whitening_dim") if name in config}
+    unknown = set(config) - {f.name for f in dataclasses.fields(ModelConfig)}
+    if unknown := sorted(unknown | set(value) - {f.name for f in dataclasses.fields(ModelSpec)}):
         raise ValueError(f"The bundle {folder} has settings this version does not know: {unknown}. Update the project.")
-    return ModelSpec(
-        config=ModelConfig(**value["config"]),
-        mean=tuple(value["mean"]),
-        std=tuple(value["std"]),
-        preparation=value["preparation"],
-    )
+    value |= {name: tuple(value[name]) for name in ("mean", "std")}
+    return ModelSpec(config=ModelConfig(**config), **value)
 
 
 def load_bundle(folder: Folder | Path | str, device: str | torch.device = "cpu") -> EmbeddingNet:

@@ -9,14 +9,14 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from retrieval.models import pooling, trunks
 from retrieval.models.pooling import at_scale, mean_over_scales, usable_scales
-from retrieval.models.settings import ModelConfig
+from retrieval.models.settings import ModelConfig, Whitening
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,10 +24,21 @@ class ModelSpec:
     """A bundle's model.json: the network, its pixel normalisation, and how a photo is prepared for it."""
 
     config: ModelConfig
+    whitening: Whitening = "none"
+    """How the whitening that is applied last was learned (python -m ray_jobs.whiten)."""
+    whitening_dim: int = 0
+    """Dimensions that whitening keeps; 0 without whitening."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     preparation: Mapping[str, Any] = field(default_factory=dict)
     """The collection's ingest settings (crop, margin, detector): what a query photo must go through as well."""
+
+    def __post_init__(self) -> None:
+        if self.whitening not in get_args(Whitening) or (self.whitening == "none") != (self.whitening_dim == 0):
+            raise ValueError(
+                f"whitening is '{self.whitening}' with {self.whitening_dim} dimensions. It is learned from a trained "
+                f"model's embeddings: python -m ray_jobs.whiten."
+            )
 
 
 class EmbeddingNet(nn.Module):
@@ -49,9 +60,9 @@ class EmbeddingNet(nn.Module):
         self.pool = self._build_pool()
         self.num_features = int(self.pool(self._probe()).shape[1])
         self.head, self.base_dim = self._build_head()
-        self.dim = config.whitening_dim or self.base_dim
-        if config.whitening != "none":
-            self._register_whitening(torch.zeros(config.whitening_dim, self.base_dim), torch.zeros(self.base_dim))
+        self.dim = spec.whitening_dim or self.base_dim
+        if spec.whitening != "none":
+            self._register_whitening(torch.zeros(spec.whitening_dim, self.base_dim), torch.zeros(self.base_dim))
         self.eval()
 
     @torch.no_grad()
@@ -112,7 +123,7 @@ class EmbeddingNet(nn.Module):
 
     def whiten(self, x: Tensor) -> Tensor:
         """(B, F) -> (B, D): y = P (x - mean), then L2; x itself for a network without whitening."""
-        if self.spec.config.whitening == "none":
+        if self.spec.whitening == "none":
             return x
         return pooling.l2n((x - self.whitening_mean) @ self.whitening_projection.T)
 
@@ -128,9 +139,9 @@ def with_scales(net: EmbeddingNet, wanted: Sequence[float]) -> EmbeddingNet:
 
     Raises: ValueError if it has whitening, which was learned at other scales.
     """
-    if net.spec.config.whitening != "none":
+    if net.spec.whitening != "none":
         raise ValueError("The model's whitening was learned at its own scales. Name the model without whitening.")
-    return _with_config(net, dataclasses.replace(net.spec.config, scales=tuple(wanted)))
+    return _with_spec(net, config=dataclasses.replace(net.spec.config, scales=tuple(wanted)))
 
 
 def with_whitening(
@@ -145,16 +156,15 @@ def with_whitening(
             f"Whitening of shapes {tuple(projection.shape)} and {tuple(mean.shape)} does not fit embeddings of length "
             f"{net.base_dim}; expected (D, {net.base_dim}) and ({net.base_dim},)."
         )
-    config = dataclasses.replace(net.spec.config, whitening=method, whitening_dim=len(projection))
-    other = _with_config(net, config)
+    other = _with_spec(net, whitening=method, whitening_dim=len(projection))
     other._register_whitening(projection, mean)
     other.dim = len(projection)
     return other
 
 
-def _with_config(net: EmbeddingNet, config: ModelConfig) -> EmbeddingNet:
+def _with_spec(net: EmbeddingNet, **changes: Any) -> EmbeddingNet:
     other = copy.deepcopy(net)
-    other.spec, other.fingerprint = dataclasses.replace(net.spec, config=config), ""
+    other.spec, other.fingerprint = dataclasses.replace(net.spec, **changes), ""
     return other
 
 

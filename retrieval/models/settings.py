@@ -32,6 +32,7 @@ BACKBONES = {
 
 Precision = Literal["auto", "fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
+Whitening = Literal["none", "learned", "pca"]
 Pooling = Literal["avg", "gem", "mac", "rmac", "grid"]
 
 
@@ -70,10 +71,6 @@ class ModelConfig:
     """Sizes, as parts of the input's, at which each photo is described; they are averaged, see `EmbeddingNet`."""
     flip: bool = False
     """Embed the mirrored image too and take the L2-normalised sum: better, at twice the time."""
-    whitening: Literal["none", "learned", "pca"] = "none"
-    """How the whitening that is applied last was learned (python -m ray_jobs.whiten)."""
-    whitening_dim: int = 0
-    """Dimensions that whitening keeps; 0 without whitening."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", tuple(self.scales))  # JSON has lists only
@@ -86,11 +83,6 @@ class ModelConfig:
         if not self.scales or not all(0 < scale <= 4 for scale in self.scales):
             raise ValueError(
                 f"scales are {self.scales}, expected one or more above 0 and up to 4, for example 1 0.7071."
-            )
-        if (self.whitening == "none") != (self.whitening_dim == 0):
-            raise ValueError(
-                f"whitening is '{self.whitening}' with {self.whitening_dim} dimensions. It is learned from a trained "
-                f"model's embeddings: python -m ray_jobs.whiten."
             )
         if self.image_size < 32:
             raise ValueError(f"image_size must be 32 or more (the trunk halves it five times), got {self.image_size}.")

@@ -89,7 +89,7 @@ def whiten(net: EmbeddingNet, shares: Iterable[Moments], config: WhitenConfig) -
 
     Raises: ValueError if the network has whitening already, or there are too few pairs.
     """
-    if net.spec.config.whitening != "none":
+    if net.spec.whitening != "none":
         raise ValueError("The model has whitening already; it is learned on descriptors without. Name that model.")
     total: Moments | None = None
     for share in shares:

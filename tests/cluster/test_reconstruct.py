@@ -184,7 +184,7 @@ def _whitening_is_that_of_one_process(root: Path, config: WhitenConfig) -> None:
     moments = whitening.Moments(vectors.shape[1]).add(vectors).add_pairs(vectors[query], vectors[positive])
     projection, mean = whitening.learned(moments, dim=16, shrinkage=0.1)
     net = bundle.load_bundle(root / "white")
-    assert (net.dim, net.spec.config.whitening) == (16, "learned")
+    assert (net.dim, net.spec.whitening) == (16, "learned")
     assert torch.allclose(
         net.whitening_projection.double(), projection, rtol=1e-3, atol=1e-3 * float(projection.abs().max())
     )

@@ -24,6 +24,8 @@ from retrieval.models.network import ModelSpec
 from retrieval.models.settings import ModelConfig
 from tests.support.networks import GEM, SMALL, embed, photos, whitening
 
+OLD = Path(__file__).parents[2] / "data/bundles"
+
 
 def test_a_seed_decides_a_fresh_network_and_leaves_the_global_draws_alone() -> None:
     torch.manual_seed(5)
@@ -96,10 +98,12 @@ def test_tampered_weights_are_refused(tmp_path: Path) -> None:
 def test_unknown_settings_are_refused(tmp_path: Path) -> None:
     bundle.save_bundle(bundle.build(SMALL), tmp_path)
     spec = json.loads((tmp_path / "model.json").read_text())
-    spec["config"]["attention"] = True
-    (tmp_path / "model.json").write_text(json.dumps(spec))
-    with pytest.raises(ValueError, match=r"settings this version does not know: \['attention'\]"):
-        bundle.load_bundle(tmp_path)
+    for place in (spec["config"], spec):
+        place["attention"] = True
+        (tmp_path / "model.json").write_text(json.dumps(spec))
+        with pytest.raises(ValueError, match=r"settings this version does not know: \['attention'\]"):
+            bundle.load_bundle(tmp_path)
+        del place["attention"]
 
 
 def test_an_unsealed_or_other_folder_is_no_bundle(tmp_path: Path) -> None:
@@ -168,10 +172,23 @@ def test_a_bundle_from_before_these_settings_loads(tmp_path: Path) -> None:
     net = bundle.build(SMALL)
     bundle.save_bundle(net, tmp_path)
     spec = json.loads((tmp_path / "model.json").read_text())
-    for name in ("keep_aspect", "scales", "gem_per_channel", "whitening", "whitening_dim"):
+    for name in ("keep_aspect", "scales", "gem_per_channel"):
         del spec["config"][name]
+    del spec["whitening"], spec["whitening_dim"]
     (tmp_path / "model.json").write_text(json.dumps(spec))
     assert torch.equal(embed(bundle.load_bundle(tmp_path)), embed(net))
+
+
+def test_whitening_is_told_beside_the_model_s_settings(tmp_path: Path) -> None:
+    """Two networks of equal settings, with whitening and without, are no longer two settings."""
+    net = bundle.build(GEM)
+    bundle.save_bundle(network.with_whitening(net, *whitening(24, 128), "pca"), tmp_path)
+    spec = json.loads((tmp_path / "model.json").read_text())
+    assert (spec["whitening"], spec["whitening_dim"]) == ("pca", 24)
+    assert spec["config"] == plain(net.spec.config) and "whitening" not in spec["config"]
+    old = bundle.load_spec(OLD / "whitened")
+    assert (old.whitening, old.whitening_dim, old.config.scales) == ("learned", 6, (1.0, 0.7071, 0.5))
+    assert (bundle.load_spec(OLD / "squares").whitening, bundle.load_spec(OLD / "squares").whitening_dim) == ("none", 0)
 
 
 SPEC = ModelSpec(
@@ -210,9 +227,6 @@ def test_distractors_must_be_prepared_alike() -> None:
     for config in ({"prepare": plain(replace(wanted, size=64))}, {}):
         with pytest.raises(ValueError, match=r"otherwise than the bundle wants: .*not 96.*--size 96 --quality 95"):
             check_preparation(sealed(config), wanted, Folder("d"))
-
-
-OLD = Path(__file__).parents[2] / "data/bundles"
 
 
 @pytest.mark.parametrize("name", ["squares", "whitened"])

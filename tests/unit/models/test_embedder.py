@@ -161,7 +161,7 @@ def one_by_one(net: EmbeddingNet, jpegs: list[bytes]) -> np.ndarray:
                 total, num = total + (vector / vector.norm()).pow(p), num + 1
             v = (torch.as_tensor(total) / num).pow(1 / p)
             v = v / v.norm()
-            if config.whitening != "none":
+            if net.spec.whitening != "none":
                 v = net.whitening_projection.double() @ (v - net.whitening_mean.double())
                 v = v / v.norm()
             sides.append(v)

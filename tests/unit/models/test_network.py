@@ -50,7 +50,7 @@ def test_whitening_is_applied_last_and_comes_back_with_the_bundle(tmp_path: Path
     projection, mean = whitening(24, 128)
     white = network.with_whitening(net, projection, mean, "learned")
     assert (net.dim, white.dim, white.base_dim) == (128, 24, 128)
-    assert (white.spec.config.whitening, white.spec.config.whitening_dim) == ("learned", 24)
+    assert (white.spec.whitening, white.spec.whitening_dim) == ("learned", 24)
     plain = embed(net).double()
     for row, got in zip(plain, embed(white), strict=True):
         y = projection @ (row - mean)
@@ -61,8 +61,7 @@ def test_whitening_is_applied_last_and_comes_back_with_the_bundle(tmp_path: Path
     assert torch.equal(embed(other), embed(white)) and other.dim == 24
     with pytest.raises(ValueError, match="learned at its own scales"):
         network.with_scales(white, [1.0])
-    with pytest.raises(ValueError, match="A new network has no whitening"):
-        bundle.build(white.spec.config)
+    assert bundle.build(white.spec.config).dim == 128  # whitening is learned, and not built
     with pytest.raises(ValueError, match=r"\(24, 64\) and \(64,\) does not fit embeddings of length 128"):
         network.with_whitening(net, *whitening(24, 64), "pca")
 
@@ -164,3 +163,19 @@ def test_a_spec_s_own_normalisation_is_used() -> None:
     got = net.normalise(torch.full((1, 2, 2, 3), 255, dtype=torch.uint8))
     assert got.shape == (1, 3, 2, 2) and got.dtype == torch.float32
     assert got[0, :, 0, 0].tolist() == [1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"whitening": "learned"},
+            "whitening is 'learned' with 0 dimensions.*learned from a trained model's embeddings",
+        ),
+        ({"whitening_dim": 8}, "whitening is 'none' with 8 dimensions"),
+        ({"whitening": "zca", "whitening_dim": 8}, "whitening is 'zca'"),
+    ],
+)
+def test_whitening_without_dimensions_or_of_no_known_kind_is_refused(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        network.ModelSpec(config=SMALL, **settings)  # type: ignore[arg-type]

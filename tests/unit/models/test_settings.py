@@ -24,8 +24,6 @@ from retrieval.models.settings import BACKBONES, ModelConfig, Pooling, check_bac
         ({"scales": (1.0, 0.0)}, "above 0 and up to 4"),
         ({"scales": (1.0, 4.1)}, "above 0 and up to 4"),
         ({"image_size": 31}, "image_size must be 32 or more .*got 31"),
-        ({"whitening": "learned"}, "learned from a trained model's embeddings"),
-        ({"whitening_dim": 8}, "with 8 dimensions"),
     ],
 )
 def test_impossible_settings_are_said_in_words(settings: dict[str, object], words: str) -> None:
