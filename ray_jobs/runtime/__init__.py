@@ -2,7 +2,10 @@
 
 command   a job as a command: settings, help, mistakes in one sentence
 inputs    what a command names must be there
-session   logging, the cluster, parts of work with progress
+session   the cluster, one task, work in numbered parts
+progress  how far work is: workers tell, the driver shows
+screen    lines, and a live bar below them
+quiet     what is printed and what is not; who sets handlers
 road      steps of a pipeline: where each lies, whether it is done
 summary   what a pipeline made, and what to do with it
 runs      a run of MLflow

@@ -1,19 +1,18 @@
-"""What every job shares: logging, the connection to Ray, and running numbered parts with progress."""
+"""What every job shares: the connection to Ray, work on the cluster as one task or in numbered parts."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
+import inspect
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import ray
-from ray.data import ActorPoolStrategy
-from ray.exceptions import RayTaskError
+from ray_jobs.runtime import quiet
+from ray_jobs.runtime.progress import Teller, mailbox_of_session, told, watch
 
 logger = logging.getLogger(__name__)
 
@@ -25,16 +24,23 @@ def session() -> Iterator[None]:
     Joins the cluster named by RAY_ADDRESS (as `ray job submit` sets it), or starts a local one that ends with the job.
     A Ray already initialised by the caller (a test, `pipeline`) is used and left running.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
-    mine = not ray.is_initialized()
+    quiet.set_up_logging()
+    import ray
+    import ray.data
+
+    quiet.hush()
+    mine, logs = not ray.is_initialized(), None
     if mine:
         # Local workers import this checkout through the driver's sys.path; a submitted job through its working_dir.
         # With its dashboard: Ray Train asks it about its own actors and complains every second where there is none.
-        ray.init(logging_level=logging.WARNING)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)  # `run_parts` says how far a job is, in items
+        # What workers print stays in their logs; what they have to say comes by way of `progress`.
+        context = ray.init(logging_level=logging.WARNING, log_to_driver=False)
+        logs = Path(context.address_info["session_dir"]) / "logs"
+    ray.data.DataContext.get_current().enable_progress_bars = False  # `run_parts` has its own
+    quiet.hush()
     try:
-        yield
+        with quiet.kept_in(logs):
+            yield
     finally:
         if mine:
             ray.shutdown()
@@ -45,6 +51,9 @@ def on_cluster(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     An error comes back as the one raised there, without Ray's wrapping.
     """
+    import ray
+    from ray.exceptions import RayTaskError
+
     try:
         return ray.get(ray.remote(work).remote(*args, **kwargs))
     except RayTaskError as error:
@@ -80,57 +89,72 @@ def run_parts(
     """
     if not parts:
         return
-    # One block a part: a part is the unit of scheduling, retry and resume. Each costs Ray about 20 ms.
-    dataset = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
-    how: dict[str, Any] = {"work": work, "fixed": dict(fixed or {}), "takes": takes}
-    if isinstance(work, type):
-        how = {"fn_constructor_kwargs": how, "compute": ActorPoolStrategy(size=actors)}
-    else:
-        how = {"fn_kwargs": how}
-    done = dataset.map_batches(_named_like(work), batch_size=1, **how, **resources)  # type: ignore[arg-type]
-    started, items = time.monotonic(), 0
-    last = started
-    for finished, batch in enumerate(done.iter_rows(), start=1):
-        if batch["refused"]:
-            raise ValueError(batch["refused"])
-        row = json.loads(batch["row"])
-        items += int(row.get("taken", 0))
-        now = time.monotonic()
-        if now - last > 5 or finished == len(parts):
-            last = now
-            rate = items / max(now - started, 1e-9)
-            of = f" of {total_items}" if total_items else ""
-            logger.info("%s: part %d of %d, %d%s items, %.0f/s", name, finished, len(parts), items, of, rate)
-        yield row
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    with watch(name, total_items or len(parts), in_parts=True, mailbox=mailbox_of_session()) as step:
+        # One block a part: a part is the unit of scheduling, retry and resume. Each costs Ray about 20 ms.
+        dataset = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
+        how: dict[str, Any] = {"work": work, "fixed": dict(fixed or {}), "takes": takes}
+        how["teller"] = step.teller if total_items else step.teller.of_lines()
+        if isinstance(work, type):
+            how = {"fn_constructor_kwargs": how, "compute": ActorPoolStrategy(size=actors)}
+        else:
+            how = {"fn_kwargs": how}
+        done = dataset.map_batches(_named_like(work), batch_size=1, **how, **resources)  # type: ignore[arg-type]
+        for batch in quiet.without_native_chatter(done.iter_rows()):
+            if batch["refused"]:
+                raise ValueError(batch["refused"])
+            row = json.loads(batch["row"])
+            step.finished(batch["part"], row.get("taken", 0) if total_items else 1)
+            yield row
 
 
 class _Actor:
     """An object that is made once and does one part after another."""
 
-    def __init__(self, work: type, fixed: dict[str, Any], takes: str) -> None:
-        self._work, self._takes = work(**_fetched(fixed)), takes
+    def __init__(self, work: type, fixed: dict[str, Any], takes: str, teller: Teller) -> None:
+        with told(teller):
+            self._work = work(**_fetched(fixed))
+        self._takes, self._teller = takes, teller
+        self._reports = _takes_progress(work.__call__)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return _row(self._work, {self._takes: int(batch["part"][0])})
+        return _row(int(batch["part"][0]), self._work, {}, self._takes, self._teller, reports=self._reports)
 
 
-def _task(batch: dict[str, Any], work: Callable[..., Any], fixed: dict[str, Any], takes: str) -> dict[str, Any]:
-    return _row(work, {**_fetched(fixed), takes: int(batch["part"][0])})
+def _task(
+    batch: dict[str, Any], work: Callable[..., Any], fixed: dict[str, Any], takes: str, teller: Teller
+) -> dict[str, Any]:
+    part = int(batch["part"][0])
+    return _row(part, work, _fetched(fixed), takes, teller, reports=_takes_progress(work))
 
 
-def _row(work: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+def _row(
+    part: int, work: Callable[..., Any], fixed: dict[str, Any], takes: str, teller: Teller, *, reports: bool
+) -> dict[str, Any]:
     """A batch of one row, of the same columns whatever `work` returns."""
+    arguments = fixed | {takes: part}
+    if reports:
+        arguments["progress"] = teller.of(part)
     try:
-        done = work(**arguments)
+        with told(teller):
+            done: Any = work(**arguments)
     except ValueError as error:  # the user's to mend: said in the driver in one sentence, without Ray's stack
-        logger.info("part %s", arguments, exc_info=True)  # and whole in the worker's own log
-        return {"row": [""], "refused": [str(error)]}
-    row: Any = dataclasses.asdict(done) if dataclasses.is_dataclass(done) else done  # type: ignore[arg-type]
-    return {"row": [json.dumps(row)], "refused": [""]}
+        logger.info("%s refused part %d", work, part, exc_info=True)  # and whole in the worker's own log
+        return {"part": [part], "row": [""], "refused": [str(error)]}
+    row = dataclasses.asdict(done) if dataclasses.is_dataclass(done) else done  # type: ignore[arg-type]
+    return {"part": [part], "row": [json.dumps(row)], "refused": [""]}
+
+
+def _takes_progress(work: Callable[..., Any]) -> bool:
+    return "progress" in inspect.signature(work).parameters
 
 
 def _fetched(fixed: dict[str, Any]) -> dict[str, Any]:
     """What all parts share stays in the cluster's memory, once a node, where workers read it without a copy."""
+    import ray
+
     return {name: ray.get(value) if isinstance(value, ray.ObjectRef) else value for name, value in fixed.items()}
 
 
@@ -138,6 +162,9 @@ def _named_like(work: Callable[..., Any] | type) -> Any:
     """What does a batch with `work`, under its name, by which Ray's processes, logs and dashboard call it."""
     if isinstance(work, type):
         return type(work.__name__, (_Actor,), {})
-    batched = functools.partial(_task)
-    batched.__name__ = work.__name__  # type: ignore[attr-defined]
+
+    def batched(batch: dict[str, Any], **how: Any) -> dict[str, Any]:
+        return _task(batch, **how)
+
+    batched.__name__ = batched.__qualname__ = work.__name__
     return batched

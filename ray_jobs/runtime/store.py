@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import urllib.parse
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ray_jobs.runtime.quiet import hush
 from retrieval.artifacts.folder import Folder
 
 if TYPE_CHECKING:  # MLflow takes a second to load: whoever uses the store loads it then
@@ -49,8 +49,7 @@ def client_of(uri: str) -> MlflowClient:
     """A client of this store, leaving MLflow's process-wide settings alone."""
     from mlflow import MlflowClient
 
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    hush("mlflow", "alembic")  # after the import, which sets their handlers
     with warnings.catch_warnings():
         # MLflow 3.17 on SQLAlchemy 2.1 uses a deprecated loader; the warning is theirs, not the user's.
         warnings.filterwarnings("ignore", message="The ``noload`` loader strategy")

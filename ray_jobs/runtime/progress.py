@@ -1,0 +1,245 @@
+"""How far a job is: workers tell, the driver asks a few times a second and shows it on its screen.
+
+What is told goes by way of a `Mailbox`, one small actor a session that only remembers. Whatever happens to it, or to a
+word on its way, the work goes on: the rows that come back from finished parts are counted in any case::
+
+    with watch("ingest", 960, in_parts=True) as step:
+        ...                         # a worker is given step.teller and calls it: teller.of(part)("photos", 30, 60)
+        step.finished(part, 60)     # the driver has its row
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ray_jobs.runtime.screen import SCREEN, Count, Screen
+
+logger = logging.getLogger(__name__)
+
+OURS = ("retrieval", "ray_jobs", "serve")
+"""Whose log lines are ours."""
+
+_POLL_EVERY = 0.25  # seconds between two questions of the driver
+_TELL_EVERY = 0.3  # seconds between two messages of one worker: photos come at hundreds a second
+_LAST_WORD_WITHIN = 1.0  # of a step that is over
+_NUMBERS = itertools.count(1)
+
+
+class Mailbox:
+    """What workers told and the driver has not fetched: the newest count of each part, and lines."""
+
+    def __init__(self) -> None:
+        self._step, self._counts, self._lines = 0, {}, []
+
+    def begin(self, step: int) -> None:
+        self._step, self._counts = step, {}
+
+    def tell(self, step: int, part: int, what: str, done: int, total: int) -> None:
+        if step == self._step:  # else a late word about work that is over
+            self._counts[part] = (what, done, total)
+
+    def say(self, level: int, text: str) -> None:
+        self._lines.append((level, text))
+
+    def take(self) -> tuple[dict[int, tuple[str, int, int]], list[tuple[int, str]]]:
+        counts, lines = self._counts, self._lines
+        self._counts, self._lines = {}, []
+        return counts, lines
+
+
+class Teller:
+    """A Progress for the worker that does one part. What cannot be told is not told: it never raises."""
+
+    def __init__(self, mailbox: Any, step: int = 0, part: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._mailbox, self._step, self._part, self._clock = mailbox, step, part, clock
+        self._last: tuple[str, float] = ("", 0.0)
+
+    def begin(self) -> None:
+        """From now on this step's words are kept, and no others."""
+        self._send("begin", self._step)
+
+    def of(self, part: int) -> Teller:
+        return Teller(self._mailbox, self._step, part, self._clock)
+
+    def of_lines(self) -> Teller:
+        """One that sends lines only: what it counts is not what the step counts."""
+        return Teller(self._mailbox, 0, 0, self._clock)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = self._clock()
+        if what == self._last[0] and done < total and now - self._last[1] < _TELL_EVERY:
+            return
+        self._last = (what, now)
+        self._send("tell", self._step, self._part, what, done, total)
+
+    def say(self, level: int, text: str) -> None:
+        """A line for the driver's log."""
+        self._send("say", level, text)
+
+    def _send(self, method: str, *args: Any) -> None:
+        if self._mailbox is not None:
+            try:
+                getattr(self._mailbox, method).remote(*args)
+            except Exception:  # noqa: BLE001  its process is gone, or the cluster is: no reason to stop working
+                self._mailbox = None
+
+
+class _Lines(logging.Handler):
+    """Log records, sent to the driver as lines."""
+
+    def __init__(self, teller: Teller, level: int) -> None:
+        super().__init__(level)
+        self._teller = teller
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._teller.say(record.levelno, self.format(record))
+
+
+@contextmanager
+def told(teller: Teller, level: int = logging.WARNING) -> Iterator[Teller]:
+    """On a worker: our log lines from `level` on reach the driver, for the length of the block."""
+    handler, loggers = _Lines(teller, level), [logging.getLogger(name) for name in OURS]
+    before = [each.level for each in loggers]
+    for each in loggers:
+        each.addHandler(handler)
+        each.setLevel(logging.INFO)
+    try:
+        yield teller
+    finally:
+        for each, was in zip(loggers, before, strict=True):
+            each.removeHandler(handler)
+            each.setLevel(was)
+
+
+class Step:
+    """One step under way, as the driver knows it.
+
+    In parts: what they told and what they came to adds up. Whole: a worker's word under the step's own name is how far
+    it is, under another name it is about work within it. `total` 0: nobody knows how much it is, until a worker says.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        total: int = 0,
+        *,
+        in_parts: bool = False,
+        teller: Teller | None = None,
+        screen: Screen = SCREEN,
+    ) -> None:
+        self.teller = teller or Teller(None)
+        self._name, self._total, self._in_parts, self._screen = name, total, in_parts, screen
+        self._finished: dict[int, int] = {}
+        self._begun: dict[int, int] = {}
+        self._outer, self._inner = Count(name, 0, total), None
+        self._lock = threading.Lock()
+
+    def finished(self, part: int, taken: int) -> None:
+        """A part is done: what it told on its way gives place to what it came to."""
+        with self._lock:
+            self._begun.pop(part, None)
+            self._finished[part] = taken
+        self.show()
+
+    def heard(self, part: int, what: str, done: int, total: int) -> None:
+        """A worker's word: what is being done, how much of it is done, of how much."""
+        with self._lock:
+            if self._in_parts:
+                if part not in self._finished:
+                    self._begun[part] = done
+            elif what == self._name:
+                self._outer, self._inner = Count(what, done, total), None
+            else:
+                self._inner = Count(what, done, total)
+
+    def count(self) -> Count:
+        with self._lock:
+            if not self._in_parts:
+                return self._outer
+            done = sum(self._finished.values()) + sum(self._begun.values())
+            return Count(self._name, min(done, self._total), self._total)
+
+    def show(self) -> None:
+        self._screen.show(self.count(), self._inner)
+
+
+@contextmanager
+def watch(
+    name: str, total: int = 0, *, in_parts: bool = False, mailbox: Any = None, screen: Screen = SCREEN
+) -> Iterator[Step]:
+    """Show a step for the length of the block, and at its end what it came to, unless it fails.
+
+    Args: mailbox: an actor of class Mailbox (`mailbox_of_session`), if workers are to tell.
+    """
+    number, over = next(_NUMBERS), threading.Event()
+    step = Step(name, total, in_parts=in_parts, teller=Teller(mailbox, number), screen=screen)
+    step.teller.begin()
+    screen.begin(name)
+    poller = threading.Thread(target=_poll, args=(step, over, mailbox), name="progress", daemon=True)
+    poller.start()
+    try:
+        yield step
+    except BaseException:
+        over.set()
+        poller.join()
+        screen.clear()
+        raise
+    over.set()
+    poller.join()
+    screen.end(step.count())
+
+
+def _poll(step: Step, over: threading.Event, mailbox: Any) -> None:
+    """Ask and show until the step is over, and once more then. A mailbox that fails is not asked again."""
+    asked, last = None, False
+    while not last:
+        last = over.wait(_POLL_EVERY)
+        try:
+            if mailbox is not None:
+                asked = asked or mailbox.take.remote()
+                asked = None if _heard(step, asked, _LAST_WORD_WITHIN if last else 0) else asked
+        except Exception as error:  # noqa: BLE001  a bar must not break a run, whatever became of the actor
+            logger.debug("no more progress of workers: %s", error)
+            mailbox = None
+            _MAILBOXES.clear()
+        step.show()
+
+
+def _heard(step: Step, asked: Any, within: float) -> bool:
+    """Whether there is an answer; then the step knows it, and its lines are in our log."""
+    answer = _answer(asked, within)
+    if answer is None:
+        return False
+    counts, lines = answer
+    for level, text in lines:
+        logger.log(level, "%s", text)
+    for part, (what, done, total) in counts.items():
+        step.heard(part, what, done, total)
+    return True
+
+
+def _answer(asked: Any, within: float) -> Any:
+    import ray
+
+    ready, _ = ray.wait([asked], timeout=within)
+    return ray.get(ready[0]) if ready else None
+
+
+_MAILBOXES: dict[str, Any] = {}  # by the job they belong to: one, but for tests
+
+
+def mailbox_of_session() -> Any:
+    """The mailbox of this driver on the cluster it is connected to. It takes no core of it."""
+    import ray
+
+    job = ray.get_runtime_context().get_job_id()
+    if job not in _MAILBOXES:
+        _MAILBOXES.clear()
+        _MAILBOXES[job] = ray.remote(num_cpus=0)(Mailbox).remote()
+    return _MAILBOXES[job]

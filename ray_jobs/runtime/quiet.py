@@ -1,0 +1,130 @@
+"""What a run prints: our lines, and the errors of others. The one place that sets handlers.
+
+Nothing is lost: what is kept from the screen is in Ray's session folder, logs/retrieval-driver.log (this process) and
+logs/worker-*, logs/ray-data, logs/train (Ray's own). A warning of Ray's is shown unless it is named here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray_jobs.runtime.progress import OURS
+from ray_jobs.runtime.screen import SCREEN, ScreenHandler
+
+LOG_FILE = "retrieval-driver.log"
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+# Ray's notices that tell whoever runs a job nothing that can be acted on.
+_NOTICES = re.compile(r"Token authentication is enabled|^Progress bars disabled|^Progress bars for operators disabled")
+# Written by Ray's C++ core, past Python's logging, whenever Ray Data starts a pool of actors; also in its own log.
+_NATIVE = re.compile(rb"core_worker\.cc:\d+: Actor with class name: .* has constructor arguments in the object store")
+_CHATTY = ("ray", "ray.data", "ray.train", "mlflow", "alembic")
+_WITH_FILES = ("ray.data", "ray.train")  # Ray keeps theirs itself
+_files: list[logging.Handler] = []
+
+
+def set_up_logging() -> None:
+    """Our lines go to the screen as they are, of others only warnings and errors. Twice is as good as once."""
+    root = logging.getLogger()
+    if not any(isinstance(handler, ScreenHandler) for handler in root.handlers):
+        handler = ScreenHandler(SCREEN)
+        handler.addFilter(_is_shown)
+        root.addHandler(handler)
+    if root.level > logging.INFO or root.level == logging.NOTSET:
+        root.setLevel(logging.INFO)
+
+
+def hush(*names: str) -> None:
+    """Let the handlers that these loggers brought along show warnings and errors only, and no known notice.
+
+    To be called once they are there: a library sets its own when it is imported.
+    """
+    for name in names or _CHATTY:
+        logger = logging.getLogger(name)
+        for handler in logger.handlers:
+            if (
+                isinstance(handler, logging.StreamHandler)
+                and handler not in _files
+                and _is_shown not in handler.filters
+            ):
+                handler.addFilter(_is_shown)
+        if _files and not logger.propagate and name not in _WITH_FILES:
+            logger.addHandler(_files[-1])
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    if record.name.partition(".")[0] in (*OURS, "__main__"):
+        return True
+    return record.levelno >= logging.WARNING and not _NOTICES.search(record.getMessage())
+
+
+@contextmanager
+def kept_in(logs: Path | None) -> Iterator[None]:
+    """Write everything that this process logs to a file in `logs` too, for the length of the block."""
+    if logs is None or not logs.is_dir():
+        yield
+        return
+    handler = logging.FileHandler(logs / LOG_FILE)
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    _files.append(handler)
+    logging.getLogger().addHandler(handler)
+    hush()
+    try:
+        yield
+    finally:
+        _files.remove(handler)
+        for name in ("", *_CHATTY):
+            logging.getLogger(name).removeHandler(handler)
+        handler.close()
+
+
+def without_native_chatter(rows: Iterable[Any]) -> Iterator[Any]:
+    """The rows; until the first is there, whole lines that Ray's core writes straight to standard error are sieved."""
+    iterator = iter(rows)
+    with _sieved_standard_error():
+        first = next(iterator, None)
+    if first is not None:
+        yield first
+        yield from iterator
+
+
+@contextmanager
+def _sieved_standard_error() -> Iterator[None]:
+    """File descriptor 2 goes through a pipe for a while. Python's own output, and the screen's, does not."""
+    try:
+        number = sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        number = -1
+    if number != 2:  # somebody caught standard error already
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    read, write = os.pipe()
+    os.dup2(write, 2)
+    os.close(write)
+    reader = threading.Thread(target=_sieve, args=(read, kept), daemon=True)
+    reader.start()
+    try:
+        with os.fdopen(os.dup(kept), "w") as past, SCREEN.writing_to(past):
+            yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        reader.join(timeout=1)  # it ends with the pipe, which a process started meanwhile may hold open
+        if not reader.is_alive():
+            os.close(kept)
+
+
+def _sieve(read: int, to: int) -> None:
+    with os.fdopen(read, "rb") as lines:
+        for line in lines:
+            if not _NATIVE.search(line):
+                os.write(to, line)

@@ -1,0 +1,327 @@
+"""The screen: rates and times left, lines that come now and then, and a bar on a (pseudo) terminal."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import pty
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ray_jobs.runtime.screen import Count, Pace, Screen, ScreenHandler, duration, each
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+# --- arithmetic ---
+
+
+def test_rate_and_time_left_are_of_what_was_seen() -> None:
+    pace = Pace(100.0)
+    assert (pace.rate, pace.left(960)) == (None, None)
+    pace.see(60, 104.0)
+    assert pace.rate == 15.0
+    assert pace.left(960) == 60.0
+    pace.see(960, 124.0)
+    assert pace.left(960) == 0.0
+
+
+def test_a_slow_start_is_forgotten_after_half_a_minute() -> None:
+    pace = Pace(0.0)
+    for second in range(1, 61):
+        pace.see(0 if second <= 20 else 10 * (second - 20), float(second))
+    assert pace.rate == 10.0  # 400 in 60 s would be 6.7
+    assert pace.left(500) == 10.0
+
+
+def test_work_that_stands_still_is_said_to_take_longer_and_longer() -> None:
+    pace = Pace(0.0)
+    pace.see(100, 10.0)
+    pace.see(100, 20.0)
+    assert (pace.rate, pace.left(200)) == (5.0, 20.0)
+    pace.see(100, 100.0)
+    assert (pace.rate, pace.left(200)) == (1.0, 100.0)
+
+
+def test_epochs_of_a_minute_have_a_pace_too() -> None:
+    pace = Pace(0.0)
+    for second in range(1, 601):
+        pace.see(second // 60, float(second))
+    assert pace.rate == 3 / 180  # the last four times it grew
+    assert pace.left(12) == 120.0
+
+
+def test_the_same_work_begun_anew_has_a_time_of_its_own() -> None:
+    pace = Pace(0.0)
+    pace.see(50, 10.0)
+    pace.see(0, 20.0)
+    pace.see(8, 21.0)
+    assert pace.rate == 8.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3599.7, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+    ],
+)
+def test_durations_are_as_precise_as_one_wants_to_know(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_rate_below_one_is_the_time_that_one_takes() -> None:
+    assert [each(rate) for rate in (14032.4, 58.2, 2.54, 1.0, 0.2, 0.01)] == [
+        "14,032/s",
+        "58/s",
+        "2.5/s",
+        "1.0/s",
+        "5.0 s each",
+        "1 min 40 s each",
+    ]
+
+
+# --- without a terminal ---
+
+
+@pytest.fixture
+def logged() -> Iterator[tuple[Screen, Clock, io.StringIO]]:
+    """A screen that is no terminal, the time on its clock, and what it wrote."""
+    stream, clock = io.StringIO(), Clock()
+    screen = Screen(stream, clock)
+    with on_the_log(screen):
+        yield screen, clock, stream
+
+
+@contextmanager
+def on_the_log(screen: Screen) -> Iterator[None]:
+    handler, logger = ScreenHandler(screen), logging.getLogger("ray_jobs.runtime.screen")
+    logger.addHandler(handler)
+    before, level = logger.propagate, logger.level
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
+        logger.setLevel(level)
+
+
+def words(stream: io.StringIO) -> list[str]:
+    lines = stream.getvalue().splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines)
+    return [line[9:] for line in lines]
+
+
+def test_without_a_terminal_a_line_comes_every_five_seconds_and_one_at_the_end(
+    logged: tuple[Screen, Clock, io.StringIO],
+) -> None:
+    screen, clock, stream = logged
+    screen.begin("ingest")
+    for quarter in range(1, 49):  # 12 s at 10 a second, looked at four times a second
+        clock.now = 100 + quarter / 4
+        screen.show(Count("ingest", 10 * quarter // 4, 960))
+    assert words(stream) == [
+        "ingest: 50 of 960, 10/s, 1 min 31 s left",
+        "ingest: 100 of 960, 10/s, 1 min 26 s left",
+    ]
+    screen.end(Count("ingest", 960, 960))
+    assert words(stream)[-1] == "ingest: 960 in 12 s, 80/s"
+    assert "\r" not in stream.getvalue() and "\033" not in stream.getvalue()
+
+
+def test_quick_work_is_one_line_and_the_next_step_starts_its_own_time(
+    logged: tuple[Screen, Clock, io.StringIO],
+) -> None:
+    screen, clock, stream = logged
+    screen.begin("words")
+    clock.now += 4.9
+    screen.show(Count("words", 10, 138))
+    screen.end(Count("words", 138, 138))
+    screen.begin("candidates")
+    clock.now += 4.9
+    screen.show(Count("candidates", 10, 20))
+    screen.end(Count("candidates", 15, 20))
+    assert words(stream) == ["words: 138 in 4.9 s, 28/s", "candidates: 15 of 20 in 4.9 s, 3.1/s"]
+
+
+def test_work_of_hours_says_a_line_a_minute(logged: tuple[Screen, Clock, io.StringIO]) -> None:
+    screen, clock, stream = logged
+    screen.begin("embed")
+    for second in range(1, 7201):
+        clock.now = 100.0 + second
+        screen.show(Count("embed", second, 100_000))
+    assert 120 <= len(words(stream)) <= 220
+    assert re.fullmatch(r"embed: 7,\d\d\d of 100,000, 1.0/s, 25 h 4\d min left", words(stream)[-1])
+
+
+def test_work_within_work_is_told_beside_it(logged: tuple[Screen, Clock, io.StringIO]) -> None:
+    screen, clock, stream = logged
+    screen.begin("train")
+    clock.now += 10
+    screen.show(Count("train", 2, 5), Count("steps", 0, 19))
+    clock.now += 5
+    screen.show(Count("train", 2, 5), Count("steps", 10, 19))
+    assert words(stream)[0] == "train: 2 of 5, 5.0 s each, 15 s left; steps 0 of 19"
+    assert words(stream)[1] == "train: 2 of 5, 7.5 s each, 22 s left; steps 10 of 19, 2.0/s, 4.5 s left"
+
+
+def test_work_of_unknown_length_says_how_long_it_has_been(logged: tuple[Screen, Clock, io.StringIO]) -> None:
+    screen, clock, stream = logged
+    screen.begin("vocabulary")
+    clock.now += 29
+    screen.show(Count("vocabulary"))
+    screen.end(Count("vocabulary"))
+    assert words(stream) == ["vocabulary: 29 s", "vocabulary: in 29 s"]
+
+
+def test_news_is_bare_and_a_warning_says_that_it_is_one() -> None:
+    stream = io.StringIO()
+    handler = ScreenHandler(Screen(stream))
+    for level, text in ((logging.INFO, "42 photos"), (logging.WARNING, "few photos")):
+        handler.handle(logging.LogRecord("retrieval.data", level, "", 0, text, None, None))
+    assert words(stream) == ["42 photos", "WARNING few photos"]
+
+
+def test_a_stream_that_is_gone_stops_nothing() -> None:
+    stream = io.StringIO()
+    stream.close()
+
+    class Gone(io.StringIO):
+        def isatty(self) -> bool:
+            return False
+
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    Screen(Gone()).line("to nobody")
+
+
+# --- on a terminal ---
+
+
+@contextmanager
+def terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 80) -> Iterator[tuple[Screen, Clock, list[bytes]]]:
+    """A screen on a pseudo-terminal, and what has come out at its other end when the block is over."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    master, slave = pty.openpty()
+    came: list[bytes] = []
+
+    def read() -> None:
+        while True:
+            try:
+                came.append(os.read(master, 65536))
+            except OSError:
+                return
+
+    reader, clock = threading.Thread(target=read), Clock()
+    reader.start()
+    with os.fdopen(slave, "w") as stream:
+        screen = Screen(stream, clock)
+        with on_the_log(screen):
+            yield screen, clock, came
+    reader.join()
+    os.close(master)
+
+
+def rows(came: list[bytes]) -> list[str]:
+    """The screen at the end, as a terminal shows it: \\r goes back, ESC[2K wipes the line."""
+    shown, at = [""], 0
+    for piece in re.split(r"(\r\n|\r|\033\[2K|\033\[\?25[lh])", b"".join(came).decode()):
+        if piece == "\r\n":
+            shown.append("")
+            at = 0
+        elif piece == "\r":
+            at = 0
+        elif piece == "\033[2K":
+            shown[-1] = ""
+        elif not piece.startswith("\033"):
+            shown[-1] = shown[-1][:at].ljust(at) + piece + shown[-1][at + len(piece) :]
+            at += len(piece)
+    return [row.rstrip() for row in shown]
+
+
+def test_a_terminal_shows_one_bar_with_count_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch) as (screen, clock, came):
+        screen.begin("ingest")
+        for done in (0, 240, 480):
+            clock.now = 100 + done / 48
+            screen.show(Count("ingest", done, 960))
+    (row,) = rows(came)
+    assert re.fullmatch(r"ingest +\[(#+)(-+)\] +50%  480/960  48/s  10 s left", row)
+    assert len(row) <= 80
+    assert abs(row.count("#") - row.count("-")) <= 1
+
+
+def test_lines_scroll_above_the_bar_and_the_end_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch) as (screen, clock, came):
+        screen.begin("ingest")
+        clock.now += 2
+        screen.show(Count("ingest", 100, 400))
+        screen.line("a line of ours")
+        screen.show(Count("ingest", 100, 400))
+        clock.now += 2
+        screen.end(Count("ingest", 400, 400))
+        screen.line("the next line")
+    shown = rows(came)
+    assert shown[0] == "a line of ours"
+    assert shown[1][9:] == "ingest: 400 in 4.0 s, 100/s"
+    assert shown[2:] == ["the next line", ""]
+    text = b"".join(came).decode()
+    assert text.count("100/400") == 2  # drawn again below the line, though nothing had changed
+    assert text.rindex("\033[?25h") > text.rindex("\033[?25l")  # the cursor is back
+
+
+def test_a_count_that_falls_back_is_drawn_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch) as (screen, clock, came):
+        screen.begin("embed")
+        for done in (50, 30):  # a worker died, and its part is begun again
+            clock.now += 1
+            screen.show(Count("embed", done, 100))
+    (row,) = rows(came)
+    assert "30%  30/100" in row
+
+
+def test_work_within_work_has_the_bar_and_the_whole_stands_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch, columns=120) as (screen, clock, came):
+        screen.begin("train")
+        clock.now += 10
+        screen.show(Count("train", 1, 5), Count("steps", 0, 20))
+        clock.now += 1
+        screen.show(Count("train", 1, 5), Count("steps", 10, 20))
+    (row,) = rows(came)
+    assert row.startswith("steps")
+    assert "50%  10/20  10/s  1.0 s left  (train 1/5  11 s each  44 s left)" in row
+
+
+def test_a_narrow_terminal_and_a_dumb_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch, columns=50) as (screen, clock, came):
+        screen.begin("ingest")
+        clock.now += 1
+        screen.show(Count("ingest", 10, 20))
+    assert len(rows(came)[0]) <= 60
+    with terminal(monkeypatch) as (screen, clock, came):
+        monkeypatch.setenv("TERM", "dumb")
+        screen.begin("ingest")
+        clock.now += 1
+        screen.show(Count("ingest", 10, 20))
+        screen.end(Count("ingest", 20, 20))
+    assert [row[9:] for row in rows(came)] == ["ingest: 20 in 1.0 s, 20/s", ""]
