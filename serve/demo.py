@@ -47,10 +47,12 @@ def main(cfg: QueryOnceConfig) -> Answer:
     """
     photo, label = query_photo(cfg)
     ours = not ray.is_initialized()
+    _hush()
     if ours:
         ray.init(include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
     try:
         port = _free_port()
+        print(f"Starting the query service on {cfg.workspace} ...", flush=True)
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         serve.run(build_app(ServeArgs(workspace=cfg.workspace)))
         answer = Answer.model_validate(ask(f"http://127.0.0.1:{port}/search?k={cfg.k}", photo))
@@ -93,6 +95,17 @@ def ask(url: str, photo: Path) -> dict[str, Any]:
     answer = json.loads(body)
     print(json.dumps(answer, indent=2), flush=True)
     return answer
+
+
+def _hush() -> None:
+    """Ray's and Serve's start-up notices stay off the screen, their warnings and errors do not."""
+    logging.getLogger("ray.serve").addFilter(_is_shown)
+    for handler in logging.getLogger("ray").handlers:
+        handler.addFilter(_is_shown)
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING and "Token authentication is enabled" not in record.getMessage()
 
 
 def _free_port() -> int:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +19,12 @@ import pytest
 import ray
 from ray.exceptions import RayTaskError
 
-from ray_jobs.runtime.session import run_parts, session
+from ray_jobs.runtime.session import on_cluster, run_parts, session
 from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.progress import Progress, counted, silent
+
+ROOT = Path(__file__).resolve().parents[2]
+logger = logging.getLogger("ray_jobs.tests")
 
 
 class WritePart:
@@ -90,3 +101,65 @@ def test_a_ray_that_is_already_there_is_used_and_left_running(ray_local: None) -
     with session():
         assert ray.get_runtime_context().get_node_id() == before
     assert ray.is_initialized()
+
+
+# --- what a run prints ---
+
+
+class Chatty:
+    """Prints, warns and logs as libraries do; and says two things of ours."""
+
+    def __init__(self, breaks: int) -> None:
+        self.breaks = breaks
+        print("printed by a worker", flush=True)
+        logging.getLogger("some.library").warning("a library's warning on a worker")
+
+    def __call__(self, part: int, progress: Progress = silent) -> dict[str, int]:
+        if part == self.breaks:
+            raise OSError("the scales are broken")
+        logging.getLogger("retrieval.data").warning("part %d is light", part)
+        logging.getLogger("retrieval.data").info("part %d is news to the worker's own log only", part)
+        for photo in counted(range(10), "photos", progress):
+            time.sleep(0.05 if photo else 0)
+        return {"taken": 10}
+
+
+def chatty_job() -> None:
+    """For a process of its own."""
+    with session():
+        rows = list(run_parts("weigh", range(4), Chatty, total_items=40, fixed={"breaks": 9}, num_cpus=1))
+        logger.info("%d parts", len(rows))
+        logging.getLogger("alembic.runtime").info("Running upgrade")
+        assert on_cluster(len, rows) == 4
+        list(run_parts("weigh", range(1), Chatty, total_items=10, fixed={"breaks": 0}, num_cpus=1))
+
+
+def test_a_run_prints_our_lines_and_failures_whole_and_the_rest_is_in_the_logs(tmp_path: Path) -> None:
+    home = Path(tempfile.mkdtemp(prefix="rq-", dir="/tmp"))  # a new machine: no token there yet
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    env |= {"HOME": str(home), "RAY_TMPDIR": str(home)}
+    code = "import sys; sys.path[:0] = ['.']; from tests.cluster import test_session as t; t.chatty_job()"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=240
+        )
+        printed, _, failure = done.stderr.partition("Traceback (most recent call last):\n")
+        assert (done.returncode, done.stdout) == (1, "")
+        lines = printed.splitlines()
+        assert all(re.match(r"\d\d:\d\d:\d\d \S", line) for line in lines), printed
+        words = [line[9:] for line in lines]
+        assert sorted(words[:4]) == [f"WARNING part {part} is light" for part in range(4)], printed
+        assert re.fullmatch(r"weigh: 40 in \d\.\d s, [\d.]+/s", words[4]), printed
+        assert words[5:] == ["4 parts"], printed
+        assert "in __call__" in failure and failure.count("OSError: the scales are broken") >= 1
+        (logs,) = home.glob("ray/session_2*/logs")
+        kept = (logs / "retrieval-driver.log").read_text()
+        for text in ("INFO alembic.runtime: Running upgrade", "Progress bars disabled", "INFO", "4 parts"):
+            assert text in kept
+        assert any("printed by a worker" in path.read_text() for path in logs.glob("worker-*.out"))
+        errors = [path.read_text() for path in logs.glob("worker-*.err")]
+        assert any("a library's warning on a worker" in text for text in errors)
+        cores = [path.read_text() for path in logs.glob("python-core-driver-*.log")]
+        assert any("has constructor arguments in the object store" in text for text in cores)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)

@@ -1,0 +1,136 @@
+"""What a run prints: ours at any level, of others warnings and errors, known notices not; all of it in the log file."""
+
+from __future__ import annotations
+
+import io
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ray_jobs.runtime import quiet
+from ray_jobs.runtime.screen import Screen, ScreenHandler
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def clean_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """The root logger as in a new process, and what the screen shows."""
+    root, shown = logging.getLogger(), io.StringIO()
+    handlers, level = root.handlers[:], root.level
+    root.handlers, root.level = [], logging.WARNING
+    monkeypatch.setattr(quiet, "SCREEN", Screen(shown))
+    yield shown
+    root.handlers, root.level = handlers, level
+
+
+def test_our_news_is_shown_and_of_others_only_what_is_amiss(clean_root: io.StringIO) -> None:
+    quiet.set_up_logging()
+    quiet.set_up_logging()  # each job of a pipeline does
+    for name in ("retrieval.data.catalog", "ray_jobs.ingest", "serve.app", "__main__", "alembic.runtime", "retrievals"):
+        logging.getLogger(name).info("news of %s", name)
+    logging.getLogger("alembic.runtime").warning("amiss")
+    logging.getLogger("retrieval.data").debug("detail")
+    lines = [line[9:] for line in clean_root.getvalue().splitlines()]
+    assert lines == [
+        "news of retrieval.data.catalog",
+        "news of ray_jobs.ingest",
+        "news of serve.app",
+        "news of __main__",
+        "WARNING amiss",
+    ]
+    assert sum(isinstance(handler, ScreenHandler) for handler in logging.getLogger().handlers) == 1
+
+
+def test_what_libraries_brought_along_shows_warnings_but_for_known_notices() -> None:
+    logger, stream = logging.getLogger("chatty.library"), io.StringIO()
+    logger.propagate, logger.level = False, logging.INFO
+    logger.addHandler(logging.StreamHandler(stream))
+    quiet.hush("chatty.library")
+    quiet.hush("chatty.library")
+    logger.info("Started")
+    logger.warning("Token authentication is enabled for this Ray cluster. Set RAY_AUTH_MODE=disabled to opt out.")
+    logger.warning("Progress bars disabled. To enable, set `enable_progress_bars = True`.")
+    logger.warning("Cluster resources are not enough to run any task. The job may hang forever.")
+    logger.error("No space left on device")
+    assert stream.getvalue().splitlines() == [
+        "Cluster resources are not enough to run any task. The job may hang forever.",
+        "No space left on device",
+    ]
+    assert len(logger.handlers[0].filters) == 1
+    logger.handlers.clear()
+
+
+def test_whatever_is_silenced_is_in_the_log_file(
+    tmp_path: Path, clean_root: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quiet, "_CHATTY", ("chatty",))
+    chatty = logging.getLogger("chatty")
+    chatty.propagate, chatty.level = False, logging.INFO
+    quiet.set_up_logging()
+    with quiet.kept_in(tmp_path):
+        chatty.info("Running upgrade 1 -> 2")
+        logging.getLogger("ray_jobs.ingest").info("960 photos")
+        logging.getLogger("alembic").info("Context impl SQLiteImpl")
+    chatty.info("after")
+    kept = (tmp_path / quiet.LOG_FILE).read_text().splitlines()
+    assert [line.split(" ", 2)[2] for line in kept] == [
+        "INFO chatty: Running upgrade 1 -> 2",
+        "INFO ray_jobs.ingest: 960 photos",
+        "INFO alembic: Context impl SQLiteImpl",
+    ]
+    assert clean_root.getvalue().count("\n") == 1
+    assert chatty.handlers == []
+
+
+def test_a_folder_that_is_not_there_is_no_place_for_a_log(tmp_path: Path) -> None:
+    with quiet.kept_in(tmp_path / "elsewhere"), quiet.kept_in(None):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+SIEVED = """
+import os, sys
+from ray_jobs.runtime.quiet import without_native_chatter
+
+def rows():
+    os.write(2, b"[2026-11-27 16:18:27,498 E 3128 3128] core_worker.cc:2465: Actor with class name: 'MapWorker' and "
+                b"ID: 'ed41' has constructor arguments in the object store and max_restarts > 0. If the\\n")
+    os.write(2, b"[2026-11-27 16:18:27,498 E 3128 3128] core_worker.cc:99: The raylet died\\n")
+    print("python's own", file=sys.stderr, flush=True)
+    yield 1
+    os.write(2, b"Actor with class name: 'x' has constructor arguments in the object store\\n")
+    yield 2
+
+seen = list(without_native_chatter(rows()))
+assert seen == [1, 2] and list(without_native_chatter([])) == [], seen
+os.write(2, b"the end\\n")
+{ending}
+"""
+
+
+def sieved(ending: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", SIEVED.replace("{ending}", ending)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_one_known_line_of_ray_s_core_is_sieved_out_and_every_other_comes_through() -> None:
+    done = sieved()
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "[2026-11-27 16:18:27,498 E 3128 3128] core_worker.cc:99: The raylet died",
+        "python's own",
+        "Actor with class name: 'x' has constructor arguments in the object store",  # not of that file, and later
+        "the end",
+    ]
+
+
+def test_a_failure_within_is_shown_whole() -> None:
+    ending = "def bad():\n    os.write(2, b'last words\\n')\n    raise OSError('no space')\n    yield\n"
+    done = sieved(ending + "list(without_native_chatter(bad()))")
+    assert done.returncode == 1
+    assert "last words\nTraceback" in done.stderr and done.stderr.endswith("OSError: no space\n")
