@@ -6,12 +6,14 @@ import dataclasses
 import inspect
 import json
 import logging
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ray_jobs.runtime import quiet
+from ray_jobs.runtime.command import of_the_user
 from ray_jobs.runtime.progress import Teller, mailbox_of_session, told, watch
 
 logger = logging.getLogger(__name__)
@@ -140,8 +142,11 @@ def _row(
     try:
         with told(teller):
             done: Any = work(**arguments)
-    except ValueError as error:  # the user's to mend: said in the driver in one sentence, without Ray's stack
-        logger.info("%s refused part %d", work, part, exc_info=True)  # and whole in the worker's own log
+    except ValueError as error:
+        if not of_the_user(error):
+            raise
+        # The user's to mend: said in the driver in one sentence, without Ray's stack.
+        traceback.print_exc()  # and whole in the worker's own log
         return {"part": [part], "row": [""], "refused": [str(error)]}
     row = dataclasses.asdict(done) if dataclasses.is_dataclass(done) else done  # type: ignore[arg-type]
     return {"part": [part], "row": [json.dumps(row)], "refused": [""]}

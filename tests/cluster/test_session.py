@@ -21,6 +21,7 @@ from ray.exceptions import RayTaskError
 
 from ray_jobs.runtime.session import on_cluster, run_parts, session
 from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.progress import Progress, counted, silent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,9 +70,11 @@ class Weighed:
 
 def weigh(block: int, weights: np.ndarray, names: list[str]) -> Weighed:
     if block >= len(weights):
-        raise ValueError(f"Block {block} has no weight. Give {block + 1} weights.")
+        read_manifest(Folder.of("/no/weights"))  # our own code refuses
     if weights[block] < 0:
         raise OSError("the scales are broken")
+    if not names:
+        np.zeros(2) + np.zeros(3)
     return Weighed(block, float(weights[block]), dict.fromkeys(names, block))
 
 
@@ -85,11 +88,13 @@ def test_a_function_gets_its_number_under_its_own_word_and_what_a_reference_refe
 
 
 def test_what_the_user_can_mend_comes_back_as_one_sentence_and_other_failures_whole(ray_local: None) -> None:
-    with pytest.raises(ValueError, match=r"^Block 1 has no weight. Give 2 weights.$") as refused:
-        list(run_parts("weigh", range(2), weigh, takes="block", fixed={"weights": np.ones(1), "names": []}))
+    with pytest.raises(ValueError, match=r"^No sealed artefact at /no/weights: it does not exist.$") as refused:
+        list(run_parts("weigh", range(2), weigh, takes="block", fixed={"weights": np.ones(1), "names": ["a"]}))
     assert refused.value.__cause__ is None
     with pytest.raises(RayTaskError, match=r"(?s)in weigh\n.*OSError: the scales are broken"):
         list(run_parts("weigh", range(1), weigh, takes="block", fixed={"weights": -np.ones(1), "names": []}))
+    with pytest.raises(RayTaskError, match=r"(?s)in weigh\n.*ValueError: operands could not be broadcast"):
+        list(run_parts("weigh", range(1), weigh, takes="block", fixed={"weights": np.ones(1), "names": []}))
 
 
 def test_no_parts_start_nothing() -> None:
