@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 # What decides the result is the model, the training settings and the inputs' fingerprints; these do not.
 _PLACES = ("collection", "out", "weights", "tuples")
 CHECKPOINT = "state.pt"
+_SHOWN = ("train/loss", "val/mAP", "val/recall@1", "val/recall@10")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,26 +180,25 @@ def _fit(
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from ray_jobs.runtime.progress import mailbox_of_session, watch
+
     use_gpu = cfg.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
     cpus = cfg.cpus_per_worker or _cpus_per_worker(cfg.num_workers)
     # Each attempt at the same work goes on from its checkpoints; other work has another name, so never mixes with it.
     name = f"train-{digest([plain(cfg.model), plain(chosen(cfg).config), inputs])[:12]}"
-    work = {"cfg": cfg, "inputs": inputs, "tracker": tracker, "progress": silent}
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config=work | {"name": name, "threads": cpus, "start": ray.put(start)},
-        scaling_config=ScalingConfig(
-            num_workers=cfg.num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)}
-        ),
-        run_config=RunConfig(
-            name=name,
-            storage_path=f"{out.uri}-checkpoints",
-            failure_config=FailureConfig(max_failures=cfg.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            logging_config=LoggingConfig(log_level="WARNING"),
-        ),
+    run = RunConfig(
+        name=name,
+        storage_path=f"{out.uri}-checkpoints",
+        failure_config=FailureConfig(max_failures=cfg.max_failures),
+        checkpoint_config=CheckpointConfig(num_to_keep=2),
+        logging_config=LoggingConfig(log_level="WARNING"),
     )
-    trainer.fit()
+    each = {"CPU": cpus, "GPU": int(use_gpu)}
+    scaling = ScalingConfig(num_workers=cfg.num_workers, use_gpu=use_gpu, resources_per_worker=each)
+    work = {"cfg": cfg, "inputs": inputs, "tracker": tracker, "name": name, "threads": cpus, "start": ray.put(start)}
+    with watch("train", mailbox=mailbox_of_session()) as step:
+        work["progress"] = step.teller
+        TorchTrainer(train_worker, train_loop_config=work, scaling_config=scaling, run_config=run).fit()
     if not out.exists(MANIFEST):
         raise RuntimeError("Training ended without a bundle. Run the same command again to go on from the last epoch.")
 
@@ -213,7 +213,16 @@ def _cpus_per_worker(num_workers: int) -> int:
 
 
 def train_worker(config: Mapping[str, Any]) -> None:
-    """One rank of the run: localise, train epoch by epoch with a checkpoint each; rank 0 seals the bundle."""
+    """One rank of the run. What rank 0 has to say reaches the driver, of the others only warnings do."""
+    from ray_jobs.runtime.progress import told
+
+    rank = _rank()
+    with told(config["progress"], logging.INFO if rank.rank == 0 else logging.WARNING):
+        _train(config, rank)
+
+
+def _train(config: Mapping[str, Any], rank: Rank) -> None:
+    """Localise, train epoch by epoch with a checkpoint each; rank 0 seals the bundle."""
     import ray
     import ray.train.torch
     import torch
@@ -221,8 +230,6 @@ def train_worker(config: Mapping[str, Any]) -> None:
     from retrieval.training.trainer import Trainer
 
     cfg: TrainJobConfig = config["cfg"]
-    rank = _rank()
-    logging.basicConfig(level=logging.INFO if rank.rank == 0 else logging.WARNING, format="%(message)s")
     torch.set_num_threads(config["threads"])
     cache = Path(cfg.cache or tempfile.gettempdir()) / "retrieval-cache"
     local = localise(Folder.of(cfg.collection), cache, ("train", "val"))
@@ -268,8 +275,9 @@ def _report_epoch(trainer: Trainer, metrics: dict[str, Any], tracker: Tracker | 
     if trainer.rank.rank != 0:
         ray.train.report(metrics)
         return
-    shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in metrics.items()}
-    logger.info("train: %s", ", ".join(f"{key} {value}" for key, value in shown.items() if key != "tuples_sha256"))
+    # All of them are in the bundle's history and in MLflow.
+    shown = [f"{name} {metrics[name]:.4f}" for name in _SHOWN if name in metrics]
+    logger.info("train: epoch %d: %s", metrics["epoch"], ", ".join(shown))
     if tracker is not None:
         tracker.log_metrics(metrics, step=metrics["epoch"])
     with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ray_jobs.runtime.screen import SCREEN, Count, Screen
+from ray_jobs.runtime.screen import SCREEN, Count, Screen, ScreenHandler
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,9 @@ class _Lines(logging.Handler):
 @contextmanager
 def told(teller: Teller, level: int = logging.WARNING) -> Iterator[Teller]:
     """On a worker: our log lines from `level` on reach the driver, for the length of the block."""
+    if any(isinstance(each, ScreenHandler) for each in logging.getLogger().handlers):  # this is the driver
+        yield teller
+        return
     handler, loggers = _Lines(teller, level), [logging.getLogger(name) for name in OURS]
     before = [each.level for each in loggers]
     for each in loggers:

@@ -134,7 +134,7 @@ def chatty_job() -> None:
     with session():
         rows = list(run_parts("weigh", range(4), Chatty, total_items=40, fixed={"breaks": 9}, num_cpus=1))
         logger.info("%d parts", len(rows))
-        logging.getLogger("alembic.runtime").info("Running upgrade")
+        logging.getLogger("botocore.client").info("Running upgrade")
         assert on_cluster(len, rows) == 4
         list(run_parts("weigh", range(1), Chatty, total_items=10, fixed={"breaks": 0}, num_cpus=1))
 
@@ -159,7 +159,7 @@ def test_a_run_prints_our_lines_and_failures_whole_and_the_rest_is_in_the_logs(t
         assert "in __call__" in failure and failure.count("OSError: the scales are broken") >= 1
         (logs,) = home.glob("ray/session_2*/logs")
         kept = (logs / "retrieval-driver.log").read_text()
-        for text in ("INFO alembic.runtime: Running upgrade", "Progress bars disabled", "INFO", "4 parts"):
+        for text in ("INFO botocore.client: Running upgrade", "Progress bars disabled", "INFO", "4 parts"):
             assert text in kept
         assert any("printed by a worker" in path.read_text() for path in logs.glob("worker-*.out"))
         errors = [path.read_text() for path in logs.glob("worker-*.err")]

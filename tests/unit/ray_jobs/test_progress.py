@@ -10,7 +10,7 @@ import pytest
 
 from ray_jobs.runtime import progress
 from ray_jobs.runtime.progress import Mailbox, Step, Teller, told, watch
-from ray_jobs.runtime.screen import Count, Screen
+from ray_jobs.runtime.screen import Count, Screen, ScreenHandler
 
 
 class Near:
@@ -121,6 +121,17 @@ def test_our_lines_reach_the_driver_from_a_level_on_and_others_do_not() -> None:
     ours.warning("too late")
     assert near.box.take()[1] == [(logging.WARNING, "3 photos are blank"), (logging.INFO, "epoch 1")]
     assert logging.getLogger("retrieval").handlers == []
+
+
+def test_in_the_driver_s_own_process_lines_are_not_said_twice() -> None:
+    near, handler = Near(), ScreenHandler(Kept())
+    logging.getLogger().addHandler(handler)
+    try:
+        with told(Teller(near), logging.INFO):
+            logging.getLogger("retrieval.models").info("once")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert near.calls == 0
 
 
 # --- what the driver makes of it ---

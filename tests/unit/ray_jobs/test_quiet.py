@@ -31,9 +31,9 @@ def clean_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 def test_our_news_is_shown_and_of_others_only_what_is_amiss(clean_root: io.StringIO) -> None:
     quiet.set_up_logging()
     quiet.set_up_logging()  # each job of a pipeline does
-    for name in ("retrieval.data.catalog", "ray_jobs.ingest", "serve.app", "__main__", "alembic.runtime", "retrievals"):
+    for name in ("retrieval.data.catalog", "ray_jobs.ingest", "serve.app", "__main__", "botocore.client", "retrievals"):
         logging.getLogger(name).info("news of %s", name)
-    logging.getLogger("alembic.runtime").warning("amiss")
+    logging.getLogger("botocore.client").warning("amiss")
     logging.getLogger("retrieval.data").debug("detail")
     lines = [line[9:] for line in clean_root.getvalue().splitlines()]
     assert lines == [
@@ -75,13 +75,13 @@ def test_whatever_is_silenced_is_in_the_log_file(
     with quiet.kept_in(tmp_path):
         chatty.info("Running upgrade 1 -> 2")
         logging.getLogger("ray_jobs.ingest").info("960 photos")
-        logging.getLogger("alembic").info("Context impl SQLiteImpl")
+        logging.getLogger("botocore").info("found credentials")
     chatty.info("after")
     kept = (tmp_path / quiet.LOG_FILE).read_text().splitlines()
     assert [line.split(" ", 2)[2] for line in kept] == [
         "INFO chatty: Running upgrade 1 -> 2",
         "INFO ray_jobs.ingest: 960 photos",
-        "INFO alembic: Context impl SQLiteImpl",
+        "INFO botocore: found credentials",
     ]
     assert clean_root.getvalue().count("\n") == 1
     assert chatty.handlers == []
