@@ -151,11 +151,11 @@ class Screen:
         pace = self._paces[count.what]
         if not count.total:
             return duration(self._clock() - pace.started)
-        said = [f"{count.done:,}{of}{count.total:,}"]
-        if pace.rate is not None:
-            said.append(each(pace.rate))
-        if (left := pace.left(count.total)) is not None:
-            said.append(f"{duration(left)} left")
+        said, left = [f"{count.done:,}{of}{count.total:,}"], pace.left(count.total)
+        if pace.rate is None or left is None:
+            said.append(f"{duration(self._clock() - pace.started)} so far")
+        else:
+            said += [each(pace.rate), f"{duration(left)} left"]
         return (", " if of != "/" else "  ").join(said)
 
     def _draw(self, outer: Count, inner: Count | None) -> None:

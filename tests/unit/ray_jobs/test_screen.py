@@ -179,7 +179,7 @@ def test_work_within_work_is_told_beside_it(logged: tuple[Screen, Clock, io.Stri
     screen.show(Count("train", 2, 5), Count("steps", 0, 19))
     clock.now += 5
     screen.show(Count("train", 2, 5), Count("steps", 10, 19))
-    assert words(stream)[0] == "train: 2 of 5, 5.0 s each, 15 s left; steps 0 of 19"
+    assert words(stream)[0] == "train: 2 of 5, 5.0 s each, 15 s left; steps 0 of 19, 0.0 s so far"
     assert words(stream)[1] == "train: 2 of 5, 7.5 s each, 22 s left; steps 10 of 19, 2.0/s, 4.5 s left"
 
 
