@@ -156,6 +156,7 @@ def _report(
             expansion=cfg.expansion,
             augmentation=cfg.augmentation,
             settings=settings,
+            says="score",
             **scored,
         )
         counts = {f"{system}/{key}": value for system, own in metrics["systems"].items() for key, value in own.items()}

@@ -59,9 +59,9 @@ def main(cfg: BuildIndexConfig) -> Manifest:
         logger.info("build_index: %s is sealed already, %d images", out, done.counts["num"])
         return done
     with session():
-        found = on_cluster(assign_rows, collection, out, cfg.splits)
+        found = on_cluster(assign_rows, collection, out, cfg.splits, says="rows")
         num = sum(found.get(split, 0) for split in set(cfg.splits))
-        trained_on = on_cluster(write_trained, embeddings, out, cfg.index, plan.dim)
+        trained_on = on_cluster(write_trained, embeddings, out, cfg.index, plan.dim, says="train index")
         shards = _build_shards(cfg, embeddings, out, plan.dim, num)
     logger.info("build_index: %d images in %d shards of '%s' at %s", num, len(shards), cfg.index.factory, out)
     return seal_index(plan, found, trained_on, shards)

@@ -21,7 +21,7 @@ def draw_faces(demo: DemoConfig, out: Folder) -> str:
         starts = range(0, demo.num_images, _DEMO_PART)
         fixed = {"out": out, "demo": demo}
         list(run_parts("draw", starts, _draw_from, takes="start", total_items=demo.num_images, fixed=fixed))
-        on_cluster(faces.write_lists, Path(out.path), demo)
+        on_cluster(faces.write_lists, Path(out.path), demo, says="lists")
     return out.uri
 
 
@@ -40,4 +40,4 @@ def draw_places(scenes: SceneConfig, out: Folder) -> str:
         )
     from retrieval.data.demo import places
 
-    return str(on_cluster(places.write_scenes, Path(out.path), scenes))
+    return str(on_cluster(places.write_scenes, Path(out.path), scenes, says="draw"))

@@ -184,7 +184,7 @@ def _report(
     }
     manifest = begin(out, **work)
     if manifest is None:
-        metrics = on_cluster(_write, cfg, out, collection, systems, protocol, subject)
+        metrics = on_cluster(_write, cfg, out, collection, systems, protocol, subject, says="evaluate")
         counts = {name: metrics["data"][name] for name in ("num_queries", "num_gallery", "num_identities")}
         for name, figures in metrics["systems"].items():
             counts |= {f"{name}/{key}": figures[key] for key in tables.RETRIEVAL_METRICS}

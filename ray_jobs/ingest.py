@@ -89,7 +89,7 @@ def source_fingerprint(source: str, layout: Layout = "auto") -> str:
     """The source's fingerprint, worked out on the cluster: listing millions of names is no work for a driver."""
     from retrieval.data import catalog
 
-    return on_cluster(catalog.source_fingerprint, Folder.of(source).uri, layout)
+    return on_cluster(catalog.source_fingerprint, Folder.of(source).uri, layout, says="list photos")
 
 
 def _report(out: Folder, manifest: Manifest) -> None:
@@ -121,6 +121,7 @@ def make_collection(
     plan = on_cluster(
         catalog.plan_collection,
         out.uri,
+        says="plan",
         source=Folder.of(source).uri,
         layout=layout,
         config=settings,
@@ -135,7 +136,7 @@ def make_collection(
     done = list(rows)
     if resumed := sum(part["resumed"] for part in done):
         logger.info("ingest: %d of %d parts had been done before", resumed, plan["parts"])
-    divided = on_cluster(catalog.write_catalog, out.uri, plan["parts"], split)
+    divided = on_cluster(catalog.write_catalog, out.uri, plan["parts"], split, says="catalogue")
     return catalog.seal_collection(out, settings, plan, done, divided)
 
 

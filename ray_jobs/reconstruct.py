@@ -79,7 +79,7 @@ def main(cfg: ReconstructJobConfig) -> Manifest:
         return done
     with session():
         if cfg.labels_as_clusters or cfg.models or cfg.database:
-            counts = on_cluster(_take, cfg, collection, out)
+            counts = on_cluster(_take, cfg, collection, out, says="tuples")
         else:
             counts = _look(cfg, collection, out)
         books = [
@@ -91,7 +91,7 @@ def main(cfg: ReconstructJobConfig) -> Manifest:
             )
         ]
         logger.info("reconstruct: %s", ", ".join(f"{name} {value}" for name, value in counts.items()))
-        return on_cluster(seal, out, counts=counts, books=books, **work)
+        return on_cluster(seal, out, says="seal", counts=counts, books=books, **work)
 
 
 def _take(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
     pairs, possible = 0, num * (num - 1) // 2
     for round_ in range(1 + config.rounds):
         more = (
-            on_cluster(pairing.follow_links, out, round_, config)
+            on_cluster(pairing.follow_links, out, round_, config, says="pairs")
             if round_
             else _pairs(cfg, collection, out, parts, num)
         )
@@ -131,11 +131,11 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
         blocks, check = range(-(-more // _PAIRS_PER_BLOCK)), fixed | {"round_": round_, "size": _PAIRS_PER_BLOCK}
         verify = reconstruction.verify_block
         list(run_parts("links", blocks, verify, takes="block", total_items=more, fixed=check, **options))
-    joined = on_cluster(reconstruction.group, out, config)
+    joined = on_cluster(reconstruction.group, out, config, says="groups")
     logger.info("groups: %(groups)d, joined by %(strong)d strong links of %(links)d", joined)
     groups = range(joined["groups"])
     list(run_parts("models", groups, reconstruction.map_group, takes="number", fixed=fixed, **options))
-    counts = on_cluster(reconstruction.assemble, out, joined["groups"], config)
+    counts = on_cluster(reconstruction.assemble, out, joined["groups"], config, says="tuples")
     return counts | {"pairs": pairs, "pairs_possible": possible, "links": joined["links"]}
 
 
@@ -148,14 +148,14 @@ def _pairs(cfg: ReconstructJobConfig, collection: Folder, out: Folder, parts: li
     if out.exists(stages.pairs_name(0)):
         return on_cluster(_count_pairs, out)
     options: dict[str, Any] = {"num_cpus": cfg.cpus_per_task}
-    on_cluster(pairing.train_vocabulary, collection, out, cfg.splits, cfg.reconstruct)
+    on_cluster(pairing.train_vocabulary, collection, out, cfg.splits, cfg.reconstruct, says="vocabulary")
     list(run_parts("words", parts, pairing.assign_part, total_items=num, fixed={"out": out}, **options))
     # It stays in the cluster's memory, once a node, where all tasks read it without a copy.
     inverted = ray.remote(pairing.invert).remote(collection, out, cfg.splits)
     fixed = {"out": out, "config": cfg.reconstruct, "inverted": inverted, "size": _PHOTOS_PER_BLOCK}
     blocks, look_up = -(-num // _PHOTOS_PER_BLOCK), pairing.look_up_block
     list(run_parts("candidates", range(blocks), look_up, takes="block", total_items=num, fixed=fixed, **options))
-    return on_cluster(pairing.join_blocks, out, blocks)
+    return on_cluster(pairing.join_blocks, out, blocks, says="pairs")
 
 
 def _parts(collection: Folder, splits: tuple[str, ...]) -> tuple[list[int], int]:

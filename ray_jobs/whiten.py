@@ -70,7 +70,7 @@ def main(cfg: WhitenJobConfig) -> Manifest:
         shares = _shares(cfg)
         logger.info("whiten: %s whitening from %d shares", cfg.whiten.method, len(shares))
         # In a list, so that the task fetches one share at a time.
-        on_cluster(_finish, bundle, out, [shares], cfg.whiten, work)
+        on_cluster(_finish, bundle, out, [shares], cfg.whiten, work, says="whiten")
     return read_manifest(out, "model")
 
 

@@ -104,6 +104,8 @@ class Screen:
             pace = self._paces.get(outer.what) or Pace(self._clock())
             seconds = self._clock() - pace.started
             self._erase()
+            if not outer.total and seconds < _LINE_EVERY:
+                return  # a short errand
             of = f"{outer.done:,} of {outer.total:,} " if outer.total and not outer.is_all else ""
             of = f"{outer.total:,} " if outer.is_all else of
             rate = f", {each(outer.done / seconds)}" if outer.done and seconds > 0 else ""

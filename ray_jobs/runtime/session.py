@@ -48,18 +48,34 @@ def session() -> Iterator[None]:
             ray.shutdown()
 
 
-def on_cluster(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def on_cluster(work: Callable[..., Any], *args: Any, says: str = "", **kwargs: Any) -> Any:
     """Run a function as one Ray task: work that may grow with the collection stays out of the driver.
 
-    An error comes back as the one raised there, without Ray's wrapping.
+    An error that the user can mend comes back as the one raised there, any other with the worker's stack.
+
+    Args: says: what the step is called while it lasts, and told by `work` if it takes a `progress`. Empty: not shown.
     """
+    if says:
+        with watch(says, mailbox=mailbox_of_session()) as step:
+            return _one_task(_told, step.teller, work, *args, **kwargs)
+    return _one_task(work, *args, **kwargs)
+
+
+def _told(teller: Teller, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with told(teller):
+        return work(*args, **kwargs, **({"progress": teller} if _takes_progress(work) else {}))
+
+
+def _one_task(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     import ray
     from ray.exceptions import RayTaskError
 
     try:
         return ray.get(ray.remote(work).remote(*args, **kwargs))
     except RayTaskError as error:
-        raise error.cause from None
+        if of_the_user(error):
+            raise error.cause from None
+        raise
 
 
 def run_parts(

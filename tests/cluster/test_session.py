@@ -19,6 +19,7 @@ import pytest
 import ray
 from ray.exceptions import RayTaskError
 
+from ray_jobs.runtime.screen import SCREEN, Count
 from ray_jobs.runtime.session import on_cluster, run_parts, session
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import read_manifest
@@ -95,6 +96,30 @@ def test_what_the_user_can_mend_comes_back_as_one_sentence_and_other_failures_wh
         list(run_parts("weigh", range(1), weigh, takes="block", fixed={"weights": -np.ones(1), "names": []}))
     with pytest.raises(RayTaskError, match=r"(?s)in weigh\n.*ValueError: operands could not be broadcast"):
         list(run_parts("weigh", range(1), weigh, takes="block", fixed={"weights": np.ones(1), "names": []}))
+
+
+def slow(steps: int, progress: Progress = silent) -> int:
+    for _ in counted(range(steps), "steps", progress):
+        time.sleep(0.4)
+    logging.getLogger("retrieval.data").warning("that was slow")
+    return steps
+
+
+def test_one_task_is_watched_and_fails_as_a_part_does(
+    ray_local: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shown: list[tuple[Count, Count | None]] = []
+    monkeypatch.setattr(SCREEN, "show", lambda outer, inner=None: shown.append((outer, inner)))
+    with caplog.at_level("INFO"):
+        assert on_cluster(slow, 5, says="dawdle") == 5
+    assert {outer for outer, _ in shown} == {Count("dawdle")}
+    seen = [inner.done for _, inner in shown if inner is not None]
+    assert len(set(seen)) >= 3 and seen == sorted(seen) and seen[-1] == 5
+    assert "that was slow" in caplog.text
+    with pytest.raises(ValueError, match=r"^No sealed artefact at /no/weights: it does not exist.$"):
+        on_cluster(weigh, 2, np.ones(1), ["a"], says="weigh")
+    with pytest.raises(RayTaskError, match=r"(?s)in weigh\n.*ValueError: operands could not be broadcast"):
+        on_cluster(weigh, 0, np.ones(1), [])
 
 
 def test_no_parts_start_nothing() -> None:

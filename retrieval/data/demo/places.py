@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.data.demo import renderer as draw
 from retrieval.data.demo.renderer import Camera, Face
 from retrieval.data.demo.settings import SceneConfig
@@ -26,7 +27,7 @@ _WALLS = ((196, 178, 150), (168, 140, 118), (184, 184, 178), (150, 120, 100), (2
 _WORDS = ("CAFE", "HOTEL", "BANK", "MUSEUM", "THEATRE", "BAKERY", "LIBRARY", "STATION", "MARKET", "OPERA", "CINEMA")
 
 
-def write_scenes(folder: Path, config: SceneConfig) -> Path:
+def write_scenes(folder: Path, config: SceneConfig, progress: Progress = silent) -> Path:
     """Draw all photos into `folder` and list them in manifest.csv (path, label), written last. Returns its path.
 
     A distractor has no label. A folder that has its manifest is left as it is.
@@ -35,7 +36,8 @@ def write_scenes(folder: Path, config: SceneConfig) -> Path:
     if listed.exists():
         return listed
     rows = []
-    for place in range(config.num_places + config.num_distractors):
+    num = config.num_places + config.num_distractors
+    for place in counted(range(num), "places", progress):
         alone = place >= config.num_places
         faces = building(config.seed, place)
         for number in range(1 if alone else config.images_per_place):
