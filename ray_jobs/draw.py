@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ray_jobs.runtime.session import on_cluster, run_parts
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.progress import Progress, silent
 from retrieval.data.demo.settings import DemoConfig, SceneConfig
 
 _DEMO_PART = 100  # photos drawn by one task
@@ -25,11 +26,11 @@ def draw_faces(demo: DemoConfig, out: Folder) -> str:
     return out.uri
 
 
-def _draw_from(start: int, out: Folder, demo: DemoConfig) -> dict[str, int]:
+def _draw_from(start: int, out: Folder, demo: DemoConfig, progress: Progress = silent) -> dict[str, int]:
     from retrieval.data.demo import faces
 
     stop = min(start + _DEMO_PART, demo.num_images)
-    faces.draw_images(Path(out.path), start, stop, demo)
+    faces.draw_images(Path(out.path), start, stop, demo, progress)
     return {"taken": stop - start}
 
 

@@ -29,12 +29,13 @@ _ERASE = "\r\033[2K"
 class Pace:
     """How fast work goes, from counts seen at moments.
 
-    By the last half minute, so that a slow start is forgotten, or the last few items where each takes longer than that.
+    By the last half minute, or the last few items where each takes longer than that.
     """
 
     def __init__(self, now: float) -> None:
         self.started = self._now = now
         self._grew: deque[tuple[float, int]] = deque([(now, 0)])
+        self._waited = True  # the time to the first item, in which workers start, counts only while there is no other
 
     def see(self, done: int, now: float) -> None:
         if done < self._grew[-1][1]:  # the same kind of work, begun anew
@@ -42,8 +43,9 @@ class Pace:
         elif done > self._grew[-1][1]:
             self._grew.append((now, done))
         self._now = now
-        while len(self._grew) > _LEAST and now - self._grew[1][0] >= _WINDOW:
+        while len(self._grew) > _LEAST and (self._waited or now - self._grew[1][0] >= _WINDOW):
             self._grew.popleft()
+            self._waited = False
 
     @property
     def rate(self) -> float | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.data.demo.attributes import attributes_of
 from retrieval.data.demo.people import Person, Shot, sample_person, sample_shot
 from retrieval.data.demo.portrait import background, landmarks, render
@@ -65,7 +66,7 @@ def draw_collection(
     write_lists(out, config)
 
 
-def draw_images(out: Path, start: int, stop: int, config: DemoConfig) -> None:
+def draw_images(out: Path, start: int, stop: int, config: DemoConfig, progress: Progress = silent) -> None:
     """Draw photos start..stop-1, counted from 0 (file names count from 1). Ranges may come in any order, or again."""
     if not 0 <= start <= stop <= config.num_images:
         raise ValueError(
@@ -73,7 +74,7 @@ def draw_images(out: Path, start: int, stop: int, config: DemoConfig) -> None:
         )
     folder = out / IMAGE_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(start, stop):
+    for number in counted(range(start, stop), "photos", progress):
         plan = _plan(number, config)
         if plan.flaw != "missing":
             (folder / plan.name).write_bytes(_jpeg(plan, config))

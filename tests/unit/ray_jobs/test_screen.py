@@ -37,12 +37,22 @@ def test_rate_and_time_left_are_of_what_was_seen() -> None:
     assert pace.left(960) == 0.0
 
 
-def test_a_slow_start_is_forgotten_after_half_a_minute() -> None:
+def test_the_start_of_the_workers_is_forgotten_soon_after_the_first_items() -> None:
+    pace = Pace(0.0)
+    for second, done in ((20, 10), (21, 20), (22, 30)):
+        pace.see(done, float(second))
+    assert pace.rate == 30 / 22  # too few to tell
+    pace.see(40, 23.0)
+    assert pace.rate == 10.0
+    assert pace.left(140) == 10.0
+
+
+def test_a_slow_minute_is_forgotten_after_half_a_minute() -> None:
     pace = Pace(0.0)
     for second in range(1, 61):
-        pace.see(0 if second <= 20 else 10 * (second - 20), float(second))
-    assert pace.rate == 10.0  # 400 in 60 s would be 6.7
-    assert pace.left(500) == 10.0
+        pace.see(second if second <= 20 else 20 + 10 * (second - 20), float(second))
+    assert pace.rate == 10.0  # 420 in 60 s would be 7
+    assert pace.left(520) == 10.0
 
 
 def test_work_that_stands_still_is_said_to_take_longer_and_longer() -> None:
@@ -139,7 +149,7 @@ def test_without_a_terminal_a_line_comes_every_five_seconds_and_one_at_the_end(
         clock.now = 100 + quarter / 4
         screen.show(Count("ingest", 10 * quarter // 4, 960))
     assert words(stream) == [
-        "ingest: 50 of 960, 10/s, 1 min 31 s left",
+        "ingest: 50 of 960, 10/s, 1 min 30 s left",
         "ingest: 100 of 960, 10/s, 1 min 26 s left",
     ]
     screen.end(Count("ingest", 960, 960))
