@@ -87,8 +87,8 @@ def of_the_user(error: BaseException) -> bool:
     if not isinstance(error, ValueError):
         return False
     for origin in (error, error.__cause__, error.__context__):
-        if remote := getattr(origin, "traceback_str", ""):
-            return _raised_by_us(remote)
+        if isinstance(getattr(origin, "cause", None), BaseException):  # as Ray wraps it; its words are the stack
+            return _raised_by_us(str(origin))
     return type(error) is ValueError and _raised_here(error.__traceback__)
 
 

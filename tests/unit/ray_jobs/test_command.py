@@ -211,9 +211,9 @@ def stack(*frames: tuple[str, str]) -> str:
 class FromWorker(ValueError):
     """As Ray wraps an error of a task: with the stack there, and the cause."""
 
-    def __init__(self, traceback_str: str, cause: Exception) -> None:
-        super().__init__(traceback_str)
-        self.traceback_str, self.cause = traceback_str, cause
+    def __init__(self, stack: str, cause: Exception) -> None:
+        super().__init__(stack)
+        self.cause = cause
 
 
 OURS = ("/tmp/ray/session/working_dir_files/_ray_pkg_1/retrieval/data/listing.py", "raise ValueError(")

@@ -176,12 +176,12 @@ def test_a_step_is_shown_while_it_lasts_and_what_was_told_last_is_not_lost(
     monkeypatch.setattr(progress, "_POLL_EVERY", 0.01)
     screen, near = Kept(), Near()
     with caplog.at_level(logging.INFO), watch("embed", 9, in_parts=True, mailbox=near, screen=screen) as step:
-        step.teller.of(0)("photos", 3, 5)
+        step.teller.of(4)("photos", 3, 5)
         deadline = time.monotonic() + 10
         while not screen.shown or screen.shown[-1][0].done != 3:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        step.finished(0, 5)
+        step.finished(4, 5)
         step.teller.say(logging.WARNING, "the last word")
     assert screen.began == "embed"
     assert screen.ended == [Count("embed", 5, 9)]

@@ -322,6 +322,16 @@ def test_work_within_work_has_the_bar_and_the_whole_stands_behind(monkeypatch: p
     assert "50%  10/20  10/s  1.0 s left  (train 1/5  11 s each  44 s left)" in row
 
 
+def test_a_bar_of_other_work_of_the_same_size_has_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch) as (screen, clock, came):
+        screen.begin("train")
+        for what in ("steps", "embed"):
+            clock.now += 1
+            screen.show(Count("train"), Count(what, 5, 20))
+    (row,) = rows(came)
+    assert row.startswith("embed ")
+
+
 def test_a_narrow_terminal_and_a_dumb_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with terminal(monkeypatch, columns=50) as (screen, clock, came):
         screen.begin("ingest")
@@ -335,3 +345,4 @@ def test_a_narrow_terminal_and_a_dumb_one(monkeypatch: pytest.MonkeyPatch) -> No
         screen.show(Count("ingest", 10, 20))
         screen.end(Count("ingest", 20, 20))
     assert [row[9:] for row in rows(came)] == ["ingest: 20 in 1.0 s, 20/s", ""]
+    assert b"\033" not in b"".join(came)
