@@ -46,6 +46,7 @@ HOMES = {
     "cv2": {"retrieval.images", "retrieval.data.demo"},
     "mlflow": {"ray_jobs.runtime"},
     "tyro": {"ray_jobs", "serve"},
+    "click": {"ray_jobs.runtime.screen"},
     "matplotlib": {"retrieval.reports", "ray_jobs.runtime"},
     "pickle": {"retrieval.data.plain_pickle"},
     "joblib": set(),
