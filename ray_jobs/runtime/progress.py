@@ -159,7 +159,8 @@ class Step:
             elif what == self._name:
                 self._outer, self._inner = Count(what, done, total), None
             else:
-                self._inner = Count(what, done, total)
+                inner = Count(what, done, total)
+                self._inner = None if inner.is_all else inner
 
     def count(self) -> Count:
         with self._lock:

@@ -154,12 +154,12 @@ class Screen:
         """'300/960  58/s  11 s left', as far as it is known."""
         pace = self._paces[count.what]
         if not count.total:
-            return duration(self._clock() - pace.started)
+            return f"{duration(self._clock() - pace.started)} so far"
         said, left = [f"{count.done:,}{of}{count.total:,}"], pace.left(count.total)
         if pace.rate is None or left is None:
             said.append(f"{duration(self._clock() - pace.started)} so far")
         else:
-            said += [each(pace.rate), f"{duration(left)} left"]
+            said += [each(pace.rate), f"{duration(left)} left"][: 1 if count.is_all else 2]
         return (", " if of != "/" else "  ").join(said)
 
     def _draw(self, outer: Count, inner: Count | None) -> None:

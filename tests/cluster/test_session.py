@@ -114,7 +114,7 @@ def test_one_task_is_watched_and_fails_as_a_part_does(
         assert on_cluster(slow, 5, says="dawdle") == 5
     assert {outer for outer, _ in shown} == {Count("dawdle")}
     seen = [inner.done for _, inner in shown if inner is not None]
-    assert len(set(seen)) >= 3 and seen == sorted(seen) and seen[-1] == 5
+    assert len(set(seen)) >= 3 and seen == sorted(seen)
     assert "that was slow" in caplog.text
     with pytest.raises(ValueError, match=r"^No sealed artefact at /no/weights: it does not exist.$"):
         on_cluster(weigh, 2, np.ones(1), ["a"], says="weigh")

@@ -163,10 +163,13 @@ def test_of_a_whole_its_own_name_is_how_far_it_is_and_others_are_within_it() -> 
     step.show()
     step.heard(0, "steps", 3, 19)
     step.show()
+    step.heard(0, "steps", 19, 19)
+    step.show()
     assert screen.shown == [
         (Count("train"), Count("fill features", 1, 4)),
         (Count("train", 1, 5), None),
         (Count("train", 1, 5), Count("steps", 3, 19)),
+        (Count("train", 1, 5), None),
     ]
 
 
