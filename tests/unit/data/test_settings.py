@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -11,12 +11,16 @@ from retrieval.data.listing import LAYOUTS
 from retrieval.data.settings import Layout, SplitConfig
 
 
+def split(name: str, value: Any) -> SplitConfig:
+    return SplitConfig(**{name: value})
+
+
 @pytest.mark.parametrize("name", ["test_fraction", "val_fraction"])
 def test_a_part_is_at_least_nothing_and_less_than_all(name: str) -> None:
     for value in (1.0, -0.1, 1.5, math.nan):
         with pytest.raises(ValueError, match=rf"{name} is {value}, expected 0 or more and less than 1"):
-            SplitConfig(**{name: value})
-    assert all(getattr(SplitConfig(**{name: value}), name) == value for value in (0.0, 0.99))
+            split(name, value)
+    assert all(getattr(split(name, value), name) == value for value in (0.0, 0.99))
 
 
 def test_by_default_a_fifth_is_kept_for_testing_and_a_tenth_of_the_rest_for_choosing() -> None:

@@ -219,7 +219,7 @@ def test_each_draw_is_the_same_on_every_machine() -> None:
 
 
 def test_a_share_is_rounded_and_at_least_one_where_one_was_asked_for() -> None:
-    def sides(count: int, **fractions: float) -> dict[str, int]:
+    def sides(count: int, **fractions: Any) -> dict[str, int]:
         ids, labels, hashes = people(*([2] * count))
         assigned = assign_splits(ids, labels, hashes, SplitConfig(**fractions))
         return Counter({"query": "test", "gallery": "test"}.get(one.split, one.split) for one in assigned[::2])

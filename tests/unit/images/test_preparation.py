@@ -158,6 +158,9 @@ def test_crop_fit_of_a_turned_photo_is_upright() -> None:
     Image.fromarray(np.rot90(photo, -1)).save(stream, "PNG", exif=exif)
     done = prepare(stream.getvalue(), FIT, None, (0.0, 0.0, 150.0, 150.0))
     assert (done.width, done.height) == (50, 50)
+    whole = prepare(stream.getvalue(), FIT, None)
+    assert (whole.width, whole.height, whole.box) == (50, 100, (0, 0, 150, 300))
+    assert np.abs(pixels_of(whole) - resize(photo, 50, 100)).mean() < 4
     assert np.abs(pixels_of(done) - resize(np.ascontiguousarray(photo[:150]), 50, 50)).mean() < 4
 
 
@@ -283,6 +286,8 @@ def test_a_box_may_be_four_times_the_photo_and_no_more() -> None:
 def test_halves_are_rounded_to_even_as_pillow_does() -> None:
     done = prepare(encode_jpeg(portrait(6)), FIT, None, (10.5, 11.5, 40.5, 61.5))
     assert done.box == (10, 12, 40, 62)
+    done = prepare(encode_jpeg(portrait(6)), FIT, None, (10.6, 11.6, 40.4, 61.4))
+    assert done.box == (11, 12, 40, 61)
 
 
 @pytest.mark.parametrize("crop", ["none", "fit", "box", "haar"])

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from retrieval.data.demo.attributes import attributes_of
-from retrieval.data.demo.faces import IMAGE_FOLDER, draw_collection, draw_images, write_lists
+from retrieval.data.demo.faces import IMAGE_FOLDER, _plan, draw_collection, draw_images, write_lists
 from retrieval.data.demo.people import sample_person, sample_shot
+from retrieval.data.demo.portrait import landmarks, render
 from retrieval.data.demo.settings import DemoConfig
 from retrieval.data.layouts.celeba import ATTRIBUTES
 from retrieval.data.listing import list_source
+from retrieval.images.pixels import decode, encode_jpeg
 
 NUM_IDENTITIES, IMAGES_PER_IDENTITY = 30, 8
 LISTS = ["identity_CelebA.txt", "list_attr_celeba.txt", "list_eval_partition.txt", "list_landmarks_align_celeba.txt"]
@@ -149,3 +151,64 @@ def test_flaws_are_what_real_sets_have(tmp_path: Path) -> None:
 def test_a_range_outside_the_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="of 6"):
         draw_images(tmp_path, 4, 7, DemoConfig(num_identities=2, images_per_identity=3))
+
+
+def test_seed_and_size_are_honoured_and_the_lists_follow_the_photos(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        draw_collection(tmp_path / str(seed), num_identities=2, images_per_identity=2, seed=seed, size=(60, 80))
+    names = [f"{number:06d}.jpg" for number in range(1, 5)]
+    pictures = [[(tmp_path / seed / IMAGE_FOLDER / name).read_bytes() for name in names] for seed in ("1", "2")]
+    assert len({*pictures[0], *pictures[1]}) == 8
+    for number, data in enumerate(pictures[1]):
+        person = sample_person(2, number // 2)
+        shot = sample_shot(2, number // 2, number % 2, person)
+        assert decode(data)[0].shape == (80, 60, 3)
+        assert data == encode_jpeg(render(person, shot, (60, 80)), shot.quality)
+        points = [round(value) for point in landmarks(person, shot, (60, 80)) for value in point]
+        assert _points(tmp_path / "2")[number].reshape(-1).tolist() == points
+
+
+def test_of_ten_people_eight_train_one_validates_and_one_is_tested(tmp_path: Path) -> None:
+    write_lists(tmp_path, DemoConfig(num_identities=20, images_per_identity=1))
+    rows = (tmp_path / "list_eval_partition.txt").read_text().splitlines()
+    assert [row.split()[1] for row in rows] == ["0"] * 7 + ["1", "2", "0"] + ["0"] * 7 + ["1", "2", "0"]
+
+
+def test_lists_have_celeba_s_spacing_and_line_ends(tmp_path: Path) -> None:
+    write_lists(tmp_path, DemoConfig(num_identities=1, images_per_identity=2))
+    for name in LISTS:
+        data = (tmp_path / name).read_bytes()
+        assert data.endswith(b"\r\n") and data.count(b"\n") == data.count(b"\r\n")
+    assert (tmp_path / "identity_CelebA.txt").read_bytes() == b"000001.jpg 1\r\n000002.jpg 1\r\n"
+    row = (tmp_path / "list_attr_celeba.txt").read_text().splitlines()[2]
+    assert len(row) == len("000001.jpg") + 40 * 3
+    header = (tmp_path / "list_landmarks_align_celeba.txt").read_text().splitlines()[1]
+    assert header.split()[:4] == ["lefteye_x", "lefteye_y", "righteye_x", "righteye_y"]
+
+
+def test_flaws_come_again_after_200_photos_and_only_where_they_were_asked_for() -> None:
+    config = DemoConfig(num_identities=60, images_per_identity=8, flaws=True)
+    flaws = {number: flaw for number in range(480) if (flaw := _plan(number, config).flaw)}
+    kinds = {7: "truncated", 15: "no-face", 22: "duplicate", 30: "missing", 38: "stranger"}
+    assert flaws == {after + at: flaw for after in (0, 200, 400) for at, flaw in kinds.items()}
+    whole = dataclasses.replace(config, flaws=False)
+    assert not any(_plan(number, whole).flaw for number in range(480))
+
+
+def test_a_copy_is_of_the_same_person_s_photo_beside_it_and_strangers_are_all_different() -> None:
+    config = DemoConfig(num_identities=300, images_per_identity=2, flaws=True)
+    copy, original = _plan(22, config), _plan(23, config)  # the first of its person: a copy of the next
+    assert (copy.person, copy.shot, copy.label) == (original.person, original.shot, original.label)
+    strangers = [_plan(number, config) for number in (38, 238, 438)]
+    assert len({plan.label for plan in strangers}) == 3 and min(plan.label for plan in strangers) > 300
+    assert strangers[0].person != strangers[1].person
+
+
+def test_a_range_is_drawn_from_its_first_photo_to_the_last_but_one(tmp_path: Path) -> None:
+    config = DemoConfig(num_identities=2, images_per_identity=3, size=(48, 60))
+    draw_images(tmp_path, 2, 4, config)
+    assert sorted(path.name for path in (tmp_path / IMAGE_FOLDER).iterdir()) == ["000003.jpg", "000004.jpg"]
+    draw_images(tmp_path, 6, 6, config)
+    for start, stop in ((-1, 2), (3, 2), (0, 7)):
+        with pytest.raises(ValueError, match=rf"Cannot draw photos {start}..{stop} of 6"):
+            draw_images(tmp_path, start, stop, config)
