@@ -73,7 +73,7 @@ def do_embed(root: Path, out: str, again: bool) -> Any:
 
 
 def do_whiten(root: Path, out: str, again: bool) -> Any:
-    folders = {name: str(root / name) for name in ("collection", "model", "embeddings", "tuples")}
+    folders: dict[str, Any] = {name: str(root / name) for name in ("collection", "model", "embeddings", "tuples")}
     return whiten.main(whiten.WhitenJobConfig(**folders, out=out, whiten=WhitenConfig(dim=4, max_pairs=100)))
 
 
