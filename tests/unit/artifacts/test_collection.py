@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from retrieval.artifacts import collection as artifacts_collection
 from retrieval.artifacts.collection import CATALOG, CATALOG_SCHEMA, IMAGE_SCHEMA, KIND, Jpegs, localise, read_catalog
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import seal
@@ -35,13 +38,23 @@ def test_localised_rows_are_the_collection_s(tmp_path: Path) -> None:
     assert local.jpegs(np.array([5, 2])) == [local.jpegs([5])[0], local.jpegs([2])[0]]
 
 
-def test_many_processes_of_a_node_share_one_copy(tmp_path: Path) -> None:
+def test_many_processes_of_a_node_share_one_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_patterns(tmp_path / "collection", train=3, val=1, query=0, shots=2)
     folder, cache = Folder.of(tmp_path / "collection"), tmp_path / "cache"
+    copies: list[Path] = []
+    copy = artifacts_collection._copy
+
+    def slowly(collection: Folder, path: Path, splits: Sequence[str]) -> None:
+        copies.append(path)
+        time.sleep(0.05)
+        copy(collection, path, splits)
+
+    monkeypatch.setattr(artifacts_collection, "_copy", slowly)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: localise(folder, cache, ("train", "val")), range(4)))
     assert len({local.path for local in found}) == 1 and [len(local) for local in found] == [8] * 4
     assert len(list(cache.glob("*.arrow"))) == 1 and not list(cache.glob("*.tmp-*"))
+    assert len(copies) == 1, "the others wait, and then find it"
     written = found[0].path.stat().st_mtime_ns
     assert localise(folder, cache, ("val", "train")).path.stat().st_mtime_ns == written
     assert localise(folder, cache, ("val",)).path != found[0].path
