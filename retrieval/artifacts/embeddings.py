@@ -83,8 +83,8 @@ def _names(embeddings: Folder) -> list[str]:
 def _vectors(table: pa.Table, dim: int | None, name: str) -> np.ndarray:
     """(n, dim) float32, of a table that is not empty."""
     listed = table["embedding"].combine_chunks()
-    lengths = listed.value_lengths().to_numpy(zero_copy_only=False)
-    if listed.null_count or (lengths != (lengths[0] if dim is None else dim)).any():
+    lengths = listed.value_lengths().to_numpy(zero_copy_only=False)  # NaN, which equals nothing, where there is none
+    if (lengths != (lengths[0] if dim is None else dim)).any():
         expected = "one number of values" if dim is None else f"{dim} values"
         raise ValueError(f"{name}: not every embedding has {expected}. Embed again.")
     return listed.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
