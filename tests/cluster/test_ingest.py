@@ -100,11 +100,12 @@ def _kill_at_half(photos: Path, out: Path) -> dict[str, tuple[int, int]]:
         finally:
             driver.send_signal(signal.SIGKILL)
             driver.wait()
-    settled = _complete(out)
-    while True:  # the cluster ends the dead driver's tasks a moment later
+    settled, deadline = _complete(out), time.monotonic() + 60
+    while time.monotonic() < deadline:  # the cluster ends the dead driver's tasks a moment later
         time.sleep(1.0)
         if settled == (settled := _complete(out)):
             return settled
+    raise AssertionError("the tasks of a driver that was killed 60 s ago still write parts")
 
 
 def _complete(out: Path) -> dict[str, tuple[int, int]]:
