@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from retrieval.data.demo import faces
 from retrieval.data.demo.attributes import attributes_of
 from retrieval.data.demo.faces import IMAGE_FOLDER, _plan, draw_collection, draw_images, write_lists
 from retrieval.data.demo.people import sample_person, sample_shot
@@ -38,53 +39,6 @@ def _points(folder: Path) -> np.ndarray:
     """(N, 5, 2) int: eyes, nose, mouth corners."""
     lines = (folder / "list_landmarks_align_celeba.txt").read_text().splitlines()[2:]
     return np.array([line.split()[1:] for line in lines], int).reshape(-1, 5, 2)
-
-
-def test_haar_finds_one_face_where_it_was_drawn(drawn: Path) -> None:
-    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml")
-    num_right = num_single = 0
-    images = _images(drawn)
-    for image, points in zip(images, _points(drawn), strict=True):
-        boxes = cascade.detectMultiScale(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), scaleFactor=1.1, minNeighbors=3)
-        (left_x, left_y), (right_x, _), _, (_, mouth_y), _ = points
-        num_single += len(boxes) == 1
-        num_right += any(
-            x < left_x < right_x < x + w and y < left_y < y + 0.6 * h and y + 0.5 * h < mouth_y < y + 1.05 * h
-            for x, y, w, h in boxes
-        )
-    assert len(images) == NUM_IDENTITIES * IMAGES_PER_IDENTITY
-    assert num_right >= 0.97 * len(images)
-    assert num_single >= 0.95 * len(images)
-
-
-def test_raw_pixels_do_not_give_identity_away_but_training_can_learn_it(drawn: Path) -> None:
-    """Nearest neighbour is poor on pixels, and much better on unseen people after a linear map learned from others."""
-    faces = []
-    for image, points in zip(_images(drawn), _points(drawn), strict=True):
-        x, y = points.mean(axis=0)
-        side = 1.3 * (points[3:, 1].mean() - points[:2, 1].mean())
-        at = np.array([[48 / side / 2, 0, 24 - 24 / side * x], [0, 48 / side / 2, 24 - 24 / side * y]])
-        faces.append(cv2.warpAffine(image, at, (48, 48), flags=cv2.INTER_AREA))
-    pixels = np.stack(faces).reshape(len(faces), -1).astype(np.float64) / 255
-    labels = np.repeat(np.arange(NUM_IDENTITIES), IMAGES_PER_IDENTITY)
-    seen = labels < 20
-    raw = _recall_at_1(pixels[~seen], labels[~seen])
-
-    centred = pixels - pixels[seen].mean(axis=0)
-    axes = np.linalg.svd(centred[seen], full_matrices=False)[2][:60]
-    within = centred @ axes.T
-    means = np.stack([within[labels == label].mean(axis=0) for label in range(20)])
-    spread = within[seen] - means[labels[seen]]
-    whiten = np.linalg.cholesky(np.linalg.inv(spread.T @ spread / len(spread) + 1e-3 * np.eye(60)))
-    learned = _recall_at_1(within[~seen] @ whiten, labels[~seen])
-    assert 0.15 < raw < 0.75
-    assert learned > raw + 0.15
-
-
-def _recall_at_1(vectors: np.ndarray, labels: np.ndarray) -> float:
-    distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
-    np.fill_diagonal(distances, np.inf)
-    return float(np.mean(labels[distances.argmin(axis=1)] == labels))
 
 
 def test_lists_are_celebas(drawn: Path) -> None:
@@ -212,3 +166,63 @@ def test_a_range_is_drawn_from_its_first_photo_to_the_last_but_one(tmp_path: Pat
     for start, stop in ((-1, 2), (3, 2), (0, 7)):
         with pytest.raises(ValueError, match=rf"Cannot draw photos {start}..{stop} of 6"):
             draw_images(tmp_path, start, stop, config)
+
+
+def test_the_lists_come_last_so_that_their_presence_means_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> bytes:
+        raise OSError("killed")
+
+    monkeypatch.setattr(faces, "encode_jpeg", fails)
+    with pytest.raises(OSError, match="killed"):
+        draw_collection(tmp_path, num_identities=1, images_per_identity=1)
+    assert not list(tmp_path.glob("*.txt"))
+
+
+# Last, since they take seconds: what Haar finds in the drawn faces, and what can be learned from them.
+
+
+def test_haar_finds_one_face_where_it_was_drawn(drawn: Path) -> None:
+    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml")
+    num_right = num_single = 0
+    images = _images(drawn)
+    for image, points in zip(images, _points(drawn), strict=True):
+        boxes = cascade.detectMultiScale(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), scaleFactor=1.1, minNeighbors=3)
+        (left_x, left_y), (right_x, _), _, (_, mouth_y), _ = points
+        num_single += len(boxes) == 1
+        num_right += any(
+            x < left_x < right_x < x + w and y < left_y < y + 0.6 * h and y + 0.5 * h < mouth_y < y + 1.05 * h
+            for x, y, w, h in boxes
+        )
+    assert len(images) == NUM_IDENTITIES * IMAGES_PER_IDENTITY
+    assert num_right >= 0.97 * len(images)
+    assert num_single >= 0.95 * len(images)
+
+
+def test_raw_pixels_do_not_give_identity_away_but_training_can_learn_it(drawn: Path) -> None:
+    """Nearest neighbour is poor on pixels, and much better on unseen people after a linear map learned from others."""
+    found = []
+    for image, points in zip(_images(drawn), _points(drawn), strict=True):
+        x, y = points.mean(axis=0)
+        side = 1.3 * (points[3:, 1].mean() - points[:2, 1].mean())
+        at = np.array([[48 / side / 2, 0, 24 - 24 / side * x], [0, 48 / side / 2, 24 - 24 / side * y]])
+        found.append(cv2.warpAffine(image, at, (48, 48), flags=cv2.INTER_AREA))
+    pixels = np.stack(found).reshape(len(found), -1).astype(np.float64) / 255
+    labels = np.repeat(np.arange(NUM_IDENTITIES), IMAGES_PER_IDENTITY)
+    seen = labels < 20
+    raw = _recall_at_1(pixels[~seen], labels[~seen])
+
+    centred = pixels - pixels[seen].mean(axis=0)
+    axes = np.linalg.svd(centred[seen], full_matrices=False)[2][:60]
+    within = centred @ axes.T
+    means = np.stack([within[labels == label].mean(axis=0) for label in range(20)])
+    spread = within[seen] - means[labels[seen]]
+    whiten = np.linalg.cholesky(np.linalg.inv(spread.T @ spread / len(spread) + 1e-3 * np.eye(60)))
+    learned = _recall_at_1(within[~seen] @ whiten, labels[~seen])
+    assert 0.15 < raw < 0.75
+    assert learned > raw + 0.15
+
+
+def _recall_at_1(vectors: np.ndarray, labels: np.ndarray) -> float:
+    distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    return float(np.mean(labels[distances.argmin(axis=1)] == labels))
