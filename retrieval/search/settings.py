@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +17,7 @@ class ExpansionConfig:
     """Weight of a neighbour is its score to this power: 0 counts all alike, more trusts the nearest."""
 
     def __post_init__(self) -> None:
-        if self.num < 0 or self.alpha < 0:
+        if self.num < 0 or not 0 <= self.alpha < math.inf:
             raise ValueError(f"expansion num is {self.num} and alpha {self.alpha}, expected 0 or more of both.")
 
 
@@ -48,5 +49,5 @@ class IndexConfig:
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"{name} is {value}, expected 1 or more.")
-        if self.refine_factor < 1:
+        if not self.refine_factor >= 1:
             raise ValueError(f"refine_factor is {self.refine_factor}, expected 1 or more.")

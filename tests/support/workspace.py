@@ -6,6 +6,7 @@ The model has random weights, so its scores say nothing about people; but a stor
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,3 +111,18 @@ def make_index(folder: Folder, embeddings: Folder, config: IndexConfig, collecti
     num = shards.num_shards(config, sum(found.get(split, 0) for split in plan.splits))
     built = [shards.write_shard(embeddings, folder, config, plan.dim, shard, num) for shard in range(num)]
     return shards.seal_index(plan, found, trained_on, built)
+
+
+def with_index(made: Workspace, folder: Path, factory: str) -> Folder:
+    """The workspace with another index, at another place: what lies in it is found by its relative path."""
+    there = Folder.of(shutil.copytree(made.folder.path, folder, ignore=shutil.ignore_patterns("index")))
+    index = there / "index/test"
+    make_index(index, there / "embeddings/test", IndexConfig(factory=factory, num_shards=2), there / "collection/test")
+    published.publish(there, collection=there / "collection/test", model=there / "model/test", index=index)
+    return there
+
+
+def queries_near(gallery: np.ndarray, num: int = 4) -> np.ndarray:
+    """(num, D) float32, unit norm: the gallery's first vectors, a little off."""
+    x = gallery[:num] + 0.05 * np.random.default_rng(0).normal(size=(num, gallery.shape[1]))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)

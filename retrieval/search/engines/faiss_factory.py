@@ -79,7 +79,7 @@ def empty_index(config: IndexConfig, dim: int) -> Any:
 
 def _configured(index: Any, config: IndexConfig) -> Any:
     """Set the search and training knobs of every layer; FAISS stores them with the index."""
-    for layer in _layers(index):
+    for layer in layers(index):
         if isinstance(layer, faiss.IndexIVF):
             layer.nprobe = min(config.nprobe, layer.nlist)
             layer.cp.seed = config.seed + 1
@@ -90,7 +90,7 @@ def _configured(index: Any, config: IndexConfig) -> Any:
     return index
 
 
-def _layers(index: Any) -> list[Any]:
+def layers(index: Any) -> list[Any]:
     """The index and those it wraps, outermost first, each as its own class."""
     index = faiss.downcast_index(index)
     inside = []
@@ -102,13 +102,13 @@ def _layers(index: Any) -> list[Any]:
         inside = [index.quantizer]
     elif isinstance(index, faiss.IndexHNSW):
         inside = [index.storage]
-    return [index, *(layer for one in inside for layer in _layers(one))]
+    return [index, *(layer for one in inside for layer in layers(one))]
 
 
 def num_centroids(index: Any) -> int:
     """Training vectors without which FAISS fails: the largest number of centroids one of its k-means makes."""
     least = 1
-    for layer in _layers(index):
+    for layer in layers(index):
         if isinstance(layer, faiss.IndexIVF):
             least = max(least, layer.nlist)
         quantizer = getattr(layer, "pq", None)
@@ -163,7 +163,7 @@ class Flat(Approximate):
     def __init__(self, index: Any, whole: Any = None) -> None:
         super().__init__(index, whole)
         self._vectors = faiss.rev_swig_ptr(self.index.get_xb(), self.size * self.dim).reshape(self.size, self.dim)
-        self._max_norm = _max_norm(self._vectors)
+        self._max_norm = max_norm(self._vectors)
 
     def search(self, queries: np.ndarray, k: int) -> Neighbours:
         """Propose more than k, score them in the fixed way, and look again, deeper, for every query where a vector that
@@ -207,7 +207,7 @@ def _on_gpu(index: Any) -> Any:
         return None
 
 
-def _max_norm(vectors: np.ndarray, block: int = 65_536) -> float:
+def max_norm(vectors: np.ndarray, block: int = 65_536) -> float:
     norms = [np.linalg.norm(vectors[i : i + block], axis=1).max() for i in range(0, len(vectors), block)]
     return float(max(norms, default=0.0)) * (1 + 1e-6)
 

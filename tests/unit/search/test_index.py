@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.index import IDS
+from retrieval.artifacts.manifest import MANIFEST
 from retrieval.search import ranking
+from retrieval.search.engines.engine import kind_of
 from retrieval.search.index import Searcher, Shard, build_shard, flat_search, train_index
 from retrieval.search.settings import IndexConfig
 from tests.support.vectors import DIM, brute_force, clustered, index_of
@@ -139,3 +142,75 @@ def test_a_search_in_memory_equals_one_of_a_flat_index_to_the_bit(tmp_path: Path
         flat_search(np.where(np.arange(400)[:, None] == 7, np.nan, tied))
     with pytest.raises(ValueError, match="n > 0"):
         flat_search(tied[:0])
+
+
+def test_an_index_tells_which_image_is_which_row(tmp_path: Path) -> None:
+    searcher = Searcher.open(index_of(tmp_path / "i", clustered(25), 3))
+    assert len(searcher) == 25
+    assert searcher.dim == DIM
+    assert searcher.ids.tolist() == [f"{row:06d}.jpg" for row in range(25)]
+    assert searcher.labels[19] == "1"
+    assert (searcher.parts.tolist(), searcher.rows_in_part.tolist()) == ([0] * 25, list(range(25)))
+    assert [len(shard.rows) for shard in searcher.shards] == [9, 8, 8]
+
+
+def test_a_shard_keeps_its_rows_in_order_whatever_order_they_come_in(tmp_path: Path) -> None:
+    vectors, rows = clustered(6), np.array([40, 7, 12, 3, 99, 8])
+    for factory in ("Flat", "KDTree"):
+        config, folder = IndexConfig(factory=factory, leaf_size=2), Folder.of(tmp_path)
+        name = f"shard{kind_of(factory).suffix}"
+        folder.write_bytes(name, build_shard(config, train_index(config, vectors), vectors, rows))
+        shard = Shard.load(folder, name)
+        assert shard.rows.tolist() == sorted(rows)
+        assert shard.search(vectors, 1).rows[:, 0].tolist() == rows.tolist()
+        copies = build_shard(config, train_index(config, vectors), vectors[[0] * 6], rows)
+        folder.write_bytes(name, copies)
+        assert Shard.load(folder, name).search(vectors[0], 4).rows.tolist() == [[3, 7, 8, 12]]
+
+
+@pytest.mark.parametrize("rows", [[0, 1, -1], [0, 2, 2]])
+def test_rows_are_distinct_and_not_negative(rows: list[int]) -> None:
+    config = IndexConfig(factory="KDTree")
+    with pytest.raises(ValueError, match="distinct and not negative"):
+        build_shard(config, b"", clustered(3), np.array(rows))
+
+
+def test_a_shard_is_not_built_of_nothing_or_of_infinite_values() -> None:
+    config = IndexConfig(factory="KDTree")
+    for bad in (np.empty((0, DIM), np.float32), np.empty(DIM, np.float32)):
+        with pytest.raises(ValueError, match=r"n > 0; got shapes"):
+            build_shard(config, b"", bad, np.arange(len(bad)))
+    with pytest.raises(ValueError, match="2 of 3 embeddings hold NaN or infinite"):
+        build_shard(config, b"", clustered(3) * np.array([[np.inf], [1], [np.nan]]), np.arange(3))
+
+
+def test_an_index_without_shards_or_of_another_kind_is_refused(tmp_path: Path) -> None:
+    folder = index_of(tmp_path / "i", clustered(10), 2)
+    with pytest.raises(ValueError, match="expected a 'index'"):
+        other = Folder.of(tmp_path / "model")
+        other.write_json(MANIFEST, {**folder.read_json(MANIFEST), "kind": "model"})
+        Searcher.open(other)
+    told = folder.read_json(MANIFEST)
+    folder.write_json(MANIFEST, {**told, "files": {IDS: told["files"][IDS]}})
+    with pytest.raises(ValueError, match="0 shards hold 0 of 10 images"):
+        Searcher.open(folder)
+    with pytest.raises(ValueError, match="No sealed index"):
+        Searcher.open(tmp_path / "nothing")
+
+
+def test_a_file_that_no_kind_writes_is_named(tmp_path: Path) -> None:
+    Folder.of(tmp_path).write_bytes("shard-00000.bin", b"x")
+    with pytest.raises(ValueError, match="shard-00000.bin is not a whole index shard .*no kind of index"):
+        Shard.load(tmp_path, "shard-00000.bin")
+
+
+def test_leave_one_out_looks_one_deeper_only_where_it_must(tmp_path: Path) -> None:
+    vectors = clustered(6)
+    searcher = Searcher.open(index_of(tmp_path / "i", vectors, 2))
+    plain = searcher.search(vectors[:2], 6)
+    left = searcher.search(vectors[:2], 5, exclude_rows=np.array([0, -1]))
+    assert left.rows[0].tolist() == [row for row in plain.rows[0] if row != 0]
+    assert left.rows[1].tolist() == plain.rows[1, :5].tolist()
+    assert left.scores[1].tolist() == plain.scores[1, :5].tolist()
+    with pytest.raises(ValueError, match="one row a query"):
+        searcher.search(vectors[:2], 5, exclude_rows=np.array([0]))

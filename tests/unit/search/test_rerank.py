@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.folder import Folder, part_name
 from retrieval.data.demo.places import write_scenes
 from retrieval.data.settings import SplitConfig
 from retrieval.evaluation import tasks
+from retrieval.geometry import features
 from retrieval.search import rerank
 from retrieval.search.ranking import Neighbours
+from tests.support.patterns import make_patterns
 from tests.support.places import SMALL, collect
 
 
@@ -55,3 +60,52 @@ def test_scores_go_with_their_rows() -> None:
     backwards = Neighbours(np.array([[3.0, 2, 1]], np.float32), np.array([[4, 5, 6]]))
     moved = rerank.rerank(backwards, np.array([[0, 0, 30]]))
     assert (moved.rows.tolist(), moved.scores.tolist()) == ([[6, 4, 5]], [[1.0, 3.0, 2.0]])
+
+
+@dataclass(frozen=True)
+class Fits:
+    num_inliers: int
+
+
+def test_each_photo_is_looked_at_once_and_each_pair_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features are the photo's place, and fit as often as their two numbers say."""
+    make_patterns(tmp_path / "c", train=3, val=0, query=1, shots=4, part_size=5)
+    collection = Folder.of(tmp_path / "c")
+    stored = {}
+    for part in range(4):
+        jpegs = collection.read_table(f"images/{part_name(part)}", columns=["jpeg"])["jpeg"].to_pylist()
+        stored |= {jpeg: (part, row) for row, jpeg in enumerate(jpegs)}
+    seen, sizes = [], set()
+
+    def extract(jpeg: bytes, *, max_features: int) -> tuple[int, int]:
+        seen.append(stored[jpeg])
+        sizes.add(max_features)
+        return stored[jpeg]
+
+    def verify(one: tuple[int, int], two: tuple[int, int]) -> Fits:
+        return Fits(1000 * one[0] + 100 * one[1] + 10 * two[0] + two[1])
+
+    monkeypatch.setattr(features, "extract", extract)
+    monkeypatch.setattr(features, "verify", verify)
+    asked = np.array([[3, 0], [1, 4]])
+    found = np.array([[[1, 4], [0, 2], [-1, -1]], [[-1, -1], [3, 0], [2, 1]]])
+    counts = rerank.count_inliers(collection, asked, found, max_features=77)
+    assert counts.tolist() == [[3014, 3002, 0], [0, 1430, 1421]]
+    assert sorted(seen) == [(0, 2), (1, 4), (2, 1), (3, 0)]
+    assert sizes == {77}
+
+
+def test_only_the_first_results_move_and_ties_stay() -> None:
+    rows = np.array([5, 3, 9, 1, 8])
+    assert rerank.order_by_inliers(rows, np.array([20, 20, 21])).tolist() == [9, 5, 3, 1, 8]
+    assert rerank.order_by_inliers(rows, np.array([2, 3, 4]), min_inliers=3).tolist() == [9, 3, 5, 1, 8]
+    assert rerank.order_by_inliers(rows, np.empty(0, np.int64)).tolist() == rows.tolist()
+    found = Neighbours(np.tile(np.array([[4, 3, 2, 1]], np.float32), (2, 1)), np.array([[1, 2, 3, 4], [5, 6, 7, 8]]))
+    moved = rerank.rerank(found, np.array([[0, 15], [16, 17]]))
+    assert moved.rows.tolist() == [[2, 1, 3, 4], [6, 5, 7, 8]]
+    assert moved.scores.tolist() == [[3, 4, 2, 1], [3, 4, 2, 1]]
+    assert rerank.rerank(found, np.array([[9, 9], [9, 9]]), min_inliers=10).rows.tolist() == found.rows.tolist()
+    wide = rerank.rerank(found, np.array([[0, 0, 0, 30, 99, 99]] * 2))
+    assert wide.rows.tolist() == [[4, 1, 2, 3], [8, 5, 6, 7]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,10 +12,21 @@ import pytest
 from retrieval.artifacts.collection import CATALOG_SCHEMA
 from retrieval.artifacts.embeddings import EMBEDDING_SCHEMA
 from retrieval.artifacts.folder import Folder, part_name
-from retrieval.artifacts.index import IDS, TRAINED
+from retrieval.artifacts.hashing import hash_file
+from retrieval.artifacts.index import IDS, TRAINED, factory_of
+from retrieval.artifacts.manifest import MANIFEST, STARTED, Manifest, read_manifest, seal
 from retrieval.search.index import Shard
 from retrieval.search.settings import IndexConfig
-from retrieval.search.shards import assign_rows, num_shards, write_shard, write_trained
+from retrieval.search.shards import (
+    IndexPlan,
+    assign_rows,
+    begin_index,
+    num_shards,
+    plan_index,
+    seal_index,
+    write_shard,
+    write_trained,
+)
 
 DIM = 4
 
@@ -86,3 +98,159 @@ def test_embeddings_of_another_dimension_are_refused(folders: tuple[Folder, Fold
     assign_rows(collection, out, ["gallery"])
     with pytest.raises(ValueError, match="not every embedding has 8 values"):
         write_shard(embeddings, out, IndexConfig(factory="KDTree"), 8, shard=0, shards=1)
+
+
+def test_each_row_says_where_its_image_lies(folders: tuple[Folder, Folder, Folder]) -> None:
+    collection, _, out = folders
+    assign_rows(collection, out, ["gallery"])
+    catalog = {row["image_id"]: row for row in collection.read_table("catalog.parquet").to_pylist()}
+    rows = out.read_table(IDS).to_pylist()
+    assert list(rows[0]) == ["image_id", "label", "part", "row_in_part"]
+    for row in rows:
+        there = catalog[row["image_id"]]
+        assert (row["part"], row["row_in_part"], row["label"]) == (there["part"], there["row"], "x")
+        assert there["split"] == "gallery"
+
+
+def test_names_are_in_order_of_their_bytes(tmp_path: Path) -> None:
+    names = ["Z.jpg", "a.jpg", "é.jpg", "B.jpg", "a/b.jpg", "\ufb00.jpg", "\U0001d4b3.jpg"]
+    listed = [
+        {"image_id": name, "split": "gallery", "part": 0, "row": row, "label": None} for row, name in enumerate(names)
+    ]
+    collection, out = Folder.of(tmp_path / "c"), Folder.of(tmp_path / "i")
+    collection.write_table("catalog.parquet", pa.Table.from_pylist(listed, schema=CATALOG_SCHEMA))
+    assign_rows(collection, out, ["gallery"])
+    assert out.read_table(IDS)["image_id"].to_pylist() == sorted(names, key=str.encode)
+
+
+def test_splits_without_images_are_named_with_those_there_are(folders: tuple[Folder, Folder, Folder]) -> None:
+    collection, _, out = folders
+    with pytest.raises(ValueError, match="No image .* in splits .'val',.*'gallery': 40"):
+        assign_rows(collection, out, ["val"])
+
+
+@pytest.mark.parametrize("shards", [1, 3, 7])
+def test_shards_share_out_all_images_evenly_each_with_its_own_vectors(
+    folders: tuple[Folder, Folder, Folder], shards: int
+) -> None:
+    collection, embeddings, out = folders
+    assign_rows(collection, out, ["gallery"])
+    ids = out.read_table(IDS)["image_id"].to_pylist()
+    config, rows = IndexConfig(factory="KDTree", leaf_size=4), []
+    for number in range(shards):
+        done = write_shard(embeddings, out, config, DIM, shard=number, shards=shards)
+        assert done["name"] == f"shard-{number:05d}.kdtree"
+        assert done["sha256"] == hash_file(out, str(done["name"]))
+        assert done["bytes"] == len(out.read_bytes(str(done["name"])))
+        shard = Shard.load(out, str(done["name"]))
+        assert done["num"] == done["taken"] == len(shard.rows)
+        vectors = shard.engine.vectors_of(np.arange(len(shard.rows)))
+        assert vectors is not None
+        assert vectors[:, 0].tolist() == [float(ids[row][:2]) for row in shard.rows]
+        rows.append(shard.rows)
+    assert sorted(np.concatenate(rows).tolist()) == list(range(40))
+    assert max(map(len, rows)) - min(map(len, rows)) <= 1
+
+
+def test_what_is_there_is_not_made_again(folders: tuple[Folder, Folder, Folder]) -> None:
+    collection, embeddings, out = folders
+    config = IndexConfig(factory="IVF2,Flat", train_sample=10)
+    assign_rows(collection, out, ["gallery"])
+    write_trained(embeddings, out, config, DIM)
+    first = write_shard(embeddings, out, config, DIM, shard=0, shards=1)
+    out.write_bytes(TRAINED, b"mark")
+    for part in (0, 1):
+        embeddings.remove(part_name(part))
+    assert write_trained(embeddings, out, config, DIM) == 10
+    assert out.read_bytes(TRAINED) == b"mark"
+    assert write_shard(embeddings, out, config, DIM, shard=0, shards=1) == first
+
+
+def test_a_kd_tree_starts_from_nothing(folders: tuple[Folder, Folder, Folder]) -> None:
+    collection, embeddings, out = folders
+    assign_rows(collection, out, ["gallery"])
+    assert write_trained(embeddings, out, IndexConfig(factory="KDTree"), DIM) == 0
+    assert not out.exists(TRAINED)
+
+
+def test_the_sample_is_of_indexed_images_without_repeats(folders: tuple[Folder, Folder, Folder]) -> None:
+    """As many samples as there are images, one centroid each: an IVF trained on all of them has each as a centroid."""
+    collection, embeddings, out = folders
+    assign_rows(collection, out, ["gallery"])
+    config = IndexConfig(factory="IVF40,Flat", train_sample=1000)
+    assert write_trained(embeddings, out, config, DIM) == 40
+    index = faiss.deserialize_index(np.frombuffer(out.read_bytes(TRAINED), np.uint8))
+    centroids = index.quantizer.reconstruct_n(0, 40)[:, 0]
+    wanted = [float(name[:2]) for name in out.read_table(IDS)["image_id"].to_pylist()]
+    assert sorted(centroids.round(3).tolist()) == sorted(wanted)
+
+
+# The life of an index, as the job and the fixtures of other tests make it.
+
+
+@pytest.fixture
+def sealed(folders: tuple[Folder, Folder, Folder]) -> tuple[Folder, Folder, Folder]:
+    collection, embeddings, out = folders
+    made = seal(collection, kind="collection", config={}, inputs={}, counts={})
+    inputs = {"collection": made.fingerprint, "model": "m" * 64}
+    seal(embeddings, kind="embeddings", config={}, inputs=inputs, counts={"num": 60, "dim": DIM})
+    return collection, embeddings, out
+
+
+def make(plan: IndexPlan, shards: int = 2, lose: int = 0) -> Manifest:
+    found = assign_rows(plan.collection, plan.out, plan.splits)
+    trained_on = write_trained(plan.embeddings, plan.out, plan.config, plan.dim)
+    work = plan.embeddings, plan.out, plan.config, plan.dim
+    done = [write_shard(*work, shard, shards) for shard in reversed(range(shards))]
+    return seal_index(plan, found, trained_on, done[lose:])
+
+
+def test_a_sealed_index_says_what_it_is_made_of(sealed: tuple[Folder, Folder, Folder]) -> None:
+    collection, embeddings, out = sealed
+    config = IndexConfig(factory="IVF2,Flat", train_sample=20)
+    plan = plan_index(embeddings, collection, out, ("gallery",), config)
+    assert (plan.num, plan.dim) == (60, DIM)
+    assert begin_index(plan) is None
+    manifest = make(plan)
+    assert factory_of(read_manifest(out, "index")) == "IVF2,Flat"
+    made_of = {"embeddings": read_manifest(embeddings).fingerprint, "model": "m" * 64}
+    assert manifest.inputs == {**made_of, "collection": read_manifest(collection).fingerprint}
+    sizes = [len(out.read_bytes(f"shard-{shard:05d}.faiss")) for shard in (0, 1)]
+    assert manifest.counts == {"num": 40, "dim": DIM, "shards": 2, "trained_on": 20, "bytes": sum(sizes)}
+    assert manifest.books == [{"stage": "index", "taken": 60, "kept": 40, "rejected": {"split-dropped": 20}}]
+    assert sorted(manifest.files) == [IDS, "shard-00000.faiss", "shard-00001.faiss", TRAINED]
+    assert all(hash_file(out, name) == known for name, known in manifest.files.items())
+
+
+def test_an_index_is_found_again_and_other_work_is_refused(sealed: tuple[Folder, Folder, Folder]) -> None:
+    collection, embeddings, out = sealed
+    plan = plan_index(embeddings, collection, out, ("gallery",), IndexConfig())
+    begin_index(plan)
+    done = make(plan)
+    assert begin_index(plan) == done
+    for splits, config in ((("gallery", "dropped"), IndexConfig()), (("gallery",), IndexConfig(seed=1))):
+        with pytest.raises(ValueError, match="made with other settings"):
+            begin_index(plan_index(embeddings, collection, out, splits, config))
+
+
+def test_an_index_that_lost_a_shard_is_not_sealed(sealed: tuple[Folder, Folder, Folder]) -> None:
+    collection, embeddings, out = sealed
+    plan = plan_index(embeddings, collection, out, ("gallery",), IndexConfig())
+    begin_index(plan)
+    with pytest.raises(ValueError, match="do not balance: 60 in, 20 kept"):
+        make(plan, lose=1)
+    assert not out.exists(MANIFEST)
+
+
+def test_nothing_is_written_for_what_cannot_be(sealed: tuple[Folder, Folder, Folder], tmp_path: Path) -> None:
+    collection, embeddings, out = sealed
+    with pytest.raises(ValueError, match="could not parse"):
+        plan_index(embeddings, collection, out, ("gallery",), IndexConfig(factory="Flatt"))
+    other = Folder.of(tmp_path / "other")
+    seal(other, kind="collection", config={"size": 1}, inputs={}, counts={})
+    with pytest.raises(ValueError, match="made with collection"):
+        plan_index(embeddings, other, out, ("gallery",), IndexConfig())
+    for kind, folders in (("embeddings", (collection, collection)), ("collection", (embeddings, embeddings))):
+        with pytest.raises(ValueError, match=f"expected a '{kind}'"):
+            plan_index(*folders, out, ("gallery",), IndexConfig())
+    assert not out.exists(STARTED)
