@@ -181,9 +181,10 @@ def _fit(
     from ray.train.torch import TorchTrainer
 
     from ray_jobs.runtime.progress import mailbox_of_session, watch
+    from ray_jobs.runtime.session import cpus_per_worker
 
     use_gpu = cfg.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
-    cpus = cfg.cpus_per_worker or _cpus_per_worker(cfg.num_workers)
+    cpus = cfg.cpus_per_worker or cpus_per_worker(cfg.num_workers)
     # Each attempt at the same work goes on from its checkpoints; other work has another name, so never mixes with it.
     name = f"train-{digest([plain(cfg.model), plain(chosen(cfg).config), inputs])[:12]}"
     run = RunConfig(
@@ -201,15 +202,6 @@ def _fit(
         TorchTrainer(train_worker, train_loop_config=work, scaling_config=scaling, run_config=run).fit()
     if not out.exists(MANIFEST):
         raise RuntimeError("Training ended without a bundle. Run the same command again to go on from the last epoch.")
-
-
-def _cpus_per_worker(num_workers: int) -> int:
-    """Cores for each of the workers when they are spread over the nodes that have any."""
-    import ray
-
-    counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    cores = list(filter(None, counts)) or [1]
-    return max(1, min(cores) // max(1, -(-num_workers // len(cores))))
 
 
 def train_worker(config: Mapping[str, Any]) -> None:
@@ -297,10 +289,9 @@ def _seal(trainer: Trainer, local: LocalCollection, cfg: TrainJobConfig, inputs:
     if (sample := trainer.sample()) is not None:
         title = "tuples of the last epoch: query, positive, hard negatives"
         out.write_bytes(bundle.TUPLES_SHEET, sheets.sheet_jpg(sheets.tuple_rows(local, *sample), title=title))
-    best = trainer.best
-    validated = best["val/mAP"] if "val/mAP" in trainer.history[0] else None
+    validated = trainer.best["val/mAP"] if "val/mAP" in trainer.history[0] else None
     counts = {"train_images": len(recipe.pool), "val_images": len(recipe.val), "unfrozen": len(recipe.unfrozen)}
-    counts |= {"best_epoch": best["epoch"], "best_val_mAP": validated}
+    counts |= {"best_epoch": trainer.best["epoch"], "best_val_mAP": validated}
     work = {"config": cfg, "inputs": inputs, "ignore": chosen(cfg).ignore}
     bundle.save_bundle(trainer.net, out, counts=counts, run=run, **work)
 

@@ -78,6 +78,15 @@ def _one_task(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         raise
 
 
+def cpus_per_worker(num_workers: int) -> int:
+    """Cores for each of the workers when they are spread over the nodes that have any; one at least."""
+    import ray
+
+    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    cores = list(filter(None, cores)) or [1]
+    return max(1, min(cores) // max(1, -(-num_workers // len(cores))))
+
+
 def run_parts(
     name: str,
     parts: Sequence[int],
