@@ -140,6 +140,7 @@ def drawn(num: int = 2) -> Features:
         ([[], ["def", "abc"]], ["abc", "def"], 2),  # of one size: by name
         ([["bc", "ac"], ["ab"]], [], 2),
         ([["bcd"], ["xy"]], ["bcd"], 1),
+        ([["abc", "bcdf"]], ["bcdf", "abc"], 1),
     ],
 )
 def test_a_second_beginning_is_tried_where_the_first_leaves_out_most(
@@ -163,11 +164,12 @@ def test_a_second_beginning_is_tried_where_the_first_leaves_out_most(
 
 
 def test_a_larger_half_is_kept_though_the_second_beginning_found_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = iter([["abc"], ["def", "gh"]])
+    """Two models of the same three images are three images, not six, and less than one of four."""
+    found = iter([["abcd"], ["efg", "efg"]])
     monkeypatch.setattr(pycolmap, "incremental_mapping", lambda *_: dict(enumerate(next(found))))
     monkeypatch.setattr(mapping, "_sparse", lambda names, _: named(names))
-    models = map_images(dict.fromkeys("abcdefgh", drawn()), [], min_images=3)
-    assert [model.image_ids for model in models] == [["a", "b", "c"]]
+    models = map_images(dict.fromkeys("abcdefghij", drawn()), [], min_images=3)
+    assert [model.image_ids for model in models] == [["a", "b", "c", "d"]]
     assert list(found) == []
 
 

@@ -289,9 +289,9 @@ def test_a_group_is_mapped_from_its_own_links_once(tmp_path: Path, monkeypatch: 
     names = write_photos(out, 6, parts=2)
     groups = pa.table({"image_id": names, "group": [0, 1, 1, -1, 1, 1]})
     out.write_table("groups.parquet", groups)
-    write_links(out, [(4, 5, 30), (1, 2, 15), (1, 5, 14), (0, 1, 80), (2, 3, 80)])
-    write_links(out, [(1, 4, 30)], round_=1)
-    write_links(out, [(2, 4, 30)], round_=2)
+    write_links(out, [(4, 5, 30), (1, 2, 15), (1, 4, 14), (0, 1, 80), (2, 3, 80), (2, 4, 30)])
+    write_links(out, [(1, 5, 30)], round_=1)
+    write_links(out, [(2, 5, 30)], round_=2)
     asked: list[Any] = []
 
     def map_images(found: dict[str, Features], links: list[mapping.Link], *, min_images: int) -> list[SparseModel]:
@@ -304,8 +304,8 @@ def test_a_group_is_mapped_from_its_own_links_once(tmp_path: Path, monkeypatch: 
     ((found, links, min_images),) = asked
     assert min_images == 2
     assert {name: len(own.keypoints) for name, own in found.items()} == {names[n]: n + 1 for n in (1, 2, 4, 5)}
-    assert [(a, b) for a, b, _ in links] == [(names[a], names[b]) for a, b in ((1, 2), (1, 4), (4, 5))]
-    assert [matches.tolist() for _, _, matches in links] == [[[1, 2]], [[1, 4]], [[4, 5]]]
+    assert [(a, b) for a, b, _ in links] == [(names[a], names[b]) for a, b in ((1, 2), (1, 5), (2, 4), (4, 5))]
+    assert [matches.tolist() for _, _, matches in links] == [[[1, 2]], [[1, 5]], [[2, 4]], [[4, 5]]]
     folder = out / "groups" / "00001"
     assert [read_model(folder, at).image_ids[0] for at in (0, 1)] == ["p.jpg", "s.jpg"]
     assert reconstruction.map_group(out, 1, config) == done | {"resumed": 1} and len(asked) == 1
@@ -319,14 +319,14 @@ def write_group(out: Folder, number: int, models: list[SparseModel]) -> None:
 
 def test_every_photo_is_in_a_model_or_has_the_reason_that_it_is_not(tmp_path: Path) -> None:
     out, config = Folder.of(tmp_path), ReconstructConfig(min_shared=10, val_fraction=0)
-    names = [f"{letter}.jpg" for letter in "abcdefghij"]
-    num = [50, 50, 50, 50, 50, 50, 50, features.MIN_LINK, features.MIN_LINK - 1, 50]
+    names = [f"{letter}.jpg" for letter in "abcdefghijk"]
+    num = [50, 50, 50, 50, 50, 50, 50, features.MIN_LINK, features.MIN_LINK - 1, 50, 50]
     out.write_table("photos.parquet", pa.table({"image_id": names, "num": num}))
     columns = {
-        "group": [0, 0, 0, 1, 1, -1, -1, -1, -1, 1],
-        "cluster": [0, 0, 0, 1, 1, 1, 1, 2, 3, 1],
-        "linked": [True] * 7 + [False, False, True],
-        "strong": [True] * 6 + [False, False, False, True],
+        "group": [0, 0, 0, 1, 1, -1, -1, -1, -1, 1, 0],
+        "cluster": [0, 0, 0, 1, 1, 1, 1, 2, 3, 1, 0],
+        "linked": [True] * 7 + [False, False, True, True],
+        "strong": [True] * 6 + [False, False, False, True, True],
     }
     out.write_table("groups.parquet", pa.table({"image_id": names, **columns}))
     write_group(out, 0, [model_of("abc", 12)])
@@ -340,13 +340,14 @@ def test_every_photo_is_in_a_model_or_has_the_reason_that_it_is_not(tmp_path: Pa
         "h": reconstruction.NO_LINK,
         "i": reconstruction.NO_KEYPOINTS,
         "j": reconstruction.NOT_MAPPED,
+        "k": reconstruction.NOT_MAPPED,
     }
     assert [rows[name]["model"] for name in "abcde"] == [0, 0, 0, 1, 1]
-    assert [rows[name]["cluster"] for name in "abcdefghij"] == columns["cluster"]
+    assert [rows[name]["cluster"] for name in "abcdefghijk"] == columns["cluster"]
     assert told == {
-        "images": 10,
+        "images": 11,
         "registered": 5,
-        "unregistered": dict.fromkeys(sorted(reasons.values()), 1),
+        "unregistered": dict.fromkeys(sorted(reasons.values()), 1) | {reconstruction.NOT_MAPPED: 2},
         "models": 2,
         "points": 21,
         "clusters": 4,

@@ -111,7 +111,9 @@ def test_models_without_a_shared_point_have_no_pair() -> None:
         ({"image_ids": ["a"]}, r"centres of a model has shape \(2, 3\), expected \(1, 3\)"),
         ({"colours": np.zeros((9, 3), np.uint8)}, "colours"),
         ({"obs_point": np.array([0, 7])}, "rows 0 to 7, expected 0 to 0"),
+        ({"obs_point": np.array([0, 1])}, "rows 0 to 1, expected 0 to 0"),
         ({"obs_image": np.array([-1, 0])}, "obs_image holds rows -1"),
+        ({"obs_image": np.array([2, 0])}, "obs_image holds rows 0 to 2, expected 0 to 1"),
         ({"obs_scale": np.ones(3)}, "obs_scale"),
     ],
 )

@@ -206,6 +206,15 @@ def test_two_images_of_a_model_are_not_one_photo(
     assert {n for n, row in by_id(images).items() if row["model"] >= 0} == set(model.image_ids[:-1])
 
 
+def test_a_photo_s_own_name_goes_before_a_longer_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """a/castle/000.jpg, which ends in a photo's id, comes first in the model, and is not that photo."""
+    model = seen_in_part()
+    several(monkeypatch, dataclasses.replace(model, image_ids=["a/castle/000.jpg", *NAMES[:-1]]))
+    _, _, (own,) = from_models(listed(NAMES), "x", CONFIG)
+    assert own.image_ids == NAMES[:-1]
+    assert own.centres.tolist() == model.centres[1:].tolist()
+
+
 def several(monkeypatch: pytest.MonkeyPatch, *models: SparseModel) -> None:
     monkeypatch.setattr(mapping, "read_models", lambda _: list(models))
 
@@ -322,7 +331,7 @@ def test_only_places_with_tuples_validate() -> None:
 def test_what_is_written_is_counted_and_nothing_is_refused(tmp_path: Path) -> None:
     out = Folder.of(tmp_path)
     images = tuples.images_table(
-        list("abcdefg"), [0, 0, 0, 0, 1, 2, 3], [MODEL], {"e": "alone", "f": "alone", "g": "blank"}
+        list("abcdefg"), [0, 0, 0, 0, 1, 2, 3], [MODEL], {"a": "it is in one", "e": "alone", "f": "alone", "g": "blank"}
     )
     found = tuples.tuples_table(images, [MODEL], min_shared=2)
     assert write(out, images, found, [MODEL]) == {

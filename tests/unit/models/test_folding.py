@@ -130,6 +130,30 @@ def test_folding_for_inference_changes_nothing_but_the_batchnorms(name: str, lef
     assert all(torch.equal(value, before[key]) for key, value in trunk.state_dict().items())
 
 
+def test_a_map_that_is_read_twice_is_not_clamped_in_place() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.relu, self.second = nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            maps = self.first(x)
+            return self.second(self.relu(maps)) + maps
+
+    torch.manual_seed(0)
+    block, x = nn.Sequential(Block()).double(), photos()
+    with torch.no_grad():
+        assert torch.allclose(folding.rewrite(block)(x), block(x), atol=1e-12)
+
+
+def test_no_silu_runs_in_place() -> None:
+    rewritten = folding.rewrite(backbones.build_trunk("efficientnet_b0"))
+    assert isinstance(rewritten, torch.fx.GraphModule)
+    called = [rewritten.get_submodule(str(node.target)) for node in rewritten.graph.nodes if node.op == "call_module"]
+    found = [layer for layer in called if isinstance(layer, nn.SiLU)]
+    assert len(found) > 30 and not any(layer.inplace for layer in found)
+
+
 @pytest.mark.parametrize("padding", ["zeros", "reflect", "circular"])
 def test_convolutions_of_every_kind_are_run_as_they_are(padding: Literal["zeros", "reflect", "circular"]) -> None:
     """Strides, gaps and groups; other edges than zeros are PyTorch's own affair, and stay as they were."""
