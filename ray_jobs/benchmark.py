@@ -120,15 +120,15 @@ def _run(cfg: BenchmarkConfig, out: Folder, name: str, tracker: Tracker) -> Fold
     logger.info("%s: %d gallery images and %d queries are named", name, named["gallery"], named["queries"])
     if named["missing"]:
         logger.warning("%s: %d of them have no photo: the figures will be partial", name, named["missing"])
-    _collect(out / "collection", photos.uri, "manifest", prepare)
+    collect(out / "collection", photos.uri, "manifest", prepare)
     _embed(cfg, out / "collection", bundle, out / "embeddings")
-    distractors = [_distractors(cfg, out, Folder.of(where), bundle, prepare) for where in cfg.distractors]
+    distractors = [embed_distractors(cfg, out, Folder.of(where), bundle, prepare) for where in cfg.distractors]
     settings = settings_of(spec, prepare, cfg.expansion, cfg.augmentation)
     settings |= {"benchmark": name, "precision": cfg.precision}
     inputs = {"truth": named["truth"], "model": read_manifest(bundle, "model").fingerprint}
     for number, folder in enumerate([out / "embeddings", *distractors]):
         inputs[f"embeddings.{number}"] = read_manifest(folder, "embeddings").fingerprint
-    report = _report(cfg, out, settings, inputs, truth=truth, name=name, distractors=distractors)
+    report = report_of(cfg, out, settings, inputs, truth=truth, name=name, distractors=distractors)
     tracker.log_params(settings, prefix="benchmark")
     tracker.log_inputs({"model": bundle, "collection": out / "collection"})
     metrics = report.read_json("metrics.json")
@@ -139,7 +139,7 @@ def _run(cfg: BenchmarkConfig, out: Folder, name: str, tracker: Tracker) -> Fold
     return report
 
 
-def _report(
+def report_of(
     cfg: BenchmarkConfig, out: Folder, settings: dict[str, Any], inputs: dict[str, str], **scored: Any
 ) -> Folder:
     """A folder for each way of scoring, so that several lie beside the embeddings they share."""
@@ -164,7 +164,9 @@ def _report(
     return report
 
 
-def _distractors(cfg: BenchmarkConfig, out: Folder, where: Folder, bundle: Folder, prepare: PrepareConfig) -> Folder:
+def embed_distractors(
+    cfg: BenchmarkConfig, out: Folder, where: Folder, bundle: Folder, prepare: PrepareConfig
+) -> Folder:
     """Embeddings of a sealed collection, or of a folder of photos, which is ingested first."""
     from retrieval.models.bundle import check_preparation
 
@@ -174,12 +176,12 @@ def _distractors(cfg: BenchmarkConfig, out: Folder, where: Folder, bundle: Folde
         check_preparation(read_manifest(where, "collection"), prepare, where)
     else:
         collection = own / "collection"
-        _collect(collection, where.uri, "auto", prepare)
+        collect(collection, where.uri, "auto", prepare)
     _embed(cfg, collection, bundle, own / "embeddings")
     return own / "embeddings"
 
 
-def _collect(out: Folder, source: str, layout: Layout, prepare: PrepareConfig) -> None:
+def collect(out: Folder, source: str, layout: Layout, prepare: PrepareConfig) -> None:
     split = SplitConfig(honour_source=True)
     settings = {"layout": layout, "prepare": plain(prepare), "split": plain(split)}
     collected = make_collection(out, source, layout=layout, prepare=prepare, split=split, settings=settings)

@@ -21,12 +21,12 @@ def draw_faces(demo: DemoConfig, out: Folder) -> str:
 
         starts = range(0, demo.num_images, _DEMO_PART)
         fixed = {"out": out, "demo": demo}
-        list(run_parts("draw", starts, _draw_from, takes="start", total_items=demo.num_images, fixed=fixed))
+        list(run_parts("draw", starts, draw_from, takes="start", total_items=demo.num_images, fixed=fixed))
         on_cluster(faces.write_lists, Path(out.path), demo, says="lists")
     return out.uri
 
 
-def _draw_from(start: int, out: Folder, demo: DemoConfig, progress: Progress = silent) -> dict[str, int]:
+def draw_from(start: int, out: Folder, demo: DemoConfig, progress: Progress = silent) -> dict[str, int]:
     from retrieval.data.demo import faces
 
     stop = min(start + _DEMO_PART, demo.num_images)

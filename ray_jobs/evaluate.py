@@ -184,7 +184,7 @@ def _report(
     }
     manifest = begin(out, **work)
     if manifest is None:
-        metrics = on_cluster(_write, cfg, out, collection, systems, protocol, subject, says="evaluate")
+        metrics = on_cluster(write, cfg, out, collection, systems, protocol, subject, says="evaluate")
         counts = {name: metrics["data"][name] for name in ("num_queries", "num_gallery", "num_identities")}
         for name, figures in metrics["systems"].items():
             counts |= {f"{name}/{key}": figures[key] for key in tables.RETRIEVAL_METRICS}
@@ -193,7 +193,7 @@ def _report(
     return manifest
 
 
-def _write(
+def write(
     cfg: EvaluateConfig, out: Folder, collection: Folder, systems: tuple[System, ...], protocol: str, subject: str
 ) -> dict[str, Any]:
     from retrieval.evaluation.systems import Scoring
@@ -209,10 +209,10 @@ def _write(
         task = tasks.leave_one_out(collection, cfg.ks, cfg.max_queries, cfg.seed, splits)
     scoring = Scoring(expansion=cfg.expansion, augmentation=cfg.augmentation, rerank=cfg.rerank)
     shown = Shown(subject=subject, sheet_queries=cfg.sheet_queries, seed=cfg.seed, tuples=tuples)
-    return write_report(out, collection, systems, task, scoring, shown, _count_inliers)
+    return write_report(out, collection, systems, task, scoring, shown, count_inliers)
 
 
-def _count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray) -> np.ndarray:
+def count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray) -> np.ndarray:
     """As `rerank.count_inliers`, a block of queries a task."""
     import ray
 

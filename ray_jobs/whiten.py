@@ -61,7 +61,7 @@ def main(cfg: WhitenJobConfig) -> Manifest:
     Raises: ValueError for inputs that were not made from each other, or too few pairs.
     """
     out, bundle = Folder.of(cfg.out), Folder.of(cfg.model)
-    inputs = _inputs(cfg)
+    inputs = inputs_of(cfg)
     work: dict[str, Any] = {"config": cfg, "inputs": inputs, "ignore": _PLACES}
     if (done := begin(out, kind="model", **work)) is not None:
         logger.info("whiten: %s is sealed already", out)
@@ -74,7 +74,7 @@ def main(cfg: WhitenJobConfig) -> Manifest:
     return read_manifest(out, "model")
 
 
-def _inputs(cfg: WhitenJobConfig) -> dict[str, str]:
+def inputs_of(cfg: WhitenJobConfig) -> dict[str, str]:
     if cfg.whiten.method == "learned" and not cfg.tuples:
         raise ValueError("Learned whitening needs matching pairs. Give --tuples, or --whiten.method pca.")
     collected = read_manifest(Folder.of(cfg.collection), "collection").fingerprint
@@ -104,12 +104,12 @@ def _shares(cfg: WhitenJobConfig) -> list[Any]:
     if cfg.whiten.method == "learned":
         pairs = ray.remote(whitening_fit.pairs_of).remote(Folder.of(cfg.tuples), cfg.whiten)
         tasks = -(-cfg.whiten.max_pairs // _PAIRS_PER_TASK)
-        of_pairs = ray.remote(_pair_share)
+        of_pairs = ray.remote(pair_share)
         shares += [of_pairs.remote(embeddings, collection, cfg.splits, pairs, n, tasks) for n in range(tasks)]
     return shares
 
 
-def _pair_share(
+def pair_share(
     embeddings: Folder, collection: Folder, splits: tuple[str, ...], pairs: whitening_fit.Pairs, number: int, of: int
 ) -> Any:
     """Sums over every `of`-th pair; nothing where there are fewer pairs than tasks."""

@@ -16,7 +16,19 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-HEAVY = ("torch", "torchvision", "mlflow", "faiss", "cv2", "pycolmap", "matplotlib", "scipy", "fastapi")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "ray",
+    "mlflow",
+    "faiss",
+    "cv2",
+    "pycolmap",
+    "matplotlib",
+    "scipy",
+    "pandas",
+    "fastapi",
+)
 
 # Command -> its words before any flag, a value out of range, a folder that is not there, and what is said of the two.
 COMMANDS: dict[str, tuple[str, str, str, str, str]] = {
