@@ -50,6 +50,7 @@ def test_the_demo_set_is_read_whole(tmp_path: Path) -> None:
 def test_of_several_layouts_that_fit_a_table_comes_first_then_celeba_then_labels(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/2.jpg")
     assert list_source(str(tmp_path)).report.layout == "lfw"
+    assert [photo.label for photo in list_source(str(tmp_path)).photos] == ["a", "b"]
     (tmp_path / "identity_CelebA.txt").write_text("1.jpg 5\n")
     assert list_source(str(tmp_path)).report.layout == "celeba"
     (tmp_path / "manifest.csv").write_text("path\na/1.jpg\n")

@@ -65,8 +65,10 @@ def test_files_that_are_no_photographs_by_their_names_are_counted_by_kind() -> N
 def test_a_photo_listed_twice_counts_once_as_its_first_row_says() -> None:
     found = Listing()
     first = Photo(image_id="a", uri="a.jpg", size=1, label="ann")
-    for photo in (first, dataclasses.replace(first), dataclasses.replace(first, label="bo")):
+    for photo, repeated, notes in ((first, 0, 0), (dataclasses.replace(first), 1, 0)):
         found.add(photo)
+        assert (found.repeated, len(found.notes)) == (repeated, notes)
+    found.add(dataclasses.replace(first, label="bo"))
     assert (list(found.photos.values()), found.repeated) == ([first], 2)
     assert found.notes == ["a is listed with two labels; the first, ann, is kept."]
     with pytest.raises(ValueError, match="Two photos are called 'a': a.jpg and b.jpg.*column image_id"):

@@ -196,3 +196,14 @@ def test_a_landmark_box_holds_the_face_of_a_turned_head_by_its_height_and_of_a_t
 def test_either_of_two_lists_makes_a_celeba_set() -> None:
     assert fits({"a/identity_CelebA.txt": 1}) and fits({"list_attr_celeba.txt": 1})
     assert not fits({"list_eval_partition.txt": 1, "img_align_celeba/1.jpg": 1})
+
+
+def test_a_photo_that_any_list_names_is_known_and_missing_where_it_is_not_there(tmp_path: Path) -> None:
+    celeba(
+        tmp_path,
+        identity_CelebA="000004.jpg 1\n",
+        list_eval_partition="000005.jpg 0\n",
+        list_attr_celeba=f"{HEADER}\n000006.jpg {YES}\n",
+    )
+    sizes = {photo.image_id[-5]: photo.size for photo in list_source(str(tmp_path)).photos}
+    assert sizes == {"1": 27, "2": 27, "3": 27, "4": -1, "5": -1, "6": -1}
