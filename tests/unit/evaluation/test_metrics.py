@@ -50,6 +50,7 @@ def test_junk_leaves_the_ranking_before_ranks_are_counted() -> None:
     ranking = np.array([9, 1, 8, 2, 7, 6, 3, -1])
     assert junk_free_ranks(ranking, np.array([1, 2, 3]), [9, 8]).tolist() == [0, 1, 4]
     assert junk_free_ranks(ranking, np.array([1, 2, 3])).tolist() == [1, 3, 6]
+    assert junk_free_ranks(np.array([-1, 1, -1, 2]), np.array([1, 2])).tolist() == [0, 1]  # gaps take no rank
 
 
 def test_precision_at_k_stops_at_the_last_positive() -> None:

@@ -222,3 +222,48 @@ def test_manifests_tell_where_a_system_comes_from(collection: Folder, tmp_path: 
 
 def test_what_is_no_number_becomes_none() -> None:
     assert systems.clean({"a": float("nan"), "b": 0.0, "c": "x", "d": 3}) == {"a": None, "b": 0.0, "c": "x", "d": 3}
+
+
+def wide_task(num: int = 15) -> tuple[tasks.Task, np.ndarray]:
+    """Fifteen photos of five people that all ask all others, and their embeddings."""
+    images = tasks.Images(
+        ids=[f"{n:02d}.jpg" for n in range(num)],
+        labels=np.array([f"p{n % 5}" for n in range(num)], object),
+        attributes=np.ones((num, 3), np.int8),
+        parts=np.zeros(num, int),
+        rows=np.arange(num),
+    )
+    task = tasks.Task(protocol="x", queries=images, gallery=images, exclude=np.arange(num), ks_asked=(14,))
+    return task, np.random.default_rng(1).normal(size=(num, 4)).astype(np.float32)
+
+
+def test_index_recall_looks_at_ten() -> None:
+    """A search that is exact up to the tenth result, and finds nothing beyond."""
+    task, vectors = wide_task()
+    exact = flat_search(vectors)
+
+    def ten(queries: np.ndarray, k: int) -> Neighbours:
+        found = exact(queries, k)
+        return Neighbours(found.scores, np.where(np.arange(k) <= 10, found.rows, -1))
+
+    found = systems.measure(task, vectors, vectors, ten)
+    assert found.figures["index_recall@10"] == 1.0 and (found.found.rows[:, 10:] == -1).all()
+    # Gaps are no pairs: ten results of each query have attributes like its own.
+    assert found.figures["attribute_pairs@14"] == 15 * 10
+
+
+def test_pairs_are_of_results_that_are_there_and_known() -> None:
+    task, vectors = wide_task()
+    attributes = np.ones((15, 3), np.int8)
+    attributes[:2] = 0
+    task = dataclasses.replace(task, gallery=dataclasses.replace(task.gallery, attributes=attributes))
+    whole = systems.measure(task, vectors, vectors, flat_search(vectors))
+    assert whole.figures["attribute_pairs@14"] == 15 * 13 - 13  # thirteen known; those that ask leave themselves out
+
+
+def test_an_index_of_others_is_refused(collection: Folder, tmp_path: Path) -> None:
+    """As many images as the gallery has, and not those."""
+    system, task = write_system(Folder.of(tmp_path), collection), tasks.query_gallery(collection)
+    dropped = write_index(Folder.of(tmp_path / "d"), collection, system, ("dropped",))
+    with pytest.raises(ValueError, match="holds 3 images, the gallery has 3, and they differ"):
+        systems.open_index(dropped, task.gallery)

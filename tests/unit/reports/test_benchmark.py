@@ -159,3 +159,7 @@ def test_the_published_and_chance_are_faint(tmp_path: Path, monkeypatch: pytest.
     means, _ = benchmark.tables(report_metrics(read, stored(read, tmp_path / "e")))
     assert means.faint == {"VGG16-GeM (published)", "ResNet101-GeM (published)", "random ranking"}
     assert means.note.startswith("published: several scales")
+
+
+def test_average_precision_of_nought_is_kept() -> None:
+    assert benchmark._without_nan([0.0, float("nan"), 0.5]) == [0.0, None, 0.5]

@@ -163,3 +163,9 @@ def test_precision_over_recall(seen: list[Any]) -> None:
     assert axes.get_xlim() == (0, 1) and axes.get_ylim() == (0, 1.03)
     (legend,) = axes.figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+
+
+def test_curves_start_where_the_history_does(seen: list[Any]) -> None:
+    charts.curves_png([{"epoch": 5, "train/loss": 2.0}, {"epoch": 6, "train/loss": 1.0}])
+    (loss,) = seen
+    assert list(loss.get_lines()[0].get_xdata()) == [5, 6]

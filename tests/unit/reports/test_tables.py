@@ -146,3 +146,15 @@ def test_seconds_join_the_figures_of_their_system_in_order(tmp_path: Path) -> No
     assert row_of(text, "Seconds", "after") == ["1,234", "0.5", "-", "Flat", "0.5000", "0.5000"]
     report.remove("timings.json")
     assert row_of(tables.as_text(tables.read_metrics(report)), "Seconds", "after")[1:] == ["-", "-", "Flat", "-", "-"]
+
+
+def test_seconds_of_each_k_have_their_own_column() -> None:
+    given = metrics()
+    given["systems"]["after"] |= {"query_seconds@10": 0.125, "query_seconds@37": 0.5, "embed_seconds_in_model": 3.0}
+    assert row_of(tables.as_text(given), "Seconds", "after") == ["1,234", "12.3", "3.0", "Flat", "0.1250", "0.5000"]
+
+
+def test_pairs_are_those_of_the_system_that_has_most() -> None:
+    given = metrics()
+    given["systems"]["before"]["attribute_pairs@37"] = 260
+    assert "260 query-result pairs scored at k=37" in tables.as_text(given)
