@@ -103,7 +103,7 @@ def test_figures_of_a_comparison_are_those_of_a_plain_computation(compared: Eval
     assert after["index_recall@10"] == 1.0
     assert after["index_type"] == "KDTree"
     assert after["embed_images"] == 32
-    assert metrics["data"]["ks"] == [2, 5, 12]
+    assert metrics["data"]["ks"] == [2, 5, 12] and metrics["data"]["subject"] == "person"  # no one said
     known = metrics["floors"]
     assert known["random_pair"] <= known["same_identity_pair"] <= known["oracle@2"] <= 1
     with_attributes = (
@@ -137,9 +137,11 @@ def test_an_augmented_gallery_is_scored_beside_the_plain_one(compared: EvaluateC
     cfg = replace(
         compared, systems=compared.systems[1:], out=str(tmp_path / "report"), augmentation=ExpansionConfig(num=1)
     )
+    cfg = replace(cfg, subject="place")
     evaluate.main(cfg)
     metrics = Folder.of(cfg.out).read_json("metrics.json")
     assert metrics["order"] == ["after", "after + DBA"]
+    assert metrics["data"]["subject"] == "place"
     task = tasks.query_gallery(Folder.of(str(cfg.collection)), cfg.ks)
     folder = cfg.systems[0].embeddings
     queries, gallery = (tasks.read_embeddings(folder, side).astype(float) for side in (task.queries, task.gallery))
@@ -267,3 +269,26 @@ def test_a_source_without_pairs_is_refused(drawn: Path, tmp_path: Path, ray_loca
     cfg = EvaluateConfig(model=bundle(tmp_path / "model", 0), source=str(source), out=str(tmp_path / "out"))
     with pytest.raises(ValueError, match="No identity of .* has two different photos"):
         evaluate.main(cfg)
+
+
+def test_a_bundle_of_whole_photos_is_tried_on_places(drawn: Path, tmp_path: Path, ray_local: None) -> None:
+    photos = sorted((drawn / "img_align_celeba").iterdir())
+    for number, file in enumerate(photos[:4]):
+        place = tmp_path / "places" / ("church", "bridge")[number // 2]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / file.name).write_bytes(file.read_bytes())
+    config = ModelConfig(cut="features.3", pooling="gem", head="none", image_size=32, keep_aspect=True)
+    prepared = hashing.plain(PrepareConfig(crop="fit", size=64))
+    save_bundle(build(config, preparation=prepared), str(tmp_path / "model"))
+    cfg = EvaluateConfig(
+        model=str(tmp_path / "model"),
+        source=str(tmp_path / "places"),
+        out=str(tmp_path / "out"),
+        ks=(3,),
+        precision="fp32",
+    )
+    evaluate.main(cfg)
+    page = (tmp_path / "out/report/report.html").read_text()
+    assert "Retrieval of a place: model" in page and "2 places (leave-one-out)" in page
+    said = re.sub(r'src="[^"]*"', "", page)
+    assert "person" not in said and "people" not in said and "Not measured" not in said

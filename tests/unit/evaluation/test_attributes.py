@@ -26,19 +26,20 @@ def test_attribute_agreement_by_hand() -> None:
 
 
 def test_attribute_agreement_equals_a_slow_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks; some queries and some of the gallery are not known."""
     monkeypatch.setattr(metrics, "_BLOCK_ELEMENTS", 900)
     rng = np.random.default_rng(5)
-    query, gallery = (
-        rng.choice([-1, 1], size=(25, 9)).astype(np.int8),
-        rng.choice([-1, 1], size=(40, 9)).astype(np.int8),
-    )
+    query, gallery = (rng.choice([-1, 1], size=(num, 9)).astype(np.int8) for num in (25, 40))
+    query[[1, 2, 20]], gallery[[5, 6, 30]] = 0, 0
     rows = np.stack([rng.permutation(40)[:12] for _ in range(25)])
     found = attribute_agreement(query, gallery, rows, ks=(3, 12))
+    assert (found.num_queries, found.num_without_attributes) == (25, 3)
     for k in (3, 12):
-        accuracy = [np.mean([np.mean(query[i] == gallery[row]) for row in rows[i, :k]]) for i in range(25)]
-        distance = [
-            np.mean([np.abs(query[i].astype(int) - gallery[row]).sum() / 9 for row in rows[i, :k]]) for i in range(25)
-        ]
+        accuracy, distance = [], []
+        for i in np.flatnonzero(query.any(axis=1)):
+            if known := [row for row in rows[i, :k] if gallery[row].any()]:
+                accuracy.append(np.mean([np.mean(query[i] == gallery[row]) for row in known]))
+                distance.append(np.mean([np.abs(query[i].astype(int) - gallery[row]).sum() / 9 for row in known]))
         assert found.values[f"attribute_accuracy@{k}"] == pytest.approx(np.mean(accuracy))
         assert found.values[f"attribute_distance@{k}"] == pytest.approx(np.mean(distance))
 

@@ -50,8 +50,9 @@ def test_photos_are_found_in_any_folder() -> None:
 
 
 def write_pickle(file: Path, images: list[str], queries: list[str]) -> str:
-    entry = {"bbx": [1.5, 2, 30, 40.25], "easy": [0], "hard": [1], "junk": []}
-    file.write_bytes(pickle.dumps({"imlist": images, "qimlist": queries, "gnd": [entry] * len(queries)}))
+    entry = {"easy": [0], "hard": [1], "junk": []}
+    entries = [entry | {"bbx": [1.5, 2, 30 + number, 40.25]} for number in range(len(queries))]
+    file.write_bytes(pickle.dumps({"imlist": images, "qimlist": queries, "gnd": entries}))
     return str(file)
 
 
@@ -79,7 +80,8 @@ def test_the_manifest_is_a_source_that_ingest_takes(tmp_path: Path) -> None:
         ("query/q#2", "query", True),
     ]
     boxes = {photo.image_id: photo.box for photo in source.photos}
-    assert boxes["a"] is None and boxes["query/a"] == (1.5, 2.0, 30.0, 40.25)
+    assert boxes["a"] is None and boxes["query/q"] == (1.5, 2.0, 30.0, 40.25)
+    assert [(boxes[name] or ())[2] for name in ("query/a", "query/q#2")] == [31, 32]
     assert source.photos[0].uri == f"{photos}/1/a.jpg" == source.photos[3].uri
     before = (tmp_path / "out" / MANIFEST).read_bytes()
     write_manifest(out, truth, "a", photos)

@@ -55,6 +55,7 @@ def test_junk_leaves_the_ranking_before_ranks_are_counted() -> None:
 
 def test_precision_at_k_stops_at_the_last_positive() -> None:
     assert precision_at_k(np.array([0, 2]), 1) == 1
+    assert precision_at_k(np.array([0, 2]), 2) == 0.5
     assert precision_at_k(np.array([0, 2]), 10) == pytest.approx(2 / 3)
     assert precision_at_k(np.array([0, 2, 30]), 10) == pytest.approx(0.2)
 
@@ -269,3 +270,5 @@ def test_an_index_without_anything_to_find_has_recall_nought() -> None:
     # The same rows in other queries' lists are not found, and each is counted once.
     assert index_recall_at_k(np.array([[2, 2], [1, 1]]), np.array([[1, 0], [2, 0]])) == 0
     assert index_recall_at_k(np.array([[1, 1]]), np.array([[1, 0]])) == 0.5
+    # A gap in one list is not the last row in the list before it.
+    assert index_recall_at_k(np.array([[1], [-1]]), np.array([[3], [0]])) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_blocks_equal_the_whole_ranking(seed: int, num_extra: int, block: int, m
     assert np.nanmean(found.average_precision["hard"]) == pytest.approx(found.values["mAP/hard"])
 
 
-def line(scores: list[float]) -> np.ndarray:
+def line(scores: Sequence[float]) -> np.ndarray:
     """Gallery embeddings whose scores with the query [1] are these."""
     return np.array(scores, np.float32)[:, None]
 

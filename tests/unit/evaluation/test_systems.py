@@ -12,6 +12,7 @@ from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.manifest import read_manifest, seal
 from retrieval.evaluation import systems, tasks
+from retrieval.evaluation.attributes import attribute_baselines
 from retrieval.evaluation.metrics import precision_recall
 from retrieval.evaluation.settings import System
 from retrieval.search import shards
@@ -56,6 +57,12 @@ def test_baselines_are_none_where_nothing_has_attributes(collection: Folder) -> 
     task = tasks.query_gallery(collection)
     found = systems.baselines(task)
     assert found is not None and found["oracle@3"] >= found["same_identity_pair"]
+    itself = tasks.leave_one_out(collection)
+    attributes, labels = itself.gallery.attributes, itself.gallery.labels
+    some = itself.exclude
+    assert systems.baselines(itself) == attribute_baselines(
+        attributes[some], attributes, labels[some], labels, ks=itself.ks, exclude_rows=some
+    )
     task.gallery.attributes[:] = 0
     assert systems.baselines(task) is None
 
@@ -186,12 +193,14 @@ def test_a_system_is_scored_in_each_way_asked_for(collection: Folder, tmp_path: 
     asked /= np.linalg.norm(asked, axis=1, keepdims=True)
     expanded = systems.measure(task, asked, vectors, flat_search(vectors))
     assert found["before + QE"].figures == pytest.approx(expanded.figures)
+    assert found["before + QE"].found.scores == pytest.approx(expanded.found.scores, abs=1e-6)
     between = vectors.astype(float) @ vectors.T.astype(float)
     np.fill_diagonal(between, -np.inf)
     held = vectors + vectors[np.argsort(-between, axis=1)[:, :2]].sum(axis=1)
     held = (held / np.linalg.norm(held, axis=1, keepdims=True)).astype(np.float32)
     augmented = systems.measure(task, queries, held, flat_search(held))
     assert found["before + DBA"].figures == pytest.approx(augmented.figures)
+    assert found["before + DBA"].found.scores == pytest.approx(augmented.found.scores, abs=1e-6)
     ((places, looked),) = counted
     assert places == [[n % 2, n // 2] for n in range(5)]
     rows = systems.search_without_own(task, queries, flat_search(vectors), 5).rows

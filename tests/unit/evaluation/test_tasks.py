@@ -158,6 +158,8 @@ def test_a_task_is_described(collection: Folder) -> None:
         "ks_asked": [2, 9],
         "ks": [2, 3],
     }
+    task.queries.labels[0] = "nor this one"
+    assert tasks.describe(task)["num_without_positive"] == 2
     itself = tasks.describe(tasks.leave_one_out(collection))
     assert (itself["num_identities"], itself["num_without_positive"], itself["asks_itself"]) == (2, 0, True)
     assert itself["num_queries_without_attributes"] == 1
