@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.manifest import read_manifest
+from retrieval.artifacts.manifest import read_manifest, seal
 from retrieval.evaluation.settings import System
 from tests.support.measured import write_collection, write_system
 
@@ -39,3 +39,9 @@ def test_a_system_says_what_it_is_made_of(collection: Folder, tmp_path: Path) ->
     other = write_collection(Folder.of(tmp_path / "other"), crop="fit")
     with pytest.raises(ValueError, match="of system 'a' were made with collection"):
         first.fingerprints(read_manifest(other))
+    index = Folder.of(tmp_path / "index")
+    seal(index, kind="index", config={}, inputs={"embeddings": read_manifest(first.embeddings).fingerprint}, counts={})
+    whole = dataclasses.replace(first, index=index)
+    assert whole.fingerprints(collected)["a.index"] == read_manifest(index).fingerprint
+    with pytest.raises(ValueError, match="of system 'b' was made with embeddings"):
+        dataclasses.replace(second, index=index).fingerprints(collected)

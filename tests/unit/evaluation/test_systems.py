@@ -19,13 +19,8 @@ from retrieval.search import shards
 from retrieval.search.index import flat_search
 from retrieval.search.ranking import Neighbours, drop_rows
 from retrieval.search.settings import ExpansionConfig, IndexConfig
-from tests.support.measured import write_collection, write_system
+from tests.support.measured import write_system
 from tests.support.oracles import slow_average_precision
-
-
-@pytest.fixture
-def collection(tmp_path: Path) -> Folder:
-    return write_collection(Folder.of(tmp_path / "collection"))
 
 
 @pytest.mark.parametrize("make", [tasks.leave_one_out, tasks.query_gallery])

@@ -16,11 +16,6 @@ from retrieval.evaluation import tasks
 from tests.support.measured import photo, write_collection, write_system
 
 
-@pytest.fixture
-def collection(tmp_path: Path) -> Folder:
-    return write_collection(Folder.of(tmp_path / "collection"))
-
-
 @pytest.mark.parametrize("kept", ["val", "train"])
 def test_without_labels_the_places_that_mining_kept_ask(collection: Folder, tmp_path: Path, kept: str) -> None:
     """Photos 0 to 2 are one mined place, of which 2 was not registered; 3 and 4 another, for training; 5 nothing."""
