@@ -28,7 +28,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from retrieval.artifacts.collection import CATALOG_SCHEMA, read_catalog
+from retrieval.artifacts.collection import CATALOG, CATALOG_SCHEMA, read_catalog
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.data.demo.places import write_scenes
 from retrieval.data.demo.settings import SceneConfig
@@ -108,7 +108,7 @@ def store(where: Path, files: list[Path], size: int) -> int:
         folder.write_table(f"images/{part_name(part)}", pa.table({"jpeg": jpegs}))
         names = ["/".join(path.parts[-2:]) for path in own]
         listed += [{"image_id": n, "split": "train", "part": part, "row": row} for row, n in enumerate(names)]
-    folder.write_table("catalog.parquet", pa.Table.from_pylist(listed, CATALOG_SCHEMA))
+    folder.write_table(CATALOG, pa.Table.from_pylist(listed, CATALOG_SCHEMA))
     return len(files)
 
 

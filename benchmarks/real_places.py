@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ray_jobs import pipeline
 from ray_jobs.presets import LANDMARKS, LandmarksConfig
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.tuples import read_tuples
+from retrieval.artifacts.tuples import read_images, read_tuples
 from retrieval.geometry.settings import ReconstructConfig
 from retrieval.search.settings import ExpansionConfig
 from retrieval.training.settings import WhitenConfig
@@ -131,7 +131,7 @@ def write_manifest(out: Path, root: Path, photos: list[tuple[Path, str]], fold_o
 
 def audit(folder: Folder, place_of: dict[str, str]) -> dict[str, Any]:
     """Mining against the true places: what mining itself never saw."""
-    known, images = read_tuples(folder), folder.read_table("images.parquet").to_pylist()
+    known, images = read_tuples(folder), read_images(folder).to_pylist()
     own = [place_of[name] or name for name in known.image_ids]
     pairs = Counter(
         own[query] == own[row] for query, rows in zip(known.queries, known.candidates, strict=True) for row in rows

@@ -24,7 +24,7 @@ from ray_jobs.runtime.inputs import must_be_at_least, weights_must_be_there
 from retrieval.artifacts.collection import LocalCollection, localise
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
-from retrieval.artifacts.history import write_history
+from retrieval.artifacts.history import CURVES, TUPLES_SHEET, write_history
 from retrieval.artifacts.manifest import MANIFEST, Manifest, begin, check_made_from, read_manifest
 from retrieval.artifacts.progress import silent
 from retrieval.artifacts.tuples import read_tuples
@@ -285,10 +285,10 @@ def _seal(trainer: Trainer, local: LocalCollection, cfg: TrainJobConfig, inputs:
     out, recipe = Folder.of(cfg.out), trainer.recipe
     trainer.load_best()
     run = write_history(out, trainer.history)
-    out.write_bytes(bundle.CURVES, charts.curves_png(trainer.history))
+    out.write_bytes(CURVES, charts.curves_png(trainer.history))
     if (sample := trainer.sample()) is not None:
         title = "tuples of the last epoch: query, positive, hard negatives"
-        out.write_bytes(bundle.TUPLES_SHEET, sheets.sheet_jpg(sheets.tuple_rows(local, *sample), title=title))
+        out.write_bytes(TUPLES_SHEET, sheets.sheet_jpg(sheets.tuple_rows(local, *sample), title=title))
     validated = trainer.best["val/mAP"] if "val/mAP" in trainer.history[0] else None
     counts = {"train_images": len(recipe.pool), "val_images": len(recipe.val), "unfrozen": len(recipe.unfrozen)}
     counts |= {"best_epoch": trainer.best["epoch"], "best_val_mAP": validated}

@@ -10,6 +10,9 @@ from retrieval.artifacts.manifest import read_manifest
 
 HISTORY = "history.json"
 
+CURVES, TUPLES_SHEET = "curves.png", "tuples.jpg"
+"""Pictures of it, beside the seal: by epoch, and the tuples of the last."""
+
 _SECONDS = "seconds/"
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from retrieval.artifacts import hashing
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.history import read_history, write_history
+from retrieval.artifacts.history import TUPLES_SHEET, read_history, write_history
 from retrieval.artifacts.manifest import Manifest, begin, read_manifest, seal
 from retrieval.images.settings import PrepareConfig
 from retrieval.models import backbones
@@ -22,7 +22,6 @@ from retrieval.models.network import EmbeddingNet, ModelSpec, with_scales
 from retrieval.models.settings import ModelConfig
 
 WEIGHTS_FILE, SPEC_FILE = "model.safetensors", "model.json"
-CURVES, TUPLES_SHEET = "curves.png", "tuples.jpg"  # of training, for the eye
 _PICTURES = ("*.png", "*.jpg")
 _DECIDES = ("crop", "size", "quality")  # what of a preparation an embedding depends on, where no face is looked for
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.history import read_history
+from retrieval.artifacts.history import TUPLES_SHEET, read_history
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.evaluation import tasks
 from retrieval.evaluation.systems import (
@@ -148,10 +148,10 @@ def _facts(collection: Folder, systems: Sequence[System]) -> dict[str, str]:
 
 def _training_tuples(system: System) -> list[Sheet]:
     """What training looked at, if its bundle says."""
-    if not system.model.exists("tuples.jpg"):
+    if not system.model.exists(TUPLES_SHEET):
         return []
     note = "Left, the query; then its positive, green, and its hard negatives, red, with their scores after training."
-    return [Sheet(title="Training tuples", note=note, data=system.model.read_bytes("tuples.jpg"))]
+    return [Sheet(title="Training tuples", note=note, data=system.model.read_bytes(TUPLES_SHEET))]
 
 
 def _matched_points(

@@ -14,7 +14,7 @@ from torch import nn
 
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
-from retrieval.artifacts.history import read_history, write_history
+from retrieval.artifacts.history import CURVES, TUPLES_SHEET, read_history, write_history
 from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.images.settings import PrepareConfig
 from retrieval.models import bundle, network, pooling
@@ -67,8 +67,8 @@ def test_what_a_bundle_tells_of_its_training_goes_on_to_those_made_of_it(tmp_pat
     sealed = []
     for name, seconds in (("trained", 2.0), ("again", 3.0)):
         folder, made_of = Folder.of(tmp_path / name), Folder.of(tmp_path / f"{name}-scaled")
-        folder.write_bytes(bundle.CURVES, name.encode())
-        folder.write_bytes(bundle.TUPLES_SHEET, name.encode())
+        folder.write_bytes(CURVES, name.encode())
+        folder.write_bytes(TUPLES_SHEET, name.encode())
         run = write_history(folder, [rows[0], rows[1] | {"seconds/train": seconds}])
         sealed.append(bundle.save_bundle(bundle.build(SMALL), folder, run=run, counts={"best_epoch": 1, "images": 5}))
         kept = bundle.kept_counts(sealed[-1])
@@ -76,7 +76,7 @@ def test_what_a_bundle_tells_of_its_training_goes_on_to_those_made_of_it(tmp_pat
             bundle.save_bundle(bundle.build(SMALL), made_of, run=bundle.keep_history(folder, made_of), counts=kept)
         )
         assert read_history(made_of) == [rows[0], rows[1] | {"seconds/train": seconds}]
-        assert made_of.read_bytes(bundle.TUPLES_SHEET) == name.encode() and set(sealed[-1].aside) == {"tuples.jpg"}
+        assert made_of.read_bytes(TUPLES_SHEET) == name.encode() and set(sealed[-1].aside) == {"tuples.jpg"}
     assert sealed[0].fingerprint == sealed[2].fingerprint and sealed[1].fingerprint == sealed[3].fingerprint
     assert sealed[1].counts["best_epoch"] == 1 and "images" not in sealed[1].counts
     untrained = Folder.of(tmp_path / "untrained")
