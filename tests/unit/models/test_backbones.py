@@ -88,6 +88,35 @@ def test_published_forms_of_a_weights_file_all_load(resnet18: tv.ResNet, tmp_pat
             assert torch.equal(value, state[key].to(value.dtype)), key
 
 
+def test_imagenet_is_torchvision_s_own_weights_and_no_network_is_said_in_words(
+    resnet18: tv.ResNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def build(*, weights: object) -> tv.ResNet:
+        asked.append(weights)
+        if len(asked) == 2:
+            raise OSError("Temporary failure in name resolution")
+        return resnet18
+
+    monkeypatch.setattr(tv, "resnet18", build)
+    trunk = build_trunk("resnet18", "imagenet")
+    assert asked == ["DEFAULT"] and not trunk.training
+    assert torch.equal(trunk.get_submodule("conv1").get_parameter("weight"), resnet18.conv1.weight)
+    with pytest.raises(ValueError, match=r"Could not download .*\(Temporary failure .*--weights FILE"):
+        build_trunk("resnet18", "imagenet")
+
+
+def test_a_trunk_is_in_eval_mode_and_drawn_by_torch_s_seed() -> None:
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        trunk = build_trunk("resnet18")
+        assert not any(module.training for module in trunk.modules())
+        drawn.append(trunk.get_submodule("conv1").get_parameter("weight"))
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
 def test_unknown_backbone_lists_the_known() -> None:
     with pytest.raises(ValueError, match="Unknown backbone 'resnet17'.*mobilenet_v2.*vgg16"):
         build_trunk("resnet17")
