@@ -168,6 +168,9 @@ def test_weights_of_another_network_are_refused_with_their_names(resnet18: tv.Re
     torch.save(state, tmp_path / "net.pth")
     with pytest.raises(ValueError, match=r"do not fit this backbone: missing .*features.0.0.weight.*Check --backbone"):
         build_trunk("mobilenet_v2", str(tmp_path / "net.pth"))
+    torch.save({**state, "layer5.conv.weight": torch.zeros(1)}, tmp_path / "larger.pth")
+    with pytest.raises(ValueError, match=r"missing \[\] \(0\), unexpected \['layer5.conv.weight'\] \(1\)"):
+        build_trunk("resnet18", str(tmp_path / "larger.pth"))
     torch.save({**state, "conv1.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "shape.pth")
     with pytest.raises(ValueError, match=r"other shape \['conv1.weight \(64, 3, 3, 3\) for \(64, 3, 7, 7\)'\]"):
         build_trunk("resnet18", str(tmp_path / "shape.pth"))

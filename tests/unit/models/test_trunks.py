@@ -36,9 +36,17 @@ def test_a_cut_trunk_gives_that_layer_s_output(
     assert set(cut.state_dict()) < set(trunk.state_dict())  # names are kept
 
 
-@pytest.mark.parametrize("layer", ["layer9", "features.99", "layer4.0.conv1", "relu.0"])
-def test_no_such_place_to_cut_is_said_in_words(trunks: dict[str, nn.Sequential], layer: str) -> None:
-    with pytest.raises(ValueError, match="Cannot cut"):
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        ("layer9", "no layer 'layer9'. Cut after one of: conv1, bn1, .*layer4"),
+        ("features.99", "no layer '99'. Cut after one of: 0, 1, .*18"),
+        ("layer4.0.conv1", "Cannot cut inside '0', it is one block"),
+        ("relu.0", "Cannot cut inside 'relu', it is one block"),
+    ],
+)
+def test_no_such_place_to_cut_is_said_in_words(trunks: dict[str, nn.Sequential], layer: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
         cut_after(trunks["mobilenet_v2" if "features" in layer else "resnet18"], layer)
 
 
