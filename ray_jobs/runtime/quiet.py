@@ -49,8 +49,7 @@ def hush(*names: str) -> None:
     for name in names or _CHATTY:
         logger = logging.getLogger(name)
         for handler in logger.handlers:
-            on_screen = isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
-            if on_screen and _is_shown not in handler.filters:
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
                 handler.addFilter(_is_shown)
         if _files and not logger.propagate and name not in _WITH_FILES:
             logger.addHandler(_files[-1])
