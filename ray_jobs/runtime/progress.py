@@ -25,14 +25,15 @@ logger = logging.getLogger(__name__)
 OURS = ("retrieval", "ray_jobs", "serve")
 """Whose log lines are ours."""
 
-_POLL_EVERY = 0.25  # seconds between two questions of the driver
+_POLL_EVERY = 0.25  # seconds between two questions of the driver, four times as many where there is no bar
 _TELL_EVERY = 0.3  # seconds between two messages of one worker: photos come at hundreds a second
+_MOST_WORDS = 300  # a second, of all workers together
 _LAST_WORD_WITHIN = 1.0  # of a step that is over
 _NUMBERS = itertools.count(1)
 
 
 class Mailbox:
-    """What workers told and the driver has not fetched: the newest count of each part, and lines."""
+    """What workers told and the driver has not fetched: the newest count of each part and kind of work, and lines."""
 
     def __init__(self) -> None:
         self._step, self._counts, self._lines = 0, {}, []
@@ -42,13 +43,14 @@ class Mailbox:
 
     def tell(self, step: int, part: int, what: str, done: int, total: int) -> None:
         if step == self._step:  # else a late word about work that is over
-            self._counts[part] = (what, done, total)
+            self._counts.pop((part, what), None)  # so that the newest comes last
+            self._counts[part, what] = (part, what, done, total)
 
     def say(self, level: int, text: str) -> None:
         self._lines.append((level, text))
 
-    def take(self) -> tuple[dict[int, tuple[str, int, int]], list[tuple[int, str]]]:
-        counts, lines = self._counts, self._lines
+    def take(self) -> tuple[list[tuple[int, str, int, int]], list[tuple[int, str]]]:
+        counts, lines = list(self._counts.values()), self._lines
         self._counts, self._lines = {}, []
         return counts, lines
 
@@ -56,8 +58,15 @@ class Mailbox:
 class Teller:
     """A Progress for the worker that does one part. What cannot be told is not told: it never raises."""
 
-    def __init__(self, mailbox: Any, step: int = 0, part: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._mailbox, self._step, self._part, self._clock = mailbox, step, part, clock
+    def __init__(
+        self,
+        mailbox: Any,
+        step: int = 0,
+        part: int = 0,
+        every: float = _TELL_EVERY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._mailbox, self._step, self._part, self._every, self._clock = mailbox, step, part, every, clock
         self._last: tuple[str, float] = ("", 0.0)
 
     def begin(self) -> None:
@@ -65,15 +74,15 @@ class Teller:
         self._send("begin", self._step)
 
     def of(self, part: int) -> Teller:
-        return Teller(self._mailbox, self._step, part, self._clock)
+        return Teller(self._mailbox, self._step, part, self._every, self._clock)
 
     def of_lines(self) -> Teller:
         """One that sends lines only: what it counts is not what the step counts."""
-        return Teller(self._mailbox, 0, 0, self._clock)
+        return Teller(self._mailbox, 0, 0, self._every, self._clock)
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = self._clock()
-        if what == self._last[0] and done < total and now - self._last[1] < _TELL_EVERY:
+        if what == self._last[0] and done < total and now - self._last[1] < self._every:
             return
         self._last = (what, now)
         self._send("tell", self._step, self._part, what, done, total)
@@ -137,7 +146,7 @@ class Step:
         screen: Screen = SCREEN,
     ) -> None:
         self.teller = teller or Teller(None)
-        self._name, self._total, self._in_parts, self._screen = name, total, in_parts, screen
+        self._name, self._total, self._in_parts, self.screen = name, total, in_parts, screen
         self._finished: dict[int, int] = {}
         self._begun: dict[int, int] = {}
         self._outer, self._inner = Count(name, 0, total), None
@@ -170,19 +179,28 @@ class Step:
             return Count(self._name, min(done, self._total), self._total)
 
     def show(self) -> None:
-        self._screen.show(self.count(), self._inner)
+        self.screen.show(self.count(), self._inner)
 
 
 @contextmanager
 def watch(
-    name: str, total: int = 0, *, in_parts: bool = False, mailbox: Any = None, screen: Screen = SCREEN
+    name: str,
+    total: int = 0,
+    *,
+    in_parts: bool = False,
+    mailbox: Any = None,
+    workers: int = 1,
+    screen: Screen = SCREEN,
 ) -> Iterator[Step]:
     """Show a step for the length of the block, and at its end what it came to, unless it fails.
 
-    Args: mailbox: an actor of class Mailbox (`mailbox_of_session`), if workers are to tell.
+    Args:
+        mailbox: an actor of class Mailbox (`mailbox_of_session`), if workers are to tell.
+        workers: how many tell at once, at most; many tell more seldom, so that one actor can listen to them.
     """
+    every = max(_TELL_EVERY, workers / _MOST_WORDS)
     number, over = next(_NUMBERS), threading.Event()
-    step = Step(name, total, in_parts=in_parts, teller=Teller(mailbox, number), screen=screen)
+    step = Step(name, total, in_parts=in_parts, teller=Teller(mailbox, number, every=every), screen=screen)
     step.teller.begin()
     screen.begin(name)
     poller = threading.Thread(target=_poll, args=(step, over, mailbox), name="progress", daemon=True)
@@ -201,9 +219,9 @@ def watch(
 
 def _poll(step: Step, over: threading.Event, mailbox: Any) -> None:
     """Ask and show until the step is over, and once more then. A mailbox that fails is not asked again."""
-    asked, last = None, False
+    asked, last, every = None, False, _POLL_EVERY if step.screen.is_live() else 4 * _POLL_EVERY
     while not last:
-        last = over.wait(_POLL_EVERY)
+        last = over.wait(every)
         try:
             if mailbox is not None:
                 asked = asked or mailbox.take.remote()
@@ -223,8 +241,8 @@ def _heard(step: Step, asked: Any, within: float) -> bool:
     counts, lines = answer
     for level, text in lines:
         logger.log(level, "%s", text)
-    for part, (what, done, total) in counts.items():
-        step.heard(part, what, done, total)
+    for word in counts:
+        step.heard(*word)
     return True
 
 

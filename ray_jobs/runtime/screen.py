@@ -94,7 +94,7 @@ class Screen:
             for count in (outer, inner):
                 if count is not None:
                     self._paces.setdefault(count.what, Pace(now)).see(count.done, now)
-            if self._is_terminal():
+            if self.is_live():
                 self._draw(outer, inner)
             elif now - self._said >= self._line_every(now - self._paces[outer.what].started):
                 self._said = now
@@ -139,7 +139,8 @@ class Screen:
     def stream(self) -> TextIO:
         return self._given or _standard_error()
 
-    def _is_terminal(self) -> bool:
+    def is_live(self) -> bool:
+        """Whether there is a terminal for a bar."""
         return self.stream().isatty() and os.environ.get("TERM") != "dumb"
 
     @staticmethod
@@ -192,7 +193,7 @@ class Screen:
             self._bar.render_progress()
 
     def _erase(self) -> None:
-        if self._is_terminal():
+        if self.is_live():
             self._write(_ERASE + "\033[?25h")  # the cursor, which a bar hides
         self._bar = self._on_bar = None
 

@@ -119,7 +119,9 @@ def run_parts(
     import ray
     from ray.data import ActorPoolStrategy
 
-    with watch(name, total_items or len(parts), in_parts=True, mailbox=mailbox_of_session()) as step:
+    cores = int(ray.cluster_resources().get("CPU", 1))
+    total = total_items or len(parts)
+    with watch(name, total, in_parts=True, mailbox=mailbox_of_session(), workers=cores) as step:
         # One block a part: a part is the unit of scheduling, retry and resume. Each costs Ray about 20 ms.
         dataset = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
         how: dict[str, Any] = {"work": work, "fixed": dict(fixed or {}), "takes": takes}

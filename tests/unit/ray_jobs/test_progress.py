@@ -46,6 +46,9 @@ class Kept(Screen):
         self.ended: list[Count] = []
         self.cleared = 0
 
+    def is_live(self) -> bool:
+        return True
+
     def begin(self, what: str) -> None:
         self.began = what
 
@@ -75,7 +78,18 @@ def test_a_worker_tells_a_few_times_a_second_and_always_the_last() -> None:
         now[0] += 0.001
         teller("photos", done, 1000)
     assert 4 <= near.calls <= 6
-    assert near.box.take() == ({4: ("photos", 1000, 1000)}, [])
+    assert near.box.take() == ([(4, "photos", 1000, 1000)], [])
+
+
+def test_many_workers_tell_more_seldom() -> None:
+    with watch("embed", 9, in_parts=True, mailbox=Near(), workers=3000, screen=Kept()) as step:
+        near, now = Near(), [10.0]
+        near.box.begin(1)
+        teller = Teller(near, 1, every=step.teller._every, clock=lambda: now[0])
+        for done in range(1, 201):
+            now[0] += 0.1
+            teller("photos", done, 1000)
+    assert near.calls == 2  # in 20 s: 3000 of them come to 300 a second
 
 
 def test_other_work_is_told_at_once() -> None:
@@ -84,7 +98,9 @@ def test_other_work_is_told_at_once() -> None:
     teller = Teller(near, 1, clock=lambda: 10.0)
     teller("train", 1, 5)
     teller("steps", 0, 19)
-    assert near.box.take()[0] == {0: ("steps", 0, 19)}
+    teller("train", 2, 5)
+    teller("steps", 1, 19)
+    assert near.box.take()[0] == [(0, "train", 2, 5), (0, "steps", 1, 19)]  # each kind's newest, the last one last
 
 
 def test_what_is_fetched_is_fetched_once_and_a_late_word_of_another_step_is_dropped() -> None:
@@ -94,12 +110,12 @@ def test_what_is_fetched_is_fetched_once_and_a_late_word_of_another_step_is_drop
     box.tell(7, 1, "photos", 1, 9)
     box.tell(7, 0, "photos", 4, 9)
     box.say(logging.INFO, "a line")
-    assert box.take() == ({0: ("photos", 4, 9), 1: ("photos", 1, 9)}, [(logging.INFO, "a line")])
-    assert box.take() == ({}, [])
+    assert box.take() == ([(1, "photos", 1, 9), (0, "photos", 4, 9)], [(logging.INFO, "a line")])
+    assert box.take() == ([], [])
     box.tell(7, 0, "photos", 5, 9)
     box.begin(8)
     box.tell(7, 0, "photos", 9, 9)
-    assert box.take() == ({}, [])
+    assert box.take() == ([], [])
 
 
 def test_a_dead_mailbox_stops_no_worker() -> None:
@@ -244,4 +260,4 @@ def test_counts_of_a_step_that_counts_its_parts_are_not_mixed_with_photos() -> N
     teller = Teller(near, 3).of_lines().of(1)
     teller("photos", 3, 5)
     teller.say(logging.WARNING, "a line")
-    assert near.box.take() == ({}, [(logging.WARNING, "a line")])
+    assert near.box.take() == ([], [(logging.WARNING, "a line")])
