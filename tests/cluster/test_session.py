@@ -109,6 +109,7 @@ def test_one_task_is_watched_and_fails_as_a_part_does(
     ray_local: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     shown: list[tuple[Count, Count | None]] = []
+    monkeypatch.setattr(SCREEN, "is_live", lambda: True)
     monkeypatch.setattr(SCREEN, "show", lambda outer, inner=None: shown.append((outer, inner)))
     with caplog.at_level("INFO"):
         assert on_cluster(slow, 5, says="dawdle") == 5
@@ -178,8 +179,7 @@ def test_a_run_prints_our_lines_and_failures_whole_and_the_rest_is_in_the_logs(t
         lines = printed.splitlines()
         assert all(re.match(r"\d\d:\d\d:\d\d \S", line) for line in lines), printed
         words = [line[9:] for line in lines]
-        told = [word for word in words if re.match(r"weigh: \d+ of (40|10), ", word)]
-        assert any("left" in word for word in told) or len(told) == 0, printed  # slow machines see some
+        told = [word for word in words if re.match(r"weigh: \d+ of (40|10), .* (so far|left)$", word)]
         done_, *rest = [word for word in words if word not in told and "is light" not in word]
         assert re.fullmatch(r"weigh: 40 in [\d.]+ s, [\d.]+/s", done_) and rest == ["4 parts"], printed
         assert sorted(words)[:4] == [f"WARNING part {part} is light" for part in range(4)], printed
