@@ -9,19 +9,17 @@ import logging
 import shutil
 import socket
 import subprocess
+import sys
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 import tyro
-from ray import serve
 
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.published import read_current
-from serve.app import build_app
 from serve.schemas import Answer, ServeArgs
 
 logger = logging.getLogger(__name__)
@@ -39,6 +37,10 @@ class QueryOnceConfig:
     k: int = 5
     """How many results to ask for."""
 
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k is {self.k}, expected 1 or more.")
+
 
 def main(cfg: QueryOnceConfig) -> Answer:
     """Returns the answer, which is also printed.
@@ -46,6 +48,11 @@ def main(cfg: QueryOnceConfig) -> Answer:
     Raises: ValueError if the workspace is not finished, or the photo to send is not in the source.
     """
     photo, label = query_photo(cfg)
+    import ray  # only now: a workspace that is not there is answered at once
+    from ray import serve
+
+    from serve.app import build_app
+
     ours = not ray.is_initialized()
     _hush()
     if ours:
@@ -122,4 +129,9 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(QueryOnceConfig))
+    settings = tyro.cli(QueryOnceConfig, prog="python -m serve.demo", description=__doc__)
+    try:
+        main(settings)
+    except ValueError as error:
+        sys.stderr.write(f"\nserve.demo: {error}\n")
+        raise SystemExit(2) from None

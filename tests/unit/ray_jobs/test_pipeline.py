@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import re
@@ -212,3 +213,92 @@ def test_workers_and_devices_change_no_folder(jobs: Jobs, tmp_path: Path) -> Non
     other = dataclasses.replace(FACES, index=dataclasses.replace(FACES.index, factory="KDTree"))
     changed = run(other, tmp_path)
     assert changed["model"] == first["model"] and changed["index"] != first["index"] != changed["report"]
+
+
+class FakeTracker:
+    """A run of MLflow that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.uri, self.run_id = "sqlite:///x", "r1"
+        self.told: list[Any] = []
+
+    def log_params(self, config: Any, prefix: str) -> None:
+        self.told.append(("params", prefix, config["model_name"]))
+
+    def log_results(self, folders: dict[str, Folder], *, model_name: str) -> None:
+        self.told.append(("results", sorted(folders), model_name))
+
+    def finish(self, status: str = "FINISHED") -> None:
+        self.told.append(status)
+
+
+@pytest.fixture
+def whole(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> tuple[FakeTracker, list[Any]]:
+    """`main` without a cluster and MLflow. Returns the tracker, and how runs were opened."""
+    tracker, opened = FakeTracker(), []
+
+    def open_run(uri: str, **how: Any) -> FakeTracker:
+        opened.append((uri, how))
+        return tracker
+
+    monkeypatch.setattr(pipeline, "session", contextlib.nullcontext)
+    monkeypatch.setattr(jobs.train, "resolve_weights", lambda weights, uri, near: weights, raising=False)
+    monkeypatch.setattr(pipeline, "open_run", open_run)
+    monkeypatch.setattr(pipeline, "summary", lambda *of: "the summary")
+    monkeypatch.setattr(pipeline.published, "publish", lambda workspace, **of: tracker.told.append(("publish", of)))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tracker, opened
+
+
+def small(where: Path, **settings: Any) -> FacesConfig:
+    return dataclasses.replace(FACES, weights="none", workspace=str(where / "w"), model_name="people", **settings)
+
+
+def test_a_pipeline_publishes_and_logs_what_it_made(
+    whole: tuple[FakeTracker, list[Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = whole[0]
+    made = pipeline.main(small(tmp_path))
+    ((uri, how),) = whole[1]
+    assert (uri, how["experiment"]) == (f"sqlite:///{tmp_path}/w/mlflow.db", "people")
+    assert len(how["key"]) == 24 and how["name"].startswith("mobilenet_v2-")
+    published = {kind: made[kind] for kind in ("collection", "model", "index")}
+    assert tracker.told == [
+        ("params", "pipeline", "people"),
+        ("publish", published),
+        ("results", sorted(made), "people"),
+        "FINISHED",
+    ]
+    assert capsys.readouterr().out == "the summary\n"
+
+
+def test_the_run_of_mlflow_is_the_works_and_not_the_machines(
+    whole: tuple[FakeTracker, list[Any]], tmp_path: Path
+) -> None:
+    for settings in ({}, {"num_workers": 4}, {"device": "cpu"}, {"served_splits": ("gallery",)}):
+        pipeline.main(small(tmp_path, **settings))
+    pipeline.main(small(tmp_path / "elsewhere"))
+    first, workers, device, other, elsewhere = (how["key"] for _, how in whole[1])
+    assert first == workers == device and len({first, other, elsewhere}) == 3
+
+
+def test_a_pipeline_that_fails_says_so_in_its_run(
+    whole: tuple[FakeTracker, list[Any]], jobs: Jobs, tmp_path: Path
+) -> None:
+    def fail(cfg: Any, **_: Any) -> None:
+        raise KeyboardInterrupt
+
+    jobs.by_name["train"].main = fail  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.main(small(tmp_path))
+    assert whole[0].told[-1] == "FAILED" and ("FINISHED" not in whole[0].told)
+
+
+@pytest.mark.parametrize("settings", [{"source": "no"}, {"weights": "no.pth"}])
+def test_what_is_not_there_is_refused_before_anything(
+    settings: Any, whole: tuple[FakeTracker, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"There is nothing at {tmp_path}/no"):
+        pipeline.main(dataclasses.replace(small(tmp_path), **settings))
+    assert whole[1] == []

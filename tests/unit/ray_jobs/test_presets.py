@@ -104,3 +104,18 @@ def test_steps_of_a_road() -> None:
     assert num_steps(landmarks(ablate=False, scales=(1.0,), whitened=False)) == 8
     assert num_steps(landmarks(ablate=False)) == 6 + 1 + 1 + 2 + 2
     assert num_steps(DEMO_LANDMARKS) == 6 + 1 + 1 + 1 + 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ({"rerank": -1}, "rerank is -1"),
+        ({"num_workers": -1}, "num_workers is -1"),
+        ({"served_splits": ()}, "served_splits is empty"),
+        ({"scales": ()}, "scales are"),
+        ({"scales": (1.0, 0.0)}, "scales are"),
+    ],
+)
+def test_what_a_late_step_would_refuse_is_refused_at_the_start(settings: dict[str, Any], refused: str) -> None:
+    with pytest.raises(ValueError, match=refused):
+        dataclasses.replace(LANDMARKS, **settings)
