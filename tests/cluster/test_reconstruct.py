@@ -172,7 +172,7 @@ def test_training_whitening_and_evaluation_fit_together(root: Path, trained: Man
     assert names == ["before", "before + QE", "before + rerank", "after", "after + QE", "after + rerank"]
     assert sealed.counts["after + rerank/recall@1"] >= sealed.counts["after/recall@1"]
     wanted = ("reconstructed_place_1.png", "training_tuples.jpg", "matched_points.jpg", "precision_and_recall.png")
-    assert set(wanted) <= set(sealed.files)
+    assert set(wanted) <= set(sealed.aside)
 
 
 def _whitening_is_that_of_one_process(root: Path, config: WhitenConfig) -> None:

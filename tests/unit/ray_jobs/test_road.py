@@ -12,7 +12,7 @@ import pytest
 from ray_jobs import build_index, embed, evaluate, ingest, reconstruct, train, whiten
 from ray_jobs.runtime.road import Known, Road, content_of
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.manifest import read_manifest
+from retrieval.artifacts.manifest import begin, read_manifest
 from retrieval.evaluation.settings import System
 from retrieval.search.settings import IndexConfig
 from tests.support.fake_jobs import FakeJob, sealed
@@ -144,6 +144,7 @@ def test_a_sealed_step_is_not_done_again_and_an_unfinished_one_is(
     assert caplog.records[-1].getMessage() == f"[1/3] embed them: there already, {out}"
     for name in ("manifest.json", "content"):
         out.remove(name)
+    begin(out, kind="embeddings", config={}, inputs={})
     assert Road(Folder.of(tmp_path), 3).do(job, **given) == out and len(job.ran) == 2
     assert caplog.records[-1].getMessage() == "[1/3] embed"
 
@@ -158,6 +159,25 @@ def test_the_same_step_asked_for_twice_is_counted_and_done_once(
     assert road.do(job, **given) == first and len(job.ran) == 1
     road.do(job, precision="fp32", **given)
     assert [record.getMessage()[:5] for record in caplog.records] == ["[1/2]", "[2/2]"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    out: str
+    words: tuple[str, ...] = ("b", "a")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LaterSettings(Settings):
+    words: tuple[str, ...] = ("a", "b")
+
+
+def test_a_default_that_changes_changes_the_key(tmp_path: Path) -> None:
+    job, later = FakeJob(embed), FakeJob(embed)
+    job.CONFIG, later.CONFIG = Settings, LaterSettings
+    road = Road(Folder.of(tmp_path), 2)
+    first = road.do(job)
+    assert road.do(later) != first == road.do(later, words=("b", "a")), "and the order of a setting is a part of it"
 
 
 def test_a_step_that_is_no_job_is_keyed_by_what_decides(tmp_path: Path) -> None:
