@@ -109,7 +109,7 @@ def draw(cfg: Config) -> tuple[list[bytes], np.ndarray]:
         draw_collection(Path(temp), num_identities=cfg.num_identities, images_per_identity=cfg.images_per_identity)
         lines = (Path(temp) / "identity_CelebA.txt").read_text().split()
         names, labels = lines[::2], np.array(lines[1::2])
-        photos = [decode((Path(temp) / IMAGE_FOLDER / name).read_bytes()) for name in names]
+        photos = [decode((Path(temp) / IMAGE_FOLDER / name).read_bytes())[0] for name in names]
     return [encode_jpeg(resize(photo, cfg.size, cfg.size)) for photo in photos], labels
 
 

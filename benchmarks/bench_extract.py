@@ -153,7 +153,7 @@ def read(cfg: Config) -> list[bytes]:
     if not files:
         raise ValueError(f"{cfg.photos} holds no .jpg, .jpeg or .png photo. Name a folder of photos with --photos.")
     picked = np.linspace(0, len(files) - 1, min(cfg.num_photos, len(files))).astype(int)
-    return [encode_jpeg(fit(decode(files[at].read_bytes()), cfg.size)) for at in np.unique(picked)]
+    return [encode_jpeg(fit(decode(files[at].read_bytes())[0], cfg.size)) for at in np.unique(picked)]
 
 
 def draw(cfg: Config) -> list[bytes]:

@@ -81,7 +81,7 @@ def test_the_manifest_is_a_source_that_ingest_takes(tmp_path: Path) -> None:
     ]
     boxes = {photo.image_id: photo.box for photo in source.photos}
     assert boxes["a"] is None and boxes["query/q"] == (1.5, 2.0, 30.0, 40.25)
-    assert [(boxes[name] or ())[2] for name in ("query/a", "query/q#2")] == [31, 32]
+    assert [(boxes[name] or (0, 0, 0, 0))[2] for name in ("query/a", "query/q#2")] == [31, 32]
     assert source.photos[0].uri == f"{photos}/1/a.jpg" == source.photos[3].uri
     before = (tmp_path / "out" / MANIFEST).read_bytes()
     write_manifest(out, truth, "a", photos)

@@ -51,7 +51,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job(root: Path, **settings: Any) -> TrainJobConfig:
     usual: dict[str, Any] = {"collection": str(root / "collection"), "weights": "none", "model": NET, "train": LABELS}
-    return TrainJobConfig(**(usual | {"siamese": SIAMESE} | settings))
+    usual["siamese"] = SIAMESE
+    return TrainJobConfig(**(usual | settings))
 
 
 @pytest.fixture
