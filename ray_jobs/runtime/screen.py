@@ -108,7 +108,7 @@ class Screen:
             self._erase()
             if not outer.total and seconds < _LINE_EVERY:
                 return  # a short errand
-            of = f"{outer.done:,} of {outer.total:,} " if outer.total and not outer.is_all else ""
+            of = f"{outer.done:,} of {outer.total:,} " if outer.total and not outer.is_all else "done "
             of = f"{outer.total:,} " if outer.is_all else of
             rate = f", {each(outer.done / seconds)}" if outer.done and seconds > 0 else ""
             logging.getLogger(__name__).info("%s: %sin %s%s", outer.what, of, duration(seconds), rate)

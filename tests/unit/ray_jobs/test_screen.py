@@ -199,7 +199,7 @@ def test_work_of_unknown_length_says_how_long_it_has_been(logged: tuple[Screen, 
     clock.now += 29
     screen.show(Count("vocabulary"))
     screen.end(Count("vocabulary"))
-    assert words(stream) == ["vocabulary: 29 s so far", "vocabulary: in 29 s"]
+    assert words(stream) == ["vocabulary: 29 s so far", "vocabulary: done in 29 s"]
 
 
 def test_news_is_bare_and_a_warning_says_that_it_is_one() -> None:
