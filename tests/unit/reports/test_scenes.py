@@ -114,7 +114,11 @@ def test_what_lies_far_outside_is_counted_and_left_out(monkeypatch: pytest.Monke
 
 
 def test_every_camera_is_in_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    for axes in drawn(model(3, num=30), monkeypatch):
+    """Three among many points that lie close together: fewer than one in a hundred of what is drawn."""
+    shown = model(3, num=3)
+    points = np.random.default_rng(4).normal(size=(600, 3)) * 0.5 + (8, -6, 0)
+    shown = dataclasses.replace(shown, points=points, colours=np.zeros((600, 3), np.uint8))
+    for axes in drawn(shown, monkeypatch):
         place = np.asarray(axes.collections[-1].get_offsets())
         for values, (low, high) in zip(place.T, (axes.get_xlim(), axes.get_ylim()), strict=True):
             assert low < values.min() and values.max() < high
