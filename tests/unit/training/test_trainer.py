@@ -247,6 +247,13 @@ def test_progress_is_told_of_epochs_and_of_their_steps() -> None:
     assert trainer(Numbers()).progress is silent
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_recipe_s_precision_is_what_it_runs_in(precision: Precision, dtype: torch.dtype) -> None:
+    recipe = Numbers(Settings(precision=precision))
+    trainer(recipe)
+    assert recipe.worker.dtype == dtype
+
+
 def test_the_sample_is_of_the_last_epoch() -> None:
     run = trainer(Numbers())
     asked = [run.sample()]

@@ -189,6 +189,28 @@ def test_photos_of_validation_places_never_train() -> None:
     assert set(splits[made.pool]) == {"train"} and set(splits[made.known.queries[made.queries]]) == {"train"}
 
 
+def test_rejected_photos_are_no_negatives() -> None:
+    photos = Photos()
+    tuples = known(photos)
+    train = np.flatnonzero(tuples.splits == "train")
+    tuples.usable[train[::4]] = False
+    made = TupleRecipe(photos, tuples, config())  # type: ignore[arg-type]
+    trainer(made)
+    assert set(made.pool.tolist()) == set(train.tolist()) - set(train[::4].tolist())
+    assert not set(made.mine(1).rows[:, 2:].ravel().tolist()) & set(train[::4].tolist())
+
+
+def test_a_photo_idle_in_one_tuple_and_busy_in_another_is_busy() -> None:
+    made = recipe()
+    trainer(made)
+    rows, idle = np.array([[0, 1, 4, 8], [2, 3, 4, 12]]), np.zeros((2, 4), dtype=bool)
+    idle[0, 2:], idle[1, 3] = True, True
+    images = made._decoded_share((rows, idle))
+    assert {row for batch in images if not batch.idle for row in batch.rows.tolist()} == {0, 1, 2, 3, 4}
+    assert {row for batch in images if batch.idle for row in batch.rows.tolist()} == {8, 12}
+    assert sorted(row for batch in images for row in batch.rows.tolist()) == [0, 1, 2, 3, 4, 8, 12]
+
+
 def test_a_tuple_is_a_query_a_photo_of_its_place_and_the_hardest_of_others() -> None:
     made = recipe(num_negatives=3, seed=2)
     run = trainer(made)
