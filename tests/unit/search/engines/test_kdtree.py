@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import heapq
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from retrieval.search.engines.kdtree import KDTree
+from retrieval.artifacts.folder import Folder
+from retrieval.search.engines import kdtree
+from retrieval.search.engines.kdtree import KIND, KDTree
 from retrieval.search.engines.kdtree_nodes import threshold_of
+from retrieval.search.settings import IndexConfig
 from tests.support.vectors import clustered
 
 
@@ -146,3 +150,58 @@ def test_bytes_and_back() -> None:
     for broken in (b"", tree.to_bytes()[:-100], tree.to_bytes().replace(b'"axes"', b'"axis"')):
         with pytest.raises(ValueError, match="Not the bytes of a whole KD-tree"):
             KDTree.from_bytes(broken)
+
+
+def test_the_file_of_a_shard_keeps_what_the_settings_asked_for(tmp_path: Path) -> None:
+    vectors, folder = clustered(200, 8), Folder.of(tmp_path)
+    config = IndexConfig(factory="KDTree", leaf_size=10, max_visits=3)
+    folder.write_bytes("s.kdtree", KIND.build(config, b"", vectors, np.arange(200) * 5))
+    engine, rows = KIND.load(folder, "s.kdtree", 1, True)
+    assert isinstance(engine, KDTree)
+    assert rows.tolist() == list(range(0, 1000, 5))
+    assert engine.max_visits == 3
+    sizes = (engine.nodes.end - engine.nodes.start)[engine.nodes.child < 0]
+    assert 5 <= sizes.min() <= sizes.max() <= 10
+    _, visits = engine.search_counting(vectors[:20], 5)
+    assert visits.max() <= 3
+    _, visits = engine.search_counting(vectors[:20], 5, max_visits=1)
+    assert visits.tolist() == [1] * 20
+
+
+def test_vectors_come_back_by_their_position_when_built() -> None:
+    vectors = clustered(300, 8)
+    tree = KDTree.build(vectors, leaf_size=16)
+    assert tree.vectors_of(np.empty(0, np.int64)).shape == (0, 8)
+    local = np.array([299, 0, 17, 17])
+    assert np.array_equal(tree.vectors_of(local), vectors[local])
+
+
+def test_near_ties_are_decided_by_the_exact_score() -> None:
+    """Scores that differ by less than float32 products can tell, in many leaves."""
+    rng = np.random.default_rng(4)
+    base = clustered(10, 64)[0]
+    vectors = (base + 2e-8 * rng.normal(size=(600, 64))).astype(np.float32)
+    tree = KDTree.build(vectors, leaf_size=8)
+    queries = np.stack([base, base * 3, vectors[5]])
+    for k in (1, 10, 100):
+        assert (tree.search(queries, k).rows == brute_force(queries, vectors, k)).all()
+
+
+def test_queries_are_searched_block_by_block_with_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, queries = clustered(500, 16), clustered(30, 16, seed=2)
+    tree = KDTree.build(vectors, leaf_size=8)
+    whole, visits = tree.search_counting(queries, 7)
+    monkeypatch.setattr(kdtree, "_BOUND_ELEMENTS", 4 * len(tree.nodes.child))
+    again, visited = tree.search_counting(queries, 7)
+    assert (again.rows == whole.rows).all() and (again.scores == whole.scores).all()
+    assert (visited == visits).all()
+
+
+def test_long_queries_and_zero_queries_are_bounded_alike() -> None:
+    vectors = clustered(400, 6)
+    tree = KDTree.build(vectors, leaf_size=8)
+    queries = clustered(10, 6, seed=3)
+    bounds = tree.leaf_bounds(queries)
+    assert np.allclose(tree.leaf_bounds(queries * 50), bounds * 50, rtol=1e-6)
+    assert np.isfinite(tree.leaf_bounds(queries * 0)).all()
+    assert (tree.search(queries[:1] * 0, 5).rows == [[0, 1, 2, 3, 4]]).all()
