@@ -180,8 +180,9 @@ def test_a_shard_is_not_built_of_nothing_or_of_infinite_values() -> None:
     for bad in (np.empty((0, DIM), np.float32), np.empty(DIM, np.float32)):
         with pytest.raises(ValueError, match=r"n > 0; got shapes"):
             build_shard(config, b"", bad, np.arange(len(bad)))
-    with pytest.raises(ValueError, match="2 of 3 embeddings hold NaN or infinite"):
-        build_shard(config, b"", clustered(3) * np.array([[np.inf], [1], [np.nan]]), np.arange(3))
+    for bad in (np.inf, -np.inf, np.nan):
+        with pytest.raises(ValueError, match="2 of 3 embeddings hold NaN or infinite"):
+            build_shard(config, b"", clustered(3) * np.array([[bad], [1], [bad]]), np.arange(3))
 
 
 def test_an_index_without_shards_or_of_another_kind_is_refused(tmp_path: Path) -> None:
@@ -214,3 +215,14 @@ def test_leave_one_out_looks_one_deeper_only_where_it_must(tmp_path: Path) -> No
     assert left.scores[1].tolist() == plain.scores[1, :5].tolist()
     with pytest.raises(ValueError, match="one row a query"):
         searcher.search(vectors[:2], 5, exclude_rows=np.array([0]))
+
+
+def test_what_an_index_does_not_find_is_no_image(tmp_path: Path) -> None:
+    """One leaf of two vectors is visited in each shard: the rest of the list is empty."""
+    vectors = clustered(40)
+    searcher = Searcher.open(index_of(tmp_path / "i", vectors, 2, factory="KDTree", leaf_size=2, max_visits=1))
+    found = searcher.search(vectors[:5], 9)
+    assert (found.rows[:, 0] == np.arange(5)).all()
+    assert ((found.rows >= 0).sum(axis=1) <= 4).all()
+    assert (found.scores[found.rows < 0] == -np.inf).all()
+    assert all(len(set(rows[rows >= 0])) == (rows >= 0).sum() for rows in found.rows)

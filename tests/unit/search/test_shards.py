@@ -15,6 +15,7 @@ from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.index import IDS, TRAINED, factory_of
 from retrieval.artifacts.manifest import MANIFEST, STARTED, Manifest, read_manifest, seal
+from retrieval.search import shards
 from retrieval.search.index import Shard
 from retrieval.search.settings import IndexConfig
 from retrieval.search.shards import (
@@ -183,6 +184,22 @@ def test_the_sample_is_of_indexed_images_without_repeats(folders: tuple[Folder, 
     centroids = index.quantizer.reconstruct_n(0, 40)[:, 0]
     wanted = [float(name[:2]) for name in out.read_table(IDS)["image_id"].to_pylist()]
     assert sorted(centroids.round(3).tolist()) == sorted(wanted)
+
+
+def test_the_draw_of_the_sample_is_the_seed_s(
+    folders: tuple[Folder, Folder, Folder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection, embeddings, out = folders
+    assign_rows(collection, out, ["gallery"])
+    drawn: list[list[float]] = []
+    monkeypatch.setattr(shards, "train_index", lambda _, sample: drawn.append(sample[:, 0].tolist()) or b"x")
+    for seed in (0, 0, 1):
+        write_trained(embeddings, out, IndexConfig(factory="IVF2,Flat", train_sample=15, seed=seed), DIM)
+        out.remove(TRAINED)
+    assert drawn[0] == drawn[1] != drawn[2]
+    indexed = {float(name[:2]) for name in out.read_table(IDS)["image_id"].to_pylist()}
+    for sample in drawn:
+        assert len(set(sample)) == 15 and set(sample) <= indexed
 
 
 # The life of an index, as the job and the fixtures of other tests make it.

@@ -10,7 +10,19 @@ import pytest
 from fastapi import Request
 from starlette.types import Message
 
-from serve.edge import MESSAGES, STATUS, Refusal, add_page, busy, check_media_type, new_api, read_body, refuse_photo
+from serve.edge import (
+    MESSAGES,
+    SECURITY_HEADERS,
+    STATUS,
+    Refusal,
+    add_page,
+    busy,
+    check_media_type,
+    new_api,
+    parse_box,
+    read_body,
+    refuse_photo,
+)
 
 
 class Upload:
@@ -124,3 +136,92 @@ def test_the_page_is_served() -> None:
         response = ask("GET", path)
         assert response.status_code == 200
         assert response.headers["content-type"].startswith(kind)
+
+
+@pytest.mark.parametrize("path", ["/", "/number?k=1", "/none", "/busy", "/crash"])
+def test_every_answer_has_every_security_header(path: str) -> None:
+    headers = ask("GET", path).headers
+    assert {name: headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
+    assert "'unsafe" not in headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        ("empty", 400),
+        ("truncated", 400),
+        ("unreadable", 400),
+        ("not-an-image", 415),
+        ("not-a-photo", 415),
+        ("too-large", 413),
+        ("body-too-large", 413),
+        ("too-small", 422),
+        ("no-face", 422),
+        ("bad-box", 422),
+        ("bad-parameter", 422),
+        ("not-found", 404),
+        ("timeout", 504),
+        ("busy", 503),
+        ("unavailable", 503),
+        ("internal", 500),
+    ],
+)
+def test_whose_fault_it_is(reason: str, status: int) -> None:
+    assert STATUS[reason] == status
+
+
+def test_a_refusal_says_what_and_more_where_more_is_known() -> None:
+    plain, detailed = refuse_photo("too-small", ""), refuse_photo("too-small", "8 x 8")
+    assert (plain.reason, plain.message) == ("too-small", MESSAGES["too-small"])
+    assert detailed.message == f"{MESSAGES['too-small']} (8 x 8)"
+    assert refuse_photo("tomorrow", "").message == MESSAGES["unreadable"]
+
+
+@pytest.mark.parametrize(
+    ("text", "box"), [("1,2,3,4", (1, 2, 3, 4)), (" 1.5, -2 ,3e2,4", (1.5, -2, 300, 4)), ("0,0,0,0", (0, 0, 0, 0))]
+)
+def test_boxes(text: str, box: tuple[float, ...]) -> None:
+    assert parse_box(text) == box
+
+
+@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "1;2;3;4", "a,b,c,d", "1,2,3,nan", "1,inf,3,4", "1,2,3,"])
+def test_boxes_that_are_none(text: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        parse_box(text)
+    assert refused.value.reason == "bad-parameter"
+    assert "expected x1,y1,x2,y2" in refused.value.message
+
+
+def test_a_long_box_is_not_sent_back_whole() -> None:
+    with pytest.raises(Refusal) as refused:
+        parse_box("9" * 5000)
+    assert len(refused.value.message) < 300
+
+
+@pytest.mark.parametrize(("seconds", "header"), [(1, "1"), (1.2, "2"), (0.1, "1")])
+def test_who_is_turned_away_is_told_whole_seconds(seconds: float, header: str) -> None:
+    assert busy(seconds).headers == {"Retry-After": header}
+
+
+def test_a_digit_of_another_script_is_no_length() -> None:
+    with pytest.raises(Refusal):
+        read(Upload([b"abcdef"]), 5, "٣")
+    assert read(Upload([b"ab"]), 5, "4") == b"ab"
+
+
+def test_the_page_is_asked_for_again_each_time_and_is_no_part_of_the_schema() -> None:
+    assert ask("GET", "/app.js").headers["cache-control"] == "no-cache"
+    api = new_api()
+    add_page(api)
+    assert api.openapi()["paths"] == {}
+
+
+def test_a_parameter_that_is_wrong_is_named() -> None:
+    assert ask("GET", "/number?k=x").json()["error"]["message"].startswith("k: ")
+
+
+def test_a_crash_is_logged_with_its_stack(caplog: pytest.LogCaptureFixture) -> None:
+    ask("GET", "/crash")
+    (record,) = [record for record in caplog.records if record.name == "serve.edge"]
+    assert record.levelname == "ERROR" and record.exc_info is not None
+    assert "secret path" in str(record.exc_info[1])

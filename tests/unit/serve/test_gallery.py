@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from retrieval.artifacts.collection import Jpegs
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.index import IDS
 from retrieval.artifacts.manifest import read_manifest
@@ -42,3 +43,28 @@ def test_a_crop_in_a_later_row_group_is_found(made: Workspace, tmp_path: Path) -
         other.write_table(name, pair.collection.read_table(name), row_group_size=3)
     one, two = Gallery(pair.collection, pair.index), Gallery(other, pair.index)
     assert [one.jpeg(row) for row in range(len(one))] == [two.jpeg(row) for row in range(len(two))]
+
+
+def test_the_crops_asked_for_last_are_kept_and_no_more(made: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, read = Pair.open(str(made.folder)), []
+    gallery = Gallery(pair.collection, pair.index, num_cached=2)
+    ids = pair.index.read_table(IDS).to_pylist()
+    stored = Jpegs.read
+
+    def watched(self: Jpegs, places: list[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
+        read.extend(places)
+        return stored(self, places)
+
+    monkeypatch.setattr(Jpegs, "read", watched)
+    for row in (5, 5, 6, 5, 7, 5, 6):
+        gallery.jpeg(row)
+    assert read == [(ids[row]["part"], ids[row]["row_in_part"]) for row in (5, 6, 7, 6)]
+
+
+def test_a_row_that_is_not_there_is_not_read_from_the_end(made: Workspace) -> None:
+    pair = Pair.open(str(made.folder))
+    gallery = Gallery(pair.collection, pair.index)
+    assert len(gallery) == 20
+    for row in (-1, 20):
+        with pytest.raises(IndexError, match=f"Row {row} is not in 0..19"):
+            gallery.jpeg(row)

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from retrieval.images.settings import MAX_PIXELS_LIMIT
 from serve.edge import STATUS
-from serve.schemas import ServeArgs
+from serve.schemas import MAX_ALPHA, MIB, ServeArgs
 
 
 def test_values_arrive_as_text_from_the_command_line() -> None:
@@ -26,6 +27,23 @@ def test_values_arrive_as_text_from_the_command_line() -> None:
         {"workspace": "w", "timeout_s": 0},
         {"workspace": "w", "device": "tpu"},
         {"workspace": "w", "min_embedders": 3, "max_embedders": 2},
+        {"workspace": "w", "min_embedders": 5},
+        {"workspace": "w", "expand": 101},
+        {"workspace": "w", "expand": 1, "max_expand": 0},
+        {"workspace": "w", "expand": -1},
+        {"workspace": "w", "max_expand": 1001},
+        {"workspace": "w", "alpha": -0.1},
+        {"workspace": "w", "alpha": 20.1},
+        {"workspace": "w", "max_k": 10_001},
+        {"workspace": "w", "max_body_bytes": 1023},
+        {"workspace": "w", "max_pixels": 255},
+        {"workspace": "w", "timeout_s": 601},
+        {"workspace": "w", "retry_after_s": 0},
+        {"workspace": "w", "max_batch": 0},
+        {"workspace": "w", "embedder_cpus": 0},
+        {"workspace": "w", "embedder_gpus": -1},
+        {"workspace": "w", "index_replicas": 0},
+        {"workspace": "w", "precision": "fp16"},
     ],
 )
 def test_bad_settings_are_refused(bad: dict[str, object]) -> None:
@@ -42,3 +60,31 @@ def test_every_setting_and_every_reason_is_in_the_docs() -> None:
     assert [
         name for name in [*ServeArgs.model_fields, *STATUS] if f"`{name}`" not in page and f"{name}=" not in page
     ] == []
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        {"max_body_bytes": 256 * MIB, "max_pixels": 256, "max_k": 10_000, "max_expand": 1000},
+        {"expand": 100},
+        {"max_expand": 0, "alpha": MAX_ALPHA},
+        {"min_embedders": 4, "max_embedders": 4},
+        {"timeout_s": 600, "retry_after_s": 3600, "max_queue": 1, "max_body_bytes": 1024},
+    ],
+)
+def test_the_ends_of_the_ranges_are_taken(fine: dict[str, object]) -> None:
+    args = ServeArgs.model_validate({"workspace": "w", **fine})
+    assert {name: getattr(args, name) for name in fine} == fine
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    args = ServeArgs(workspace="w")
+    with pytest.raises(ValidationError, match="frozen"):
+        args.max_k = 5
+
+
+def test_a_stranger_s_photo_is_never_larger_than_ingest_takes() -> None:
+    assert ServeArgs(workspace="w").max_pixels <= MAX_PIXELS_LIMIT
+    ServeArgs(workspace="w", max_pixels=MAX_PIXELS_LIMIT)
+    with pytest.raises(ValidationError):
+        ServeArgs(workspace="w", max_pixels=MAX_PIXELS_LIMIT + 1)
