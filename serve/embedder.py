@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from ray import serve
 
 from retrieval.artifacts.published import Pair
 from retrieval.images import pixels
@@ -18,6 +17,7 @@ from retrieval.images.pixels import BadImage
 from retrieval.images.preparation import Prepared, prepare
 from retrieval.images.settings import Box, PrepareConfig
 from retrieval.models import embedder
+from serve.batching import Batcher
 from serve.messages import Embedded, Unusable
 from serve.schemas import ModelInfo, ServeArgs
 
@@ -69,9 +69,7 @@ class Embedder:
         self._part_config = dataclasses.replace(self._config, size=min(self._config.size, spec.config.image_size))
         self._local = threading.local()
         self._prepare_pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
-        self._embed_pool = ThreadPoolExecutor(1, thread_name_prefix="embed")
-        batch: Any = self._embed  # serve.batch adds setters that its types do not show
-        batch.set_max_batch_size(args.max_batch)
+        self._embed = Batcher(lambda jpegs: list(self._embedder.embed_jpegs(jpegs)), args.max_batch, "embed")
         self._warm_up(threads)
 
     def _warm_up(self, threads: int) -> None:
@@ -114,12 +112,6 @@ class Embedder:
         part = None if box is None else checked_box(box, width, height, self._config.min_side)
         config = self._config if part is None else self._part_config
         return prepare(photo, config, self._local.detector, part), width, height
-
-    # No waiting for company: what arrives during one forward pass makes the next batch.
-    @serve.batch(batch_wait_timeout_s=0.0)
-    async def _embed(self, jpegs: list[bytes]) -> list[np.ndarray]:
-        loop = asyncio.get_running_loop()
-        return list(await loop.run_in_executor(self._embed_pool, self._embedder.embed_jpegs, jpegs))
 
     def describe(self) -> ModelInfo:
         return ModelInfo(

@@ -7,7 +7,6 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,19 +18,13 @@ from retrieval.artifacts.published import Pair
 from retrieval.images import pixels
 from retrieval.images.pixels import BadImage
 from retrieval.images.settings import Box, PrepareConfig
+from retrieval.models import embedder as models_embedder
 from retrieval.models.settings import ModelConfig
 from serve.embedder import Embedder, checked_box, query_preparation
 from serve.gallery import Gallery
 from serve.messages import Embedded, Unusable
 from serve.schemas import ServeArgs
 from tests.support.workspace import SHALLOW, Workspace, make_workspace, stored_vectors
-
-
-@pytest.fixture(autouse=True)
-def _in_a_replica(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `serve.batch` asks of the replica that it thinks it is in: how many requests that takes at once."""
-    settings = SimpleNamespace(_deployment_config=SimpleNamespace(max_ongoing_requests=100))
-    monkeypatch.setattr("ray.serve.get_replica_context", lambda: settings)
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +45,8 @@ def embedder_of(made: Workspace, **settings: Any) -> Embedder:
     return Embedder(ServeArgs(workspace=str(made.folder), **settings), Pair.open(str(made.folder)))
 
 
-# One event loop for all tests, as a replica has one: the queue of a batch lives in the loop that asked first.
-LOOP = asyncio.Runner()
-
-
 def embed(part: Embedder, photo: bytes, box: Box | None = None) -> Embedded | Unusable:
-    return LOOP.run(asyncio.wait_for(part.embed(photo, box), 60))
+    return asyncio.run(part.embed(photo, box))
 
 
 def test_a_query_is_prepared_as_its_gallery_under_this_servers_limits() -> None:
@@ -173,23 +162,25 @@ def test_a_model_that_was_replaced_while_the_service_started_is_refused(faces: W
 
 
 def test_photos_that_come_together_are_embedded_together(faces: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = embedder_of(faces, max_batch=3)
     sizes: list[int] = []
-    embed_jpegs = part._embedder.embed_jpegs
+    embed_jpegs = models_embedder.Embedder.embed_jpegs
 
-    def watched(jpegs: Sequence[bytes]) -> np.ndarray:
+    def watched(self: models_embedder.Embedder, jpegs: Sequence[bytes]) -> np.ndarray:
         sizes.append(len(jpegs))
         time.sleep(0.2)  # what comes meanwhile waits, and goes together
-        return embed_jpegs(jpegs)
+        return embed_jpegs(self, jpegs)
 
-    monkeypatch.setattr(part._embedder, "embed_jpegs", watched)
+    monkeypatch.setattr(models_embedder.Embedder, "embed_jpegs", watched)
+    part = embedder_of(faces, max_batch=3)
+    assert sizes == [1]  # the first pass, which no client waits for
+    sizes.clear()
     photos = [path.read_bytes() for path in list(faces.photos.values())[:7]]
 
     async def crowd() -> list[Embedded | Unusable]:
         return list(await asyncio.gather(*(part.embed(photo) for photo in photos)))
 
-    got = LOOP.run(asyncio.wait_for(crowd(), 60))
-    assert sum(sizes) == 7 and 1 < max(sizes) <= 3
+    got = asyncio.run(crowd())
+    assert sum(sizes) == 7 and max(sizes) == 3
     for photo, one in zip(photos, got, strict=True):
         alone = embed(part, photo)
         assert isinstance(one, Embedded) and isinstance(alone, Embedded)
