@@ -69,7 +69,9 @@ class Embedder:
         self._part_config = dataclasses.replace(self._config, size=min(self._config.size, spec.config.image_size))
         self._local = threading.local()
         self._prepare_pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
-        self._embed = Batcher(lambda jpegs: list(self._embedder.embed_jpegs(jpegs)), args.max_batch, "embed")
+        self._embed: Batcher[bytes, np.ndarray] = Batcher(
+            lambda jpegs: list(self._embedder.embed_jpegs(jpegs)), args.max_batch, "embed"
+        )
         self._warm_up(threads)
 
     def _warm_up(self, threads: int) -> None:
