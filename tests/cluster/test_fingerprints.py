@@ -128,7 +128,7 @@ def die_before_the_seal(patch: pytest.MonkeyPatch, job: ModuleType) -> None:
         write(folder, name, value)
 
     patch.setattr(Folder, "write_json", write_json)
-    patch.setattr(job, "on_cluster", lambda work, *args, **kwargs: work(*args, **kwargs), raising=False)
+    patch.setattr(job, "on_cluster", lambda work, *args, says="", **kwargs: work(*args, **kwargs), raising=False)
 
 
 @pytest.mark.parametrize("step", STEPS)
