@@ -148,7 +148,8 @@ def test_a_failing_job_fails_the_command(cluster: Cluster) -> None:
 
 
 def test_the_cluster_runs_our_interpreter_with_only_our_code(cluster: Cluster) -> None:
-    code = "import os, sys, retrieval.artifacts, ray_jobs.runtime.session; print('FOUND', sys.executable, sorted(os.listdir('.')))"
+    code = "import os, sys, retrieval.artifacts, ray_jobs.runtime.session; "
+    code += "print('FOUND', sys.executable, sorted(os.listdir('.')))"
     done = cluster.submit("python", "-c", code)
     assert done.returncode == 0, done.stdout + done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("FOUND"))
