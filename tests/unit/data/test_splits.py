@@ -212,10 +212,12 @@ def test_each_draw_is_the_same_on_every_machine() -> None:
     assert {assigned[f"{label}/0.jpg"].split for label in drawn[3:5]} == {"val"}  # 0.3 of the other 7
     assert {assigned[f"{label}/0.jpg"].split for label in drawn[5:]} == {"train"}
     ids, labels, hashes = landmarks()
-    assigned = by_id(ids, assign_splits(ids, labels, hashes, SplitConfig(keep_singles=True)))
-    for name in ids[13:]:
-        part = int.from_bytes(key("0", "distractor", name)[:7], "big") / 256**7
-        assert assigned[name].split == ("train" if part >= 0.2 else "gallery")
+    for share in (0.2, 0.6):
+        config = SplitConfig(keep_singles=True, test_fraction=share)
+        assigned = by_id(ids, assign_splits(ids, labels, hashes, config))
+        for name in ids[13:]:
+            part = int.from_bytes(key("0", "distractor", name)[:7], "big") / 256**7
+            assert assigned[name].split == ("train" if part >= share else "gallery")
 
 
 def test_a_share_is_rounded_and_at_least_one_where_one_was_asked_for() -> None:

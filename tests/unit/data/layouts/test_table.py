@@ -123,3 +123,11 @@ def test_names_of_a_table_are_looked_for_in_their_order(tmp_path: Path) -> None:
 )
 def test_a_name_says_nothing_of_where_the_source_lies(uri: str, image_id: str) -> None:
     assert image_id_of(Folder("/data/set"), uri) == image_id
+
+
+def test_labels_are_text_whatever_they_look_like(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "2.jpg", "3.jpg", "4.jpg")
+    (tmp_path / "manifest.csv").write_text("path,label,split\n1.jpg,007,01\n2.jpg,8,2\n")
+    assert [(p.label, p.split) for p in list_source(str(tmp_path)).photos] == [("007", "01"), ("8", "2")]
+    (tmp_path / "manifest.csv").write_text("path,label\n1.jpg,NA\n2.jpg,null\n3.jpg,nan\n4.jpg,\n")
+    assert [photo.label for photo in list_source(str(tmp_path)).photos] == ["NA", "null", "nan", None]
