@@ -19,9 +19,10 @@ from retrieval.data.layouts.celeba import ATTRIBUTES
 from retrieval.data.settings import SplitConfig
 from retrieval.data.splits import assign_splits
 from retrieval.images.settings import PrepareConfig
-from tests.support.photos import awkward, touch
+from tests.support.photos import touch
 
 HAAR = PrepareConfig()
+NAMES = ("ann/1.jpg", "ann/2 copy of 1.jpg", "b\u00f6 lee/\u5199\u771f 1.gif", "b\u00f6 lee/2.jpg", "cy/only.jpg")
 FACE = dict.fromkeys(("x1", "y1", "x2", "y2"), "5") | dict.fromkeys(ATTRIBUTES, "1")
 
 
@@ -32,7 +33,7 @@ def planned(source: Path, out: Path, part_size: int | None = 5) -> dict[str, Any
 
 def test_the_plan_is_read_back_and_a_changed_source_refused(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
-    awkward(photos)
+    touch(photos, *NAMES)
     plan = planned(photos, tmp_path / "out")
     assert planned(photos, tmp_path / "out") == plan
     (photos / "ann" / "new.jpg").write_bytes(b"x")
@@ -46,7 +47,7 @@ def test_the_plan_is_read_back_and_a_changed_source_refused(tmp_path: Path) -> N
 
 def test_fingerprint_names_content_not_place(tmp_path: Path) -> None:
     for place in ("here", "there"):
-        awkward(tmp_path / place)
+        touch(tmp_path / place, *NAMES)
     assert source_fingerprint(str(tmp_path / "here")) == source_fingerprint(str(tmp_path / "there"))
     assert source_fingerprint(str(tmp_path / "here"), "folder") != source_fingerprint(str(tmp_path / "here"))
 
@@ -62,7 +63,7 @@ def test_number_of_parts_follows_the_number_of_photos(tmp_path: Path, photos: in
 @pytest.mark.parametrize("where", ["below a file", "/proc/no-folder-can-be-made-here"])
 def test_an_unwritable_place_is_refused_in_words(tmp_path: Path, where: str) -> None:
     """Both fail for root too, for whom permission bits count for nothing."""
-    awkward(tmp_path / "photos")
+    touch(tmp_path / "photos", *NAMES)
     (tmp_path / "file").write_bytes(b"")
     out = tmp_path / "file" / "out" if where == "below a file" else Path(where)
     with pytest.raises(ValueError, match=r"Cannot write to .*Name a folder that can be made"):
