@@ -136,6 +136,17 @@ def test_an_array_that_claims_more_than_it_holds_is_refused() -> None:
         load_plain(data.replace(b"K\x03\x85", b"J" + struct.pack("<i", 2**30) + b"\x85"))
 
 
+def test_an_array_of_a_negative_shape_is_refused() -> None:
+    data = pickle.dumps(np.arange(3, dtype=np.int32), 2)
+    with pytest.raises(ValueError, match=r"an array of shape \(-1,\)"):
+        load_plain(data.replace(b"K\x03\x85", b"J" + struct.pack("<i", -1) + b"\x85"))
+
+
+def test_names_that_python_2_wrote_are_text() -> None:
+    """As the published files were written: protocol 0, and texts that were bytes."""
+    assert load_plain(b"(dp0\nS'cids'\np1\n(lp2\nS'a\\xe9'\nas.") == {"cids": ["a\u00e9"]}
+
+
 def test_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb: list[Any] = []
     for _ in range(40):

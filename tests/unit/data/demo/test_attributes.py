@@ -86,6 +86,7 @@ def shown(of_person: dict[str, Any], of_shot: dict[str, Any]) -> set[str]:
         ({"hair_name": "Blond_Hair"}, {}, "Blond_Hair No_Beard"),
         ({"hair_length": 0.5}, {}, "Straight_Hair No_Beard"),
         ({"hair_length": 0.5, "wave": 0.5}, {}, "Wavy_Hair No_Beard"),
+        ({"hair_length": 0.49, "wave": 0.5}, {}, "No_Beard"),
         ({"receding": 0.5}, {}, "Receding_Hairline No_Beard"),
         ({"receding": 0.5}, {"wears": {"bangs"}}, "Bangs No_Beard"),
         ({"hair_name": "Gray_Hair", "hair_length": 1.0, "receding": 0.5}, {"wears": {"hat"}}, "Wearing_Hat No_Beard"),

@@ -90,6 +90,7 @@ def test_landmarks_follow_the_pose() -> None:
         # A dark pupil or iris within 3 pixels of where the eye is said to be.
         assert image[y - 3 : y + 4, x - 3 : x + 4].min() < 0.5 * cheek
     assert np.allclose(straight[[0, 3], 0] + straight[[1, 4], 0], 178)
+    assert straight[0, 0] < straight[2, 0] < straight[1, 0] and straight[3, 0] < straight[2, 0] < straight[4, 0]
     assert points[1, 1] - points[0, 1] > 2
     assert points[2, 0] - straight[2, 0] > 9
 
