@@ -72,6 +72,14 @@ def test_rows_beyond_the_span_are_zero() -> None:
     assert projection[5:].abs().max() == 0 and (projection[:5].norm(dim=1) > 0).all()
 
 
+def test_photos_that_are_there_twice_span_no_more() -> None:
+    """Six features, each twice, in 20 dimensions: five directions about their mean, and nothing beyond them."""
+    x, labels = drawn(num=3, each=2, dim=20)
+    projection, _ = learn_whitening(torch.cat([x, x]), torch.cat([labels, labels]), 9)
+    assert projection[5:].abs().max() == 0 and (projection[:5].norm(dim=1) > 0).all()
+    assert projection.abs().max() < 1e3
+
+
 def test_no_identity_with_two_images_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one identity with two images"):
         learn_whitening(torch.randn(4, 3), torch.arange(4), 2)
