@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, read_manifest, seal
@@ -38,8 +40,15 @@ class World:
         return folder
 
 
+PICTURES = ("retrieval_png", "attributes_png", "precision_recall_png", "curves_png")
+
+
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Its pictures are a few bytes, but where a test takes that back: to draw them takes seconds."""
+    for name in PICTURES:
+        monkeypatch.setattr(comparison.charts, name, lambda *_, name=name: name.encode())
+    monkeypatch.setattr(comparison, "sheet_jpg", lambda rows, title: title.encode())
     root = Folder.of(tmp_path)
     collection = write_collection(root / "collection")
     made = [write_system(root, collection, "before"), write_system(root, collection, "after", seed=7, trained=True)]
@@ -86,7 +95,8 @@ def test_figures_are_those_of_each_system(world: World) -> None:
     assert metrics["systems"]["before"]["mAP"] != metrics["systems"]["after"]["mAP"]
 
 
-def test_a_report_has_a_file_for_each_picture_on_its_page(world: World) -> None:
+def test_a_report_has_a_file_for_each_picture_on_its_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
     report = world.report("r")
     pictures = ["retrieval.png", "attribute_accuracy.png", "precision_and_recall.png", "training_curves-after.png"]
     pictures += ["ranked_results-before.jpg", "ranked_results-after.jpg", "training_tuples.jpg"]
@@ -94,6 +104,8 @@ def test_a_report_has_a_file_for_each_picture_on_its_page(world: World) -> None:
     html = report.read_bytes("report.html").decode()
     shown = re.findall(r'alt="([^"]+)"', html)
     assert [comparison._file_name(name) for name in shown] == [name.rpartition(".")[0] for name in pictures]
+    for name in pictures:
+        Image.open(io.BytesIO(report.read_bytes(name))).verify()
     assert report.read_bytes("training_tuples.jpg") == world.systems[1].model.read_bytes("tuples.jpg")
     assert "<h1>Retrieval of a person: before, then after</h1>" in html
     for folder in (world.collection, *(part for s in world.systems for part in (s.model, s.embeddings))):
