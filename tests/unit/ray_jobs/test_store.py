@@ -105,8 +105,8 @@ def test_a_client_is_of_this_store_alone_and_quiet(tmp_path: Path) -> None:
     before = mlflow.get_tracking_uri()
     client = client_of(f"sqlite:///{tmp_path}/mlflow.db")
     assert client.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db" and mlflow.get_tracking_uri() == before
-    own = [each for each in logging.getLogger("mlflow").handlers if isinstance(each, logging.StreamHandler)]
-    for handler in own:  # pytest's are there too
+    own = [each for each in logging.getLogger("mlflow").handlers if type(each) is logging.StreamHandler]
+    for handler in own:  # pytest's, of classes of their own, are there too
         shown = [handler.filter(logging.LogRecord("mlflow", level, "", 0, "", None, None)) for level in (20, 30)]
         assert [bool(each) for each in shown] == [False, True]  # what is amiss only
 
