@@ -112,7 +112,7 @@ def test_no_overlap_at_all_ends_the_command_with_advice_and_leaves_no_tuples(tmp
     # A cluster of its own, as on a laptop, beside that of the other tests.
     env = {**os.environ, "RAY_ADDRESS": "local"}
     done = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True, timeout=300)
-    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.returncode == 2, done.stdout + done.stderr
     (told,) = [line for line in done.stderr.splitlines() if "No two of the 5 photos share a place" in line]
     assert "Give more photos of each place" in told and "--labels-as-clusters" in told
     left = {path.name for path in (tmp_path / "tuples").iterdir()}
