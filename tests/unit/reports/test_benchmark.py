@@ -118,16 +118,19 @@ def test_an_augmented_gallery_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_partial_report_says_so_in_each_table_and_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    titles = []
+    titles, drawn = [], []
     real = benchmark.charts.precision_recall_png
 
     def spy(curves: dict[str, list[float]], title: str) -> bytes:
         titles.append(title)
+        drawn.append(curves)
         return real(curves, title)
 
     monkeypatch.setattr(benchmark.charts, "precision_recall_png", spy)
     _, metrics = made(tmp_path, "r", without=("query/b",))
     assert titles == ["made-up easy, partial", "made-up medium, partial", "made-up hard, partial"]
+    (found,) = dict(variants(truth(), Folder.of(tmp_path / "embeddings-1"), expansion=NONE, augmentation=NONE)).values()
+    assert drawn == [{"model": found.curves[protocol].tolist()} for protocol in ("easy", "medium", "hard")]
     means, precisions = benchmark.tables(metrics)
     assert means.title == "partial mAP, percent" and precisions.title == "partial mP@k, percent"
     assert means.header[2] == "partial mAP medium" and precisions.header[1] == "mP@1 easy"
