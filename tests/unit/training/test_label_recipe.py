@@ -184,6 +184,8 @@ def test_pool_is_whole_identities_of_train(local: LocalCollection, tmp_path: Pat
     assert set(local.labels[groups[groups >= 0]]) == set(local.labels[run.recipe.pool])
     other = trainer(local, tmp_path / "o", dataclasses.replace(TINY, pool_size=13, seed=6))
     assert set(other.recipe.pool.tolist()) != set(run.recipe.pool.tolist())
+    everyone = trainer(local, tmp_path / "e", dataclasses.replace(TINY, pool_size=0)).recipe.pool
+    assert sorted(everyone) == local.rows_of("train").tolist()  # nobody of val
     with pytest.raises(ValueError, match="pool_size 7 holds fewer than two whole identities"):
         trainer(local, tmp_path / "p", dataclasses.replace(TINY, pool_size=7))
 
