@@ -18,12 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ray_jobs.runtime.screen import SCREEN, Count, Screen, ScreenHandler
+from ray_jobs.runtime.screen import OURS, SCREEN, Count, Screen, ScreenHandler
 
 logger = logging.getLogger(__name__)
-
-OURS = ("retrieval", "ray_jobs", "serve")
-"""Whose log lines are ours."""
 
 _POLL_EVERY = 0.25  # seconds between two questions of the driver, four times as many where there is no bar
 _TELL_EVERY = 0.3  # seconds between two messages of one worker: photos come at hundreds a second

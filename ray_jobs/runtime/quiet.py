@@ -16,8 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.runtime.progress import OURS
-from ray_jobs.runtime.screen import SCREEN, ScreenHandler
+from ray_jobs.runtime.screen import OURS, SCREEN, ScreenHandler
 
 LOG_FILE = "retrieval-driver.log"
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -42,23 +41,31 @@ def set_up_logging() -> None:
 
 
 def hush(*names: str) -> None:
-    """Let the handlers that these loggers brought along show warnings and errors only, and no known notice.
+    """Take the screen from the handlers that these loggers brought along: it shows their warnings and errors only.
 
     To be called once they are there: a library sets its own when it is imported.
     """
     for name in names or _CHATTY:
         logger = logging.getLogger(name)
         for handler in logger.handlers:
-            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-                handler.addFilter(_is_shown)
+            known = type(handler).__module__.partition(".")[0] in ("logging", "ray")  # not a caller's own
+            if known and isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                handler.addFilter(_left_to_the_screen)
         if _files and not logger.propagate and name not in _WITH_FILES:
             logger.addHandler(_files[-1])
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
-    if record.name.partition(".")[0] in (*OURS, "__main__"):
+    if record.name.partition(".")[0] in OURS:
         return True
     return record.levelno >= logging.WARNING and not _NOTICES.search(record.getMessage())
+
+
+def _left_to_the_screen(record: logging.LogRecord) -> bool:
+    """In place of a handler of others, which would write into the bar."""
+    if _is_shown(record):
+        ScreenHandler(SCREEN).handle(record)
+    return False
 
 
 @contextmanager

@@ -19,6 +19,9 @@ from typing import Any, TextIO
 
 import click
 
+OURS = ("retrieval", "ray_jobs", "serve", "__main__")
+"""Whose log lines are ours."""
+
 _WINDOW = 30.0  # seconds that a rate looks back on
 _LEAST = 4  # times at which the count grew that it looks back on in any case
 _LINE_EVERY = 5.0  # seconds between two lines where there is no terminal; later on a twentieth of the time so far
@@ -46,6 +49,11 @@ class Pace:
         while len(self._grew) > _LEAST and (self._waited or now - self._grew[1][0] >= _WINDOW):
             self._grew.popleft()
             self._waited = False
+
+    @property
+    def is_early(self) -> bool:
+        """Whether the time in which workers start is still in the rate."""
+        return self._waited
 
     @property
     def rate(self) -> float | None:
@@ -79,13 +87,14 @@ class Screen:
         self._paces: dict[str, Pace] = {}
         self._bar: Any = None
         self._on_bar: Count | None = None
-        self._said = clock()
+        self._said: float = clock()
+        self._told: tuple[Count, Count | None] = (Count(""), None)
 
     def begin(self, what: str) -> None:
         """A step begins: its time runs from here."""
         with self._lock:
             self._paces = {what: Pace(self._clock())}
-            self._said = self._clock()
+            self._said, self._told = self._clock(), (Count(""), None)
 
     def show(self, outer: Count, inner: Count | None = None) -> None:
         """How far a step is, and, if it says so, the work within it that is under way."""
@@ -96,8 +105,8 @@ class Screen:
                     self._paces.setdefault(count.what, Pace(now)).see(count.done, now)
             if self.is_live():
                 self._draw(outer, inner)
-            elif now - self._said >= self._line_every(now - self._paces[outer.what].started):
-                self._said = now
+            elif now - self._said >= self._line_every(now, outer, inner):
+                self._said, self._told = now, (outer, inner)
                 logging.getLogger(__name__).info("%s", self._sentence(outer, inner))
 
     def end(self, outer: Count) -> None:
@@ -143,9 +152,11 @@ class Screen:
         """Whether there is a terminal for a bar."""
         return self.stream().isatty() and os.environ.get("TERM") != "dumb"
 
-    @staticmethod
-    def _line_every(seconds: float) -> float:
-        return min(_LINE_AT_LEAST_EVERY, max(_LINE_EVERY, seconds / 20))
+    def _line_every(self, now: float, outer: Count, inner: Count | None) -> float:
+        """Seconds between two lines: more in long work, twice as many as since the last while nothing gets on."""
+        seconds = now - self._paces[outer.what].started
+        stands = self._told == (outer, inner)
+        return min(_LINE_AT_LEAST_EVERY, max(_LINE_EVERY, seconds / 2 if stands else seconds / 20))
 
     def _sentence(self, outer: Count, inner: Count | None) -> str:
         text = f"{outer.what}: {self._facts(outer, ' of ')}"
@@ -157,7 +168,7 @@ class Screen:
         if not count.total:
             return f"{duration(self._clock() - pace.started)} so far"
         said, left = [f"{count.done:,}{of}{count.total:,}"], pace.left(count.total)
-        if pace.rate is None or left is None:
+        if pace.rate is None or left is None or (pace.is_early and 20 * count.done < count.total):
             said.append(f"{duration(self._clock() - pace.started)} so far")
         else:
             said += [each(pace.rate), f"{duration(left)} left"][: 1 if count.is_all else 2]
@@ -206,7 +217,7 @@ class Screen:
 
 
 class ScreenHandler(logging.Handler):
-    """Log records as lines of a screen: the time and the words, and the level where it is more than news."""
+    """Log records as lines of a screen: the time, the level if it is more than news, the author if it is not us."""
 
     def __init__(self, screen: Screen) -> None:
         super().__init__()
@@ -216,7 +227,8 @@ class ScreenHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         time_, _, words = self.format(record).partition(" ")
         level = f"{record.levelname} " if record.levelno >= logging.WARNING else ""
-        self._screen.line(f"{time_} {level}{words}")
+        author = record.name.partition(".")[0]
+        self._screen.line(f"{time_} {level}{'' if author in OURS else author + ': '}{words}")
 
 
 def duration(seconds: float) -> str:

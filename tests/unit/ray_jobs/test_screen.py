@@ -172,6 +172,23 @@ def test_quick_work_is_one_line_and_the_next_step_starts_its_own_time(
     assert words(stream) == ["words: 138 in 4.9 s, 28/s", "candidates: 15 of 20 in 4.9 s, 3.1/s"]
 
 
+def test_work_that_does_not_get_on_says_so_more_and_more_seldom(
+    logged: tuple[Screen, Clock, io.StringIO],
+) -> None:
+    screen, clock, stream = logged
+    screen.begin("draw")
+    for second in range(1, 101):
+        clock.now = 100.0 + second
+        screen.show(Count("draw", 0, 960))
+    assert words(stream) == [
+        f"draw: 0 of 960, {text} so far" for text in ("5.0 s", "10 s", "20 s", "40 s", "1 min 20 s")
+    ]
+    clock.now += 5
+    screen.show(Count("draw", 1, 960))
+    assert len(words(stream)) == 6  # as soon as it does
+    assert words(stream)[-1] == "draw: 1 of 960, 1 min 45 s so far"  # one photo in all that time is no pace
+
+
 def test_work_of_hours_says_a_line_a_minute(logged: tuple[Screen, Clock, io.StringIO]) -> None:
     screen, clock, stream = logged
     screen.begin("embed")
