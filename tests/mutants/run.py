@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import queue
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ import tomllib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -105,13 +107,13 @@ def run_tests(tests: tuple[str, ...], folder: str, log: str) -> int:
     return 124
 
 
-def try_out(queue: multiprocessing.Queue, results: multiprocessing.Queue, room: str) -> None:
+def try_out(todo: multiprocessing.Queue, results: multiprocessing.Queue, room: str) -> None:
     """A worker: its own copy of the tree, one mutant after another."""
     for name in PRELOADED:
         __import__(name)
     folder = f"{room}/{os.getpid()}"
     copy_tree(folder)
-    while (item := queue.get()) is not None:
+    while (item := todo.get()) is not None:
         number, mutant = item
         path = Path(folder, mutant.file)
         whole = path.read_text()
@@ -156,18 +158,18 @@ def main() -> int:
     sys.dont_write_bytecode = True
     with tempfile.TemporaryDirectory(prefix="mutants-") as room:
         context = multiprocessing.get_context("spawn")
-        queue, results = context.Queue(), context.Queue()
+        todo, results = context.Queue(), context.Queue()
         for item in enumerate(mutants):
-            queue.put(item)
+            todo.put(item)
         workers = [
-            context.Process(target=try_out, args=(queue, results, room), daemon=False) for _ in range(options.jobs)
+            context.Process(target=try_out, args=(todo, results, room), daemon=False) for _ in range(options.jobs)
         ]
         for worker in workers:
-            queue.put(None)
+            todo.put(None)
             worker.start()
         lived: dict[int, bool] = {}
         for _ in mutants:
-            number, code, seconds = results.get()
+            number, code, seconds = next_of(results, workers)
             lived[number] = code == 0
             word = "lived" if code == 0 else "hung" if code == 124 else "noticed"
             if code not in (0, 1, 2, 124):
@@ -176,6 +178,16 @@ def main() -> int:
         for worker in workers:
             worker.join()
     return tell(mutants, lived)
+
+
+def next_of(results: Any, workers: list[Any]) -> tuple[int, int, float]:
+    """The next result. Raises: RuntimeError if a worker is gone, whose mutant would be waited for in vain."""
+    while True:
+        try:
+            return results.get(timeout=5)
+        except queue.Empty:
+            if any(worker.exitcode for worker in workers):
+                raise RuntimeError("A worker died while it tried a mutant; run the list again.") from None
 
 
 def tell(mutants: list[Mutant], lived: dict[int, bool]) -> int:
