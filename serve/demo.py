@@ -108,7 +108,8 @@ def _hush() -> None:
     """Ray's and Serve's start-up notices stay off the screen, their warnings and errors do not."""
     logging.getLogger("ray.serve").addFilter(_is_shown)
     for handler in logging.getLogger("ray").handlers:
-        handler.addFilter(_is_shown)
+        if type(handler).__module__.partition(".")[0] in ("logging", "ray"):  # not a caller's own
+            handler.addFilter(_is_shown)
 
 
 def _is_shown(record: logging.LogRecord) -> bool:

@@ -6,6 +6,7 @@ CUDA device.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -83,6 +84,20 @@ def _no_ray_in_unit_tests(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 
 def _refuse_ray(*_args: object, **_kwargs: object) -> None:
     raise AssertionError("A unit test called ray.init. Move it to tests/cluster, or Ray out of the code it tests.")
+
+
+@pytest.fixture(autouse=True)
+def _no_screen_of_another_test() -> Iterator[None]:
+    """A job run in this process sets up the screen for its logs, for good: as every driver does, but a test must not."""
+    _take_screens_away()
+    yield
+    _take_screens_away()
+
+
+def _take_screens_away() -> None:
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if type(each).__name__ == "ScreenHandler"]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

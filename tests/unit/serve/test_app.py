@@ -132,6 +132,7 @@ def test_a_gpu_is_reserved_where_there_is_one(
     here: int,
     reserved: float,
 ) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # the whole suite has one running
     monkeypatch.setattr("torch.cuda.device_count", lambda: here)
     assert built(**settings)["embedder"].options["ray_actor_options"]["num_gpus"] == reserved
 
