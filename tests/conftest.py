@@ -88,7 +88,7 @@ def _refuse_ray(*_args: object, **_kwargs: object) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_screen_of_another_test() -> Iterator[None]:
-    """A job run in this process sets up the screen for its logs, for good: as every driver does, but a test must not."""
+    """A job run in this process sets up the screen for its logs for good: as every driver does, but a test must not."""
     _take_screens_away()
     yield
     _take_screens_away()

@@ -44,6 +44,8 @@ HOMES = {
     },
     "pycolmap": {"retrieval.geometry.features", "retrieval.geometry.mapping"},
     "cv2": {"retrieval.images", "retrieval.data.demo"},
+    "onnxruntime": {"retrieval.models.engines"},
+    "onnx": {"retrieval.models.engines"},
     "mlflow": {"ray_jobs.runtime"},
     "tyro": {"ray_jobs", "serve"},
     "click": {"ray_jobs.runtime.screen"},
@@ -51,7 +53,7 @@ HOMES = {
     "pickle": {"retrieval.data.plain_pickle"},
     "joblib": set(),
 }
-HEAVY = ("torch", "torchvision", "ray", "mlflow", "faiss", "cv2", "pycolmap", "matplotlib")
+HEAVY = ("torch", "torchvision", "ray", "mlflow", "faiss", "cv2", "pycolmap", "matplotlib", "onnx", "onnxruntime")
 
 # A job imports no other job, but for these, which put several together.
 COMPOSED = {"ray_jobs.pipeline", "ray_jobs.evaluate", "ray_jobs.benchmark"}
@@ -141,6 +143,8 @@ def test_imports_point_the_right_way(module: str) -> None:
         ("retrieval.training.losses", "from ...ray_jobs import session"),
         ("retrieval.training.losses", "import faiss"),
         ("retrieval.search.index", "import cv2.data"),
+        ("retrieval.models.embedder", "import onnxruntime"),
+        ("serve.embedder", "def f():\n    import onnx.helper"),
         ("retrieval.models.bundle", "import pickle"),
         ("retrieval.models.settings", "import torch"),
         ("retrieval.models.settings", "def f():\n    import ray.data"),

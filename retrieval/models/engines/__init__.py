@@ -1,0 +1,4 @@
+"""What runs a network that is not PyTorch's.
+
+runtime  an ONNX file, checked and opened in onnxruntime
+"""
