@@ -1,6 +1,7 @@
 """The network, its bundle, its inference.
 
 settings       what a network is: names and settings
+known_weights  weights that somebody published: table, search, download
 backbones      trunks from torchvision, and weights for them
 trunks         trunks as lists of layers: cut, freeze, blocks
 pooling        maps to vectors, one scale or several
