@@ -3,6 +3,7 @@
 tasks             queries, gallery, and who is compared with whom
 metrics           recall, mAP, precision, ranks
 attributes        agreement of attributes, with baselines and a ceiling
+clustering        a grouping that nobody labelled, with labels looked at afterwards
 settings          what is compared
 systems           one system measured on a task
 ground_truth      who matches whom in a benchmark
