@@ -146,9 +146,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rooms", nargs="*", help="lists to try; none: all")
     parser.add_argument("--grep", default="", help="only mutants whose why or old holds this")
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first so many: go on with a run that ended")
     parser.add_argument("--jobs", type=int, default=2, help="how many at once")
     options = parser.parse_args()
     mutants = [m for m in read_mutants(options.rooms) if options.grep in m.why or options.grep in m.old]
+    mutants = mutants[options.skip :]
     if rotten := [f"  {m}\n    {reason}" for m in mutants if (reason := stale(m))]:
         print("These cannot be made any more; mend the lists:", *rotten, sep="\n")
         return 2
