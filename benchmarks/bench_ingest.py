@@ -41,13 +41,15 @@ from retrieval.artifacts.manifest import read_manifest
 from retrieval.data.demo.faces import draw_collection
 from retrieval.data.demo.portrait import background
 from retrieval.data.listing import list_source
-from retrieval.images.faces import FaceDetector, best_face
+from retrieval.images.detectors.face import Face, FaceDetector
+from retrieval.images.detectors.haar import HaarDetector
+from retrieval.images.faces import best_first
 from retrieval.images.pixels import BadImage, encode_jpeg, limit_threads
 from retrieval.images.preparation import prepare
 from retrieval.images.settings import Box, PrepareConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = PrepareConfig()
+CONFIG = PrepareConfig(detector="haar")
 Photo = tuple[bytes, tuple[float, float]]  # JPEG, and the centre of its face
 
 
@@ -117,7 +119,7 @@ _detector: FaceDetector
 def _start() -> None:
     global _detector
     limit_threads(1)
-    _detector = FaceDetector(CONFIG)
+    _detector = HaarDetector(CONFIG)
 
 
 def _one(job: tuple[str, str]) -> bool:
@@ -164,7 +166,7 @@ def _against_loop(cfg: BenchConfig, originals: list[Path], place: Path, cores: i
 def _against_defaults(cfg: BenchConfig, originals: list[Path]) -> list[tuple[str, str]]:
     limit_threads(1)
     photos = [_large_photo(originals[n % len(originals)], n) for n in range(cfg.num_large)]
-    detector = FaceDetector(CONFIG)
+    detector = HaarDetector(CONFIG)
     folder = Path(cv2.__file__).parent / "data"
     cascade = cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
     ours, ours_right = _timed(photos, lambda data: _box_of_ours(data, detector))
@@ -211,7 +213,9 @@ def _box_of_defaults(data: bytes, cascade: cv2.CascadeClassifier) -> Box | None:
     if not len(found):
         return None
     height, width = image.shape[:2]
-    box = best_face([(float(x), float(y), float(x + w), float(y + h)) for x, y, w, h in found], width, height)
+    box = best_first([Face((float(x), float(y), float(x + w), float(y + h))) for x, y, w, h in found], width, height)[
+        0
+    ].box
     x1, y1, x2, y2 = (int(edge) for edge in box)
     cv2.imencode(".jpg", cv2.resize(image[y1:y2, x1:x2], (218, 218)), [cv2.IMWRITE_JPEG_QUALITY, 95])
     return box

@@ -12,10 +12,10 @@ import numpy as np
 
 from retrieval.artifacts.published import Pair
 from retrieval.images import pixels
-from retrieval.images.faces import FaceDetector
+from retrieval.images.faces import make_detector
 from retrieval.images.pixels import BadImage
 from retrieval.images.preparation import Prepared, prepare
-from retrieval.images.settings import Box, PrepareConfig
+from retrieval.images.settings import Box, PrepareConfig, stored_config
 from retrieval.models import embedder
 from serve.batching import Batcher
 from serve.messages import Embedded, Unusable
@@ -27,8 +27,8 @@ def query_preparation(preparation: Mapping[str, Any], max_pixels: int) -> Prepar
 
     A gallery cut by its source's boxes (crop='box') is searched by the best face: a query photo brings no box.
     """
-    config = PrepareConfig(**preparation)
-    return dataclasses.replace(config, max_pixels=max_pixels, crop="haar" if config.crop == "box" else config.crop)
+    config = stored_config(preparation)
+    return dataclasses.replace(config, max_pixels=max_pixels, crop="face" if config.crop == "box" else config.crop)
 
 
 def checked_box(box: Box, width: int, height: int, min_side: int) -> Box:
@@ -109,7 +109,7 @@ class Embedder:
 
     def _prepare(self, photo: bytes, box: Box | None = None) -> tuple[Prepared, int, int]:
         if not hasattr(self._local, "detector"):  # one a thread: OpenCV's classifier keeps state while it searches
-            self._local.detector = FaceDetector(self._config) if self._config.crop == "haar" else None
+            self._local.detector = make_detector(self._config)
         width, height = pixels.upright_size(photo)
         part = None if box is None else checked_box(box, width, height, self._config.min_side)
         config = self._config if part is None else self._part_config

@@ -145,7 +145,7 @@ class ModelInfo(BaseModel):
     embedding_dim: int
     device: str
     crop: str = Field(
-        description="How a query photo is cut: haar (the best face), none or fit (the whole photo; fit takes a box)."
+        description="How a query photo is cut: face, aligned (its best face), none or fit (all of it; fit takes a box)."
     )
 
 

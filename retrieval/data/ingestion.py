@@ -21,7 +21,8 @@ from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.data.source import open_uri
-from retrieval.images.faces import FaceDetector
+from retrieval.images.detectors.face import FaceDetector
+from retrieval.images.faces import make_detector
 from retrieval.images.pixels import BadImage, limit_threads
 from retrieval.images.preparation import prepare
 from retrieval.images.settings import PrepareConfig
@@ -114,7 +115,7 @@ def _prepare_rows(
 @functools.lru_cache(maxsize=2)
 def _detector(config: PrepareConfig) -> FaceDetector | None:
     """Kept between the parts that one worker process does."""
-    return FaceDetector(config) if config.crop == "haar" else None
+    return make_detector(config)
 
 
 def _read(source: Folder, uri: str, size: int) -> bytes:

@@ -2,7 +2,9 @@
 
 settings     how photos are prepared, faces looked for, pixels changed
 pixels       decode, resize, encode
-faces        boxes of faces, and crops
+faces        the detector, which face, and crops; detectors/ has a file for each
+alignment    five points of a face to the template that networks share
+quality      how good a face is to compare by
 preparation  from a photo's bytes to a stored crop, for gallery and query alike
 augment      random changes of training images
 batches      how many at once, of which shape, and reading ahead

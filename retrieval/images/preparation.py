@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval.images.faces import FaceDetector, best_face, crop, expand_box
+from retrieval.images.alignment import align, scale_of
+from retrieval.images.detectors.face import Face, FaceDetector, Points
+from retrieval.images.faces import best_first, crop, expand_box, largest_first
 from retrieval.images.pixels import (
     BadImage,
     Pixels,
@@ -18,29 +21,42 @@ from retrieval.images.pixels import (
     resize,
     upright_size,
 )
+from retrieval.images.quality import Quality, measure, refusal
 from retrieval.images.settings import Box, PrepareConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
-    """A photograph made ready: `jpeg` is (height, width) pixels, cut from `box` of the upright source photo."""
+    """A photograph made ready: `jpeg` is (height, width) pixels, cut from `box` of the upright source photo; where a
+    face was looked for also its points in that photo, if the detector gives any, and its quality."""
 
     jpeg: bytes
     width: int
     height: int
     box: Box
+    points: Points | None = None
+    quality: Quality | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Faces:
+    """All faces of a photo, numbered from the largest, 0. Each number is in one of the two."""
+
+    kept: dict[int, Prepared]
+    refused: dict[int, BadImage]
 
 
 def prepare(data: bytes, config: PrepareConfig, detector: FaceDetector | None, box: Box | None = None) -> Prepared:
-    """Decode, find the face, cut it out, resize, encode.
+    """Decode, find the best face that is good enough, cut it out, resize, encode.
 
     Args:
         data: the photo's bytes, in any format that `pixels.decode` reads.
-        detector: needed for crop='haar' only; made once per process, `FaceDetector(config)`.
+        detector: needed for crop face and aligned only; made once per process, `faces.make_detector(config, ...)`.
         box: the source's own box in upright pixels; needed for crop='box'. With crop='fit' the photo is cut to it, at
             full resolution, and shrunk as much as the whole photo would be (the benchmarks' rule for queries).
 
-    Raises: BadImage with a reason of `pixels.decode`, or no-face, no-box or bad-box.
+    Raises: BadImage with a reason of `pixels.decode`, or no-face, no-box or bad-box; or of `quality.refusal`, where no
+        face is good enough: then the best one's.
     """
     if config.crop == "none":
         pixels, reduction = _decode(data, config, reduce_to=config.size)
@@ -51,18 +67,105 @@ def prepare(data: bytes, config: PrepareConfig, detector: FaceDetector | None, b
         return _fit(data, config, box)
     if config.crop == "box":
         return _cut(data, config, _checked(box, config))
-    if detector is None:
-        raise ValueError("crop='haar' needs a FaceDetector. Give `FaceDetector(config)`.")
     # Twice the stored size serves both the search and the crop of a portrait, in one decode.
-    pixels, reduction = _decode(data, config, reduce_to=max(2 * config.size, config.detect_side))
-    height, width = pixels.shape[:2]
-    boxes = detector.detect(pixels)
-    if not boxes:
-        raise BadImage("no-face", f"no face found in {width * reduction} x {height * reduction} pixels")
-    square = expand_box(best_face(boxes, width, height), config.margin)
-    if reduction > 1 and square[2] - square[0] < config.size:
-        return _cut(data, config, _scaled(square, reduction))  # a small face: cut it from a finer decode
-    return _encoded(crop(pixels, square, config.size), config, _scaled(square, reduction))
+    photo = _Searched.of(data, config, detector, reduce_to=max(2 * config.size, config.detect_side))
+    reasons = []
+    for face in best_first(photo.faces, *photo.size):
+        made = photo.cut(face, photo)
+        if isinstance(made, Prepared):
+            return made
+        reasons.append(made)
+    raise reasons[0]
+
+
+def prepare_all(data: bytes, config: PrepareConfig, detector: FaceDetector | None) -> Faces:
+    """As `prepare`, for crop face and aligned: each face of the photo, also the small ones beside the large.
+
+    Raises: BadImage with a reason of `pixels.decode`, or no-face. A face that is too poor does not raise.
+    """
+    width, height = image_size(data)
+    searched = math.ceil(config.all_side * min(width, height) / max(width, height))
+    photo = _Searched.of(data, config, detector, reduce_to=max(2 * config.size, searched), every=True)
+    faces = largest_first(photo.faces)
+    small = [face for face in faces if photo.is_small(face)]
+    fine = photo.finer(small) if small else photo
+    cuts = [photo.cut(face, fine) for face in faces]
+    return Faces(
+        kept={number: cut for number, cut in enumerate(cuts) if isinstance(cut, Prepared)},
+        refused={number: cut for number, cut in enumerate(cuts) if isinstance(cut, BadImage)},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """A decoded photo and the faces found in it, in pixels of that decode."""
+
+    data: bytes
+    config: PrepareConfig
+    pixels: Pixels
+    reduction: int
+    faces: list[Face]
+
+    @classmethod
+    def of(
+        cls, data: bytes, config: PrepareConfig, detector: FaceDetector | None, reduce_to: int, every: bool = False
+    ) -> _Searched:
+        if detector is None:
+            raise ValueError(f"crop='{config.crop}' needs a detector. Give `faces.make_detector(config, network)`.")
+        pixels, reduction = _decode(data, config, reduce_to=reduce_to)
+        height, width = pixels.shape[:2]
+        if not (faces := detector.detect(pixels, every=every)):
+            raise BadImage("no-face", f"no face found in {width * reduction} x {height * reduction} pixels")
+        return cls(data, config, pixels, reduction, faces)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    def side(self, face: Face) -> float:
+        """Side of the square that is cut for a face, in pixels of this decode."""
+        if self.config.crop == "aligned":
+            return self.config.size / max(scale_of(_points(face), self.config.size, self.config.margin), 1e-9)
+        box = expand_box(face.box, self.config.margin)
+        return box[2] - box[0]
+
+    def is_small(self, face: Face) -> bool:
+        """Whether a finer decode of the photo has more of the face to show."""
+        return self.reduction > 1 and self.side(face) < self.config.size
+
+    def finer(self, faces: Sequence[Face]) -> _Searched:
+        """The coarsest decode in which each of these faces has the pixels to be stored with."""
+        least = min(self.side(face) for face in faces) * self.reduction
+        short = min(image_size(self.data))
+        pixels, reduction = _decode(self.data, self.config, reduce_to=math.ceil(short * self.config.size / least))
+        return _Searched(self.data, self.config, pixels, reduction, [])
+
+    def cut(self, face: Face, fine: _Searched) -> Prepared | BadImage:
+        """A face of this decode as it is stored, or why it is too poor. Args: fine: where small faces are cut from,
+        this decode itself to make a finer one for this face alone."""
+        config, source = self.config, self
+        if self.is_small(face):
+            source = self.finer([face]) if fine is self else fine
+        there = face.scaled(self.reduction / source.reduction)
+        if config.crop == "aligned":
+            pixels, box = align(source.pixels, _points(there), config.size, config.margin)
+        else:
+            box = expand_box(there.box, config.margin)
+            try:
+                pixels = crop(source.pixels, box, config.size)
+            except ValueError as error:  # a detector's box beside the photo
+                return BadImage("bad-box", str(error))
+        whole = there.scaled(source.reduction)
+        quality = measure(whole, pixels)
+        if (bad := refusal(quality, config)) is not None:
+            return bad
+        return _encoded(pixels, config, _scaled(box, source.reduction), whole.points, quality)
+
+
+def _points(face: Face) -> Points:
+    if face.points is None:
+        raise ValueError("crop='aligned' needs a detector that gives five points: yunet.")
+    return face.points
 
 
 def _fit(data: bytes, config: PrepareConfig, box: Box | None) -> Prepared:
@@ -122,6 +225,9 @@ def _scaled(box: Box, factor: float) -> Box:
     return (box[0] * factor, box[1] * factor, box[2] * factor, box[3] * factor)
 
 
-def _encoded(face: Pixels, config: PrepareConfig, box: Box) -> Prepared:
+def _encoded(
+    face: Pixels, config: PrepareConfig, box: Box, points: Points | None = None, quality: Quality | None = None
+) -> Prepared:
     height, width = face.shape[:2]
-    return Prepared(jpeg=encode_jpeg(face, config.quality), width=width, height=height, box=box)
+    jpeg = encode_jpeg(face, config.quality)
+    return Prepared(jpeg=jpeg, width=width, height=height, box=box, points=points, quality=quality)

@@ -16,7 +16,7 @@ from retrieval.artifacts import hashing
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.history import TUPLES_SHEET, read_history, write_history
 from retrieval.artifacts.manifest import Manifest, begin, read_manifest, seal
-from retrieval.images.settings import PrepareConfig
+from retrieval.images.settings import PrepareConfig, stored_config
 from retrieval.models import backbones
 from retrieval.models.network import EmbeddingNet, ModelSpec, with_scales
 from retrieval.models.settings import ModelConfig
@@ -181,7 +181,7 @@ def preparation_of(bundle: Folder) -> PrepareConfig:
     stored = load_spec(bundle).preparation
     if not stored:
         raise ValueError(f"The bundle {bundle} does not say how photos are prepared for it. Train or embed it again.")
-    return PrepareConfig(**stored)
+    return stored_config(stored)
 
 
 def benchmark_preparation(spec: ModelSpec, bundle: Folder) -> PrepareConfig:
@@ -198,7 +198,7 @@ def benchmark_preparation(spec: ModelSpec, bundle: Folder) -> PrepareConfig:
             f"crop='{stored.get('crop', 'fit')}'; the landmark benchmarks need whole photos in their own shape "
             f"(keep_aspect, crop='fit'). Train one with `python -m ray_jobs.pipeline landmarks`."
         )
-    return dataclasses.replace(PrepareConfig(**{"crop": "fit", **stored}), size=config.image_size)
+    return dataclasses.replace(stored_config({"crop": "fit", **stored}), size=config.image_size)
 
 
 def check_preparation(collected: Manifest, wanted: PrepareConfig, where: Folder) -> None:

@@ -75,7 +75,7 @@ def test_expansion_is_off_unless_asked_for_and_changes_scores(service: Service) 
         ("expand=3&alpha=21", "less than or equal to 20"),
         ("expand=3&alpha=nan", "finite"),
         ("expand=3&alpha=x", "number"),
-        ("box=1,2,3,4", "finds by itself what to search with (crop 'haar')"),
+        ("box=1,2,3,4", "finds by itself what to search with (crop 'face')"),
         ("box=1,2,3", "expected x1,y1,x2,y2"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zlib
@@ -13,12 +14,21 @@ from PIL import Image
 from retrieval.data.demo.people import sample_person, sample_shot
 from retrieval.data.demo.portrait import render
 from retrieval.images.pixels import encode_jpeg
+from retrieval.models.known_weights import find
 
 
 def portrait(identity: int, size: tuple[int, int] = (178, 218), shot: int = 0) -> np.ndarray:
     """(height, width, 3) uint8 RGB; size: (width, height)."""
     person = sample_person(0, identity)
     return render(person, sample_shot(0, identity, shot, person), size)
+
+
+@functools.cache
+def yunet() -> bytes:
+    """The detector's network; a development package brings it."""
+    found = find("yunet")
+    assert found is not None, "YuNet is not here: run make setup"
+    return found.read_bytes()
 
 
 def png_header(width: int, height: int) -> bytes:

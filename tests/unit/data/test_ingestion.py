@@ -29,7 +29,7 @@ from retrieval.images.settings import PrepareConfig
 from tests.support.photos import awkward, portrait
 
 ROOT = Path(__file__).resolve().parents[3]
-HAAR = PrepareConfig()
+HAAR = PrepareConfig(detector="haar")
 FIT = PrepareConfig(crop="fit", size=100)
 
 
@@ -271,7 +271,7 @@ def test_a_reader_of_one_image_takes_in_few_others(tmp_path: Path) -> None:
 
 def test_a_worker_loads_a_cascade_once_for_all_its_parts_and_none_where_no_face_is_searched() -> None:
     other = dataclasses.replace(HAAR, min_neighbors=5)
-    assert ingestion._detector(HAAR) is ingestion._detector(PrepareConfig())
+    assert ingestion._detector(HAAR) is ingestion._detector(PrepareConfig(detector="haar"))
     searching = ingestion._detector(other)
     assert searching is not None and searching.config.min_neighbors == 5
     assert ingestion._detector(FIT) is None

@@ -160,7 +160,9 @@ def test_a_task_is_described(collection: Folder) -> None:
     assert itself["num_queries_without_attributes"] == 1
 
 
-@pytest.mark.parametrize(("crop", "subject"), [("fit", "place"), ("haar", "person"), ("none", "person")])
+@pytest.mark.parametrize(
+    ("crop", "subject"), [("fit", "place"), ("haar", "person"), ("aligned", "person"), ("none", "person")]
+)
 def test_photos_kept_whole_are_of_places(tmp_path: Path, crop: str, subject: str) -> None:
     assert tasks.subject_of(read_manifest(write_collection(Folder.of(tmp_path / "c"), crop=crop))) == subject
 

@@ -1,171 +1,60 @@
-"""Boxes are merged, chosen and cut exactly; drawn faces are found where they were drawn."""
+"""The best face is chosen and cut exactly; the detector is the one that the settings and the files at hand allow."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import pytest
 
-from retrieval.data.demo.people import sample_person, sample_shot
-from retrieval.data.demo.portrait import background, landmarks, render
-from retrieval.images.faces import FaceDetector, best_face, crop, expand_box, merge_boxes, overlap
+from retrieval.images.detectors.face import Face
+from retrieval.images.detectors.haar import HaarDetector
+from retrieval.images.detectors.yunet import YunetDetector
+from retrieval.images.faces import best_first, crop, expand_box, largest_first, make_detector
 from retrieval.images.pixels import resize
-from retrieval.images.settings import Box, DetectorConfig
+from retrieval.images.settings import Box, PrepareConfig
+from tests.support.photos import yunet
 
 
-def drawn(identity: int, size: tuple[int, int] = (178, 218)) -> tuple[np.ndarray, np.ndarray]:
-    """A drawn portrait and its five landmarks, (5, 2)."""
-    person = sample_person(0, identity)
-    shot = sample_shot(0, identity, 0, person)
-    return render(person, shot, size), np.array(landmarks(person, shot, size))
+def first(boxes: Sequence[Box], width: int, height: int) -> Box:
+    return best_first([Face(box) for box in boxes], width, height)[0].box
 
 
-def test_drawn_faces_are_found_once_and_around_their_landmarks() -> None:
-    detector = FaceDetector()
-    good = 0
-    for identity in range(20):
-        image, points = drawn(identity)
-        boxes = detector.detect(image)
-        good += len(boxes) == 1 and all(
-            boxes[0][0] < x < boxes[0][2] and boxes[0][1] < y < boxes[0][3] for x, y in points
-        )
-    assert good >= 18
+def test_the_detector_is_what_the_settings_ask_for() -> None:
+    for config, network, kind in (
+        (PrepareConfig(), None, HaarDetector),
+        (PrepareConfig(), yunet(), YunetDetector),
+        (PrepareConfig(detector="haar"), yunet(), HaarDetector),
+        (PrepareConfig(detector="yunet", min_confidence=0.7), yunet(), YunetDetector),
+        (PrepareConfig(crop="aligned"), yunet(), YunetDetector),
+    ):
+        made = make_detector(config, network)
+        assert isinstance(made, kind) and made.config.min_confidence == config.min_confidence
+    for name in ("none", "fit", "box"):
+        assert make_detector(PrepareConfig(crop=name), yunet()) is None
+    for config in (PrepareConfig(detector="yunet"), PrepareConfig(crop="aligned")):
+        with pytest.raises(ValueError, match="needs the file of YuNet, and it was not found"):
+            make_detector(config)
 
 
-def test_no_face_in_a_background() -> None:
-    picture = background(np.random.default_rng(0), (178, 218))
-    pixels = (255 * np.clip(picture.transpose(1, 2, 0), 0, 1)).astype(np.uint8)
-    assert FaceDetector().detect(np.ascontiguousarray(pixels)) == []
-
-
-class Searched:
-    """In the place of a cascade: notes what it was given, and at one size finds a box, twice as cascades do."""
-
-    def __init__(self, at: tuple[int, int]) -> None:
-        self.at, self.sizes, self.options = at, [], {}
-
-    def detectMultiScale(self, image: np.ndarray, **options: Any) -> list[list[int]]:
-        self.sizes.append(image.shape)
-        self.options, self.image = options, image
-        return [[10, 20, 30, 40], [10, 20, 30, 40]] if image.shape == self.at else []
-
-
-def look_with(detector: FaceDetector, at: tuple[int, int]) -> Searched:
-    cascade: Any = Searched(at)
-    detector._cascade = cascade
-    return cascade
-
-
-@pytest.mark.parametrize(
-    ("shape", "sizes"),
-    [
-        ((1200, 1600), [(120, 160), (240, 320), (480, 640)]),
-        ((400, 300), [(160, 120), (320, 240), (400, 300)]),  # never enlarged
-        ((100, 90), [(100, 90)]),
-        ((160, 100), [(160, 100)]),
-        ((1001, 333), [(160, 53), (320, 106), (640, 213)]),  # rounded, so not shrunk alike both ways
-    ],
-)
-def test_a_search_begins_small_and_doubles_up_to_the_photo_s_own_size(
-    shape: tuple[int, int], sizes: list[tuple[int, int]]
-) -> None:
-    detector = FaceDetector(DetectorConfig(scale_factor=1.2, min_neighbors=5, min_face=40))
-    photo = np.zeros((*shape, 3), np.uint8)
-    for stop in range(len(sizes)):
-        cascade = look_with(detector, sizes[stop])
-        (box,) = detector.detect(photo)
-        across, down = shape[1] / sizes[stop][1], shape[0] / sizes[stop][0]
-        assert box == pytest.approx((10 * across, 20 * down, 40 * across, 60 * down))
-        assert cascade.sizes == sizes[: stop + 1]
-        assert cascade.options == {"scaleFactor": 1.2, "minNeighbors": 5, "minSize": (40, 40)}
-    cascade = look_with(detector, (0, 0))
-    assert detector.detect(photo) == [] and cascade.sizes == sizes
-
-
-def test_faces_are_searched_in_the_luma_of_rgb() -> None:
-    """A reddish face would be nearly invisible with red and blue swapped."""
-    photo = np.random.default_rng(0).integers(0, 256, (60, 50, 3), dtype=np.uint8)
-    detector = FaceDetector()
-    cascade = look_with(detector, (60, 50))
-    detector.detect(photo)
-    assert np.abs(cascade.image - photo @ np.array([0.299, 0.587, 0.114])).max() <= 1
-
-
-def test_each_cascade_is_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    named = []
-
-    class Loaded:
-        def __init__(self, path: str) -> None:
-            named.append(Path(path).name)
-
-        def empty(self) -> bool:
-            return False
-
-    monkeypatch.setattr(cv2, "CascadeClassifier", Loaded)
-    for name in ("alt2", "alt", "default"):
-        FaceDetector(DetectorConfig(cascade=name))
-    assert named == [f"haarcascade_frontalface_{name}.xml" for name in ("alt2", "alt", "default")]
-    monkeypatch.setattr(Loaded, "empty", lambda self: True)
-    with pytest.raises(ValueError, match="No Haar cascade at .*OpenCV 5 removed them"):
-        FaceDetector()
-
-
-def test_a_small_face_is_found_in_a_second_look() -> None:
-    """At 160 pixels the face is 12 pixels large: only a finer search can see it."""
-    face, points = drawn(0)
-    photo = np.full((1200, 1600, 3), 128, np.uint8)
-    photo[700:918, 1000:1178] = face
-    assert FaceDetector(DetectorConfig(max_detect_side=160)).detect(photo) == []
-    (box,) = FaceDetector(DetectorConfig(max_detect_side=1280)).detect(photo)
-    x, y = points.mean(axis=0) + np.array([1000, 700])
-    assert box[0] < x < box[2]
-    assert box[1] < y < box[3]
-    assert 50 < box[2] - box[0] < 180
-
-
-def test_box_is_in_pixels_of_the_image_given() -> None:
-    image, _ = drawn(3)
-    (small,) = FaceDetector().detect(image)
-    (large,) = FaceDetector().detect(resize(image, 178 * 4, 218 * 4))
-    assert overlap(tuple(4 * edge for edge in small), large) > 0.8  # type: ignore[arg-type]
-    assert all(type(edge) is float for edge in small)
-
-
-@pytest.mark.parametrize("shape", [(16, 16), (16, 5000), (5000, 16), (33, 20), (1, 1)])
-def test_extreme_shapes_have_no_face_and_no_crash(shape: tuple[int, int]) -> None:
-    assert FaceDetector().detect(np.zeros((*shape, 3), np.uint8)) == []
-
-
-def test_merge_averages_overlapping_boxes_and_keeps_others() -> None:
-    a: Box = (0.0, 0.0, 10.0, 10.0)
-    b: Box = (2.0, 2.0, 12.0, 12.0)
-    far: Box = (50.0, 50.0, 60.0, 60.0)
-    assert overlap(a, b) == pytest.approx(64 / 136)
-    assert sorted(merge_boxes([a, far, b])) == [(1.0, 1.0, 11.0, 11.0), far]
-    assert merge_boxes([a, a, a]) == [a]
-    assert merge_boxes([]) == []
-    assert len(merge_boxes([a, b], min_overlap=0.5)) == 2
-
-
-def test_merge_joins_a_chain_whatever_its_order() -> None:
-    chain: list[Box] = [(0.0, 0.0, 10.0, 10.0), (4.0, 0.0, 14.0, 10.0), (8.0, 0.0, 18.0, 10.0)]
-    assert overlap(chain[0], chain[2]) < 0.3 < overlap(chain[0], chain[1])
-    for order in ((0, 1, 2), (0, 2, 1), (2, 0, 1)):
-        assert merge_boxes([chain[i] for i in order]) == [(4.0, 0.0, 14.0, 10.0)]
+def test_the_largest_face_is_number_0_and_ties_go_to_the_top_left() -> None:
+    boxes: list[Box] = [(30, 0, 40, 10), (0, 0, 10, 10), (50, 50, 80, 90), (0, 20, 10, 30)]
+    assert [face.box for face in largest_first([Face(box) for box in boxes])] == [
+        boxes[2],
+        boxes[1],
+        boxes[0],
+        boxes[3],
+    ]
 
 
 def test_best_face_weighs_size_and_centrality() -> None:
     centre: Box = (40.0, 40.0, 60.0, 60.0)
     corner: Box = (0.0, 0.0, 22.0, 22.0)
     huge_beside: Box = (0.0, 10.0, 60.0, 70.0)
-    assert best_face([corner, centre], 100, 100) == centre  # hardly smaller, and in the middle
-    assert best_face([huge_beside, centre], 100, 100) == huge_beside  # nine times the area
-    assert best_face([(70.0, 40.0, 90.0, 60.0), (10.0, 40.0, 30.0, 60.0)], 100, 100)[0] == 10.0  # a tie
-    with pytest.raises(ValueError, match="no box"):
-        best_face([], 100, 100)
+    assert first([corner, centre], 100, 100) == centre  # hardly smaller, and in the middle
+    assert first([huge_beside, centre], 100, 100) == huge_beside  # nine times the area
+    assert first([(70.0, 40.0, 90.0, 60.0), (10.0, 40.0, 30.0, 60.0)], 100, 100)[0] == 10.0  # a tie
+    assert best_first([], 100, 100) == []
 
 
 def test_a_face_s_weight_falls_with_the_square_of_its_distance() -> None:
@@ -175,18 +64,11 @@ def test_a_face_s_weight_falls_with_the_square_of_its_distance() -> None:
     def aside(side: float) -> Box:
         return (300 - side / 2, 225 - side / 2, 300 + side / 2, 225 + side / 2)  # half-way to the corner of 400 x 300
 
-    assert best_face([middle, aside(39)], 400, 300) == middle
-    assert best_face([middle, aside(41)], 400, 300) == aside(41)
+    assert first([middle, aside(39)], 400, 300) == middle
+    assert first([middle, aside(41)], 400, 300) == aside(41)
     left, right = (10.0, 140.0, 30.0, 160.0), (370.0, 140.0, 390.0, 160.0)
     above, below = (190.0, 10.0, 210.0, 30.0), (190.0, 270.0, 210.0, 290.0)
-    assert best_face([right, left], 400, 300) == left and best_face([below, above], 400, 300) == above
-
-
-def test_boxes_that_only_touch_do_not_overlap() -> None:
-    assert overlap((0, 0, 10, 10), (10, 0, 20, 10)) == overlap((0, 0, 10, 10), (0, 10, 10, 20)) == 0
-    assert overlap((0, 0, 10, 10), (20, 20, 30, 30)) == 0  # apart both ways: no positive product of two negatives
-    assert overlap((0, 0, 10, 20), (0, 10, 10, 30)) == pytest.approx(1 / 3)
-    assert len(merge_boxes([(0, 0, 10, 10), (0, 0, 10, 3)])) == 1  # 0.3, the least that joins
+    assert first([right, left], 400, 300) == left and first([below, above], 400, 300) == above
 
 
 def test_expand_makes_a_square_around_the_centre() -> None:

@@ -11,14 +11,16 @@ import pytest
 from PIL import Image
 
 from retrieval.images import preparation
-from retrieval.images.faces import FaceDetector, expand_box, overlap
+from retrieval.images.detectors.face import overlap
+from retrieval.images.detectors.haar import HaarDetector
+from retrieval.images.faces import expand_box
 from retrieval.images.pixels import BadImage, decode, encode_jpeg, limit_threads, resize
 from retrieval.images.preparation import Prepared, prepare
 from retrieval.images.settings import PrepareConfig
 from tests.support.photos import portrait
 
-HAAR = PrepareConfig()
-DETECTOR = FaceDetector(HAAR)
+HAAR = PrepareConfig(detector="haar")
+DETECTOR = HaarDetector(HAAR)
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +37,7 @@ def pixels_of(done: Prepared) -> np.ndarray:
 def test_haar_crop_equals_its_steps() -> None:
     data = encode_jpeg(portrait(1))
     done = prepare(data, HAAR, DETECTOR)
-    (box,) = DETECTOR.detect(decode(data)[0])
+    (box,) = (face.box for face in DETECTOR.detect(decode(data)[0]))
     assert done.box == expand_box(box, 0.15)
     assert (done.width, done.height, pixels_of(done).shape) == (218, 218, (218, 218, 3))
     assert done == prepare(data, HAAR, DETECTOR)  # to the byte
@@ -118,7 +120,7 @@ def test_boxes_that_cannot_be_cut(box: Any, reason: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(16, 3000), (3000, 16), (16, 16)])
-@pytest.mark.parametrize("crop", ["haar", "none"])
+@pytest.mark.parametrize("crop", ["face", "none"])
 def test_extreme_shapes_end_in_a_reason_or_a_square(shape: tuple[int, int], crop: Any) -> None:
     data = encode_jpeg(np.full((*shape, 3), 90, np.uint8))
     if crop == "none":
@@ -196,7 +198,7 @@ def test_a_query_s_box_without_a_pixel_is_a_bad_box(box: Any) -> None:
 
 
 def test_a_search_without_a_detector_is_refused() -> None:
-    with pytest.raises(ValueError, match="FaceDetector"):
+    with pytest.raises(ValueError, match="needs a detector"):
         prepare(encode_jpeg(portrait(1)), HAAR, None)
 
 
@@ -290,9 +292,9 @@ def test_halves_are_rounded_to_even_as_pillow_does() -> None:
     assert done.box == (11, 12, 40, 61)
 
 
-@pytest.mark.parametrize("crop", ["none", "fit", "box", "haar"])
+@pytest.mark.parametrize("crop", ["none", "fit", "box", "face"])
 def test_quality_and_limits_hold_for_every_crop(crop: Any) -> None:
-    data, detector = encode_jpeg(portrait(1)), DETECTOR if crop == "haar" else None
+    data, detector = encode_jpeg(portrait(1)), DETECTOR if crop == "face" else None
     box = (30.0, 40.0, 130.0, 140.0) if crop == "box" else None
     for quality in (30, 90):
         done = prepare(data, PrepareConfig(crop=crop, quality=quality), detector, box)

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from retrieval.artifacts.hashing import plain
-from retrieval.images.settings import CASCADE_FILES, MAX_PIXELS_LIMIT, AugmentConfig, DetectorConfig, PrepareConfig
+from retrieval.images.settings import (
+    CASCADE_FILES,
+    MAX_PIXELS_LIMIT,
+    AugmentConfig,
+    DetectorConfig,
+    PrepareConfig,
+    stored_config,
+)
 
 
 @pytest.mark.parametrize("name", ["erase", "drop_regions", "flip"])
@@ -32,6 +39,11 @@ def test_a_spread_below_nothing_is_refused(name: str) -> None:
     ("settings", "message"),
     [
         ({"cascade": "alt9"}, "Choose one of: alt2, alt, default"),
+        ({"detector": "mtcnn"}, "Unknown detector 'mtcnn'. Choose one of: auto, yunet, haar"),
+        ({"min_confidence": 1.1}, "min_confidence is 1.1, expected 0 to 1"),
+        ({"min_confidence": math.nan}, "min_confidence is nan"),
+        ({"all_side": 159}, r"all_side is 159, expected detect_side \(160\) to 8192"),
+        ({"all_side": 8193}, "all_side is 8193"),
         ({"scale_factor": 1.0}, "expected more than 1"),
         ({"scale_factor": math.nan}, "expected more than 1"),
         ({"min_neighbors": -1}, "min_neighbors is -1, expected 0 or more"),
@@ -49,7 +61,14 @@ def test_a_search_that_cannot_be_made_is_refused(settings: dict[str, Any], messa
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"crop": "round"}, "Unknown crop 'round'. Choose one of: haar, box, none, fit"),
+        ({"crop": "round"}, "Unknown crop 'round'. Choose one of: face, aligned, box, none, fit"),
+        ({"crop": "haar"}, "Unknown crop 'haar'"),
+        ({"crop": "aligned", "detector": "haar"}, "needs five points of a face, and haar finds none"),
+        ({"faces": "some"}, "Unknown faces 'some'. Choose one of: best, all"),
+        ({"faces": "all", "crop": "fit"}, "faces 'all' needs crop face or aligned"),
+        ({"min_face_size": -1}, "min_face_size is -1, expected 0 or more"),
+        ({"min_sharpness": math.nan}, "min_sharpness is nan"),
+        ({"max_turn": math.inf}, "max_turn is inf"),
         ({"margin": -0.41}, "-0.4 to 2"),
         ({"margin": 2.1}, "-0.4 to 2"),
         ({"margin": math.nan}, "-0.4 to 2"),
@@ -73,7 +92,7 @@ def test_a_preparation_that_cannot_be_made_is_refused(settings: dict[str, Any], 
         {"min_face": 20, "detect_side": 20, "max_detect_side": 20, "min_neighbors": 0, "scale_factor": 1.01},
         {"margin": -0.4, "size": 16, "quality": 1, "max_pixels": 1, "min_side": 1},
         {"margin": 2, "size": 2048, "quality": 100, "max_pixels": MAX_PIXELS_LIMIT},
-        *({"crop": crop} for crop in ("haar", "box", "none", "fit")),
+        *({"crop": crop} for crop in ("face", "aligned", "box", "none", "fit")),
         *({"cascade": cascade} for cascade in CASCADE_FILES),
     ],
 )
@@ -92,7 +111,14 @@ def test_defaults_are_those_that_collections_and_models_were_made_with() -> None
         "min_face": 32,
         "detect_side": 160,
         "max_detect_side": 640,
-        "crop": "haar",
+        "detector": "auto",
+        "all_side": 1280,
+        "min_confidence": 0.8,
+        "crop": "face",
+        "faces": "best",
+        "min_face_size": 16,
+        "min_sharpness": 0.0,
+        "max_turn": 2.0,
         "margin": 0.15,
         "size": 218,
         "quality": 95,
@@ -112,3 +138,25 @@ def test_pillow_reads_as_many_pixels_as_the_limit_promises() -> None:
     from PIL import Image
 
     assert Image.MAX_IMAGE_PIXELS is not None and MAX_PIXELS_LIMIT < 2 * Image.MAX_IMAGE_PIXELS
+
+
+def test_auto_becomes_the_detector_whose_file_is_there() -> None:
+    assert [PrepareConfig().resolved(has).detector for has in (False, True)] == ["haar", "yunet"]
+    assert PrepareConfig(crop="box").resolved(True).detector == "yunet"  # for its queries, which bring no box
+    for given in ("haar", "yunet"):
+        assert PrepareConfig(detector=given).resolved(True).detector == given
+    for crop in ("none", "fit"):  # nothing is looked for: the same collection on every machine
+        assert {PrepareConfig(crop=crop).resolved(has).detector for has in (False, True)} == {"haar"}
+    for config in (PrepareConfig(detector="yunet"), PrepareConfig(crop="aligned")):
+        with pytest.raises(ValueError, match="needs the file of YuNet, and it was not found"):
+            config.resolved(False)
+
+
+def test_what_was_sealed_before_there_was_a_choice_of_detectors_still_loads() -> None:
+    old = plain(PrepareConfig(size=96))
+    for name in ("detector", "faces", "all_side", "min_confidence", "min_face_size", "min_sharpness", "max_turn"):
+        del old[name]
+    assert stored_config(old | {"crop": "haar"}) == PrepareConfig(size=96, crop="face", detector="haar")
+    assert stored_config(old | {"crop": "fit"}) == PrepareConfig(size=96, crop="fit", detector="haar")
+    new = PrepareConfig(crop="aligned", detector="yunet", faces="all")
+    assert stored_config(plain(new)) == new

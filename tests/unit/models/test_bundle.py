@@ -201,14 +201,14 @@ def test_photos_are_prepared_at_the_network_s_own_size() -> None:
     found = benchmark_preparation(SPEC, Folder("b"))
     assert (found.crop, found.size, found.quality) == ("fit", 96, 92)
     bare = replace(SPEC, preparation={})
-    assert benchmark_preparation(bare, Folder("b")) == PrepareConfig(crop="fit", size=96)
+    assert benchmark_preparation(bare, Folder("b")) == PrepareConfig(crop="fit", size=96, detector="haar")
 
 
 @pytest.mark.parametrize(
     "spec",
     [
         replace(SPEC, config=replace(SPEC.config, keep_aspect=False)),
-        replace(SPEC, preparation=plain(PrepareConfig(crop="haar"))),
+        replace(SPEC, preparation=plain(PrepareConfig(crop="face"))),
     ],
 )
 def test_a_bundle_for_squares_or_faces_is_refused(spec: ModelSpec) -> None:

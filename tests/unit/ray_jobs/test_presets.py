@@ -64,7 +64,7 @@ def test_whole_photos_are_prepared_no_smaller_than_the_network_takes_them() -> N
         assert cfg.prepare.size >= max(cfg.model.image_size, cfg.siamese.image_size)
         assert cfg.split.keep_singles, "nobody labels places, so all would be dropped"
     for cfg in (FACES, FACES_PUBLISHED, DEMO):
-        assert cfg.prepare.crop == "haar" and not cfg.model.keep_aspect
+        assert cfg.prepare.crop == "face" and not cfg.model.keep_aspect
 
 
 def landmarks(**settings: Any) -> LandmarksConfig:

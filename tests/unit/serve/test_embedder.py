@@ -52,9 +52,9 @@ def embed(part: Embedder, photo: bytes, box: Box | None = None) -> Embedded | Un
 def test_a_query_is_prepared_as_its_gallery_under_this_servers_limits() -> None:
     gallery = PrepareConfig(size=96, margin=0.3)
     query = query_preparation(hashing.plain(gallery), max_pixels=1000)
-    assert (query.crop, query.size, query.margin, query.max_pixels) == ("haar", 96, 0.3, 1000)
+    assert (query.crop, query.size, query.margin, query.max_pixels) == ("face", 96, 0.3, 1000)
     assert query_preparation({"crop": "none"}, 1000).crop == "none"
-    assert query_preparation({"crop": "box"}, 1000).crop == "haar"
+    assert query_preparation({"crop": "box"}, 1000).crop == "face"
     assert query_preparation({"crop": "fit"}, 1000).crop == "fit"
     with pytest.raises(TypeError):
         query_preparation({"colour": "blue"}, 1000)
@@ -94,7 +94,7 @@ def test_a_photo_that_cannot_be_used_is_a_value_with_its_reason(faces: Workspace
 def test_faces_are_found_and_not_shown(faces: Workspace) -> None:
     got = embed(embedder_of(faces), next(iter(faces.photos.values())).read_bytes(), (0, 0, 100, 100))
     assert isinstance(got, Unusable)
-    assert got.reason == "bad-parameter" and got.detail.startswith("box: ") and "'haar'" in got.detail
+    assert got.reason == "bad-parameter" and got.detail.startswith("box: ") and "'face'" in got.detail
 
 
 def test_a_part_of_a_whole_photo_is_embedded_as_that_part(whole: Workspace) -> None:
@@ -151,7 +151,7 @@ def test_what_is_loaded_is_told(faces: Workspace) -> None:
         "fingerprint": pair.model_fingerprint,
         "embedding_dim": dim,
         "device": "cpu",
-        "crop": "haar",
+        "crop": "face",
     }
 
 
@@ -189,7 +189,7 @@ def test_photos_that_come_together_are_embedded_together(faces: Workspace, monke
 
 def test_what_is_made_on_first_use_is_made_at_the_start(faces: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    monkeypatch.setattr("serve.embedder.FaceDetector", lambda _: made.append("detector"))
+    monkeypatch.setattr("serve.embedder.make_detector", lambda _: made.append("detector"))
     monkeypatch.setattr("serve.embedder.prepare", lambda *_: made.append("prepared"))
     embedder_of(faces, embedder_cpus=2)
     assert "detector" in made and made.count("prepared") == 2

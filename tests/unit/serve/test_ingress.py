@@ -42,7 +42,7 @@ FOUND = Found(
     seconds=0.125,
     expansion=None,
 )
-MODEL = ModelInfo(fingerprint="m" * 64, embedding_dim=2, device="cpu", crop="haar")
+MODEL = ModelInfo(fingerprint="m" * 64, embedding_dim=2, device="cpu", crop="face")
 INDEX = IndexInfo(fingerprint="i" * 64, factory="Flat", num_images=20, num_identities=5, dim=2, vectors="index")
 
 

@@ -1,0 +1,72 @@
+"""A face that was found; boxes that overlap; and the sizes at which a photo is searched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from retrieval.images.pixels import Pixels
+from retrieval.images.settings import Box, DetectorConfig
+
+Points = tuple[tuple[float, float], ...]
+"""Five (x, y): the eye at the left of the image, the one at the right, the nose's tip, the mouth's corners, left and
+right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A face: box and points in pixels of the image it was found in; no points, no confidence where none is given."""
+
+    box: Box
+    confidence: float | None = None
+    points: Points | None = None
+
+    def scaled(self, across: float, down: float | None = None) -> Face:
+        """The same face in an image that is `across` times as wide and `down` times as high (None: the same)."""
+        down = across if down is None else down
+        x1, y1, x2, y2 = self.box
+        points = None if self.points is None else tuple((x * across, y * down) for x, y in self.points)
+        return Face((x1 * across, y1 * down, x2 * across, y2 * down), self.confidence, points)
+
+
+class FaceDetector(Protocol):
+    """What finds faces. One per process or thread: OpenCV's detectors keep state while they search."""
+
+    config: DetectorConfig
+
+    def detect(self, image: Pixels, *, every: bool = False) -> list[Face]:
+        """Faces in an upright RGB image (H, W, 3) uint8, each once; may be empty.
+
+        Args: every: search all sizes, for small faces beside large ones; else stop at the first that shows any.
+        """
+        ...
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, 0 to 1."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+
+
+def search_sides(longest: int, first: int, last: int) -> list[int]:
+    """Long sides at which a photo is searched, in turn: from `first` on twice the one before, up to `last` and never
+    above the photo's own, `longest`. A last step that would hardly be larger is left out."""
+    last = min(longest, last)
+    sides = [min(first, last)]
+    while sides[-1] * 1.3 < last:
+        sides.append(min(2 * sides[-1], last))
+    return sides
+
+
+def distinct(faces: Sequence[Face], most: float = 0.3) -> list[Face]:
+    """Of faces that overlap by more than `most` (IoU), only the surest: found at two sizes, a face counts once."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: -(face.confidence or 0.0)):
+        if all(overlap(face.box, other.box) <= most for other in kept):
+            kept.append(face)
+    return kept

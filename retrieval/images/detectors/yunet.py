@@ -1,0 +1,67 @@
+"""Faces by YuNet (Wu, Peng and Yu, Machine Intelligence Research 2023): box, five points and a confidence each.
+
+The network is a file of 0.1 to 0.2 MB that travels as bytes; OpenCV runs it. It sees faces of about 10 to 300 pixels of
+the image it is given, so a photo is searched at several sizes.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from retrieval.images.detectors.face import Face, distinct, search_sides
+from retrieval.images.pixels import Pixels, as_pixels, resize
+from retrieval.images.settings import DetectorConfig
+
+_MOST_FACES = 5000  # boxes before those that overlap are merged
+_OVERLAP = 0.3  # OpenCV's default for the same
+_LEAST_SIDE = 64  # with a side of 32 and the other longer, OpenCV 4.14 answers with what lies in its memory
+
+
+class YunetDetector:
+    """A loaded network.
+
+    Raises: ValueError if the bytes are no such network.
+    """
+
+    def __init__(self, config: DetectorConfig, network: bytes) -> None:
+        self.config = config
+        model, none = np.frombuffer(network, np.uint8), np.empty(0, np.uint8)
+        try:
+            self._network = cv2.FaceDetectorYN.create(
+                "onnx", model, none, (320, 320), config.min_confidence, _OVERLAP, _MOST_FACES
+            )
+            self._search(np.zeros((32, 32, 3), np.uint8), 32)
+        except (cv2.error, ValueError) as error:  # OpenCV's own text is a page of C++
+            raise ValueError(
+                f"The {len(network)} bytes given as YuNet are no network that OpenCV's FaceDetectorYN runs. "
+                f"`python -m ray_jobs.weights` says which file it is."
+            ) from error
+
+    def detect(self, image: Pixels, *, every: bool = False) -> list[Face]:
+        """See `FaceDetector`. The surest first."""
+        config, found = self.config, list[Face]()
+        last = config.all_side if every else config.max_detect_side
+        for side in search_sides(max(image.shape[:2]), config.detect_side, last):
+            found += self._search(image, side)
+            if found and not every:
+                break
+        return distinct(found, _OVERLAP)
+
+    def _search(self, image: Pixels, side: int) -> list[Face]:
+        height, width = image.shape[:2]
+        scale = min(1.0, side / max(height, width))
+        small = resize(image, max(1, round(width * scale)), max(1, round(height * scale)))
+        across, down = width / small.shape[1], height / small.shape[0]
+        below, beside = (max(0, _LEAST_SIDE - length) for length in small.shape[:2])
+        bgr = cv2.copyMakeBorder(cv2.cvtColor(small, cv2.COLOR_RGB2BGR), 0, below, 0, beside, cv2.BORDER_CONSTANT)
+        self._network.setInputSize((bgr.shape[1], bgr.shape[0]))
+        _, rows = self._network.detect(bgr)
+        return [_face(row).scaled(across, down) for row in np.asarray(rows if rows is not None else [])]
+
+
+def _face(row: np.ndarray) -> Face:
+    """A row of OpenCV's answer: x, y, width, height, five points, confidence. Its right eye is at the image's left."""
+    x, y, width, height, *rest = (float(value) for value in row)
+    points = tuple(zip(rest[0:10:2], rest[1:10:2], strict=True))
+    return Face((x, y, x + width, y + height), rest[10], points)
