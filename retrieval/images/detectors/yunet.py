@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from retrieval.images.detectors.face import Face, distinct, search_sides
-from retrieval.images.pixels import Pixels, as_pixels, resize
+from retrieval.images.pixels import Pixels, resize
 from retrieval.images.settings import DetectorConfig
 
 _MOST_FACES = 5000  # boxes before those that overlap are merged

@@ -8,6 +8,7 @@ import pytest
 
 from retrieval.images.alignment import TEMPLATE
 from retrieval.images.detectors.face import Face, Points
+from retrieval.images.pixels import as_pixels, resize
 from retrieval.images.quality import Quality, measure, refusal, sharpness_of, turn_of
 from retrieval.images.settings import PrepareConfig
 from tests.support.photos import portrait
@@ -36,12 +37,12 @@ def test_the_template_looks_straight_and_eyes_in_one_place_say_nothing() -> None
 
 def test_blur_lowers_sharpness_and_contrast_does_not() -> None:
     sharp = portrait(0, (200, 200))
-    values = [sharpness_of(np.asarray(cv2.GaussianBlur(sharp, (0, 0), sigma))) for sigma in (1, 2, 4, 8)]
+    values = [sharpness_of(as_pixels(cv2.GaussianBlur(sharp, (0, 0), sigma))) for sigma in (1, 2, 4, 8)]
     assert sharpness_of(sharp) > values[0] > values[1] > values[2] > values[3] > 0
     pale = (100 + sharp * 0.4).astype(np.uint8)
     assert sharpness_of(pale) == pytest.approx(sharpness_of(sharp), rel=0.1)
     assert sharpness_of(np.full((50, 50, 3), 7, np.uint8)) == 0
-    tiny = np.asarray(cv2.resize(cv2.resize(sharp, (16, 16), interpolation=cv2.INTER_AREA), (200, 200)))
+    tiny = resize(resize(sharp, 16, 16), 200, 200)
     assert sharpness_of(tiny) < 0.5 * sharpness_of(sharp)
 
 
