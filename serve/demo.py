@@ -1,4 +1,4 @@
-"""Start the query service on a finished workspace, ask it one question with curl, show the answer, and stop.
+"""Start the query service on a finished workspace, ask it with photos of its own, show one answer, and stop.
 
 python -m serve.demo --workspace workspace/demo
 """
@@ -24,30 +24,43 @@ from serve.schemas import Answer, ServeArgs
 
 logger = logging.getLogger(__name__)
 _PAGE_PORT = 8000
+_ASKED = 8  # photos
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueryOnceConfig:
-    """Serve a workspace, ask one question over HTTP, and stop."""
+    """Serve a workspace, ask over HTTP, and stop."""
 
     workspace: str
     """Folder or URI that the pipeline wrote."""
     source: str = ""
-    """Folder of the photos it was made from; one of the query photos is sent. Empty: those that the demo drew."""
+    """Folder of the photos it was made from; some of its query photos are sent. Empty: those that the demo drew."""
     k: int = 5
-    """How many results to ask for."""
+    """How many results to show."""
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise ValueError(f"k is {self.k}, expected 1 or more.")
 
 
-def main(cfg: QueryOnceConfig) -> Answer:
-    """Returns the answer, which is also printed.
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A photo to ask with: its file, its name in the collection, and who it shows, if that is known."""
 
-    Raises: ValueError if the workspace is not finished, or the photo to send is not in the source.
+    path: Path
+    image_id: str
+    label: str | None
+
+
+def main(cfg: QueryOnceConfig) -> Answer:
+    """Returns the answer that is shown, without the photo that was asked with.
+
+    Several photos are asked with, and how many have a right one first is said: one answer alone proves nothing. Shown
+    is the first that is right, with the command that asks for it.
+
+    Raises: ValueError if the workspace is not finished, or a photo to send is not in the source.
     """
-    photo, label = query_photo(cfg)
+    photos = query_photos(cfg)
     import ray  # only now: a workspace that is not there is answered at once
     from ray import serve
 
@@ -62,46 +75,85 @@ def main(cfg: QueryOnceConfig) -> Answer:
         print(f"Starting the query service on {cfg.workspace} ...", flush=True)
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         serve.run(build_app(ServeArgs(workspace=cfg.workspace)))
-        answer = Answer.model_validate(ask(f"http://127.0.0.1:{port}/search?k={cfg.k}", photo))
+        url = f"http://127.0.0.1:{port}/search?k={cfg.k + 1}"  # one more than is shown: itself may be in the gallery
+        asked = [(photo, without_itself(post(url, photo.path), photo, cfg.k)) for photo in photos]
+        right = [one for one in asked if starts_right(*one)]
+        photo = (right or asked)[0][0]
+        answer = without_itself(ask(url, photo.path), photo, cfg.k)
     finally:
         # Our own Ray ends with everything on it; in a caller's, only the service ends.
         (ray.shutdown if ours else serve.shutdown)()
-    right = sum(result.label == label for result in answer.results)
-    print(f"{right} of the {len(answer.results)} nearest show the same, {label}.", flush=True)
+    print(json.dumps(answer.model_dump(mode="json"), indent=2), flush=True)
+    print(f"\n{what_it_means(photo, answer, len(right), len(asked))}", flush=True)
     return answer
 
 
-def query_photo(cfg: QueryOnceConfig) -> tuple[Path, str]:
-    """The first query photo of the collection, as a file of the source, and who it shows."""
+def starts_right(photo: Photo, answer: Answer) -> bool:
+    """Whether the nearest photo shows the same."""
+    return photo.label is not None and answer.results[:1] != [] and answer.results[0].label == photo.label
+
+
+def without_itself(answer: dict[str, Any], photo: Photo, k: int) -> Answer:
+    """The answer's first k results that are not the photo which was asked with."""
+    whole = Answer.model_validate(answer)
+    others = [result for result in whole.results if result.image_id != photo.image_id][:k]
+    ranked = [result.model_copy(update={"rank": rank}) for rank, result in enumerate(others, 1)]
+    return whole.model_copy(update={"results": ranked})
+
+
+def what_it_means(photo: Photo, answer: Answer, right: int, asked: int) -> str:
+    """The answer in a few words."""
+    k = len(answer.results)
+    if photo.label is None:
+        return f"The {k} nearest to {photo.image_id}. Nobody said who is on these photos, so nobody knows who is right."
+    same = sum(result.label == photo.label for result in answer.results)
+    counted = f"Asked with {asked} photo{'s' * (asked != 1)}: {right} found the same first."
+    shown = "The first of those is shown" if right else "None does; the first is shown"
+    return f"{counted} {shown}: {same} of its {k} nearest show the same, {photo.label}. The photo itself is left out."
+
+
+def query_photos(cfg: QueryOnceConfig) -> list[Photo]:
+    """The first query photos of the collection, of one person each, as files of the source; if nothing is labelled,
+    photos of the gallery.
+
+    Raises: ValueError if there is none, or it is not in the source.
+    """
     collection = read_current(Folder.of(cfg.workspace))["collection"]
-    queries: list[dict[str, Any]] = read_catalog(collection, ("query",)).to_pylist()
-    if not queries:
-        raise ValueError(f"{collection} has no query photos: its source has no labels. Nothing to ask with.")
-    image_id, part = queries[0]["image_id"], part_name(queries[0]["part"])
-    hashes = collection.read_table(f"images/{part}", ["content_hash"])["content_hash"]
-    wanted = hashes[queries[0]["row"]].as_py()
+    rows: list[dict[str, Any]] = read_catalog(collection, ("query",)).to_pylist()
+    rows = rows or read_catalog(collection, ("gallery", "train")).to_pylist()
+    if not rows:
+        raise ValueError(f"{collection} has no photos to ask with.")
     # The pipeline keeps the sets it drew side by side, with equal names for different photos.
     sources = [Path(cfg.source)] if cfg.source else sorted(Path(cfg.workspace).glob("photos/*"))
-    for photo in (source / image_id for source in sources):
-        if photo.is_file() and hashlib.sha256(photo.read_bytes()).hexdigest() == wanted:
-            return photo, queries[0]["label"]
+    return [_file_of(row, collection, sources, cfg) for row in rows[:_ASKED]]
+
+
+def _file_of(row: dict[str, Any], collection: Folder, sources: list[Path], cfg: QueryOnceConfig) -> Photo:
+    image_id, part = row["image_id"], part_name(row["part"])
+    hashes = collection.read_table(f"images/{part}", ["content_hash"])["content_hash"]
+    wanted = hashes[row["row"]].as_py()
+    name = row.get("photo") or image_id  # of one of several faces: the photo it is on
+    for path in (source / name for source in sources):
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == wanted:
+            return Photo(path, image_id, row["label"])
     where = ", ".join(map(str, sources)) or f"{cfg.workspace}/photos"
-    raise ValueError(f"There is no {image_id} in {where}. Name the folder that the collection was made from: --source.")
+    raise ValueError(f"There is no {name} in {where}. Name the folder that the collection was made from: --source.")
 
 
 def ask(url: str, photo: Path) -> dict[str, Any]:
-    """POST the photo with curl, or with Python where there is none, and show both command and answer."""
+    """POST the photo with curl, or with Python where there is none, and show the command."""
     command = ["curl", "--silent", "--show-error", "--fail-with-body", "--data-binary", f"@{photo}", url]
     print(f"\n$ {' '.join(command)}", flush=True)
     if shutil.which("curl"):
-        body = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
-    else:
-        print("(no curl here: sent by Python)", flush=True)
-        with urllib.request.urlopen(urllib.request.Request(url, data=photo.read_bytes()), timeout=120) as response:
-            body = response.read().decode()
-    answer = json.loads(body)
-    print(json.dumps(answer, indent=2), flush=True)
-    return answer
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout)
+    print("(no curl here: sent by Python)", flush=True)
+    return post(url, photo)
+
+
+def post(url: str, photo: Path) -> dict[str, Any]:
+    """POST the photo; the answer."""
+    with urllib.request.urlopen(urllib.request.Request(url, data=photo.read_bytes()), timeout=120) as response:
+        return json.loads(response.read())
 
 
 def _hush() -> None:

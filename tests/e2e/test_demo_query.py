@@ -23,7 +23,9 @@ def test_one_question_is_answered_and_the_service_is_gone(
     shown = capsys.readouterr().out
     assert "$ curl" in shown
     assert answer.results[0].image_id in shown
-    assert "of the 3 nearest show the same, " in shown
+    assert "Asked with 1 photo: " in shown and "of its 3 nearest show the same, " in shown
+    asked = next(line for line in shown.splitlines() if line.startswith("$ curl"))
+    assert all(not asked.split()[-2].endswith(result.image_id) for result in answer.results), "the photo finds itself"
     port = int(shown.split("127.0.0.1:")[1].split("/")[0])
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0, "the service still listens"
