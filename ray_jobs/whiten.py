@@ -123,11 +123,11 @@ def _finish(bundle: Folder, out: Folder, shares: list[list[Any]], config: Whiten
     """Add up the shares, solve, and seal the new bundle."""
     import ray
 
-    from retrieval.models.bundle import keep_history, kept_counts, load_bundle, save_bundle
+    from retrieval.models.bundle import keep_history, kept_counts, load_network, save_bundle
     from retrieval.training import whitening_fit
 
     moments: Any = (found for found in (ray.get(share) for share in shares[0]) if found is not None)
-    net = whitening_fit.whiten(load_bundle(bundle), moments, config)
+    net = whitening_fit.whiten(load_network(bundle), moments, config)
     save_bundle(net, out, counts=kept_counts(read_manifest(bundle)), run=keep_history(bundle, out), **work)
 
 

@@ -1,4 +1,8 @@
-"""A model on storage: `model.safetensors` (every tensor), `model.json` (the spec), `manifest.json`."""
+"""A model on storage: `model.safetensors` (every tensor), `model.json` (the spec), `manifest.json`.
+
+A frozen network's bundle holds its file as well (`network.onnx`), and one whose photos are cut to faces that a network
+finds holds that network (`detector.onnx`), so that no worker or server has to look for either.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +20,45 @@ from retrieval.artifacts import hashing
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.history import TUPLES_SHEET, read_history, write_history
 from retrieval.artifacts.manifest import Manifest, begin, read_manifest, seal
+from retrieval.artifacts.progress import Progress, silent
 from retrieval.images.settings import PrepareConfig, stored_config
 from retrieval.models import backbones
-from retrieval.models.network import EmbeddingNet, ModelSpec, with_scales
+from retrieval.models.engines.frozen import FrozenNet, from_file
+from retrieval.models.engines.manifest import parse_manifest
+from retrieval.models.network import EmbeddingNet, ModelSpec, Network, with_scales
 from retrieval.models.settings import ModelConfig
 
 WEIGHTS_FILE, SPEC_FILE = "model.safetensors", "model.json"
+NETWORK_FILE, DETECTOR_FILE = "network.onnx", "detector.onnx"
 _PICTURES = ("*.png", "*.jpg")
 _DECIDES = ("crop", "size", "quality")  # what of a preparation an embedding depends on, where no face is looked for
+
+
+def start(
+    config: ModelConfig,
+    *,
+    weights: str = "none",
+    preparation: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    detector: bytes | None = None,
+    progress: Progress = silent,
+) -> Network:
+    """The network that a road begins with: a frozen one as it is, else one with a fresh head, see `build`.
+
+    Args:
+        weights: of a frozen network none are asked for; "imagenet" and "none" are ignored.
+        detector: the file of the network that finds the faces, where the preparation says yunet.
+        progress: is told of a download.
+
+    Raises: ValueError for weights that do not fit, or what `engines.frozen.from_file` raises.
+    """
+    if not config.is_frozen:
+        net = build(config, weights=weights, preparation=preparation, seed=seed)
+        net.detector = detector
+        return net
+    if weights not in ("none", "imagenet"):
+        raise ValueError(f"{config.backbone} brings its own weights, and --weights is '{weights}'. Leave it out.")
+    return from_file(config, preparation=preparation, detector=detector, progress=progress)
 
 
 def build(
@@ -34,8 +69,13 @@ def build(
     A bundle given as weights must have the same trunk; its pooling and head are taken too where their shapes agree. A
     linear head starts from the bundle's whitening, if it has one of that length.
 
-    Raises: ValueError for weights that do not fit.
+    Raises: ValueError for weights that do not fit, or a frozen network, which has nothing to train.
     """
+    if config.is_frozen:
+        raise ValueError(
+            f"{config.backbone} is taken as it is, nothing of it is trained: embed with it, or name a backbone of "
+            f"torchvision to train."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         spec = ModelSpec(config=config, preparation=dict(preparation or {}))
@@ -68,8 +108,8 @@ def _start_from(net: EmbeddingNet, other: EmbeddingNet) -> EmbeddingNet:
 
 
 def digest_of(net: nn.Module) -> str:
-    """sha256 hex of all tensors by name: tells two starting points apart."""
-    total = hashlib.sha256()
+    """sha256 hex of all tensors by name, and of a frozen network's file: tells two starting points apart."""
+    total = hashlib.sha256(net.network.sha256.encode() if isinstance(net, FrozenNet) else b"")
     for name, value in sorted(net.state_dict().items()):
         total.update(name.encode())
         total.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -77,7 +117,7 @@ def digest_of(net: nn.Module) -> str:
 
 
 def save_bundle(
-    net: EmbeddingNet,
+    net: Network,
     folder: Folder | Path | str,
     *,
     config: Any = None,
@@ -93,13 +133,19 @@ def save_bundle(
     folder = Folder.of(folder)
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     folder.write_bytes(WEIGHTS_FILE, safetensors.torch.save(tensors))
-    folder.write_json(SPEC_FILE, hashing.plain(net.spec))
+    folder.write_json(SPEC_FILE, net.spec.plain)
+    for name, content in (
+        (NETWORK_FILE, net.content if isinstance(net, FrozenNet) else None),
+        (DETECTOR_FILE, net.detector),
+    ):
+        if content is not None:
+            folder.write_bytes(name, content)
     manifest = seal(
         folder,
         kind="model",
-        config=net.spec if config is None else config,
+        config=net.spec.plain if config is None else config,
         inputs=inputs or {},
-        counts={**(counts or {}), "parameters": sum(p.numel() for p in net.parameters()), "embedding_dim": net.dim},
+        counts={**(counts or {}), "parameters": net.num_parameters, "embedding_dim": net.dim},
         ignore=ignore,
         run=run,
         aside=_PICTURES,
@@ -108,10 +154,10 @@ def save_bundle(
     return manifest
 
 
-def save_start(net: EmbeddingNet, out: Folder) -> None:
+def save_start(net: Network, out: Folder) -> None:
     """Seal a network as it is before training; one that lies there sealed stays."""
     inputs = {"weights": digest_of(net)}
-    if begin(out, kind="model", config=net.spec, inputs=inputs) is None:
+    if begin(out, kind="model", config=net.spec.plain, inputs=inputs) is None:
         save_bundle(net, out, inputs=inputs)
 
 
@@ -120,7 +166,7 @@ def save_scaled(bundle: Folder, out: Folder, scales: tuple[float, ...]) -> None:
     sealed = read_manifest(bundle, "model")
     inputs = {"model": sealed.fingerprint}
     net = with_scales(load_bundle(bundle), scales)
-    if begin(out, kind="model", config=net.spec, inputs=inputs) is None:
+    if begin(out, kind="model", config=net.spec.plain, inputs=inputs) is None:
         save_bundle(net, out, inputs=inputs, counts=kept_counts(sealed), run=keep_history(bundle, out))
 
 
@@ -151,26 +197,61 @@ def load_spec(folder: Folder | Path | str) -> ModelSpec:
     if unknown := sorted(unknown | set(value) - {f.name for f in dataclasses.fields(ModelSpec)}):
         raise ValueError(f"The bundle {folder} has settings this version does not know: {unknown}. Update the project.")
     value |= {name: tuple(value[name]) for name in ("mean", "std")}
+    if value.get("network"):
+        value["network"] = parse_manifest(value["network"], f"{folder}/{SPEC_FILE}")
     return ModelSpec(config=ModelConfig(**config), **value)
 
 
-def load_bundle(folder: Folder | Path | str, device: str | torch.device = "cpu") -> EmbeddingNet:
-    """The network of a sealed bundle, in eval mode. Checks the weights against the manifest's hash first."""
+def load_network(folder: Folder | Path | str, device: str | torch.device = "cpu") -> Network:
+    """The network of a sealed bundle, in eval mode. Checks its files against the manifest's hashes first."""
     folder = Folder.of(folder)
-    spec = load_spec(folder)
-    manifest = read_manifest(folder, "model")
-    if hashing.hash_file(folder, WEIGHTS_FILE) != manifest.files[WEIGHTS_FILE]:
-        raise ValueError(
-            f"{folder}/{WEIGHTS_FILE} is not the file that was sealed (its hash differs). Copy the bundle again."
-        )
-    net = EmbeddingNet(spec, backbones.build_trunk(spec.config.backbone))
+    spec, manifest = load_spec(folder), read_manifest(folder, "model")
+    for name in {WEIGHTS_FILE, NETWORK_FILE, DETECTOR_FILE} & {*manifest.files, WEIGHTS_FILE}:
+        if hashing.hash_file(folder, name) != manifest.files[name]:
+            raise ValueError(
+                f"{folder}/{name} is not the file that was sealed (its hash differs). Copy the bundle again."
+            )
+    net: Network
+    if spec.network is not None:
+        net = FrozenNet(spec, folder.read_bytes(NETWORK_FILE))
+    else:
+        net = EmbeddingNet(spec, backbones.build_trunk(spec.config.backbone))
     if folder.is_local:
         state = safetensors.torch.load_file(Path(folder.path) / WEIGHTS_FILE)
     else:
         state = safetensors.torch.load(folder.read_bytes(WEIGHTS_FILE))
     net.load_state_dict(state)
-    net.fingerprint = manifest.fingerprint
+    net.fingerprint, net.detector = manifest.fingerprint, detector_of(folder)
     return net.to(device).eval()
+
+
+def load_bundle(folder: Folder | Path | str, device: str | torch.device = "cpu") -> EmbeddingNet:
+    """`load_network` for those who need its layers.
+
+    Raises: ValueError for a frozen network, which is taken as it is.
+    """
+    net = load_network(folder, device)
+    if not isinstance(net, EmbeddingNet):
+        raise ValueError(
+            f"The bundle {folder} holds the frozen network {net.spec.config.backbone}: no layers to train or to "
+            f"cut, and no scales. Name a bundle that was trained here."
+        )
+    return net
+
+
+def detector_of(folder: Folder | Path | str) -> bytes | None:
+    """The file of the network that finds the faces for a bundle or a collection; None where it needs none."""
+    folder = Folder.of(folder)
+    return folder.read_bytes(DETECTOR_FILE) if folder.exists(DETECTOR_FILE) else None
+
+
+def known_threshold(folder: Folder | Path | str) -> float | None:
+    """The cosine from which two photos show the same, as whoever published the network says; None where nobody did.
+
+    With whitening there is none either: it is of other numbers.
+    """
+    spec = load_spec(folder)
+    return None if spec.network is None or spec.whitening != "none" else spec.network.thresholds.get("same")
 
 
 def preparation_of(bundle: Folder) -> PrepareConfig:

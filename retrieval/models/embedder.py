@@ -20,8 +20,9 @@ from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, 
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.images.batches import by_shape, images_at_once, prefetch
 from retrieval.images.pixels import decode_fit, decode_stored, fitted, stored_size
-from retrieval.models.bundle import load_bundle
-from retrieval.models.network import EmbeddingNet
+from retrieval.models.bundle import load_network
+from retrieval.models.engines.frozen import FrozenNet
+from retrieval.models.network import EmbeddingNet, Network
 from retrieval.models.number_format import inference_trunk
 from retrieval.models.pooling import l2n
 from retrieval.models.settings import Precision
@@ -44,7 +45,7 @@ class Embedder:
 
     def __init__(
         self,
-        model: str | Folder | EmbeddingNet,
+        model: str | Folder | Network,
         *,
         device: str = "auto",
         precision: Precision = "auto",
@@ -60,10 +61,13 @@ class Embedder:
             torch.set_num_threads(num_threads)
         self.device = pick_device(device)
         self.batch_size = batch_size
-        net = model if isinstance(model, EmbeddingNet) else load_bundle(model)
+        net = model if isinstance(model, Network) else load_network(model)
         self.fingerprint, self.spec, self.dim = net.fingerprint, net.spec, net.dim
-        self._net = copy.deepcopy(net).to(self.device).eval()
-        self._net.trunk, self.format = inference_trunk(self._net, precision)
+        self._net: Network = copy.deepcopy(net).to(self.device).eval()
+        if isinstance(self._net, FrozenNet):
+            self.format = _open_frozen(self._net, precision, num_threads)
+        elif isinstance(self._net, EmbeddingNet):
+            self._net.trunk, self.format = inference_trunk(self._net, precision)
         # One thread decodes the next batch while the trunk runs on this one.
         self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
 
@@ -95,7 +99,7 @@ class Embedder:
         A batch of large photos is smaller, so that it has no more pixels than `batch_size` images of 224 x 224; on a
         CPU it is smaller still, see `images_at_once`.
         """
-        size, rounded = self.spec.config.image_size, self.format != "float32"
+        size, rounded = self.spec.config.image_size, self.format.startswith("bfloat16")
         if not self.spec.config.keep_aspect:
             step = images_at_once(self.batch_size, size * size, self.device, rounded=rounded)
             return [np.arange(len(jpegs))[start : start + step] for start in range(0, len(jpegs), step)]
@@ -110,6 +114,14 @@ class Embedder:
         config = self.spec.config
         decode = decode_fit if config.keep_aspect else decode_stored
         return torch.from_numpy(np.stack([decode(jpegs[row], config.image_size) for row in rows]))
+
+
+def _open_frozen(net: FrozenNet, precision: Precision, threads: int | None) -> str:
+    if precision == "bf16":
+        raise ValueError(
+            f"precision bf16 was asked for, and {net.network.name} runs in the number format of its file. Use auto."
+        )
+    return net.open(threads)
 
 
 def embed_part(

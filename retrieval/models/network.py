@@ -1,6 +1,7 @@
 """The embedding network and its bundle: trunk -> pooling -> L2 -> head -> L2 (-> whitening -> L2), from a spec alone.
 
-A bundle is a sealed folder: `model.safetensors` (every tensor), `model.json` (the spec), `manifest.json`.
+A bundle is a sealed folder: `model.safetensors` (every tensor), `model.json` (the spec), `manifest.json`; a frozen
+network's holds its file as well, see `engines.frozen`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
+from retrieval.artifacts import hashing
 from retrieval.models import pooling, trunks
+from retrieval.models.engines.manifest import NetworkManifest
 from retrieval.models.pooling import at_scale, mean_over_scales, usable_scales
 from retrieval.models.settings import ModelConfig, Whitening
 
@@ -32,6 +35,8 @@ class ModelSpec:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     preparation: Mapping[str, Any] = field(default_factory=dict)
     """The collection's ingest settings (crop, margin, detector): what a query photo must go through as well."""
+    network: NetworkManifest | None = None
+    """Of a frozen network, what it takes and gives."""
 
     def __post_init__(self) -> None:
         if self.whitening not in get_args(Whitening) or (self.whitening == "none") != (self.whitening_dim == 0):
@@ -39,30 +44,79 @@ class ModelSpec:
                 f"whitening is '{self.whitening}' with {self.whitening_dim} dimensions. It is learned from a trained "
                 f"model's embeddings: python -m ray_jobs.whiten."
             )
+        assert (self.network is not None) == self.config.is_frozen
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """As it stands in model.json and manifests: a trained network's is what it was before there were others."""
+        value = hashing.plain(self)
+        if self.network is None:
+            del value["network"]
+        return value
 
 
-class EmbeddingNet(nn.Module):
-    """trunk -> pooling -> L2 -> head -> L2 -> mean over scales -> L2 -> whitening -> L2.
+class Network(nn.Module):
+    """What every network has, trained here or not: (B, 3, H, W) of `normalise` -> `forward` -> (B, D), unit norm.
 
-    `fingerprint` is its bundle's, empty until saved or loaded. With several scales the image is resized (bilinear,
-    align_corners=False), described at each, and v = ((1/S) sum_s v_s^m)^(1/m), then L2; m is `power`
-    (Radenovic et al., arXiv:1711.02512, sec. 5.1). Whitening is y = P (x - mean), then L2.
+    `fingerprint` is its bundle's, empty until saved or loaded; `detector` is the file of the network that finds the
+    faces its photos are cut to, None where none is needed. Whitening is y = P (x - mean), then L2.
     """
 
     whitening_projection: Tensor
     whitening_mean: Tensor
 
-    def __init__(self, spec: ModelSpec, trunk: nn.Sequential) -> None:
+    def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        config = spec.config
         self.spec, self.fingerprint = spec, ""
+        self.detector: bytes | None = None
+        self.base_dim = self.dim = 0
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that were learned, buffers aside."""
+        return sum(p.numel() for p in self.parameters())
+
+    def _set_dim(self, base_dim: int) -> None:
+        """Args: base_dim: length of the embedding before whitening."""
+        self.base_dim, self.dim = base_dim, self.spec.whitening_dim or base_dim
+        if self.spec.whitening != "none":
+            self._register_whitening(torch.zeros(self.dim, base_dim), torch.zeros(base_dim))
+
+    def _register_whitening(self, projection: Tensor, mean: Tensor) -> None:
+        self.register_buffer("whitening_projection", projection.float())
+        self.register_buffer("whitening_mean", mean.float())
+
+    def whiten(self, x: Tensor) -> Tensor:
+        """(B, F) -> (B, D): y = P (x - mean), then L2; x itself for a network without whitening."""
+        if self.spec.whitening == "none":
+            return x
+        return pooling.l2n((x - self.whitening_mean) @ self.whitening_projection.T)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, channels_last in memory, (x/255 - mean) / std."""
+        mean = torch.tensor(self.spec.mean, device=pixels.device)
+        std = torch.tensor(self.spec.std, device=pixels.device)
+        return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+Net = TypeVar("Net", bound=Network)
+
+
+class EmbeddingNet(Network):
+    """trunk -> pooling -> L2 -> head -> L2 -> mean over scales -> L2 -> whitening -> L2.
+
+    With several scales the image is resized (bilinear, align_corners=False), described at each, and
+    v = ((1/S) sum_s v_s^m)^(1/m), then L2; m is `power` (Radenovic et al., arXiv:1711.02512, sec. 5.1).
+    """
+
+    def __init__(self, spec: ModelSpec, trunk: nn.Sequential) -> None:
+        super().__init__(spec)
+        config = spec.config
         self.trunk = trunks.cut_after(trunk, config.cut) if config.cut else trunk
         self.pool = self._build_pool()
         self.num_features = int(self.pool(self._probe()).shape[1])
-        self.head, self.base_dim = self._build_head()
-        self.dim = spec.whitening_dim or self.base_dim
-        if spec.whitening != "none":
-            self._register_whitening(torch.zeros(spec.whitening_dim, self.base_dim), torch.zeros(self.base_dim))
+        self.head, base_dim = self._build_head()
+        self._set_dim(base_dim)
         self.eval()
 
     @torch.no_grad()
@@ -88,10 +142,6 @@ class EmbeddingNet(nn.Module):
         if config.head == "linear":
             return nn.Linear(self.num_features, config.embedding_dim), config.embedding_dim
         return mlp_head(self.num_features, config.embedding_dim), config.embedding_dim
-
-    def _register_whitening(self, projection: Tensor, mean: Tensor) -> None:
-        self.register_buffer("whitening_projection", projection.float())
-        self.register_buffer("whitening_mean", mean.float())
 
     @property
     def power(self) -> float:
@@ -121,18 +171,6 @@ class EmbeddingNet(nn.Module):
         found = [self.from_maps(self.trunk(at_scale(x, scale))) for scale in used]
         return self.whiten(mean_over_scales(found, self.power if len(found) > 1 else 1.0))
 
-    def whiten(self, x: Tensor) -> Tensor:
-        """(B, F) -> (B, D): y = P (x - mean), then L2; x itself for a network without whitening."""
-        if self.spec.whitening == "none":
-            return x
-        return pooling.l2n((x - self.whitening_mean) @ self.whitening_projection.T)
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, channels_last in memory, (x/255 - mean) / std."""
-        mean = torch.tensor(self.spec.mean, device=pixels.device)
-        std = torch.tensor(self.spec.std, device=pixels.device)
-        return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
-
 
 def with_scales(net: EmbeddingNet, wanted: Sequence[float]) -> EmbeddingNet:
     """A copy that describes photos at these scales.
@@ -144,9 +182,7 @@ def with_scales(net: EmbeddingNet, wanted: Sequence[float]) -> EmbeddingNet:
     return _with_spec(net, config=dataclasses.replace(net.spec.config, scales=tuple(wanted)))
 
 
-def with_whitening(
-    net: EmbeddingNet, projection: Tensor, mean: Tensor, method: Literal["learned", "pca"]
-) -> EmbeddingNet:
+def with_whitening(net: Net, projection: Tensor, mean: Tensor, method: Literal["learned", "pca"]) -> Net:
     """A copy with whitening applied last: y = projection (x - mean), then L2.
 
     Args: projection: (D, F) float. mean: (F,) float, F the length of the net's embedding.
@@ -162,7 +198,7 @@ def with_whitening(
     return other
 
 
-def _with_spec(net: EmbeddingNet, **changes: Any) -> EmbeddingNet:
+def _with_spec(net: Net, **changes: Any) -> Net:
     other = copy.deepcopy(net)
     other.spec, other.fingerprint = dataclasses.replace(net.spec, **changes), ""
     return other

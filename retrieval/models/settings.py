@@ -36,10 +36,25 @@ Whitening = Literal["none", "learned", "pca"]
 Pooling = Literal["avg", "gem", "mac", "rmac", "grid"]
 
 
+FROZEN = "onnx:"
+"""How the backbone of a network begins that somebody else trained and that is taken as it is."""
+
+# Why a frozen network has no such setting. What is left at its default counts as not asked for.
+_NOT_FROZEN = {
+    "cut": "its file ends where its author ended it",
+    "pooling": "what it pools is inside its file",
+    "gem_per_channel": "what it pools is inside its file",
+    "grid": "what it pools is inside its file",
+    "scales": "its embeddings at other sizes are not its author's, and nothing was trained to average them",
+}
+
+
 def check_backbone(name: str) -> str:
     """The name itself. Raises: ValueError for an unknown one, listing the known."""
     if name not in BACKBONES:
-        raise ValueError(f"Unknown backbone '{name}'. Choose one of: {', '.join(BACKBONES)}.")
+        raise ValueError(
+            f"Unknown backbone '{name}'. Choose one of: {', '.join(BACKBONES)}; or onnx:FILE, a network in ONNX."
+        )
     return name
 
 
@@ -48,7 +63,8 @@ class ModelConfig:
     """What the network is. Enough, with its weights file, to build it again."""
 
     backbone: str = "mobilenet_v2"
-    """Name of a torchvision network, see retrieval/models/settings.py: mobilenet_v2, resnet50, vgg16, vit_b_16 ..."""
+    """Name of a torchvision network, see retrieval/models/settings.py: mobilenet_v2, resnet50, vgg16, vit_b_16 ... Or a
+    frozen network: onnx:sface (known by name), onnx:FILE or onnx:FOLDER; head, pooling and sizes are then its own."""
     cut: str = ""
     """Last layer kept, by torchvision's name ("features.13", "layer3"); empty keeps the whole trunk."""
     pooling: Pooling = "avg"
@@ -74,7 +90,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", tuple(self.scales))  # JSON has lists only
-        check_backbone(self.backbone)
+        if self.is_frozen:
+            self._check_frozen()
+        else:
+            check_backbone(self.backbone)
         if self.pooling not in get_args(Pooling):
             raise ValueError(f"Unknown pooling '{self.pooling}'. Choose one of: {', '.join(get_args(Pooling))}.")
         for name in ("grid", "embedding_dim"):
@@ -84,5 +103,25 @@ class ModelConfig:
             raise ValueError(
                 f"scales are {self.scales}, expected one or more above 0 and up to 4, for example 1 0.7071."
             )
-        if self.image_size < 32:
+        if self.image_size < 32 and not self.is_frozen:
             raise ValueError(f"image_size must be 32 or more (the trunk halves it five times), got {self.image_size}.")
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the network is somebody else's, taken as it is: nothing of it is trained, cut or pooled here."""
+        return self.backbone.startswith(FROZEN)
+
+    def _check_frozen(self) -> None:
+        if self.backbone == FROZEN:
+            raise ValueError("backbone 'onnx:' names no network. Write onnx:sface, onnx:FILE or onnx:FOLDER.")
+        default = type(self)()
+        for name, why in _NOT_FROZEN.items():
+            if (value := getattr(self, name)) != getattr(default, name):
+                raise ValueError(f"{name} is {value!r}, and {self.backbone} takes none: {why}. Leave {name} out.")
+        if self.image_size < 8:
+            raise ValueError(f"image_size must be 8 or more, got {self.image_size}.")
+        if self.head == "linear":
+            raise ValueError(
+                f"head is 'linear', and {self.backbone} takes none: a head is trained, and its own output is the "
+                f"embedding. Leave head out, or learn whitening: python -m ray_jobs.whiten."
+            )

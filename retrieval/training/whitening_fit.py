@@ -20,7 +20,7 @@ from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.tuples import TupleSet, read_tuples
 from retrieval.models import network, whitening
-from retrieval.models.network import EmbeddingNet
+from retrieval.models.network import Network
 from retrieval.models.whitening import Moments
 from retrieval.training.settings import WhitenConfig
 
@@ -84,7 +84,7 @@ def moments_of_pairs(embeddings: Folder, collection: Folder, splits: Sequence[st
     return moments
 
 
-def whiten(net: EmbeddingNet, shares: Iterable[Moments], config: WhitenConfig) -> EmbeddingNet:
+def whiten(net: Network, shares: Iterable[Moments], config: WhitenConfig) -> Network:
     """The same network with whitening, learned from the sum of `shares`, applied last.
 
     Raises: ValueError if the network has whitening already, or there are too few pairs.

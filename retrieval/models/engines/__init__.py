@@ -1,4 +1,7 @@
 """What runs a network that is not PyTorch's.
 
-runtime  an ONNX file, checked and opened in onnxruntime
+manifest  what a network made elsewhere takes and gives
+runtime   an ONNX file, checked and opened in onnxruntime
+graph     what an ONNX file says of itself, without inputs that are none
+frozen    a network that somebody else trained, taken as it is
 """

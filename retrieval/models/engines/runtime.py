@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,16 @@ _GPU = "CUDAExecutionProvider"
 _ERRORS_ONLY = 3
 
 
-def open_session(model: bytes | Path, *, threads: int | None = None) -> onnxruntime.InferenceSession:
+def open_session(
+    model: bytes | Path, *, threads: int | None = None, entries: Mapping[str, str] | None = None
+) -> onnxruntime.InferenceSession:
     """A session of one network, on the GPU where onnxruntime has one, else on the CPU.
 
     Args:
         model: the file, or its bytes: whole, no other file is read with it.
         threads: of a run on the CPU; None leaves onnxruntime's choice, a thread for each core. They sleep between runs.
+
+        entries: further settings of onnxruntime's session, by its names.
 
     Raises: ValueError for what is not an ONNX file, weights in a second file, operators that need a library of
         somebody's, and what onnxruntime refuses, with its words.
@@ -35,7 +39,8 @@ def open_session(model: bytes | Path, *, threads: int | None = None) -> onnxrunt
     if threads:
         options.intra_op_num_threads = threads
     # Threads that wait for work by spinning take the cores of the processes beside this one.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for key, value in {"session.intra_op.allow_spinning": "0", **(entries or {})}.items():
+        options.add_session_config_entry(key, value)
     here = onnxruntime.get_available_providers()
     providers = [provider for provider in (_GPU, "CPUExecutionProvider") if provider in here]
     try:

@@ -51,3 +51,26 @@ def test_names_are_those_that_the_network_knows() -> None:
     assert check_backbone("vgg16") == "vgg16"
     with pytest.raises(ValueError, match="Unknown backbone 'vgg17'. Choose one of: mobilenet_v2, .*vit_b_32"):
         check_backbone("vgg17")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"cut": "layer3"}, "cut is 'layer3', and onnx:net takes none: its file ends where its author ended it. Leave"),
+        ({"pooling": "gem"}, "pooling is 'gem', and onnx:net takes none: what it pools is inside its file"),
+        ({"grid": 2}, "grid is 2, and onnx:net takes none"),
+        ({"gem_per_channel": True}, "gem_per_channel is True, and onnx:net takes none"),
+        ({"scales": (1.0, 0.5)}, "scales is .1.0, 0.5., and onnx:net takes none: its embeddings at other sizes"),
+        ({"head": "linear"}, "head is 'linear', and onnx:net takes none: a head is trained"),
+        ({"image_size": 7}, "image_size must be 8 or more, got 7"),
+        ({"backbone": "onnx:"}, "names no network. Write onnx:sface, onnx:FILE or onnx:FOLDER"),
+    ],
+)
+def test_a_frozen_network_takes_no_setting_of_a_trained_one(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ModelConfig(**{"backbone": "onnx:net", **settings})  # type: ignore[arg-type]
+
+
+def test_a_frozen_network_is_told_by_its_name() -> None:
+    assert ModelConfig(backbone="onnx:sface", flip=True, image_size=8).is_frozen
+    assert not ModelConfig(backbone="resnet18").is_frozen
