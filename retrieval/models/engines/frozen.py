@@ -166,17 +166,17 @@ def _check_preparation(network: NetworkManifest, preparation: Mapping[str, Any],
     if network.alignment == "five-points" and crop not in ("aligned", "none"):
         raise ValueError(
             f"{network.name} takes faces aligned by five points, and these photos are prepared with crop '{crop}'. "
-            f"Ingest them with --prepare.crop aligned --prepare.margin 0; or with crop none, where they are aligned."
+            f"Ingest them with crop aligned and margin 0; or with crop none, where they are aligned already."
         )
     if crop == "aligned" and network.alignment == "five-points" and preparation.get("margin") != 0:
         raise ValueError(
             f"{network.name} takes aligned faces with no room around them, and these have margin "
-            f"{preparation.get('margin')}. Ingest them with --prepare.margin 0."
+            f"{preparation.get('margin')}. Ingest them with margin 0."
         )
     if crop == "fit" and network.size:
         raise ValueError(
             f"{network.name} takes squares of {network.size} pixels, and these photos are prepared with crop 'fit', in "
-            f"their own shape. Ingest them with --prepare.crop none."
+            f"their own shape. Ingest them with crop none."
         )
     if preparation.get("detector") == "yunet" and crop in ("face", "aligned", "box") and detector is None:
         raise ValueError(

@@ -123,7 +123,7 @@ def read_network(backbone: str, progress: Progress = silent) -> tuple[NetworkMan
     if not same:
         raise ValueError(
             f"{folder}/{file} has no manifest. Write {FILE} beside it, with name, dim, size, licence, and mean and std "
-            f"where the graph does not normalise: docs/how-to/bring-a-network.md shows one."
+            f"where the graph does not normalise: docs/how-to/use/bring-a-network.md shows one."
         )
     return known_network(same[0]), content
 

@@ -41,6 +41,14 @@ COMMANDS: dict[str, tuple[str, str, str, str, str]] = {
         *("--out {0}/o", "--collection {0} --train.epochs 0", "--collection {0}/no --weights none"),
         *("epochs must be 1 or more", "No sealed collection at"),
     ),
+    "ray_jobs.freeze": (
+        *("--out {0}/o", "--collection {0} --model.image-size 7", "--collection {0}/no"),
+        *("image_size must be 8 or more", "No sealed collection at"),
+    ),
+    "ray_jobs.weights": (
+        *("--no-downloads", "--fetch nobody", "--fetch sface-fp32 --to {0}/no"),
+        *("Unknown weights 'nobody'", "downloads are off"),
+    ),
     "ray_jobs.whiten": (
         "--out {0}/o --model {0}/no --embeddings {0}/no --tuples {0}/no",
         *("--collection {0} --whiten.shrinkage 2", "--collection {0}/no"),

@@ -275,7 +275,7 @@ def test_settings_that_are_the_networks_own_are_refused(tmp_path: Path, settings
     ("change", "said"),
     [
         ({"crop": "face"}, "takes faces aligned by five points, and these photos are prepared with crop 'face'"),
-        ({"margin": 0.15}, "no room around them, and these have margin 0.15. Ingest them with --prepare.margin 0"),
+        ({"margin": 0.15}, "no room around them, and these have margin 0.15. Ingest them with margin 0"),
         ({}, "finds faces by yunet, and was given no file of it"),
     ],
 )
