@@ -134,7 +134,7 @@ def _one(job: tuple[str, str]) -> bool:
 def _against_loop(cfg: BenchConfig, originals: list[Path], place: Path, cores: int) -> list[tuple[str, str]]:
     paths = _copies(originals, place / "photos", cfg.num_photos)
     _copies(originals, place / "few", 32 * cores)
-    main(IngestConfig(source=str(place / "few"), out=str(place / "warm-up")))
+    main(IngestConfig(source=str(place / "few"), out=str(place / "warm-up"), prepare=CONFIG))
     (place / "loop").mkdir()
     jobs = [(str(path), str(place / "loop" / f"{number}.jpg")) for number, path in enumerate(paths)]
     job_times, loop_times, stored, kept = [], [], 0, 0
@@ -142,7 +142,9 @@ def _against_loop(cfg: BenchConfig, originals: list[Path], place: Path, cores: i
         pool.map(_one, jobs[:64], chunksize=4)
         for turn in range(cfg.rounds):
             begun = time.perf_counter()
-            out = main(IngestConfig(source=str(place / "photos"), out=str(place / f"job-{turn}")))
+            out = main(
+                IngestConfig(source=str(place / "photos"), out=str(place / f"job-{turn}"), layout="lfw", prepare=CONFIG)
+            )
             job_times.append(time.perf_counter() - begun)
             stored = read_manifest(out).counts["stored"]
             begun = time.perf_counter()

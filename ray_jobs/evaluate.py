@@ -25,8 +25,10 @@ import tyro
 from ray_jobs.embed import make_embeddings
 from ray_jobs.ingest import make_collection
 from ray_jobs.runtime.command import command
+from ray_jobs.runtime.detector import with_detector
 from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed, source_must_be_there
 from ray_jobs.runtime.session import on_cluster, session
+from retrieval.artifacts.collection import detector_of
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.manifest import Manifest, begin, check_made_from, read_manifest, seal
@@ -228,10 +230,14 @@ def _ingest_source(cfg: EvaluateConfig, out: Folder, bundle: Folder) -> None:
     """Make the collection of --source, its photos prepared as the bundle wants them."""
     from retrieval.models.bundle import preparation_of
 
-    prepare = preparation_of(bundle)
+    prepare, network = preparation_of(bundle), detector_of(bundle)
+    if network is None:
+        prepare, network = with_detector(prepare)
     split = SplitConfig(test_fraction=0.0, val_fraction=0.0)  # leave-one-out asks with everything: nothing is set aside
     settings = {"layout": cfg.layout, "prepare": plain(prepare), "split": plain(split)}
-    make_collection(out, str(cfg.source), layout=cfg.layout, prepare=prepare, split=split, settings=settings)
+    make_collection(
+        out, str(cfg.source), layout=cfg.layout, prepare=prepare, split=split, settings=settings, network=network
+    )
 
 
 if __name__ == "__main__":

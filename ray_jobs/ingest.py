@@ -9,13 +9,15 @@ COLLECTION/rejected/*.parquet with their reasons, what the source lacked is in C
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from ray_jobs.runtime.command import command
+from ray_jobs.runtime.detector import with_detector
 from ray_jobs.runtime.inputs import source_must_be_there
 from ray_jobs.runtime.session import on_cluster, run_parts, session
 from retrieval.artifacts.collection import KIND
@@ -24,6 +26,9 @@ from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.data.settings import Layout, SplitConfig
 from retrieval.images.settings import PrepareConfig
+
+if TYPE_CHECKING:
+    from retrieval.data.source import SourceReport
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +42,9 @@ class IngestConfig:
     out: str
     """Folder or URI of the collection to make. One that was begun with the same settings is continued."""
     layout: Layout = "auto"
-    """How the source is laid out. celeba: its published files. lfw: one folder a person. folder: any tree, no labels.
-    manifest: a table with a column path. auto: told by what is there."""
+    """How the source is laid out. celeba: its published files. lfw: one folder a person or place. folder: any tree, no
+    labels. manifest: a table with a column path. auto: told by what is there; folders are taken for people only where
+    photos are named after them, as LFW's are. What it was taken for is said before any work."""
     prepare: Annotated[PrepareConfig, tyro.conf.arg(name="")] = field(default_factory=PrepareConfig)
     """What is done to each photograph."""
     split: Annotated[SplitConfig, tyro.conf.arg(name="")] = field(default_factory=SplitConfig)
@@ -69,15 +75,18 @@ def main(cfg: IngestConfig) -> Folder:
     from retrieval.data import catalog
 
     out = Folder.of(cfg.out)
+    prepare, network = with_detector(cfg.prepare)
+    cfg = dataclasses.replace(cfg, prepare=prepare)
     settings = {name: value for name, value in plain(cfg).items() if name not in catalog.NOT_COMPARED}
     with session():
         manifest = make_collection(
             out,
             cfg.source,
             layout=cfg.layout,
-            prepare=cfg.prepare,
+            prepare=prepare,
             split=cfg.split,
             settings=settings,
+            network=network,
             part_size=cfg.part_size,
             cpus_per_part=cfg.cpus_per_part,
         )
@@ -90,6 +99,14 @@ def source_fingerprint(source: str, layout: Layout = "auto") -> str:
     from retrieval.data import catalog
 
     return on_cluster(catalog.source_fingerprint, Folder.of(source).uri, layout, says="list photos")
+
+
+def _say_source(source: str, report: SourceReport) -> None:
+    """What the source was taken for, before any work is put into it."""
+    from retrieval.data.source import told
+
+    for line in told(report):
+        logger.info("%s: %s", source, line)
 
 
 def _report(out: Folder, manifest: Manifest) -> None:
@@ -108,12 +125,16 @@ def make_collection(
     prepare: PrepareConfig,
     split: SplitConfig,
     settings: dict[str, Any],
+    network: bytes | None = None,
     part_size: int | None = None,
     cpus_per_part: float = 1.0,
 ) -> Manifest:
     """Prepare all photos of a source and seal the collection; parts that are done already are kept.
 
-    Args: settings: what the manifest records and a second run must repeat.
+    Args:
+        prepare: with the detector resolved, see `runtime.detector`.
+        settings: what the manifest records and a second run must repeat.
+        network: the detector's file, where it has one.
     """
     from retrieval.data import catalog
     from retrieval.data.ingestion import ingest_part
@@ -126,7 +147,9 @@ def make_collection(
         layout=layout,
         config=settings,
         part_size=part_size,
+        network=network,
     )
+    _say_source(source, plan["source"])
     if plan["sealed"]:
         return read_manifest(out, KIND)
     logger.info("ingest: %d photos in %d parts -> %s", plan["photos"], plan["parts"], out)

@@ -21,6 +21,7 @@ from ray_jobs import build_index, embed, evaluate, ingest, reconstruct, train, w
 from ray_jobs.draw import draw_faces, draw_places
 from ray_jobs.presets import PRESETS, FacesConfig, LandmarksConfig, PipelineConfig, num_steps, variants
 from ray_jobs.runtime.command import command
+from ray_jobs.runtime.detector import with_detector
 from ray_jobs.runtime.inputs import source_must_be_there, weights_must_be_there
 from ray_jobs.runtime.road import Known, Road
 from ray_jobs.runtime.runs import Tracker, open_run
@@ -65,6 +66,7 @@ def main(cfg: FacesConfig | LandmarksConfig) -> dict[str, Folder]:
     if cfg.source:
         source_must_be_there(cfg.source)
     weights_must_be_there(cfg.weights)
+    cfg = dataclasses.replace(cfg, prepare=with_detector(cfg.prepare)[0])  # once, for every step
     workspace = Folder.of(cfg.workspace)
     store = store_uri(cfg.tracking_uri or None, workspace)
     started = time.monotonic()

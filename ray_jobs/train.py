@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_at_least, weights_must_be_there
-from retrieval.artifacts.collection import LocalCollection, localise
+from retrieval.artifacts.collection import LocalCollection, keep_detector, localise
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
 from retrieval.artifacts.history import CURVES, TUPLES_SHEET, write_history
@@ -284,16 +284,16 @@ def _seal(trainer: Trainer, local: LocalCollection, cfg: TrainJobConfig, inputs:
 
     out, recipe = Folder.of(cfg.out), trainer.recipe
     trainer.load_best()
-    run = write_history(out, trainer.history)
     out.write_bytes(CURVES, charts.curves_png(trainer.history))
     if (sample := trainer.sample()) is not None:
         title = "tuples of the last epoch: query, positive, hard negatives"
         out.write_bytes(TUPLES_SHEET, sheets.sheet_jpg(sheets.tuple_rows(local, *sample), title=title))
+    keep_detector(Folder.of(cfg.collection), out)
     validated = trainer.best["val/mAP"] if "val/mAP" in trainer.history[0] else None
     counts = {"train_images": len(recipe.pool), "val_images": len(recipe.val), "unfrozen": len(recipe.unfrozen)}
     counts |= {"best_epoch": trainer.best["epoch"], "best_val_mAP": validated}
     work = {"config": cfg, "inputs": inputs, "ignore": chosen(cfg).ignore}
-    bundle.save_bundle(trainer.net, out, counts=counts, run=run, **work)
+    bundle.save_bundle(trainer.net, out, counts=counts, run=write_history(out, trainer.history), **work)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval.artifacts.collection import detector_of
 from retrieval.artifacts.published import Pair
 from retrieval.images import pixels
 from retrieval.images.faces import make_detector
@@ -67,6 +68,7 @@ class Embedder:
         # A part of a photo is shrunk as much as the whole photo would be, on all its way into the network: with the
         # stored size alone, a part could enter it at a larger scale than the gallery's photos do.
         self._part_config = dataclasses.replace(self._config, size=min(self._config.size, spec.config.image_size))
+        self._network = detector_of(pair.model) or detector_of(pair.collection)
         self._local = threading.local()
         self._prepare_pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
         self._embed: Batcher[bytes, np.ndarray] = Batcher(
@@ -109,7 +111,7 @@ class Embedder:
 
     def _prepare(self, photo: bytes, box: Box | None = None) -> tuple[Prepared, int, int]:
         if not hasattr(self._local, "detector"):  # one a thread: OpenCV's classifier keeps state while it searches
-            self._local.detector = make_detector(self._config)
+            self._local.detector = make_detector(self._config, self._network)
         width, height = pixels.upright_size(photo)
         part = None if box is None else checked_box(box, width, height, self._config.min_side)
         config = self._config if part is None else self._part_config

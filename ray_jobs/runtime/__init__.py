@@ -1,6 +1,7 @@
 """What all jobs share.
 
 command   a job as a command: settings, help, mistakes in one sentence
+detector  which detector looks for faces, found once
 inputs    what a command names must be there
 session   the cluster, one task, work in numbered parts
 progress  how far work is: workers tell, the driver shows

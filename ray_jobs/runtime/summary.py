@@ -43,6 +43,10 @@ def _kept(manifest: Manifest, listed: Folder | None = None) -> str:
     """From the books of a step, first stage to last: what is left of what went in, and why the rest is not."""
     rejected = sum((Counter(book["rejected"]) for book in manifest.books), Counter[str]())
     text = f"{manifest.books[-1]['kept']} of {manifest.books[0]['taken']} kept"
+    if "faces" in manifest.counts:  # several rows a photo
+        counts = manifest.counts
+        kept = f"{counts['photos']} of {counts['source']} with {counts['stored']} of {counts['faces']} faces kept"
+        text = kept + (f", {counts['dropped']} of them twice there or left out" if counts["dropped"] else "")
     if rejected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common())
         text += f"; left out: {reasons}" + (f" (listed in {listed})" if listed is not None else "")

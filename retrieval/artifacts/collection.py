@@ -23,9 +23,18 @@ KIND = "collection"
 
 CATALOG = "catalog.parquet"
 
+DETECTOR = "detector.onnx"
+"""The network that found the faces, beside what was made with it: in a collection, and in a bundle whose preparation
+needs it. So no worker or server has to find it again."""
+
+QUALITY = pa.struct(
+    [("confidence", pa.float32()), ("size", pa.float32()), ("sharpness", pa.float32()), ("turn", pa.float32())]
+)
+"""See `retrieval.images.quality`; null what the detector does not say."""
+
 IMAGE_SCHEMA = pa.schema(
     [
-        ("image_id", pa.string()),  # stable, relative POSIX path
+        ("image_id", pa.string()),  # stable, relative POSIX path; of a face among all of a photo: <path>#<face>
         ("jpeg", pa.binary()),  # bytes as stored after crop and resize
         ("width", pa.int32()),  # of the stored JPEG, pixels
         ("height", pa.int32()),
@@ -34,8 +43,15 @@ IMAGE_SCHEMA = pa.schema(
         ("split", pa.string()),  # the source's own partition, nullable
         ("attributes", pa.list_(pa.int8())),  # -1/1 each (CelebA: 40), or null
         ("content_hash", pa.string()),  # sha256 hex of the source bytes
+        ("photo", pa.string()),  # image_id of the photo that the row is of
+        ("face", pa.int32()),  # which face of the photo, 0 the largest; null where a photo is one row
+        ("points", pa.list_(pa.float32())),  # x, y of eyes, nose, mouth corners in the upright source photo, or null
+        ("quality", QUALITY),  # of the face, or null where none was looked for
     ]
 )
+
+FACE_STAGE = "face"
+"""The stage in the rejected table of a single face of a photo, whose image_id is <path>#<face>."""
 
 REJECTED_SCHEMA = pa.schema(
     [("image_id", pa.string()), ("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
@@ -51,8 +67,21 @@ CATALOG_SCHEMA = pa.schema(
         ("attributes", pa.list_(pa.int8())),
         ("part", pa.int32()),  # images/part-<part>.parquet ...
         ("row", pa.int32()),  # ... and the row in it
+        ("photo", pa.string()),  # as in IMAGE_SCHEMA; catalogs made before there were faces have neither
+        ("face", pa.int32()),
     ]
 )
+
+
+def detector_of(folder: Folder) -> bytes | None:
+    """The network that found the faces of a collection, or that a bundle wants queries searched with, if there is."""
+    return folder.read_bytes(DETECTOR) if folder.exists(DETECTOR) else None
+
+
+def keep_detector(folder: Folder, out: Folder) -> None:
+    """Copy that network, if there is one, so that queries are searched for faces as the photos were."""
+    if (network := detector_of(folder)) is not None:
+        out.write_bytes(DETECTOR, network)
 
 
 def read_catalog(
@@ -62,10 +91,23 @@ def read_catalog(
 ) -> pa.Table:
     """These columns of the catalog, of the photos in `splits`, sorted by image_id (as UTF-8 bytes); None: of all."""
     needed = [name for name in CATALOG_SCHEMA.names if name in {*columns, "image_id", "split"}]
-    catalog = collection.read_table(CATALOG, columns=needed)
+    catalog = _read_columns(collection, needed)
     if splits is not None:
         catalog = catalog.filter(pc.is_in(catalog["split"], pa.array(list(splits), pa.string())))
     return catalog.sort_by("image_id").select(list(columns))
+
+
+def _read_columns(collection: Folder, needed: list[str]) -> pa.Table:
+    """Columns of the catalog, also of one from when a photo was one row: it does not say of which photo a row is."""
+    there = set(needed)
+    if there & {"photo", "face"}:
+        there &= set(pq.read_schema(collection.file(CATALOG), filesystem=collection.fs).names)
+    catalog = collection.read_table(CATALOG, columns=[name for name in needed if name in there])
+    if "photo" in set(needed) - there:
+        catalog = catalog.append_column("photo", catalog["image_id"])
+    if "face" in set(needed) - there:
+        catalog = catalog.append_column("face", pa.nulls(len(catalog), pa.int32()))
+    return catalog
 
 
 class Jpegs:

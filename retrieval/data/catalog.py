@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from retrieval.artifacts.collection import CATALOG, CATALOG_SCHEMA, KIND
+from retrieval.artifacts.collection import CATALOG, CATALOG_SCHEMA, DETECTOR, KIND
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.manifest import Books, Manifest, begin, seal
@@ -41,7 +41,13 @@ def source_fingerprint(where: str, layout: Layout = "auto") -> str:
 
 
 def plan_collection(
-    out: str, *, source: str, layout: Layout, config: dict[str, Any], part_size: int | None
+    out: str,
+    *,
+    source: str,
+    layout: Layout,
+    config: dict[str, Any],
+    part_size: int | None,
+    network: bytes | None = None,
 ) -> dict[str, Any]:
     """List the source and write down which photographs each part is made of; or read that back.
 
@@ -49,8 +55,10 @@ def plan_collection(
         config: what `begin` compares, without NOT_COMPARED.
         part_size: photographs a part; None: at most 256, and at least 16 parts where that leaves 16 a part. It
             depends on nothing else, so that the same source gives the same files on any cluster.
+        network: the detector's file, where one is needed; it is written beside the plan, for all workers.
 
-    Returns: {"sealed": whether all is done, "parts", "photos", "fingerprint", "root": what relative uris are below}.
+    Returns: {"sealed": whether all is done, "parts", "photos", "inputs": what it is made from, by fingerprint, "root":
+        what relative uris are below, "source": the report of what was listed}.
 
     Raises: ValueError if the source is empty, `out` cannot be written or holds other work; where the source changed
         since the work was begun, with what changed.
@@ -58,14 +66,19 @@ def plan_collection(
     folder = Folder.of(out)
     listed = list_source(source, layout)
     fingerprint = _fingerprint(listed.photos)
+    inputs = {"source": fingerprint}
+    if network is not None:
+        inputs["detector"] = hashlib.sha256(network).hexdigest()
     try:
-        done = begin(folder, kind=KIND, config=config, inputs={"source": fingerprint}, ignore=NOT_COMPARED)
+        done = begin(folder, kind=KIND, config=config, inputs=inputs, ignore=NOT_COMPARED)
     except OSError as error:
         raise ValueError(
             f"Cannot write to {folder}: {error}. Name a folder that can be made and written with --out."
         ) from error
     except ValueError as error:
         raise ValueError(f"{error}{_what_changed(folder, listed.photos, fingerprint)}") from error
+    if network is not None and not folder.exists(DETECTOR):
+        folder.write_bytes(DETECTOR, network)
     if not folder.exists(SOURCE):
         _write_plan(folder, listed, fingerprint, part_size)
     plan = folder.read_json(SOURCE)
@@ -73,24 +86,26 @@ def plan_collection(
         "sealed": done is not None,
         "parts": plan["parts"],
         "photos": plan["photos"],
-        "fingerprint": fingerprint,
+        "inputs": inputs,
         "root": listed.root.uri,
+        "source": listed.report,
     }
 
 
 def write_catalog(out: str, num_parts: int, config: SplitConfig) -> dict[str, Any]:
     """Divide the stored photographs and write `catalog.parquet`, a row for each, in the order of the parts.
 
+    With several faces a photo each is a row; the same face of the same file at two places counts as one.
+
     Returns: {"counts": {...}, "dropped": reason -> count, "files": name -> sha256 of what `ingest_part` did not write}.
     """
     folder = Folder.of(out)
-    columns = ["image_id", "label", "split", "attributes", "content_hash"]
+    columns = ["image_id", "label", "split", "attributes", "content_hash", "photo", "face"]
     tables = [folder.read_table(f"images/{part_name(part)}", columns) for part in range(num_parts)]
     stored = pa.concat_tables(tables)
     image_ids, labels = stored.column("image_id").to_pylist(), stored.column("label").to_pylist()
-    assigned = assign_splits(
-        image_ids, labels, stored.column("content_hash").to_pylist(), config, stored.column("split").to_pylist()
-    )
+    hashes = [f"{one}#{face}" for one, face in zip(*(stored[n].to_pylist() for n in ("content_hash", "face")))]
+    assigned = assign_splits(image_ids, labels, hashes, config, stored.column("split").to_pylist())
     catalog = {
         "image_id": image_ids,
         "label": labels,
@@ -100,11 +115,13 @@ def write_catalog(out: str, num_parts: int, config: SplitConfig) -> dict[str, An
         "attributes": stored.column("attributes"),
         "part": [part for part, table in enumerate(tables) for _ in range(table.num_rows)],
         "row": [row for table in tables for row in range(table.num_rows)],
+        "photo": stored.column("photo"),
+        "face": stored.column("face"),
     }
     folder.write_table(CATALOG, pa.table(catalog, schema=CATALOG_SCHEMA))
     counts = _counts(labels, assigned) | {"with_attributes": len(assigned) - stored.column("attributes").null_count}
     dropped = Counter(one.reason for one in assigned if one.reason is not None)
-    files = {name: hash_file(folder, name) for name in (CATALOG, SOURCE)}
+    files = {name: hash_file(folder, name) for name in (CATALOG, SOURCE, DETECTOR) if folder.exists(name)}
     return {"counts": counts, "dropped": dict(sorted(dropped.items())), "files": files}
 
 
@@ -121,28 +138,34 @@ def seal_collection(
         settings: the config that `plan_collection` was given. plan, divided: what it and `write_catalog` returned.
         parts: the fields of every part's `ingestion.PartResult`.
 
-    Raises: ValueError if photos are neither stored nor rejected.
+    Raises: ValueError if photos, or with faces=all faces, are neither stored nor rejected.
     """
-    taken, stored = sum(part["taken"] for part in parts), sum(part["stored"] for part in parts)
-    rejected: Counter[str] = Counter()
+    taken, stored, photos = (sum(part[name] for part in parts) for name in ("taken", "stored", "photos"))
+    rejected, refused = Counter[str](), Counter[str]()
     files: dict[str, str] = {}
     for part in parts:
         rejected.update(part["rejected"])
+        refused.update(part["refused"])
         files |= part["files"]
-    counts = {"source": plan["photos"], "stored": stored, "rejected": taken - stored}
+    counts = {"source": plan["photos"], "stored": stored, "rejected": taken - photos}
     counts["rejected_by_reason"] = dict(sorted(rejected.items()))
     kept = stored - divided["counts"]["dropped"]
+    books = [
+        Books(stage="plan", taken=plan["photos"], kept=taken),
+        Books(stage="ingest", taken=taken, kept=photos, rejected=dict(rejected)),
+    ]
+    if settings.get("prepare", {}).get("faces") == "all":
+        found = sum(part["faces"] for part in parts)
+        counts |= {"photos": photos, "faces": found, "faces_refused": dict(sorted(refused.items()))}
+        books.append(Books(stage="faces", taken=found, kept=stored, rejected=dict(refused)))
+    books.append(Books(stage="split", taken=stored, kept=kept, rejected=divided["dropped"]))
     return seal(
         out,
         kind=KIND,
         config=settings,
-        inputs={"source": plan["fingerprint"]},
+        inputs=plan["inputs"],
         counts=counts | divided["counts"],
-        books=[
-            Books(stage="plan", taken=plan["photos"], kept=taken),
-            Books(stage="ingest", taken=taken, kept=stored, rejected=dict(rejected)),
-            Books(stage="split", taken=stored, kept=kept, rejected=divided["dropped"]),
-        ],
+        books=books,
         files=files | divided["files"],
     )
 

@@ -7,6 +7,7 @@ bytes, so that a part may be done again at any time, by anyone.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import time
@@ -16,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from retrieval.artifacts.collection import IMAGE_SCHEMA, REJECTED_SCHEMA
+from retrieval.artifacts.collection import FACE_STAGE, IMAGE_SCHEMA, REJECTED_SCHEMA, detector_of
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.progress import Progress, counted, silent
@@ -24,7 +25,7 @@ from retrieval.data.source import open_uri
 from retrieval.images.detectors.face import FaceDetector
 from retrieval.images.faces import make_detector
 from retrieval.images.pixels import BadImage, limit_threads
-from retrieval.images.preparation import prepare
+from retrieval.images.preparation import Prepared, prepare, prepare_all
 from retrieval.images.settings import PrepareConfig
 
 PLAN_SCHEMA = pa.schema(
@@ -42,9 +43,12 @@ PLAN_SCHEMA = pa.schema(
 MAX_BYTES = 256 << 20
 """Larger files are not read: a worker holds one photo at a time, and no photograph is that large."""
 
-_STAGES = {"missing": "read", "too-many-bytes": "read", "not-readable": "read", "no-face": "detect"}
-
-_STAGES |= {"no-box": "crop", "bad-box": "crop"}  # all others: decode
+_STAGES = {
+    **dict.fromkeys(("missing", "too-many-bytes", "not-readable"), "read"),
+    "no-face": "detect",
+    **dict.fromkeys(("no-box", "bad-box"), "crop"),
+    **dict.fromkeys(("face-too-small", "face-blurred", "face-turned"), "quality"),
+}  # all others: decode
 
 _ROWS_PER_GROUP = 64  # what a reader must take in for one image
 
@@ -55,8 +59,17 @@ class PartResult:
 
     part: int
     taken: int
+    """Photos."""
+    photos: int
+    """Photos of which something was stored."""
     stored: int
+    """Rows: photos, or with faces=all their faces."""
     rejected: dict[str, int]
+    """Photos of which nothing was stored, by reason."""
+    faces: int
+    """With faces=all: faces that were found, counted by their numbers; else as `stored`."""
+    refused: dict[str, int]
+    """With faces=all: faces that were found and are too poor, by reason; also those of rejected photos."""
     files: dict[str, str]
     resumed: bool
     """Both outputs were there already and were only counted."""
@@ -68,7 +81,7 @@ def ingest_part(
     """Do one part of a collection: read its plan, write its images and its rejected photos. Safe to repeat.
 
     Args:
-        folder: the collection, with `plan/` written.
+        folder: the collection, with `plan/` written, and the detector's network if `config` needs one.
         source: the root that the plan's relative uris are below.
     """
     limit_threads(1)  # as many parts are done at once as there are cores
@@ -76,46 +89,89 @@ def ingest_part(
     rows = folder.read_table(plan)
     resumed = folder.exists(stored) and folder.exists(rejected)
     if not resumed:
-        kept, refused = _prepare_rows(rows.to_pylist(), source, config, progress)
+        detector = _detector(config, detector_of(folder) if config.needs_network else None)
+        kept, refused = _prepare_rows(rows.to_pylist(), source, config, detector, progress)
         options: dict[str, Any] = {"row_group_size": _ROWS_PER_GROUP, "compression": "none"}  # JPEG does not shrink
         folder.write_table(stored, pa.Table.from_pylist(kept, IMAGE_SCHEMA), use_dictionary=["label"], **options)
         folder.write_table(rejected, pa.Table.from_pylist(refused, REJECTED_SCHEMA))
+    images = folder.read_table(stored, columns=["image_id", "photo"]).to_pylist()
+    reasons = folder.read_table(rejected).to_pylist()
+    numbered = [row["image_id"] for row in [*images, *(row for row in reasons if row["stage"] == FACE_STAGE)]]
     return PartResult(
         part=part,
         taken=rows.num_rows,
-        stored=folder.read_table(stored, columns=["image_id"]).num_rows,
-        rejected=dict(Counter(folder.read_table(rejected, columns=["reason"]).column("reason").to_pylist())),
+        photos=len({row["photo"] for row in images}),
+        stored=len(images),
+        faces=_found(numbered) if config.faces == "all" else len(images),
+        rejected=dict(Counter(row["reason"] for row in reasons if row["stage"] != FACE_STAGE)),
+        refused=dict(Counter(row["reason"] for row in reasons if row["stage"] == FACE_STAGE)),
         files={name: hash_file(folder, name) for name in (plan, stored, rejected)},
         resumed=resumed,
     )
 
 
 def _prepare_rows(
-    rows: list[dict[str, Any]], source: Folder, config: PrepareConfig, progress: Progress
+    rows: list[dict[str, Any]],
+    source: Folder,
+    config: PrepareConfig,
+    detector: FaceDetector | None,
+    progress: Progress,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Plan rows -> rows of IMAGE_SCHEMA and rows of REJECTED_SCHEMA, each in the plan's order."""
     kept, refused = [], []
-    detector = _detector(config)
     for row in counted(rows, "photos", progress):
         try:
             data = _read(source, row["uri"], row["size"])
-            done = prepare(data, config, detector, tuple(row["box"]) if row["box"] else None)
+            known = {name: row[name] for name in ("label", "split", "attributes")}
+            known |= {"photo": row["image_id"], "content_hash": hashlib.sha256(data).hexdigest()}
+            if config.faces == "all":
+                faces = prepare_all(data, config, detector)
+                kept += [_stored(face, known, number, faces.best) for number, face in faces.kept.items()]
+                refused += [_refused(f"{row['image_id']}#{n}", bad, FACE_STAGE) for n, bad in faces.refused.items()]
+                if not faces.kept:
+                    raise next(iter(faces.refused.values()))
+            else:
+                done = prepare(data, config, detector, tuple(row["box"]) if row["box"] else None)
+                kept.append(_stored(done, known))
         except BadImage as bad:
-            stage = _STAGES.get(bad.reason, "decode")
-            refused.append(
-                {"image_id": row["image_id"], "stage": stage, "reason": bad.reason, "detail": bad.detail[:500]}
-            )
-            continue
-        known = {name: row[name] for name in ("image_id", "label", "split", "attributes")}
-        made = {"jpeg": done.jpeg, "width": done.width, "height": done.height, "box": done.box}
-        kept.append(known | made | {"content_hash": hashlib.sha256(data).hexdigest()})
+            refused.append(_refused(row["image_id"], bad, _STAGES.get(bad.reason, "decode")))
     return kept, refused
 
 
+def _stored(
+    made: Prepared, known: dict[str, Any], face: int | None = None, labelled: int | None = None
+) -> dict[str, Any]:
+    """A row of IMAGE_SCHEMA.
+
+    Args: face: its number among all of its photo. labelled: the number of the one that the source's label and
+        attributes are said of; the others are somebody else.
+    """
+    row = known | {"image_id": known["photo"] if face is None else f"{known['photo']}#{face}", "face": face}
+    if face != labelled:
+        row |= {"label": None, "attributes": None}
+    row |= {"jpeg": made.jpeg, "width": made.width, "height": made.height, "box": made.box}
+    row["points"] = None if made.points is None else [edge for point in made.points for edge in point]
+    row["quality"] = None if made.quality is None else dataclasses.asdict(made.quality)
+    return row
+
+
+def _refused(image_id: str, bad: BadImage, stage: str) -> dict[str, Any]:
+    return {"image_id": image_id, "stage": stage, "reason": bad.reason, "detail": bad.detail[:500]}
+
+
+def _found(numbered: list[str]) -> int:
+    """How many faces were found by the numbers of those that are in the books: from 0 up in each photo."""
+    most: dict[str, int] = {}
+    for image_id in numbered:
+        photo, _, number = image_id.rpartition("#")
+        most[photo] = max(most.get(photo, 0), int(number) + 1)
+    return sum(most.values())
+
+
 @functools.lru_cache(maxsize=2)
-def _detector(config: PrepareConfig) -> FaceDetector | None:
+def _detector(config: PrepareConfig, network: bytes | None) -> FaceDetector | None:
     """Kept between the parts that one worker process does."""
-    return make_detector(config)
+    return make_detector(config, network)
 
 
 def _read(source: Folder, uri: str, size: int) -> bytes:

@@ -2,14 +2,14 @@
 
     celeba    CelebA's published files: img_align_celeba/ (or img_celeba/) and its lists, in one folder or in
               Anno/, Eval/ and Img/ below it. Any of the lists may be missing or cover only a part of the photos.
-    lfw       one folder a person: the folder's name is the label.
+    lfw       one folder a person, or a place: the folder's name is the label.
     folder    any tree of photos, without labels.
     manifest  a CSV or Parquet table with a column `path`, and optionally `image_id`, `label`, `split`, a box
               `x1, y1, x2, y2` and columns named as CelebA's attributes.
 
 `auto` takes manifest for a file; and for a folder the first layout of LAYOUTS that its files fit: manifest where it
-holds `manifest.csv` or `manifest.parquet`; celeba with CelebA's identity or attribute list; lfw where at least two
-sub-folders hold photos, all one level deep; and folder otherwise.
+holds `manifest.csv` or `manifest.parquet`; celeba with CelebA's identity or attribute list; lfw where the
+names say so, Ann_Lee/Ann_Lee_0001.jpg; and folder otherwise: other folders are labels only for whoever asks for lfw.
 
 Hidden files (a part of the path begins with a dot) and files that are no photographs by their names are not taken; the
 report counts them. Nothing here opens a photograph.
@@ -17,6 +17,7 @@ report counts them. Nothing here opens a photograph.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -62,14 +63,14 @@ def list_source(where: str | Folder, layout: Layout = "auto") -> Source:
         uri, _, name = root.uri.rpartition("/")
         root = Folder(uri or "/")
         table.read_file(root, name, found)
-        return _finished(root, "manifest", found)
+        return _finished(root, "manifest", found, guessed=layout == "auto")
     files = walk(root)
     name = next(name for name, reader in LAYOUTS.items() if reader.fits(files)) if layout == "auto" else layout
     LAYOUTS[name].read(root, files, found)
-    return _finished(root, name, found)
+    return _finished(root, name, found, guessed=layout == "auto")
 
 
-def _finished(root: Folder, layout: str, found: Listing) -> Source:
+def _finished(root: Folder, layout: str, found: Listing, *, guessed: bool) -> Source:
     photos = [found.photos[name] for name in sorted(found.photos)]
     missing = sum(photo.size < 0 for photo in photos)
     if not photos or missing == len(photos):
@@ -81,6 +82,8 @@ def _finished(root: Folder, layout: str, found: Listing) -> Source:
         )
     report = SourceReport(
         layout=layout,
+        guessed=guessed,
+        folders=len({posixpath.dirname(photo.image_id) for photo in photos}),
         photos=len(photos),
         repeated=found.repeated,
         missing=missing,

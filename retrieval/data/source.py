@@ -19,7 +19,13 @@ from retrieval.images.settings import Box
 # Formats that `pixels.decode` cannot read are taken too: they end in the rejected table, where their owner sees them.
 PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
-    | {".heic", ".heif", ".avif", ".jp2"}
+    | {".heic", ".heif", ".hif", ".avif", ".jp2"}
+)
+
+# What cameras write beside JPEGs, and nothing here can read: counted and said, since their owner counts them as photos.
+RAW_SUFFIXES = frozenset(
+    {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw"}
+    | {".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
 )
 
 MAX_NOTES = 50
@@ -48,6 +54,10 @@ class SourceReport:
     """What a source said about itself, and what in it was missing or odd. Becomes `source.json`."""
 
     layout: str
+    guessed: bool
+    """The layout was told by what is there, nobody asked for it."""
+    folders: int
+    """Folders that hold photos."""
     photos: int
     repeated: int
     """Rows of a list or table that name a photo for a second time; the first row counts."""
@@ -61,6 +71,33 @@ class SourceReport:
     """Files that are not photographs: suffix, or 'hidden', -> count."""
     notes: tuple[str, ...]
     """Odd things found, one sentence each."""
+
+
+def told(report: SourceReport) -> list[str]:
+    """What a source was taken for, in a line or two each: to be read before any work is put into it."""
+    how = f"layout {report.layout}" + (", told by what is there" if report.guessed else "")
+    labels = f"{report.labels:,} labels" if report.labels else "no labels"
+    if report.labels and report.unlabelled:
+        labels += f", {report.unlabelled:,} photos without one"
+    lines = [f"{report.photos:,} photos in {report.folders:,} folders ({how}), {labels}"]
+    if report.guessed and report.layout == "folder" and report.folders > 1:
+        lines.append("folders are not taken for people or places; if each is one, say --layout lfw")
+    if report.guessed and report.layout == "lfw":
+        lines.append(
+            "photos are named after their folders, so each folder is taken for one person; else say --layout folder"
+        )
+    if report.missing:
+        lines.append(f"{report.missing:,} photos are named and not there")
+    for kind, counts in (
+        (
+            "camera RAW, which cannot be read: convert them to JPEG",
+            {s: n for s, n in report.ignored.items() if s in RAW_SUFFIXES},
+        ),
+        ("not taken for photos", {s: n for s, n in report.ignored.items() if s not in RAW_SUFFIXES}),
+    ):
+        if counts:
+            lines.append(f"{kind}: {', '.join(f'{num:,} {suffix}' for suffix, num in sorted(counts.items()))}")
+    return lines
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

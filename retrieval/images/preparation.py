@@ -40,10 +40,14 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Faces:
-    """All faces of a photo, numbered from the largest, 0. Each number is in one of the two."""
+    """All faces of a photo, numbered from the largest, 0. Each number is in one of the two.
+
+    `best` is the number of the kept face that `prepare` would have taken; None if none is kept.
+    """
 
     kept: dict[int, Prepared]
     refused: dict[int, BadImage]
+    best: int | None
 
 
 def prepare(data: bytes, config: PrepareConfig, detector: FaceDetector | None, box: Box | None = None) -> Prepared:
@@ -90,9 +94,12 @@ def prepare_all(data: bytes, config: PrepareConfig, detector: FaceDetector | Non
     small = [face for face in faces if photo.is_small(face)]
     fine = photo.finer(small) if small else photo
     cuts = [photo.cut(face, fine) for face in faces]
+    kept = {number: cut for number, cut in enumerate(cuts) if isinstance(cut, Prepared)}
+    order = (faces.index(face) for face in best_first(faces, *photo.size))
     return Faces(
-        kept={number: cut for number, cut in enumerate(cuts) if isinstance(cut, Prepared)},
+        kept=kept,
         refused={number: cut for number, cut in enumerate(cuts) if isinstance(cut, BadImage)},
+        best=next((number for number in order if number in kept), None),
     )
 
 

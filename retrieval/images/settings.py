@@ -57,7 +57,8 @@ class DetectorConfig:
     detect_side: int = 160
     """Long side of the reduced image searched first, in pixels."""
     max_detect_side: int = 640
-    """While no face is found the search repeats at twice the size, up to this long side (or the photo's own)."""
+    """While no face is found, or by yunet only small ones, the search repeats at twice the size, up to this long side
+    (or the photo's own)."""
     all_side: int = 1280
     """With faces=all the search goes on, whatever was found, up to this long side: faces of 1/100 of it are found."""
     min_confidence: float = 0.8
@@ -152,6 +153,11 @@ class PrepareConfig(DetectorConfig):
     def looks(self) -> bool:
         """Whether faces are looked for."""
         return self.crop in ("face", "aligned")
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether YuNet's file has to travel with what is prepared so: its queries are searched by it too."""
+        return self.detector == "yunet" and self.crop not in ("none", "fit")
 
     def resolved(self, has_network: bool) -> PrepareConfig:
         """The same with the detector that is really used: never auto.

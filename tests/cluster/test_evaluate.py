@@ -237,7 +237,12 @@ def test_any_bundle_on_a_labelled_folder_leave_one_out(drawn: Path, tmp_path: Pa
     (source / "bob" / "copy.jpg").write_bytes(photos[3].read_bytes())
     (source / "bob" / "text.jpg").write_text("not a photo")
     cfg = EvaluateConfig(
-        model=bundle(tmp_path / "model", 0), source=str(source), out=str(tmp_path / "out"), ks=(3,), precision="fp32"
+        model=bundle(tmp_path / "model", 0),
+        source=str(source),
+        layout="lfw",
+        out=str(tmp_path / "out"),
+        ks=(3,),
+        precision="fp32",
     )
     evaluate.main(cfg)
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ray_jobs import build_index, embed, ingest
 from retrieval.artifacts.index import factory_of
 from retrieval.artifacts.manifest import read_manifest
-from retrieval.images.settings import PrepareConfig
+from retrieval.images.settings import Crop, PrepareConfig
 from retrieval.search.settings import IndexConfig
 from tests.support.workspace import make_workspace
 
 
-def test_a_workspace_of_the_tests_is_one_of_the_jobs(ray_local: None, tmp_path: Path) -> None:
-    made, prepare = make_workspace(tmp_path).folder, PrepareConfig(size=96)
+@pytest.mark.parametrize("crop", ["face", "aligned"])
+def test_a_workspace_of_the_tests_is_one_of_the_jobs(ray_local: None, tmp_path: Path, crop: Crop) -> None:
+    prepare = PrepareConfig(size=96, crop=crop, detector="haar" if crop == "face" else "yunet")
+    made = make_workspace(tmp_path, prepare=prepare).folder
     photos = ingest.IngestConfig(
         source=str(tmp_path / "drawn"), out=str(tmp_path / "c"), prepare=prepare, part_size=8, layout="auto"
     )

@@ -10,14 +10,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 
 from ray_jobs.ingest import IngestConfig, main, source_fingerprint
+from retrieval.artifacts.collection import detector_of
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.data.demo.faces import draw_collection
+from retrieval.images.pixels import decode, encode_jpeg, resize
 from retrieval.images.settings import PrepareConfig
+from tests.support.photos import yunet
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -158,6 +162,44 @@ def test_unlabelled_photos_become_a_gallery(photos: Path, tmp_path: Path) -> Non
     counts = read_manifest(main(IngestConfig(source=str(folder), out=str(tmp_path / "out")))).counts
     assert (counts["gallery"], counts["query"], counts["train"], counts["identities"]) == (counts["stored"], 0, 0, 0)
     assert counts["stored"] >= 3
+
+
+def test_what_a_source_is_taken_for_is_said_before_any_work(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for year in ("2019", "2020"):
+        (tmp_path / "photos" / year).mkdir(parents=True)
+        for path in sorted((photos / "img_align_celeba").glob(f"0000{year[2:]}.jpg")):
+            (tmp_path / "photos" / year / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "photos" / "2019" / "1.cr2").write_bytes(b"raw")
+    with caplog.at_level("INFO"):
+        counts = read_manifest(main(IngestConfig(source=str(tmp_path / "photos"), out=str(tmp_path / "out")))).counts
+    said = [record.getMessage() for record in caplog.records]
+    work = next(number for number, line in enumerate(said) if "photos in 1 parts" in line)
+    assert any(
+        "2 photos in 2 folders (layout folder, told by what is there), no labels" in line for line in said[:work]
+    )
+    assert any("camera RAW, which cannot be read: convert them to JPEG: 1 .cr2" in line for line in said[:work])
+    assert (counts["gallery"], counts["identities"]) == (counts["stored"], 0) == (2, 0)
+
+
+def test_every_face_of_a_group_photo_is_a_row_found_by_the_network_that_is_sealed_with_it(
+    photos: Path, tmp_path: Path
+) -> None:
+    faces = [decode((photos / "img_align_celeba" / f"0000{n}.jpg").read_bytes())[0] for n in (20, 30, 40)]
+    faces = [resize(face, 178, 218) for face in faces]
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "group.jpg").write_bytes(encode_jpeg(np.hstack(faces)))
+    (tmp_path / "photos" / "wall.jpg").write_bytes(encode_jpeg(np.full((300, 300, 3), 90, np.uint8)))
+    prepare = PrepareConfig(crop="aligned", faces="all", size=112, margin=0.0)
+    out = main(IngestConfig(source=str(tmp_path / "photos"), out=str(tmp_path / "out"), prepare=prepare))
+    manifest = read_manifest(out)
+    assert manifest.config["prepare"]["detector"] == "yunet" and manifest.inputs["detector"]
+    assert detector_of(out) == yunet() and "detector.onnx" in manifest.files
+    assert (manifest.counts["photos"], manifest.counts["stored"], manifest.counts["faces"]) == (1, 3, 3)
+    assert [book["stage"] for book in manifest.books] == ["plan", "ingest", "faces", "split"]
+    ids = out.read_table("catalog.parquet")["image_id"].to_pylist()
+    assert ids == ["group.jpg#0", "group.jpg#1", "group.jpg#2"]
 
 
 def test_help_names_every_setting() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.artifacts import hashing, manifest, published
+from retrieval.artifacts.collection import keep_detector
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.index import IDS
 from retrieval.artifacts.manifest import Manifest
@@ -26,6 +27,7 @@ from retrieval.models.embedder import Embedder, begin_embeddings, embed_part, se
 from retrieval.models.settings import ModelConfig
 from retrieval.search import shards
 from retrieval.search.settings import IndexConfig
+from tests.support.photos import yunet
 
 INDEXED = ("query", "gallery", "train", "val")
 
@@ -55,10 +57,11 @@ def make_workspace(
     """Draw, ingest, embed, index and publish below `root`. Takes two seconds as it is by default."""
     drawn, folder = root / "drawn", Folder.of(root / "workspace")
     draw_collection(drawn, num_identities=num_identities, images_per_identity=images_per_identity, seed=3)
-    prepare = prepare or PrepareConfig(size=96)
+    prepare = prepare or PrepareConfig(size=96, detector="haar")
     collection, bundle = folder / "collection/test", folder / "model/test"
     embeddings, built = folder / "embeddings/test", folder / "index/test"
     make_collection(collection, drawn, prepare)
+    keep_detector(collection, bundle)
     save_bundle(build(config, weights=weights, preparation=hashing.plain(prepare)), bundle)
     embed(embeddings, collection, bundle)
     make_index(built, embeddings, index or IndexConfig(num_shards=2), collection)
@@ -77,7 +80,9 @@ def make_collection(
     split = split or SplitConfig()
     settings = {"layout": "auto", "part_size": part_size}
     settings |= {"prepare": hashing.plain(prepare), "split": hashing.plain(split)}
-    plan = catalog.plan_collection(folder.uri, source=str(source), layout="auto", config=settings, part_size=part_size)
+    network = yunet() if prepare.needs_network else None
+    listed = {"source": str(source), "layout": "auto", "part_size": part_size}
+    plan = catalog.plan_collection(folder.uri, config=settings, network=network, **listed)
     parts = [ingest_part(folder, part, Folder.of(plan["root"]), prepare) for part in range(plan["parts"])]
     divided = catalog.write_catalog(folder.uri, plan["parts"], split)
     return catalog.seal_collection(folder, settings, plan, [dataclasses.asdict(part) for part in parts], divided)

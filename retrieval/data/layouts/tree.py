@@ -1,18 +1,41 @@
-"""A source that is a tree of folders: labels by folder, or none."""
+"""A source that is a tree of folders: labels by folder, or none.
+
+Folders are labels where somebody says so, or where the names themselves do, as in LFW: Ann_Lee/Ann_Lee_0001.jpg. The
+folders of a camera or of a family, 2019/, DCIM/, Rome/, are no persons.
+"""
 
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Mapping
 
 from retrieval.artifacts.folder import Folder
 from retrieval.data.source import Listing, Photo, photo_files
 
+_NAMED = 0.9  # part of the photos that must be named after their folder
+_TWO_WORDS = 0.5  # part of the folders that must have a first and a last name
+
 
 def fits_labels(files: Mapping[str, int]) -> bool:
-    """Whether folders look like labels: at least two hold photos, and all photos lie one level deep."""
-    folders = {posixpath.dirname(path) for path in photo_files(files, Listing())}
-    return len(folders) >= 2 and all(folder and "/" not in folder for folder in folders)
+    """Whether the names say that folders are people, as LFW's do: at least two folders, one level deep, named in
+    letters, most of them in two words, whose photos are numbered under the folder's own name.
+
+    So 2019/2019_0001.jpg, IMG/IMG_0001.jpg and 100CANON/100CANON_0001.jpg are no people.
+    """
+    named, folders = 0, set()
+    photos = photo_files(files, Listing())
+    for path in photos:
+        folder, _, name = path.rpartition("/")
+        if not folder or "/" in folder:
+            return False
+        folders.add(folder)
+        stem = posixpath.splitext(name)[0]
+        named += re.fullmatch(r"[_ -]?\d+", stem[len(folder) :]) is not None and stem.startswith(folder)
+    people = [folder for folder in folders if not re.search(r"\d", folder)]
+    two = sum(re.search(r"[^\W_][_ -][^\W_]", folder) is not None for folder in people)
+    enough = len(people) >= 2 and len(people) == len(folders)
+    return enough and named >= _NAMED * len(photos) and two >= _TWO_WORDS * len(people)
 
 
 def read(root: Folder, files: Mapping[str, int], found: Listing) -> None:

@@ -15,6 +15,7 @@ from retrieval.images.settings import DetectorConfig
 
 _MOST_FACES = 5000  # boxes before those that overlap are merged
 _OVERLAP = 0.3  # OpenCV's default for the same
+_SURE_SIDE = 32  # pixels of the searched image: of faces half as large few are missed
 _LEAST_SIDE = 64  # with a side of 32 and the other longer, OpenCV 4.14 answers with what lies in its memory
 
 
@@ -39,12 +40,16 @@ class YunetDetector:
             ) from error
 
     def detect(self, image: Pixels, *, every: bool = False) -> list[Face]:
-        """See `FaceDetector`. The surest first."""
+        """See `FaceDetector`. The surest first.
+
+        Without `every` the search ends at the size that shows a face of 32 pixels: where the faces seen are smaller,
+        others as large as they may have been missed, and one of those may be the better one.
+        """
         config, found = self.config, list[Face]()
         last = config.all_side if every else config.max_detect_side
         for side in search_sides(max(image.shape[:2]), config.detect_side, last):
             found += self._search(image, side)
-            if found and not every:
+            if not every and any(_short_side(face) * side >= _SURE_SIDE * max(image.shape[:2]) for face in found):
                 break
         return distinct(found, _OVERLAP)
 
@@ -58,6 +63,10 @@ class YunetDetector:
         self._network.setInputSize((bgr.shape[1], bgr.shape[0]))
         _, rows = self._network.detect(bgr)
         return [_face(row).scaled(across, down) for row in np.asarray(rows if rows is not None else [])]
+
+
+def _short_side(face: Face) -> float:
+    return min(face.box[2] - face.box[0], face.box[3] - face.box[1])
 
 
 def _face(row: np.ndarray) -> Face:

@@ -15,7 +15,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval.artifacts import collection as artifacts_collection
-from retrieval.artifacts.collection import CATALOG, CATALOG_SCHEMA, IMAGE_SCHEMA, KIND, Jpegs, localise, read_catalog
+from retrieval.artifacts.collection import (
+    CATALOG,
+    CATALOG_SCHEMA,
+    DETECTOR,
+    IMAGE_SCHEMA,
+    KIND,
+    Jpegs,
+    detector_of,
+    keep_detector,
+    localise,
+    read_catalog,
+)
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import seal
 from tests.support.patterns import local_patterns, make_patterns
@@ -217,3 +228,33 @@ def test_a_copy_that_was_cut_short_is_made_again(tmp_path: Path, monkeypatch: py
             localise(folder, cache, ("train",))
     assert not list(cache.glob("*.arrow"))
     assert len(localise(folder, cache, ("train",))) == len(read_catalog(folder, ("train",)))
+
+
+def test_a_catalogue_says_of_which_photo_a_row_is_also_one_from_when_each_was_one_row(tmp_path: Path) -> None:
+    old, new = Folder.of(tmp_path / "old"), Folder.of(tmp_path / "new")
+    rows = [
+        {"image_id": "a.jpg#1", "split": "gallery", "photo": "a.jpg", "face": 1},
+        {"image_id": "b.jpg", "split": "val"},
+    ]
+    table = pa.Table.from_pylist(rows, CATALOG_SCHEMA)
+    new.write_table(CATALOG, table)
+    old.write_table(CATALOG, table.drop_columns(["photo", "face"]))
+    columns = ("image_id", "photo", "face")
+    assert read_catalog(new, columns=columns).to_pylist() == [
+        {"image_id": "a.jpg#1", "photo": "a.jpg", "face": 1},
+        {"image_id": "b.jpg", "photo": None, "face": None},
+    ]
+    assert read_catalog(old, ("gallery",), columns).to_pylist() == [
+        {"image_id": "a.jpg#1", "photo": "a.jpg#1", "face": None}
+    ]
+    assert read_catalog(old, columns=("image_id", "face"))["face"].null_count == 2
+
+
+def test_the_detector_s_network_goes_along(tmp_path: Path) -> None:
+    with_one, without, out = (Folder.of(tmp_path / name) for name in ("a", "b", "out"))
+    with_one.write_bytes(DETECTOR, b"network")
+    without.write_bytes("other", b"")
+    keep_detector(without, out)
+    assert detector_of(without) is None and detector_of(out) is None
+    keep_detector(with_one, out)
+    assert detector_of(with_one) == detector_of(out) == b"network"

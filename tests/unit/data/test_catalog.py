@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from retrieval.artifacts.collection import CATALOG_SCHEMA, IMAGE_SCHEMA
+from retrieval.artifacts.collection import CATALOG_SCHEMA, IMAGE_SCHEMA, detector_of
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file, plain
 from retrieval.artifacts.manifest import seal
@@ -21,7 +22,7 @@ from retrieval.data.splits import assign_splits
 from retrieval.images.settings import PrepareConfig
 from tests.support.photos import touch
 
-HAAR = PrepareConfig()
+HAAR = PrepareConfig(detector="haar")
 NAMES = ("ann/1.jpg", "ann/2 copy of 1.jpg", "b\u00f6 lee/\u5199\u771f 1.gif", "b\u00f6 lee/2.jpg", "cy/only.jpg")
 FACE = dict.fromkeys(("x1", "y1", "x2", "y2"), "5") | dict.fromkeys(ATTRIBUTES, "1")
 
@@ -49,7 +50,7 @@ def test_fingerprint_names_content_not_place(tmp_path: Path) -> None:
     for place in ("here", "there"):
         touch(tmp_path / place, *NAMES)
     assert source_fingerprint(str(tmp_path / "here")) == source_fingerprint(str(tmp_path / "there"))
-    assert source_fingerprint(str(tmp_path / "here"), "folder") != source_fingerprint(str(tmp_path / "here"))
+    assert source_fingerprint(str(tmp_path / "here"), "lfw") != source_fingerprint(str(tmp_path / "here"))
 
 
 @pytest.mark.parametrize(("photos", "parts"), [(1, 1), (16, 1), (17, 2), (256, 16), (4096, 16), (4097, 17)])
@@ -125,7 +126,7 @@ def test_a_plan_says_which_photos_each_part_is_made_of(tmp_path: Path) -> None:
     )
     written = out.read_json("source.json")
     assert (written["parts"], written["part_size"], written["photos"], written["layout"]) == (3, 3, 7, "folder")
-    assert written["fingerprint"] == plan["fingerprint"] == source_fingerprint(str(tmp_path / "photos"))
+    assert written["fingerprint"] == plan["inputs"]["source"] == source_fingerprint(str(tmp_path / "photos"))
     assert plan["root"] == Folder.of(tmp_path / "photos").uri
 
 
@@ -165,7 +166,7 @@ def test_another_place_or_pace_goes_on_and_another_setting_does_not(tmp_path: Pa
         plan("here", size=96)
     assert first["sealed"] is False
     settings = {"source": "here", "out": "x", "cpus_per_part": 1.0, "size": 218}
-    inputs = {"source": first["fingerprint"]}
+    inputs = first["inputs"]
     seal(Folder.of(tmp_path / "out"), kind="collection", config=settings, inputs=inputs, counts={})
     assert plan("there", out="z") == first | {"sealed": True, "root": Folder.of(tmp_path / "there").uri}
 
@@ -185,8 +186,8 @@ def test_what_changed_in_a_source_is_told(tmp_path: Path) -> None:
 
 def stored(folder: Folder, part: int, rows: list[dict[str, Any]]) -> None:
     """What `ingest_part` leaves of a part, without pixels."""
-    usual = {"jpeg": b"", "width": 1, "height": 1, "box": [0.0, 0.0, 1.0, 1.0], "split": None, "attributes": None}
-    made = [usual | {"content_hash": row["image_id"]} | row for row in rows]
+    usual = {"jpeg": b"", "width": 1, "height": 1, "box": [0.0, 0.0, 1.0, 1.0]} | dict.fromkeys(("split", "attributes"))
+    made = [usual | {"content_hash": row["image_id"], "photo": row["image_id"]} | row for row in rows]
     folder.write_table(f"images/part-{part:05}.parquet", pa.Table.from_pylist(made, IMAGE_SCHEMA))
 
 
@@ -244,11 +245,12 @@ def test_a_catalogue_honours_the_seed_and_the_source_s_own_split(tmp_path: Path)
     assert queries(SplitConfig(test_fraction=0, honour_source=True)) == {"c/1"}
 
 
+BOOKS: dict[str, Any] = {"photos": 3, "stored": 3, "faces": 3, "refused": {}}
 PARTS: list[dict[str, Any]] = [
-    {"taken": 5, "stored": 3, "rejected": {"empty": 1, "no-face": 1}, "files": {"images/part-00000.parquet": "0"}},
-    {"taken": 4, "stored": 3, "rejected": {"no-face": 1}, "files": {"images/part-00001.parquet": "1"}},
+    BOOKS | {"taken": 5, "rejected": {"empty": 1, "no-face": 1}, "files": {"images/part-00000.parquet": "0"}},
+    BOOKS | {"taken": 4, "rejected": {"no-face": 1}, "files": {"images/part-00001.parquet": "1"}},
 ]
-PLAN: dict[str, Any] = {"photos": 9, "fingerprint": "of the source"}
+PLAN: dict[str, Any] = {"photos": 9, "inputs": {"source": "of the source"}}
 DIVIDED: dict[str, Any] = {
     "counts": {"train": 4, "dropped": 2},
     "dropped": {"duplicate": 2},
@@ -291,7 +293,7 @@ def test_a_collection_s_manifest_adds_up_its_parts(tmp_path: Path) -> None:
     [
         ({"photos": 10}, PARTS, DIVIDED, "plan"),  # a part that nobody did
         ({}, PARTS[:1], DIVIDED, "plan"),
-        ({}, [PARTS[0], PARTS[1] | {"stored": 2}], DIVIDED, "ingest"),  # a photo neither stored nor rejected
+        ({}, [PARTS[0], PARTS[1] | {"photos": 2}], DIVIDED, "ingest"),  # a photo neither stored nor rejected
         ({}, [PARTS[0], PARTS[1] | {"rejected": {}}], DIVIDED, "ingest"),
         ({}, PARTS, DIVIDED | {"dropped": {"duplicate": 1}}, "split"),  # dropped without a reason
         ({}, PARTS, DIVIDED | {"counts": {"dropped": 1}}, "split"),
@@ -303,3 +305,64 @@ def test_a_photo_that_is_lost_on_the_way_is_seen(
     with pytest.raises(ValueError, match=f"books of stage '{stage}' do not balance"):
         seal_collection(Folder.of(tmp_path), {}, PLAN | plan, parts, divided)
     assert not Folder.of(tmp_path).exists("manifest.json")
+
+
+def test_with_all_faces_of_a_photo_the_books_are_of_photos_and_of_faces(tmp_path: Path) -> None:
+    parts = [
+        PARTS[0] | {"stored": 7, "faces": 9, "refused": {"face-too-small": 2}, "files": {}},
+        PARTS[1] | {"stored": 4, "faces": 5, "refused": {"face-turned": 1}, "files": {}},
+    ]
+    config, divided = {"prepare": {"faces": "all"}}, DIVIDED | {"files": {}}
+    manifest = seal_collection(Folder.of(tmp_path / "c"), config, PLAN, parts, divided)
+    assert [(book["stage"], book["taken"], book["kept"], book["rejected"]) for book in manifest.books] == [
+        ("plan", 9, 9, {}),
+        ("ingest", 9, 6, {"empty": 1, "no-face": 2}),
+        ("faces", 14, 11, {"face-too-small": 2, "face-turned": 1}),
+        ("split", 11, 9, {"duplicate": 2}),
+    ]
+    counts = manifest.counts
+    assert (counts["source"], counts["photos"], counts["rejected"], counts["stored"], counts["faces"]) == (
+        9,
+        6,
+        3,
+        11,
+        14,
+    )
+    assert counts["faces_refused"] == {"face-too-small": 2, "face-turned": 1}
+    with pytest.raises(ValueError, match="books of stage 'faces' do not balance"):
+        seal_collection(Folder.of(tmp_path / "d"), config, PLAN, [parts[0] | {"faces": 10}, parts[1]], divided)
+
+
+def test_faces_of_one_photo_are_no_duplicates_and_the_same_face_of_a_copy_is(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    folder.write_json("source.json", {})
+    rows = [
+        {"image_id": f"{photo}#{face}", "photo": photo, "face": face, "content_hash": "same", "label": None}
+        for photo in ("a.jpg", "copy.jpg")
+        for face in (0, 1)
+    ]
+    stored(folder, 0, rows)
+    assert write_catalog(folder.uri, 1, SplitConfig())["counts"]["duplicates"] == 2
+    catalog = folder.read_table("catalog.parquet").to_pylist()
+    assert [row["duplicate_of"] for row in catalog] == [None, None, "a.jpg#0", "a.jpg#1"]
+    assert [(row["photo"], row["face"]) for row in catalog] == [(row["photo"], row["face"]) for row in rows]
+    assert [row["split"] for row in catalog] == ["gallery", "gallery", "dropped", "dropped"]
+
+
+def test_the_detector_s_network_is_part_of_what_a_collection_is_made_from(tmp_path: Path) -> None:
+    touch(tmp_path / "photos", "a.jpg")
+
+    def plan(network: bytes | None) -> dict[str, Any]:
+        where = {"source": str(tmp_path / "photos"), "layout": "auto", "part_size": None}
+        return plan_collection(str(tmp_path / "out"), config={"size": 9}, network=network, **where)
+
+    assert plan(b"yunet")["inputs"]["detector"] == hashlib.sha256(b"yunet").hexdigest()
+    assert detector_of(Folder.of(tmp_path / "out")) == b"yunet"
+    assert plan(b"yunet")["sealed"] is False
+    with pytest.raises(ValueError, match="inputs.detector"):
+        plan(b"another")
+    with pytest.raises(ValueError, match="inputs.detector"):
+        plan(None)
+    out = Folder.of(tmp_path / "out")
+    stored(out, 0, [{"image_id": "a.jpg", "label": None}])
+    assert set(write_catalog(out.uri, 1, SplitConfig())["files"]) == {"catalog.parquet", "source.json", "detector.onnx"}

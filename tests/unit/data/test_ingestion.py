@@ -23,10 +23,10 @@ from retrieval.data import ingestion
 from retrieval.data.catalog import plan_collection, write_catalog
 from retrieval.data.ingestion import PLAN_SCHEMA, ingest_part
 from retrieval.data.settings import SplitConfig
-from retrieval.images.pixels import BadImage, encode_jpeg, limit_threads
+from retrieval.images.pixels import BadImage, encode_jpeg, limit_threads, resize
 from retrieval.images.preparation import prepare
 from retrieval.images.settings import PrepareConfig
-from tests.support.photos import awkward, portrait
+from tests.support.photos import awkward, portrait, yunet
 
 ROOT = Path(__file__).resolve().parents[3]
 HAAR = PrepareConfig(detector="haar")
@@ -42,7 +42,7 @@ def _one_thread() -> Iterator[None]:
 
 def planned(source: Path, out: Path, part_size: int | None = 5) -> dict[str, Any]:
     config = {"prepare": plain(HAAR), "part_size": part_size}
-    return plan_collection(str(out), source=str(source), layout="auto", config=config, part_size=part_size)
+    return plan_collection(str(out), source=str(source), layout="lfw", config=config, part_size=part_size)
 
 
 def test_awkward_photographs_are_stored_or_rejected_with_their_reason(tmp_path: Path) -> None:
@@ -199,6 +199,7 @@ def test_too_many_bytes_are_a_row_of_the_rejected_like_any_other(
             for reason in ("empty", "not-an-image", "too-large", "too-small", "truncated", "unreadable")
         ),
         *((reason, "crop") for reason in ("no-box", "bad-box")),
+        *((reason, "quality") for reason in ("face-too-small", "face-blurred", "face-turned")),
         ("no-face", "detect"),
     ],
 )
@@ -209,7 +210,7 @@ def test_each_reason_is_of_a_stage(reason: str, stage: str, monkeypatch: pytest.
     monkeypatch.setattr(ingestion, "_read", refuses)
     row = {"image_id": "a", "uri": "a", "size": 1, "box": None}
     told: list[tuple[str, int, int]] = []
-    kept, refused = ingestion._prepare_rows([row] * 2, Folder("/nowhere"), FIT, lambda *tell: told.append(tell))
+    kept, refused = ingestion._prepare_rows([row] * 2, Folder("/nowhere"), FIT, None, lambda *tell: told.append(tell))
     assert told == [("photos", 1, 2), ("photos", 2, 2)]
     assert kept == [] and refused == [{"image_id": "a", "stage": stage, "reason": reason, "detail": "d" * 500}] * 2
 
@@ -249,6 +250,10 @@ def test_what_the_plan_knows_of_a_photo_is_stored_with_it_in_the_plan_s_order(tm
         "height": 64,
         "jpeg": prepare(data["b.jpg"], config, None, (40.0, 60.0, 140.0, 160.0)).jpeg,
         "content_hash": hashlib.sha256(data["b.jpg"]).hexdigest(),  # of the source's bytes: copies are told by it
+        "photo": "the b.jpg",
+        "face": None,
+        "points": None,
+        "quality": None,
     }
     names = [f"{kind}/part-00003.parquet" for kind in ("plan", "images", "rejected")]
     assert result.files == {name: hash_file(out, name) for name in names}
@@ -269,12 +274,80 @@ def test_a_reader_of_one_image_takes_in_few_others(tmp_path: Path) -> None:
     assert written.row_group(0).column(jpegs).compression == "UNCOMPRESSED"  # a JPEG does not shrink
 
 
-def test_a_worker_loads_a_cascade_once_for_all_its_parts_and_none_where_no_face_is_searched() -> None:
+def test_a_worker_loads_a_detector_once_for_all_its_parts_and_none_where_no_face_is_searched() -> None:
     other = dataclasses.replace(HAAR, min_neighbors=5)
-    assert ingestion._detector(HAAR) is ingestion._detector(PrepareConfig(detector="haar"))
-    searching = ingestion._detector(other)
+    assert ingestion._detector(HAAR, None) is ingestion._detector(PrepareConfig(detector="haar"), None)
+    searching = ingestion._detector(other, None)
     assert searching is not None and searching.config.min_neighbors == 5
-    assert ingestion._detector(FIT) is None
+    assert ingestion._detector(FIT, None) is None
+    network = PrepareConfig(detector="yunet")
+    assert ingestion._detector(network, yunet()) is ingestion._detector(network, bytes(bytearray(yunet())))
+
+
+def collected(folder: Path, config: PrepareConfig, *photos: np.ndarray) -> tuple[Folder, ingestion.PartResult]:
+    """One part, with photos 0.jpg, 1.jpg ... each labelled with its number."""
+    out = Folder.of(folder / "out")
+    rows = []
+    for number, photo in enumerate(photos):
+        (folder / f"{number}.jpg").write_bytes(encode_jpeg(photo))
+        row = {"image_id": f"{number}.jpg", "uri": f"{number}.jpg", "size": 9, "label": str(number)}
+        rows.append(row | {"attributes": [1] * 40, "split": "query"})
+    out.write_table("plan/part-00000.parquet", pa.Table.from_pylist(rows, PLAN_SCHEMA))
+    out.write_bytes("detector.onnx", yunet())
+    return out, ingest_part(out, 0, Folder.of(folder), config)
+
+
+def group(*faces: tuple[int, int, int, int]) -> np.ndarray:
+    """A photo of drawn people. Args: faces: identity, x, y and width of each."""
+    photo = np.full((700, 1000, 3), 128, np.uint8)
+    for identity, x, y, width in faces:
+        height = width * 218 // 178
+        photo[y : y + height, x : x + width] = resize(portrait(identity), width, height)
+    return photo
+
+
+def test_each_face_of_a_photo_is_a_row_and_only_the_best_has_the_source_s_label(tmp_path: Path) -> None:
+    config = PrepareConfig(detector="yunet", crop="aligned", faces="all", size=112, margin=0.0, min_face_size=40)
+    photos = (
+        group((1, 380, 200, 240), (2, 30, 30, 300), (3, 800, 500, 60), (4, 800, 50, 160)),
+        group((5, 500, 100, 60)),
+        group(),
+        group((6, 200, 200, 150)),
+    )
+    out, done = collected(tmp_path, config, *photos)
+    rows = out.read_table("images/part-00000.parquet").to_pylist()
+    assert [row["image_id"] for row in rows] == ["0.jpg#0", "0.jpg#1", "0.jpg#2", "3.jpg#0"]
+    assert [(row["photo"], row["face"]) for row in rows] == [("0.jpg", 0), ("0.jpg", 1), ("0.jpg", 2), ("3.jpg", 0)]
+    assert [row["label"] for row in rows] == [None, "0", None, "3"], "the one in the middle, not the largest"
+    assert [row["attributes"] is not None for row in rows] == [False, True, False, True]
+    assert {row["split"] for row in rows} == {"query"} and len({row["content_hash"] for row in rows}) == 2
+    for row in rows:
+        assert (row["width"], row["height"], len(row["points"])) == (112, 112, 10)
+        assert row["quality"]["size"] >= 40 and 0.8 <= row["quality"]["confidence"] <= 1
+    middle = rows[1]
+    assert 380 < middle["points"][0] < middle["points"][2] < 620 and 200 < middle["points"][1] < 494
+    refused = out.read_table("rejected/part-00000.parquet").to_pylist()
+    assert [(row["image_id"], row["stage"], row["reason"]) for row in refused] == [
+        ("0.jpg#3", "face", "face-too-small"),
+        ("1.jpg#0", "face", "face-too-small"),
+        ("1.jpg", "quality", "face-too-small"),
+        ("2.jpg", "detect", "no-face"),
+    ]
+    assert (done.taken, done.photos, done.stored, done.faces) == (4, 2, 4, 6)
+    assert (done.rejected, done.refused) == ({"face-too-small": 1, "no-face": 1}, {"face-too-small": 2})
+    assert done.photos + sum(done.rejected.values()) == done.taken
+    assert done.stored + sum(done.refused.values()) == done.faces
+    again = ingest_part(out, 0, Folder.of(tmp_path), config)
+    assert again == dataclasses.replace(done, resumed=True)
+
+
+def test_of_a_photo_that_is_one_row_the_best_face_is_kept_with_its_points_and_quality(tmp_path: Path) -> None:
+    config = PrepareConfig(detector="yunet", size=96)
+    out, done = collected(tmp_path, config, group((1, 380, 200, 240), (2, 30, 30, 200)), group())
+    (row,) = out.read_table("images/part-00000.parquet").to_pylist()
+    assert (row["image_id"], row["photo"], row["face"], row["label"]) == ("0.jpg", "0.jpg", None, "0")
+    assert 380 < row["points"][4] < 620 and row["quality"]["turn"] is not None
+    assert (done.taken, done.photos, done.stored, done.faces, done.refused) == (2, 1, 1, 1, {})
 
 
 def test_a_worker_of_ingest_loads_nothing_that_it_does_not_use() -> None:

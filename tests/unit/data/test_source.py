@@ -10,7 +10,8 @@ import pytest
 
 from retrieval.artifacts.folder import Folder
 from retrieval.data.listing import list_source
-from retrieval.data.source import Listing, Photo, Source, open_uri, photo_files, walk
+from retrieval.data.settings import Layout
+from retrieval.data.source import Listing, Photo, Source, open_uri, photo_files, told, walk
 from tests.support.photos import touch
 
 
@@ -90,3 +91,32 @@ def test_a_photo_s_place_is_below_the_source_or_wherever_it_says(tmp_path: Path)
         fs, there = open_uri(root, uri)
         assert there == path
         assert fs.get_file_info(there).size > 0
+
+
+def lines(folder: Path, layout: Layout = "auto") -> list[str]:
+    return told(list_source(str(folder), layout).report)
+
+
+def test_what_a_source_is_taken_for_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, "2019/1.jpg", "2020/2.heic", "2020/3.CR2", "2020/4.nef", "2020/5.NEF", "2020/6.mov", ".trash/7.jpg")
+    assert lines(tmp_path) == [
+        "2 photos in 2 folders (layout folder, told by what is there), no labels",
+        "folders are not taken for people or places; if each is one, say --layout lfw",
+        "camera RAW, which cannot be read: convert them to JPEG: 1 .cr2, 2 .nef",
+        "not taken for photos: 1 .mov, 1 hidden",
+    ]
+    assert lines(tmp_path, "folder")[0] == "2 photos in 2 folders (layout folder), no labels"
+    assert (
+        lines(tmp_path, "lfw")[0] == "2 photos in 2 folders (layout lfw), 2 labels" and len(lines(tmp_path, "lfw")) == 3
+    )
+    touch(tmp_path, "8.jpg")
+    assert lines(tmp_path, "lfw")[0] == "3 photos in 3 folders (layout lfw), 2 labels, 1 photos without one"
+
+
+def test_a_guess_that_folders_are_people_is_told_with_the_way_out(tmp_path: Path) -> None:
+    touch(tmp_path, "Ann_Lee/Ann_Lee_1.jpg", "Bo_Wit/Bo_Wit_1.jpg")
+    assert lines(tmp_path)[1:] == [
+        "photos are named after their folders, so each folder is taken for one person; else say --layout folder"
+    ]
+    (tmp_path / "manifest.csv").write_text("path\nAnn_Lee/Ann_Lee_1.jpg\ngone.jpg\n")
+    assert lines(tmp_path)[1:] == ["1 photos are named and not there"]

@@ -189,7 +189,7 @@ def test_photos_that_come_together_are_embedded_together(faces: Workspace, monke
 
 def test_what_is_made_on_first_use_is_made_at_the_start(faces: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    monkeypatch.setattr("serve.embedder.make_detector", lambda _: made.append("detector"))
+    monkeypatch.setattr("serve.embedder.make_detector", lambda *_: made.append("detector"))
     monkeypatch.setattr("serve.embedder.prepare", lambda *_: made.append("prepared"))
     embedder_of(faces, embedder_cpus=2)
     assert "detector" in made and made.count("prepared") == 2
