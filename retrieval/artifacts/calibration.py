@@ -33,9 +33,10 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
-    """Log of the likelihood ratio of a score s: intercept + low ln u - high ln(1 - u), u = (1 + s) / 2.
+    """Probability that two photos with score s are called the same, where half of all pairs are.
 
-    Beta calibration (Kull, Silva Filho, Flach, AISTATS 2017). With low and high >= 0 it never falls as s grows.
+    p = wrong + (1 - 2 wrong) q, ln(q / (1 - q)) = intercept + low ln u - high ln(1 - u), u = (1 + s) / 2: beta
+    calibration (Kull, Silva Filho, Flach, AISTATS 2017) and a share of labels that are wrong. Never falls as s grows.
 
     Raises: ValueError if it does, or is no number.
     """
@@ -43,15 +44,24 @@ class Curve:
     intercept: float
     low: float
     high: float
+    wrong: float = 0.001
 
     def __post_init__(self) -> None:
-        if not all(map(math.isfinite, (self.intercept, self.low, self.high))) or min(self.low, self.high) < 0:
-            raise ValueError(f"{self} is no rising curve: low and high must be 0 or more. Run evaluate again.")
+        values = (self.intercept, self.low, self.high, self.wrong)
+        if not all(map(math.isfinite, values)) or min(values[1:]) < 0 or not 0 < self.wrong < 0.5:
+            raise ValueError(f"{self} is no rising curve: low and high are 0 or more. Run evaluate again.")
 
     def evidence(self, score: float) -> float:
-        """ln(p(score | same) / p(score | different))."""
+        """ln(p / (1 - p)): the log of the likelihood ratio. At most ln((1 - wrong) / wrong), on both sides."""
         u = min(max((1 + score) / 2, 1e-6), 1 - 1e-6)
-        return self.intercept + self.low * math.log(u) - self.high * math.log1p(-u)
+        p = self.wrong + (1 - 2 * self.wrong) * _logistic(
+            self.intercept + self.low * math.log(u) - self.high * math.log1p(-u)
+        )
+        return math.log(p / (1 - p))
+
+
+def _logistic(z: float) -> float:
+    return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,8 +145,7 @@ class Calibration:
         before = self.prior if prior is None else prior
         if not 0 < before < 1:
             raise ValueError(f"prior is {before}, expected a share between 0 and 1, for example 0.5.")
-        z = math.log(before / (1 - before)) + self.curve.evidence(score)
-        return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
+        return _logistic(math.log(before / (1 - before)) + self.curve.evidence(score))
 
     def rate(self, far: float) -> Rate:
         """Raises: ValueError if this rate was not looked at."""

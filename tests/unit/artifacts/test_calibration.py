@@ -22,7 +22,7 @@ from retrieval.artifacts.calibration import (
 )
 from retrieval.artifacts.folder import Folder
 
-CURVE = Curve(intercept=-29.0, low=0.5, high=27.0)
+CURVE = Curve(intercept=-29.0, low=0.5, high=27.0, wrong=0.0016)
 KNOWN = Rate(
     far=1e-3,
     threshold=0.36,
@@ -48,9 +48,17 @@ FITTED = Calibration(
 
 
 def test_the_curve_is_beta_calibration_as_published() -> None:
-    for score in (-0.9, 0.0, 0.3, 0.8):
+    whole = dataclasses.replace(CURVE, wrong=1e-12)
+    for score in (0.2, 0.3, 0.5):
         u = (1 + score) / 2
-        assert CURVE.evidence(score) == pytest.approx(math.log(u**0.5 / (1 - u) ** 27.0) - 29.0)
+        assert whole.evidence(score) == pytest.approx(math.log(u**0.5 / (1 - u) ** 27.0) - 29.0, rel=1e-3)
+
+
+def test_evidence_ends_at_what_the_people_can_show() -> None:
+    most = math.log((1 - 0.0016) / 0.0016)
+    assert CURVE.evidence(-0.5) == pytest.approx(-most, abs=1e-3) and CURVE.evidence(0.9) == pytest.approx(
+        most, abs=1e-3
+    )
 
 
 def test_probability_rises_with_the_score_and_stays_in_bounds_where_scores_end() -> None:
@@ -110,7 +118,7 @@ def test_a_score_that_is_no_number_is_refused() -> None:
         judge(math.nan, 1e-3, FITTED)
 
 
-@pytest.mark.parametrize("wrong", [{"low": -0.1}, {"high": math.nan}, {"intercept": math.inf}])
+@pytest.mark.parametrize("wrong", [{"low": -0.1}, {"high": math.nan}, {"intercept": math.inf}, {"wrong": 0.0}])
 def test_a_curve_that_falls_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="no rising curve"):
         dataclasses.replace(CURVE, **wrong)
