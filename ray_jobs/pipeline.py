@@ -99,7 +99,7 @@ def _run(
     else:
         folders = landmarks(Run(cfg, workspace, tracker, road, weights))
     logger.info("publish and register")
-    published.publish(workspace, collection=folders["collection"], model=folders["model"], index=folders["index"])
+    published.publish(workspace, **{kind: folders[kind] for kind in ("collection", "model", "index", "report")})
     return folders, tracker.log_results(folders, model_name=cfg.model_name)
 
 

@@ -27,6 +27,9 @@ FARS = (1e-2, 1e-3, 1e-4)
 DIFFERENT_BELOW = 0.05
 """Two photos are called different at or below this probability of showing the same."""
 
+MANY = {"person": "people", "place": "places"}
+"""What several of a calibration's subject are called."""
+
 Answer = Literal["same", "different", "cannot tell"]
 Interval = tuple[float, float]
 
@@ -137,6 +140,8 @@ class Calibration:
     def __post_init__(self) -> None:
         if not 0 < self.prior < 1:
             raise ValueError(f"prior is {self.prior}, expected a share between 0 and 1, for example 0.5.")
+        if self.subject not in MANY:
+            raise ValueError(f"subject is '{self.subject}', expected one of: {', '.join(MANY)}.")
 
     def probability(self, score: float, prior: float | None = None) -> float | None:
         """That two photos with this score show the same, where `prior` of all pairs do; None if not calibrated."""
@@ -218,7 +223,7 @@ def judge(
 def _reason(answer: Answer, rate: Rate, calibration: Calibration) -> str:
     assert rate.threshold_interval is not None
     high = rate.threshold_interval[1]
-    things = "people" if calibration.subject == "person" else "places"
+    things = MANY[calibration.subject]
     if answer == "same":
         return f"fewer than {rate.far:g} of the pairs of two different {things} score {high:.3f} or more"
     if answer == "different":
@@ -228,7 +233,8 @@ def _reason(answer: Answer, rate: Rate, calibration: Calibration) -> str:
 
 def write_calibrations(folder: Folder, found: Mapping[str, Calibration]) -> None:
     """Write `calibration.json`: one calibration for each system, by its name."""
-    folder.write_json(CALIBRATION, {"systems": {name: plain(one) for name, one in found.items()}})
+    systems = {name: plain(one) for name, one in found.items()}
+    folder.write_json(CALIBRATION, {"systems": systems, "order": list(found)})
 
 
 def read_calibrations(folder: Folder) -> dict[str, Calibration]:
@@ -239,7 +245,8 @@ def read_calibrations(folder: Folder) -> dict[str, Calibration]:
     if not folder.exists(CALIBRATION):
         return {}
     try:
-        return {name: _calibration(told) for name, told in folder.read_json(CALIBRATION)["systems"].items()}
+        told = folder.read_json(CALIBRATION)
+        return {name: _calibration(told["systems"][name]) for name in told["order"]}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder}/{CALIBRATION} is damaged ({error!r}). Run evaluate again.") from error
 

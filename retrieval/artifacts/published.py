@@ -1,10 +1,14 @@
-"""What the query service answers with: a collection, a model and an index that were made from each other."""
+"""What the query service answers with: a collection, a model and an index that were made from each other.
+
+The report that measured the model may stand beside them: its calibration says what the scores mean.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from retrieval.artifacts.calibration import Calibration, read_calibration
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, check_made_from, read_manifest
 
@@ -13,15 +17,20 @@ CURRENT = "CURRENT.json"
 _KINDS = ("collection", "model", "index")
 
 
-def publish(workspace: Folder, *, collection: Folder, model: Folder, index: Folder) -> None:
+def publish(
+    workspace: Folder, *, collection: Folder, model: Folder, index: Folder, report: Folder | None = None
+) -> None:
     """Point the workspace's CURRENT.json at a matching (collection, model, index), for the query service.
 
     Paths are kept relative to the workspace, so that it can be copied elsewhere whole.
 
-    Raises: ValueError if the three were not made from each other.
+    Args: report: one that measured the model, if there is any.
+
+    Raises: ValueError if they were not made from each other.
     """
     folders = {"collection": collection, "model": model, "index": index}
-    seals = {kind: read_manifest(folders[kind], kind) for kind in _KINDS}
+    folders |= {} if report is None else {"report": report}
+    seals = {kind: read_manifest(folder, kind) for kind, folder in folders.items()}
     _check_together(folders, seals)
     relative = {kind: folder.uri.removeprefix(workspace.uri + "/") for kind, folder in folders.items()}
     fingerprints = {kind: manifest.fingerprint for kind, manifest in seals.items()}
@@ -29,7 +38,7 @@ def publish(workspace: Folder, *, collection: Folder, model: Folder, index: Fold
 
 
 def read_current(workspace: Folder) -> dict[str, Folder]:
-    """The published folders: {"collection": ..., "model": ..., "index": ...}.
+    """The published folders: {"collection": ..., "model": ..., "index": ...}, and "report" if one was published.
 
     Raises: ValueError if nothing is published there yet.
     """
@@ -62,6 +71,8 @@ class Pair:
     collection_fingerprint: str
     model_fingerprint: str
     index_fingerprint: str
+    report: Folder | None = None
+    """The report that measured the model."""
 
     @classmethod
     def open(cls, workspace: str) -> Pair:
@@ -72,7 +83,7 @@ class Pair:
         """
         root = Folder.of(workspace)
         folders, published = _read(root)
-        seals = {kind: read_manifest(folders[kind], kind) for kind in _KINDS}
+        seals = {kind: read_manifest(folder, kind) for kind, folder in folders.items()}
         for kind, seal in seals.items():
             if seal.fingerprint != published[kind]:
                 raise ValueError(
@@ -88,10 +99,22 @@ class Pair:
             collection_fingerprint=seals["collection"].fingerprint,
             model_fingerprint=seals["model"].fingerprint,
             index_fingerprint=seals["index"].fingerprint,
+            report=folders.get("report"),
         )
+
+    def calibration(self) -> Calibration | None:
+        """What the scores of this model mean; None if no report that says so was published."""
+        return None if self.report is None else read_calibration(self.report, self.model_fingerprint)
 
 
 def _check_together(folders: Mapping[str, Folder], seals: Mapping[str, Manifest]) -> None:
     """Scores between a model and an index, or an index and photos, of different making mean nothing."""
     for kind in ("collection", "model"):
         check_made_from(folders["index"], seals["index"], kind, seals[kind].fingerprint)
+    if "report" in seals:
+        measured = {value for name, value in seals["report"].inputs.items() if name.endswith(".model")}
+        if seals["model"].fingerprint not in measured:
+            raise ValueError(
+                f"The report {folders['report']} does not measure the model {seals['model'].fingerprint[:12]}. "
+                f"Name the report of this model, or evaluate it."
+            )

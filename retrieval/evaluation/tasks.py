@@ -30,6 +30,8 @@ _NOT_COMPARABLE = ("duplicate", "unlabelled")
 
 LEAVE_ONE_OUT = "leave-one-out"
 
+_MINED = ("places mined for validation", "places mined and trained on")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Images:
@@ -170,7 +172,7 @@ def mined_places(collection: Folder, tuples: Folder, ks: Sequence[int] = KS) -> 
     gallery = dataclasses.replace(gallery, labels=labels)
     wanted = {known.image_ids[row] for row in queries}
     rows = np.array([row for row, image_id in enumerate(gallery.ids) if image_id in wanted], dtype=np.int64)
-    protocol = "places mined for validation" if kept == "val" else "places mined and trained on"
+    protocol = _MINED[kept == "train"]
     return Task(protocol=protocol, queries=gallery.take(rows), gallery=gallery, exclude=rows, ks_asked=tuple(ks))
 
 
@@ -197,6 +199,27 @@ def _images(catalog: pa.Table) -> Images:
         parts=catalog["part"].to_numpy(),
         rows=catalog["row"].to_numpy(),
     )
+
+
+def labelled_photos(task: Task) -> Images:
+    """All photos of a task whose label is known, each once: those that ask and those that answer, by image_id.
+
+    None of a task over mined places: its labels are guesses, and where they are wrong is not known.
+    """
+    known = np.array([label is not None for label in task.gallery.labels], dtype=bool)
+    if task.protocol in _MINED:
+        return task.gallery.take(np.zeros(0, dtype=np.int64))
+    gallery = task.gallery.take(np.flatnonzero(known))
+    if task.asks_itself:
+        return gallery
+    asking = [row for row, label in enumerate(task.queries.labels) if label is not None]
+    both = [task.queries.take(np.array(asking, dtype=np.int64)), gallery]
+    ids = [*both[0].ids, *both[1].ids]
+    columns = {
+        name: np.concatenate([getattr(side, name) for side in both])
+        for name in ("labels", "attributes", "parts", "rows")
+    }
+    return Images(ids=ids, **columns).take(np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64))
 
 
 def describe(task: Task) -> dict[str, Any]:

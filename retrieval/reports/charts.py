@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from retrieval.artifacts.calibration import Calibration
 from retrieval.reports.style import (
     COLORS,
     FAINT,
@@ -146,4 +147,21 @@ def precision_recall_png(curves: Mapping[str, Sequence[float]], title: str = "pr
     axes.set_ylim(0, 1.03)
     axes.set_xlim(0, 1)
     figure.legend(frameon=False, fontsize=8, labelcolor=INK, loc="outside right upper")
+    return saved(figure, "png")
+
+
+def reliability_png(calibrations: Mapping[str, Calibration]) -> bytes:
+    """What was told beside what was found, a line for each system; a dot's area is the share of pairs behind it."""
+    figure, (axes,) = new_figure(1, width=5.6)
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    for (name, calibration), (color, _) in zip(calibrations.items(), styles(list(calibrations)), strict=True):
+        bars = calibration.reliability
+        told, found = [bar.told for bar in bars], [bar.found for bar in bars]
+        axes.plot(told, found, color=color, linewidth=1.6, label=name)
+        axes.scatter(told, found, s=[20 + 300 * bar.share for bar in bars], color=color, alpha=0.75, linewidths=0)
+    dress(axes, "reliability of probabilities", "told, by a curve of other people")
+    axes.set_ylabel("found: share that shows the same", color=FAINT)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_ylim(-0.03, 1.03)
+    names_above(axes)
     return saved(figure, "png")

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from retrieval.artifacts.calibration import Calibration, write_calibrations
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.history import TUPLES_SHEET, read_history
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.evaluation import tasks
+from retrieval.evaluation.calibration.fit import calibrate_system, figures_of
 from retrieval.evaluation.systems import (
     CountInliers,
     Scoring,
@@ -33,7 +35,7 @@ from retrieval.search.ranking import Neighbours
 from retrieval.search.rerank import count_inliers
 
 ASIDE = ("*.png", "*.jpg", "report.html", TIMINGS)
-"""What of a report does not come out the same each time: only METRICS is its content."""
+"""What of a report does not come out the same each time: only METRICS and CALIBRATION are its content."""
 
 _MAX_SHEETS = 4
 
@@ -59,6 +61,7 @@ class _Found:
     seconds: dict[str, Any] = field(default_factory=lambda: {"systems": {}})
     curves: dict[str, np.ndarray] = field(default_factory=dict)
     sheets: list[Sheet] = field(default_factory=list)
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
 
 
 def write_report(
@@ -72,12 +75,14 @@ def write_report(
 ) -> dict[str, Any]:
     """Score all systems; figures, plots, sheets and one page to `out`. Embeddings stay here, figures come back.
 
-    Args: scoring: of the first and the last system; those between are not re-ranked. count: see `CountInliers`.
+    Args: scoring: of the first and the last system; those between are not re-ranked, nor are their scores calibrated.
+        count: see `CountInliers`.
 
     Returns: the content of metrics.json.
     """
     found = _score(collection, systems, task, scoring, shown, count)
-    metrics = timed(found.metrics, found.seconds)
+    write_calibrations(out, found.calibrations)
+    metrics = {**timed(found.metrics, found.seconds), "calibrations": found.calibrations}
     plots = _plots(metrics, found.curves, systems)
     sheets = _few(found.sheets) + _training_tuples(systems[-1])
     if scoring.rerank:
@@ -102,13 +107,18 @@ def _score(
     found = _Found({"data": tasks.describe(task) | {"subject": shown.subject}, "systems": {}})
     found.metrics["floors"] = baselines(task)
     for system in systems:
-        own = scoring if system in (systems[0], systems[-1]) else dataclasses.replace(scoring, rerank=0)
+        at_an_end = system in (systems[0], systems[-1])
+        own = scoring if at_an_end else dataclasses.replace(scoring, rerank=0)
         for name, measured in scored(system, task, collection, own, count):
             found.metrics["systems"][name] = origin(system) | measured.figures
             found.seconds["systems"][name] = embed_seconds(system) | measured.seconds
             found.curves[name] = measured.curve
             rows = sheet_rows(task, measured.found, collection, _drawn(task, shown))
             found.sheets.append(ranked_sheet(name, sheet_jpg(rows, title=f"{name}: the nearest of each query")))
+        if at_an_end:
+            calibration = calibrate_system(system, task, collection, shown.subject)
+            found.calibrations[system.name] = calibration
+            found.metrics["systems"][system.name] |= figures_of(calibration)
     found.metrics["order"] = list(found.metrics["systems"])
     return found
 
@@ -131,6 +141,8 @@ def _plots(
     if metrics["floors"] is not None:
         plots.append(("attribute accuracy", charts.attributes_png(metrics)))
     plots.append(("precision and recall", charts.precision_recall_png({n: list(c) for n, c in curves.items()})))
+    if fitted := {name: one for name, one in metrics["calibrations"].items() if one.reliability}:
+        plots.append(("reliability", charts.reliability_png(fitted)))
     for system in systems:
         if history := read_history(system.model):
             return [*plots, (f"training curves, {system.name}", charts.curves_png(history))]

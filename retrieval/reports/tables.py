@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from retrieval.artifacts.calibration import Calibration, Interval, read_calibrations
 from retrieval.artifacts.folder import Folder
 
 METRICS, TIMINGS = "metrics.json", "timings.json"
@@ -84,9 +85,9 @@ def timed(metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> dict[str, A
 
 
 def read_metrics(report: Folder) -> dict[str, Any]:
-    """The figures and seconds of a report, for `tables`."""
+    """The figures and seconds of a report, and what its scores mean, for `tables`."""
     timings = report.read_json(TIMINGS) if report.exists(TIMINGS) else {"systems": {}}
-    return timed(report.read_json(METRICS), timings)
+    return {**timed(report.read_json(METRICS), timings), "calibrations": read_calibrations(report)}
 
 
 def tables(metrics: Mapping[str, Any]) -> list[Table]:
@@ -98,6 +99,8 @@ def tables(metrics: Mapping[str, Any]) -> list[Table]:
     found = [_retrieval(metrics)]
     if metrics["floors"] is not None:
         found += [_accuracy(metrics), _distance(metrics)]
+    if metrics.get("calibrations"):
+        found.append(_scores(metrics["calibrations"]))
     found.append(_seconds(metrics))
     if like_celeba(metrics["floors"]):
         found.append(_published())
@@ -174,6 +177,27 @@ def _distance(metrics: Mapping[str, Any]) -> Table:
     title = "Mean attribute distance of the top k"
     note = "sum |difference| / number of attributes = 2 (1 - accuracy); less is better"
     return Table(title=title, header=("", *_k_names(ks)), rows=tuple(rows), note=note, faint=faint)
+
+
+def _scores(calibrations: Mapping[str, Calibration]) -> Table:
+    """Thresholds of each system, and what they promise."""
+    rows = []
+    for name, calibration in calibrations.items():
+        for rate in (rate for rate in calibration.rates if rate.promised):
+            cells = [f"{rate.far:g}", _number(rate.threshold, 3), _between(rate.threshold_interval, 3)]
+            cells += [_between(rate.far_interval, 6), _percent(rate.true_accept)]
+            rows.append((name, *cells, f"{calibration.people:,}, {rate.false_accepts:,.0f}"))
+    last = list(calibrations.values())[-1]
+    missing = [rate.why for rate in last.rates if not rate.promised][:1] + ([last.why] if last.why else [])
+    note = "false accepts: of pairs of different ones, drawn by who they show, the share that scores more; intervals "
+    note += "hold 95 times in 100; rests on: how many were seen, and how many independent false accepts"
+    header = ("", "false accepts", "threshold", "its interval", "true rate within", "true accepts", "rests on")
+    rows = rows or [("nothing is promised", *("-" for _ in header[1:]))]
+    return Table(title="What a score means", header=header, rows=tuple(rows), note=". ".join([note, *missing]))
+
+
+def _between(interval: Interval | None, digits: int) -> str:
+    return "-" if interval is None else f"{interval[0]:.{digits}g} to {interval[1]:.{digits}g}"
 
 
 def _seconds(metrics: Mapping[str, Any]) -> Table:

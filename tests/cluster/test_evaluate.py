@@ -128,7 +128,7 @@ def test_seconds_stand_beside_what_the_report_says(compared: EvaluateConfig) -> 
         ):
             assert seconds[name][key] > 0
     manifest = read_manifest(out, "report")
-    assert set(manifest.files) == {"metrics.json"}
+    assert set(manifest.files) == {"metrics.json", "calibration.json"}
     assert {"timings.json", "report.html", "retrieval.png", "ranked_results-after.jpg"} <= set(manifest.aside)
 
 

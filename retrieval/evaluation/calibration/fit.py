@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval.artifacts.calibration import FARS, Calibration
+from retrieval.artifacts.calibration import FARS, MANY, Calibration
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.evaluation import tasks
 from retrieval.evaluation.calibration.curve import fit_curve, reliability
 from retrieval.evaluation.calibration.pairs import Pairs, different_pairs, same_pairs
 from retrieval.evaluation.calibration.rates import rate_at
+from retrieval.evaluation.settings import System
+from retrieval.evaluation.tasks import Task
 
 LEAST_PEOPLE = 20
 """People with two photos or more that a curve is fitted to."""
+
+
+def calibrate_system(system: System, task: Task, collection: Folder, subject: str = "person") -> Calibration:
+    """What the scores of a system mean on the labelled photos of a task, whose people it was not trained on."""
+    photos = tasks.labelled_photos(task)
+    embeddings = tasks.read_embeddings(system.embeddings, photos) if photos.ids else np.zeros((0, 1), np.float32)
+    made = {"model": read_manifest(system.model).fingerprint, "collection": read_manifest(collection).fingerprint}
+    return calibrate(embeddings, photos.labels, **made, subject=subject)
+
+
+def figures_of(calibration: Calibration) -> dict[str, float]:
+    """For metrics.json, of every rate that is promised: `threshold@0.001` and `true_accept@0.001`."""
+    figures = {}
+    for rate in calibration.rates:
+        if rate.threshold is not None and rate.true_accept is not None:
+            figures |= {f"threshold@{rate.far:g}": rate.threshold, f"true_accept@{rate.far:g}": rate.true_accept}
+    return figures
 
 
 def calibrate(
@@ -32,7 +54,11 @@ def calibrate(
         most_pairs: of different people, that are looked at. 4 million take about 250 MB and 5 s.
 
     Returns: promises at the rates that there are people enough for, and says why at the others.
+
+    Raises: ValueError if an embedding holds what is no number.
     """
+    if not np.isfinite(embeddings).all():
+        raise ValueError("An embedding holds a value that is no number: the model is broken. Embed again with another.")
     known = np.flatnonzero(np.array([label is not None for label in labels], dtype=bool))
     names, people = np.unique(np.array([str(label) for label in labels[known]]), return_inverse=True)
     kept = embeddings[known]
@@ -40,23 +66,23 @@ def calibrate(
     different = different_pairs(kept, people, most=most_pairs, seed=seed)
     counts = {"people": len(names), "people_with_pairs": same.people, "photos": len(known)}
     counts |= {"same_pairs": len(same), "different_pairs": len(different)}
-    few = _too_few(same)
+    few = _too_few(same, MANY[subject])
     return Calibration(
         model=model,
         collection=collection,
         subject=subject,
         **counts,
         curve=None if few else fit_curve(same, different),
-        rates=tuple(rate_at(far, same, different) for far in FARS),
+        rates=tuple(rate_at(far, same, different, subject) for far in FARS),
         reliability=() if few else reliability(same, different, len(names), seed=seed),
         why=few,
     )
 
 
-def _too_few(same: Pairs) -> str:
+def _too_few(same: Pairs, many: str) -> str:
     if same.people >= LEAST_PEOPLE:
         return ""
     return (
-        f"{same.people} labelled people have two photos or more, and a probability rests on {LEAST_PEOPLE} at least: "
+        f"{same.people} labelled {many} have two photos or more, and a probability rests on {LEAST_PEOPLE} at least: "
         f"give more labelled photos"
     )

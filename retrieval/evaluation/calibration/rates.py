@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from retrieval.artifacts.calibration import Interval, Rate
+from retrieval.artifacts.calibration import MANY, Interval, Rate
 from retrieval.evaluation.calibration.pairs import Pairs
 
 LEAST_FALSE_ACCEPTS = 10.0
@@ -28,18 +28,18 @@ LEAST_PEOPLE = 40
 _Z = 1.959964  # two sides of 95 in 100
 
 
-def rate_at(far: float, same: Pairs, different: Pairs) -> Rate:
+def rate_at(far: float, same: Pairs, different: Pairs, subject: str = "person") -> Rate:
     """The threshold that `far` of the pairs of different people reach, how sure it is, and what it accepts of the same.
 
     Without a threshold, and with the reason, where fewer than `LEAST_FALSE_ACCEPTS` or `LEAST_PEOPLE` stand behind it.
     """
     threshold = threshold_at(different, far)
     if threshold is None or len(same) == 0:
-        return Rate(far=far, why=_too_few(far, different, 0.0))
+        return Rate(far=far, why=_too_few(far, different, 0.0, MANY[subject]))
     reached, variance = reach(different, threshold), variance_of(different, threshold)
     independent = reached * (1 - reached) / variance
     if (found := reached * independent) < LEAST_FALSE_ACCEPTS or different.people < LEAST_PEOPLE:
-        return Rate(far=far, false_accepts=_short(found), why=_too_few(far, different, found))
+        return Rate(far=far, false_accepts=_short(found), why=_too_few(far, different, found, MANY[subject]))
     spread = _Z * math.sqrt(variance)
     low, high = threshold_at(different, far + spread), threshold_at(different, far - spread)
     assert low is not None and high is not None  # `found` is above _Z squared
@@ -101,15 +101,15 @@ def _num_above(pairs: Pairs, threshold: float) -> int:
     return int(np.searchsorted(-pairs.scores, -threshold, side="right"))
 
 
-def _too_few(far: float, different: Pairs, false_accepts: float) -> str:
+def _too_few(far: float, different: Pairs, false_accepts: float, many: str) -> str:
     """Why nothing is promised, and what it would take."""
     needed = math.sqrt(2 * LEAST_FALSE_ACCEPTS / far)
     if false_accepts > 1:
         needed = different.people * math.sqrt(LEAST_FALSE_ACCEPTS / false_accepts)
     return (
-        f"{different.people} labelled people are too few for a false-accept rate of {far:g}: it would rest on "
+        f"{different.people} labelled {many} are too few for a false-accept rate of {far:g}: it would rest on "
         f"{false_accepts:.1f} independent false accepts and needs {LEAST_FALSE_ACCEPTS:.0f}, so about "
-        f"{max(math.ceil(needed / 10) * 10, LEAST_PEOPLE)} people"
+        f"{max(math.ceil(needed / 10) * 10, LEAST_PEOPLE)} {many}"
     )
 
 

@@ -128,13 +128,13 @@ def test_calibrations_read_back_as_they_were_written(tmp_path: Path) -> None:
     folder = Folder.of(tmp_path)
     empty = Calibration(model="b" * 64, why="no labels")
     write_calibrations(folder, {"before": empty, "after": FITTED})
-    assert read_calibrations(folder) == {"before": empty, "after": FITTED}
+    assert list(read_calibrations(folder).items()) == [("before", empty), ("after", FITTED)]
     assert read_calibration(folder, "a" * 64) == FITTED
     assert read_calibration(folder, "c" * 64) is None
 
 
 def test_a_report_without_the_file_has_none_and_a_damaged_file_is_refused(tmp_path: Path) -> None:
     assert read_calibrations(Folder.of(tmp_path)) == {}
-    (tmp_path / CALIBRATION).write_text('{"systems": {"a": {"model": 1}}}')
+    (tmp_path / CALIBRATION).write_text('{"systems": {"a": {"model": 1}}, "order": ["a"]}')
     with pytest.raises(ValueError, match=r"calibration\.json is damaged"):
         read_calibrations(Folder.of(tmp_path))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from retrieval.artifacts import manifest as artifacts_manifest
+from retrieval.artifacts.calibration import Calibration, write_calibrations
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import MANIFEST, read_manifest
 from retrieval.artifacts.published import CURRENT, Pair, publish, read_current
@@ -116,3 +117,36 @@ def test_what_current_names_must_be_there(workspace: Path) -> None:
     edit(workspace / CURRENT, paths={**paths, "model": "model/gone"})
     with pytest.raises(ValueError, match="No sealed model"):
         Pair.open(str(workspace))
+
+
+def report_of(path: Path, model: str) -> Folder:
+    """A sealed report of a model, with a calibration of it."""
+    folder = Folder.of(path / "report" / "0123")
+    inputs = {"collection": "c" * 64, "after.model": model}
+    artifacts_manifest.begin(folder, kind="report", config={}, inputs=inputs)
+    write_calibrations(folder, {"after": Calibration(model=model, people=7)})
+    artifacts_manifest.seal(folder, kind="report", config={}, inputs=inputs, counts={})
+    return folder
+
+
+def test_the_report_of_the_model_may_stand_beside_and_says_what_scores_mean(tmp_path: Path) -> None:
+    folders = make(tmp_path)
+    model = read_manifest(folders["model"]).fingerprint
+    publish(Folder.of(tmp_path), **folders, report=report_of(tmp_path, model))
+    pair = Pair.open(str(tmp_path))
+    assert pair.report == Folder.of(tmp_path / "report/0123")
+    assert pair.calibration() == Calibration(model=model, people=7)
+    edit(tmp_path / "report/0123" / MANIFEST, fingerprint="f" * 64)
+    with pytest.raises(ValueError, match="published the report"):
+        Pair.open(str(tmp_path))
+
+
+def test_a_report_of_another_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not measure the model"):
+        publish(Folder.of(tmp_path), **make(tmp_path), report=report_of(tmp_path, "a" * 64))
+    assert not (tmp_path / CURRENT).exists()
+
+
+def test_without_a_report_nothing_is_said_of_scores(workspace: Path) -> None:
+    pair = Pair.open(str(workspace))
+    assert pair.report is None and pair.calibration() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +173,17 @@ def test_too_short_a_part_is_refused(collection: Folder, tmp_path: Path) -> None
     embeddings.write_table(part_name(1), embeddings.read_table(part_name(1)).slice(0, 2))
     with pytest.raises(ValueError, match="has only 2 rows"):
         tasks.read_embeddings(embeddings, tasks.leave_one_out(collection).gallery)
+
+
+def test_labelled_photos_are_those_of_both_sides_each_once(collection: Folder) -> None:
+    asked = tasks.query_gallery(collection)
+    both = tasks.labelled_photos(asked)
+    assert both.ids == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    assert both.labels.tolist() == ["ann", "ann", "ann", "bob", "bob"]
+    assert both.place(3) == (1, 1)
+    alone = tasks.labelled_photos(tasks.leave_one_out(collection))
+    assert alone.ids == tasks.leave_one_out(collection).gallery.ids
+    asked.gallery.labels[0] = None
+    assert tasks.labelled_photos(asked).ids == ["0.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    guessed = dataclasses.replace(asked, protocol="places mined for validation")
+    assert tasks.labelled_photos(guessed).ids == []

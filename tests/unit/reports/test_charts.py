@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from retrieval.artifacts.calibration import Bin, Calibration
 from retrieval.reports import charts, style
 from tests.support.figures import close_to, metrics, pixels
 
@@ -169,3 +170,17 @@ def test_curves_start_where_the_history_does(seen: list[Any]) -> None:
     charts.curves_png([{"epoch": 5, "train/loss": 2.0}, {"epoch": 6, "train/loss": 1.0}])
     (loss,) = seen
     assert list(loss.get_lines()[0].get_xdata()) == [5, 6]
+
+
+def test_reliability_is_what_was_found_over_what_was_told(seen: list[Any]) -> None:
+    bars = (
+        Bin(low=0.0, high=0.1, told=0.02, found=0.01, share=0.5),
+        Bin(low=0.4, high=0.5, told=0.45, found=0.6, share=0.01),
+        Bin(low=0.9, high=1.0, told=0.99, found=1.0, share=0.49),
+    )
+    charts.reliability_png({"a": Calibration(model="m", reliability=bars)})
+    (axes,) = seen
+    assert lines(axes)["a"] == [[0.02, 0.45, 0.99], [0.01, 0.6, 1.0]]
+    (dots,) = axes.collections
+    assert dots.get_sizes() == pytest.approx([170, 23, 167])
+    assert axes.get_xlim() == axes.get_ylim() == (-0.03, 1.03)

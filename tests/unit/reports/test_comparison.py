@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retrieval.artifacts.calibration import read_calibrations
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, read_manifest, seal
 from retrieval.evaluation import systems, tasks
+from retrieval.evaluation.calibration.fit import calibrate_system
 from retrieval.evaluation.systems import Scoring, System
 from retrieval.evaluation.tasks import Task
 from retrieval.reports import comparison, sheets, tables
@@ -72,7 +74,7 @@ def test_what_is_measured_is_content_and_how_long_it_took_is_not(world: World) -
     world.systems = slower
     second = world.report("r2")
     one, two = sealed(first), sealed(second)
-    assert one.fingerprint == two.fingerprint and set(one.files) == {"metrics.json"}
+    assert one.fingerprint == two.fingerprint and set(one.files) == {"metrics.json", "calibration.json"}
     assert "second" not in str(first.read_json("metrics.json"))
     told = second.read_json("timings.json")["systems"]
     assert set(told) == {"before", "after"}
@@ -100,7 +102,9 @@ def test_a_report_has_a_file_for_each_picture_on_its_page(world: World, monkeypa
     report = world.report("r")
     pictures = ["retrieval.png", "attribute_accuracy.png", "precision_and_recall.png", "training_curves-after.png"]
     pictures += ["ranked_results-before.jpg", "ranked_results-after.jpg", "training_tuples.jpg"]
-    assert sorted(report.list()) == sorted([*pictures, "metrics.json", "timings.json", "report.html"])
+    assert sorted(report.list()) == sorted(
+        [*pictures, "metrics.json", "calibration.json", "timings.json", "report.html"]
+    )
     html = report.read_bytes("report.html").decode()
     shown = re.findall(r'alt="([^"]+)"', html)
     assert [comparison._file_name(name) for name in shown] == [name.rpartition(".")[0] for name in pictures]
@@ -111,6 +115,19 @@ def test_a_report_has_a_file_for_each_picture_on_its_page(world: World, monkeypa
     for folder in (world.collection, *(part for s in world.systems for part in (s.model, s.embeddings))):
         assert f"{folder} {read_manifest(folder).fingerprint}" in html
     assert "before: model" in html and "after: embeddings" in html and "index</td>" not in html
+
+
+def test_scores_of_the_first_and_the_last_are_calibrated(world: World) -> None:
+    between = write_system(world.root, world.collection, "between", seed=8)
+    world.systems.insert(1, between)
+    report = world.report("r", shown=Shown(subject="place", sheet_queries=2))
+    found = read_calibrations(report)
+    assert list(found) == ["before", "after"]
+    for system in (world.systems[0], world.systems[-1]):
+        assert found[system.name] == calibrate_system(system, world.task, world.collection, "place")
+    assert "What a score means" in report.read_bytes("report.html").decode()
+    assert "reliability.png" not in report.list()  # three people cannot fit a curve
+    assert "too few for a false-accept rate" in tables.as_text(tables.read_metrics(report))
 
 
 def test_without_attributes_there_is_no_plot_of_them(world: World) -> None:

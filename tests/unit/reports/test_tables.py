@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from retrieval.artifacts.calibration import Calibration, Rate
 from retrieval.artifacts.folder import Folder
 from retrieval.reports import tables
 from retrieval.reports.tables import Table, text_of
@@ -158,3 +159,24 @@ def test_pairs_are_those_of_the_system_that_has_most() -> None:
     given = metrics()
     given["systems"]["before"]["attribute_pairs@37"] = 260
     assert "260 query-result pairs scored at k=37" in tables.as_text(given)
+
+
+def test_what_a_score_means_is_told_for_promised_rates_and_the_others_say_why() -> None:
+    rate = Rate(
+        far=1e-3,
+        threshold=0.3594,
+        threshold_interval=(0.3576, 0.3612),
+        far_interval=(0.00093, 0.00107),
+        far_expected=(0.0009, 0.0011),
+        true_accept=0.979,
+        true_accept_interval=(0.97, 0.985),
+        false_accepts=739.3,
+    )
+    found = Calibration(model="m", people=1200, rates=(rate, Rate(far=1e-4, why="too few for this")))
+    text = tables.as_text({**metrics(), "calibrations": {"after": found}})
+    row = row_of(text, "What a score means", "after")
+    assert " ".join(row) == "0.001 0.359 0.358 to 0.361 0.00093 to 0.00107 97.90% 1,200, 739"
+    assert "too few for this" in text
+    nothing = tables.as_text({**metrics(), "calibrations": {"after": Calibration(model="m", why="nobody is labelled")}})
+    assert "nothing is promised" in nothing and "nobody is labelled" in nothing
+    assert "What a score means" not in tables.as_text(metrics())

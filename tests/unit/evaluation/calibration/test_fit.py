@@ -9,7 +9,10 @@ import pytest
 
 from retrieval.artifacts.calibration import FARS, read_calibration, write_calibrations
 from retrieval.artifacts.folder import Folder
-from retrieval.evaluation.calibration.fit import calibrate
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.evaluation import tasks
+from retrieval.evaluation.calibration.fit import calibrate, calibrate_system, figures_of
+from tests.support.measured import write_collection, write_system
 
 
 def labelled(num: int, photos: int = 4, seed: int = 0, noise: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
@@ -63,3 +66,27 @@ def test_scores_without_meaning_accept_no_more_of_the_same() -> None:
     rate = found.rate(1e-2)
     assert rate.true_accept is not None and rate.true_accept < 0.1
     assert found.decide(-0.5, 1e-2) == "cannot tell"
+
+
+def test_embeddings_that_are_no_numbers_are_refused() -> None:
+    vectors, labels = labelled(20)
+    vectors[3, 0] = np.nan
+    with pytest.raises(ValueError, match="no number"):
+        calibrate(vectors, labels, model="m")
+
+
+def test_figures_are_those_of_promised_rates() -> None:
+    found = calibrate(*labelled(60), model="m")
+    promised = [rate for rate in found.rates if rate.promised]
+    assert figures_of(found)["threshold@0.01"] == found.threshold(1e-2)
+    assert len(figures_of(found)) == 2 * len(promised) < 6
+
+
+def test_a_system_is_calibrated_on_the_labelled_photos_of_its_task(tmp_path: Path) -> None:
+    root = Folder.of(tmp_path)
+    collection = write_collection(root / "collection")
+    system = write_system(root, collection)
+    for task, photos in ((tasks.leave_one_out(collection, (2,)), 6), (tasks.query_gallery(collection, (2,)), 5)):
+        found = calibrate_system(system, task, collection, "place")
+        assert (found.photos, found.subject, found.model) == (photos, "place", read_manifest(system.model).fingerprint)
+        assert found.collection == read_manifest(collection).fingerprint
