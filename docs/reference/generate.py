@@ -26,6 +26,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "ray_jobs.whiten": [[]],
     "ray_jobs.embed": [[]],
     "ray_jobs.build_index": [[]],
+    "ray_jobs.group": [[]],
     "ray_jobs.evaluate": [[]],
     "ray_jobs.benchmark": [[]],
     "serve.demo": [[]],

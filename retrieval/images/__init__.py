@@ -7,5 +7,6 @@ alignment    five points of a face to the template that networks share
 quality      how good a face is to compare by
 preparation  from a photo's bytes to a stored crop, for gallery and query alike
 augment      random changes of training images
+likeness     whether two stored images are one picture
 batches      how many at once, of which shape, and reading ahead
 """

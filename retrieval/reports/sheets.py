@@ -108,17 +108,18 @@ def sheet_jpg(rows: Sequence[SheetRow], *, title: str, thumb: int = 96) -> bytes
     figure.text(0.012, 1 - 0.3 / (height + 0.55), title, va="center", fontsize=11, color=INK, weight="bold")
     for number, row in enumerate(rows):
         top = number * 1.22 + 0.03
-        _thumbnail(axes, row.jpeg, 0.07, top, thumb, INK, 1.0)
-        _caption(axes, 0.5, top, f"query {row.label}", INK)
+        thumbnail(axes, row.jpeg, 0.07, top, thumb, INK, 1.0)
+        caption(axes, 0.5, top, f"query {row.label}", INK)
         for place, hit in enumerate(row.hits):
             left = (place + 1) * cell + lead + 0.03
             color = RIGHT if hit.right else WRONG
-            _thumbnail(axes, hit.jpeg, left, top, thumb, color, 3.0)
-            _caption(axes, left + 0.43, top, f"{'✓' if hit.right else '✗'} {hit.score:.2f}  {hit.label}", color)
+            thumbnail(axes, hit.jpeg, left, top, thumb, color, 3.0)
+            caption(axes, left + 0.43, top, f"{'✓' if hit.right else '✗'} {hit.score:.2f}  {hit.label}", color)
     return saved(figure, "jpg")
 
 
-def _thumbnail(axes: Axes, jpeg: bytes, left: float, top: float, thumb: int, color: str, line: float) -> None:
+def thumbnail(axes: Axes, jpeg: bytes, left: float, top: float, thumb: int, color: str, line: float) -> None:
+    """A stored photo, 0.86 wide and high at most, framed. Args: thumb: pixels that 0.86 is drawn as."""
     picture = pixels.decode_fit(jpeg, 2 * thumb)
     tall, wide = (0.86 * side / max(picture.shape[:2]) for side in picture.shape[:2])
     x, y = left + (0.86 - wide) / 2, top + (0.86 - tall) / 2
@@ -126,7 +127,8 @@ def _thumbnail(axes: Axes, jpeg: bytes, left: float, top: float, thumb: int, col
     axes.add_patch(Rectangle((left, top), 0.86, 0.86, fill=False, edgecolor=color, linewidth=line, joinstyle="round"))
 
 
-def _caption(axes: Axes, x: float, top: float, text: str, color: str) -> None:
+def caption(axes: Axes, x: float, top: float, text: str, color: str) -> None:
+    """A few words under a thumbnail that begins at `top`, cut where they are long."""
     short = text if len(text) <= 19 else f"{text[:18]}…"
     axes.text(x, top + 0.99, short, ha="center", va="center", fontsize=5.8, color=color)
 

@@ -136,7 +136,7 @@ def test_training_tuples_name_their_positive_and_negatives(tmp_path: Path) -> No
 
 def test_captions_are_marked_scored_and_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(sheets, "_caption", lambda axes, x, top, text, color: said.append(text))
+    monkeypatch.setattr(sheets, "caption", lambda axes, x, top, text, color: said.append(text))
     hits = [
         Hit(jpeg=photo(1), label="ann", score=0.123, right=True),
         Hit(jpeg=photo(2), label="bob", score=1, right=False),
@@ -145,15 +145,15 @@ def test_captions_are_marked_scored_and_cut_short(monkeypatch: pytest.MonkeyPatc
     assert said == ["query q", "✓ 0.12  ann", "✗ 1.00  bob"]
     monkeypatch.undo()
     _, (axes,) = style.new_figure(1)
-    sheets._caption(axes, 0, 0, "x" * 19, style.INK)
-    sheets._caption(axes, 0, 0, "y" * 20, style.INK)
+    sheets.caption(axes, 0, 0, "x" * 19, style.INK)
+    sheets.caption(axes, 0, 0, "y" * 20, style.INK)
     assert [text.get_text() for text in axes.texts] == ["x" * 19, "y" * 18 + "…"]
 
 
 def test_a_photo_keeps_its_shape_in_its_frame() -> None:
     _, (axes,) = style.new_figure(1)
     wide = encode_jpeg(np.zeros((40, 80, 3), np.uint8))
-    sheets._thumbnail(axes, wide, 2.0, 1.0, 96, style.INK, 1.0)
+    sheets.thumbnail(axes, wide, 2.0, 1.0, 96, style.INK, 1.0)
     left, right, bottom, top = axes.images[0].get_extent()
     assert (right - left, bottom - top) == (pytest.approx(0.86), pytest.approx(0.43))
     assert ((left + right) / 2, (bottom + top) / 2) == (pytest.approx(2.43), pytest.approx(1.43))

@@ -1,0 +1,259 @@
+"""Groups as an artefact: who is with whom, what is there twice, the books, the seal.
+
+plan = plan_people(index=..., embeddings=..., collection=..., out=..., config=..., threshold=..., previous=None)
+if begin_people(plan) is None:
+    ...                                        # links of every part (links.py), copies (duplicates.py)
+    counts = write_people(plan, names)         # people.parquet
+    seal_people(plan, counts, files)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+
+from retrieval.artifacts.collection import read_catalog
+from retrieval.artifacts.embeddings import read_rows
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import hash_file, plain
+from retrieval.artifacts.index import IDS
+from retrieval.artifacts.manifest import MANIFEST, Books, Manifest, begin, check_made_from, read_manifest, seal
+from retrieval.artifacts.progress import Progress, silent
+from retrieval.grouping.duplicates import read_copies
+from retrieval.grouping.links import read_links
+from retrieval.grouping.merging import cohesion, merge
+from retrieval.grouping.numbering import Numbered, number_groups
+from retrieval.grouping.settings import GroupingConfig
+from retrieval.grouping.threshold import Threshold
+
+KIND, PEOPLE, DUPLICATES = "people", "people.parquet", "duplicates.parquet"
+
+PEOPLE_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),  # of every stored photo, sorted
+        ("person", pa.int32()),  # the group's number, or null
+        ("role", pa.string()),  # grouped, single (nobody is like it) or unembedded (not in the index)
+        ("score", pa.float32()),  # mean cosine with the others of its group, or null
+        ("was", pa.int32()),  # the number it had in the previous groups, or null
+    ]
+)
+DUPLICATES_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("duplicate_of", pa.string()),  # the first photo, by image_id, of that picture
+        ("how", pa.string()),  # same file (byte for byte) or same picture
+        ("likeness", pa.float32()),  # of the fine detail, 1 for the same file
+    ]
+)
+ASIDE = ("*.html", "*.jpg")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PeoplePlan:
+    """What is grouped, and how. inputs: fingerprints. num: photos in the index."""
+
+    index: Folder
+    embeddings: Folder
+    collection: Folder
+    out: Folder
+    config: GroupingConfig
+    threshold: Threshold
+    inputs: dict[str, str]
+    num: int
+    previous: Folder | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the manifest records."""
+        return {"group": plain(self.config), "threshold": self.threshold.value, "threshold_from": self.threshold.source}
+
+
+def plan_people(
+    *,
+    index: Folder,
+    embeddings: Folder,
+    collection: Folder,
+    out: Folder,
+    config: GroupingConfig,
+    threshold: Threshold,
+    previous: Folder | None = None,
+) -> PeoplePlan:
+    """Reads the manifests, and writes nothing.
+
+    Raises: ValueError for a folder that is not sealed, or an index made from other embeddings or another collection.
+    """
+    indexed = read_manifest(index, "index")
+    inputs = {"index": indexed.fingerprint}
+    for kind, folder in (("embeddings", embeddings), ("collection", collection)):
+        inputs[kind] = read_manifest(folder, kind).fingerprint
+        check_made_from(index, indexed, kind, inputs[kind])
+    inputs["model"] = indexed.inputs["model"]
+    if previous is not None:
+        inputs["previous"] = read_manifest(previous, KIND).fingerprint
+    return PeoplePlan(
+        index=index,
+        embeddings=embeddings,
+        collection=collection,
+        out=out,
+        config=config,
+        threshold=threshold,
+        inputs=inputs,
+        num=int(indexed.counts["num"]),
+        previous=previous,
+    )
+
+
+def latest_before(workspace: Folder, index: Folder) -> Folder | None:
+    """The newest groups of a workspace (W/people/*) that were made from another index, to go on with their numbers.
+
+    None if there are none. Groups of this very index are passed over, so that a step done twice finds itself done.
+    """
+    own, found = read_manifest(index, "index").fingerprint, []
+    for info in workspace.fs.get_file_info(pafs.FileSelector((workspace / KIND).path, allow_not_found=True)):
+        folder = workspace / KIND / info.base_name
+        if info.type == pafs.FileType.Directory and folder.exists(MANIFEST):
+            manifest = read_manifest(folder, KIND)
+            if manifest.inputs["index"] != own:
+                found.append((manifest.created, info.base_name))
+    return workspace / KIND / max(found)[1] if found else None
+
+
+def begin_people(plan: PeoplePlan) -> Manifest | None:
+    """Claim the folder, or find the very same groups sealed there; see `manifest.begin`."""
+    return begin(plan.out, kind=KIND, config=plan.settings, inputs=plan.inputs)
+
+
+def write_people(plan: PeoplePlan, names: Sequence[str], progress: Progress = silent) -> dict[str, Any]:
+    """Make groups of all links and write people.parquet.
+
+    Args: names: the files of links, of every part.
+
+    Returns: counts: links, people, the largest of them, photos by role, and those of `Numbered`.
+    """
+    ids = plan.index.read_table(IDS, columns=["image_id", "part", "row_in_part"])
+    links = read_links(plan.out, names, len(ids))
+    places = ids["part"].to_numpy(), ids["row_in_part"].to_numpy()
+    vectors = read_rows(plan.embeddings, ids["image_id"], *places)
+    before = _previous(plan.previous)
+    start = _start(plan, before.of(ids["image_id"]))
+    groups = merge(vectors, links.low, links.high, plan.threshold.value, start, progress)
+    score = cohesion(vectors, groups)
+    person, numbered = _numbered(groups, ids["image_id"], before)
+    table = _people(plan.collection, ids["image_id"], person, score, before)
+    plan.out.write_table(PEOPLE, table)
+    roles = Counter(table["role"].to_pylist())
+    counts = {"num": len(table), **{role: roles[role] for role in ("grouped", "single", "unembedded")}}
+    counts |= {"links": len(links), "people": len(numbered.numbers)}
+    counts["largest"] = int(np.bincount(person[person >= 0]).max(initial=0))
+    return counts | numbered.counts
+
+
+def write_duplicates(plan: PeoplePlan, blocks: int) -> None:
+    """Write duplicates.parquet: what the pixels say, and the catalog's copies byte for byte.
+
+    Args: blocks: of pairs that were compared; 0: none were.
+    """
+    copies = read_copies(plan.out, blocks, plan.num)
+    ids = plan.index.read_table(IDS, columns=["image_id"])["image_id"]
+    catalog = read_catalog(plan.collection, columns=("image_id", "duplicate_of"))
+    files = catalog.filter(pc.is_valid(catalog["duplicate_of"]))
+    seen, firsts = ids.take(pa.array(copies.row)), ids.take(pa.array(copies.of))
+    both = {
+        "image_id": [*files["image_id"].to_pylist(), *seen.to_pylist()],
+        "duplicate_of": [*files["duplicate_of"].to_pylist(), *firsts.to_pylist()],
+        "how": ["same file"] * len(files) + ["same picture"] * len(copies.row),
+        "likeness": np.concatenate([np.ones(len(files), np.float32), copies.likeness]),
+    }
+    plan.out.write_table(DUPLICATES, pa.table(both, schema=DUPLICATES_SCHEMA).sort_by("image_id"))
+
+
+def count_duplicates(out: Folder) -> dict[str, int]:
+    """Photos of duplicates.parquet by how they repeat another."""
+    found = Counter(out.read_table(DUPLICATES, columns=["how"])["how"].to_pylist())
+    return {"same_file": found["same file"], "same_picture": found["same picture"]}
+
+
+def seal_people(plan: PeoplePlan, counts: Mapping[str, Any], files: Mapping[str, str]) -> Manifest:
+    """Write the manifest. Args: files: name -> sha256 of the files of links.
+
+    Raises: ValueError if photos are neither grouped nor single nor left out.
+    """
+    rejected = {role: counts[role] for role in ("single", "unembedded") if counts[role]}
+    books = [Books(stage="group", taken=counts["num"], kept=counts["grouped"], rejected=rejected)]
+    hashes = {name: hash_file(plan.out, name) for name in (PEOPLE, DUPLICATES)} | dict(files)
+    about: dict[str, Any] = {"kind": KIND, "config": plan.settings, "inputs": plan.inputs, "aside": ASIDE}
+    return seal(plan.out, counts=counts, books=books, files=hashes, **about)
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """The previous groups: image_id and number (null: none) of each photo; what was given."""
+
+    ids: pa.ChunkedArray
+    person: np.ndarray
+    next_number: int = 1
+    given: int = 0
+
+    def of(self, image_ids: pa.ChunkedArray) -> np.ndarray:
+        """(n,) int64: the number that each of these had, -1 for none."""
+        at = pc.fill_null(pc.index_in(image_ids, value_set=self.ids), -1).to_numpy().astype(np.int64)
+        return np.where(at >= 0, np.append(self.person, -1)[at], -1)
+
+
+def _previous(folder: Folder | None) -> _Before:
+    if folder is None:
+        return _Before(pa.chunked_array([], pa.string()), np.empty(0, dtype=np.int64))
+    counts = read_manifest(folder, KIND).counts
+    table = folder.read_table(PEOPLE, columns=["image_id", "person"])
+    numbers = pc.fill_null(table["person"], -1).to_numpy().astype(np.int64)
+    return _Before(table["image_id"], numbers, counts["next_number"], counts["people"])
+
+
+def _start(plan: PeoplePlan, was: np.ndarray) -> np.ndarray | None:
+    """The groups to begin with: the previous ones, if they are to be kept and mean the same; else None."""
+    if plan.previous is None or not plan.config.keep:
+        return None
+    earlier = read_manifest(plan.previous, KIND)
+    if earlier.inputs["model"] != plan.inputs["model"] or earlier.config["threshold"] != plan.threshold.value:
+        return None
+    start, inside = np.arange(len(was)), np.flatnonzero(was >= 0)
+    _, first, codes = np.unique(was[inside], return_index=True, return_inverse=True)
+    start[inside] = inside[first[codes]]
+    return start
+
+
+def _numbered(groups: np.ndarray, ids: pa.ChunkedArray, before: _Before) -> tuple[np.ndarray, Numbered]:
+    """(N,) int64: the number of each photo's group, -1 for a photo that is alone; and how the numbers came about."""
+    inside = np.flatnonzero(np.bincount(groups, minlength=len(groups))[groups] > 1)
+    _, codes = np.unique(groups[inside], return_inverse=True)
+    numbered = number_groups(codes, before.of(ids.take(pa.array(inside))), before.next_number, before.given)
+    person = np.full(len(groups), -1, dtype=np.int64)
+    person[inside] = numbered.numbers[codes]
+    return person, numbered
+
+
+def _people(
+    collection: Folder, ids: pa.ChunkedArray, person: np.ndarray, score: np.ndarray, before: _Before
+) -> pa.Table:
+    """A row for every stored photo. A copy of an indexed photo, byte for byte, is where that one is."""
+    catalog = read_catalog(collection, columns=("image_id", "duplicate_of"))
+    itself, original = (pc.index_in(catalog[name], value_set=ids) for name in ("image_id", "duplicate_of"))
+    row = pc.fill_null(pc.coalesce(itself, original), -1).to_numpy().astype(np.int64)
+    number, score = np.append(person, -1)[row], np.append(score, np.float32(np.nan))[row]
+    role = np.where(row < 0, "unembedded", np.where(number < 0, "single", "grouped"))
+    was = before.of(catalog["image_id"])
+    columns = {
+        "image_id": catalog["image_id"],
+        "person": pa.array(number, pa.int32(), mask=number < 0),
+        "role": pa.array(role.tolist(), pa.string()),
+        "score": pa.array(score, pa.float32(), mask=np.isnan(score)),
+        "was": pa.array(was, pa.int32(), mask=was < 0),
+    }
+    return pa.table(columns, schema=PEOPLE_SCHEMA)

@@ -1,0 +1,82 @@
+"""The same picture more than once: thumbnails, pairs that are asked, and chains of copies that become one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.grouping import duplicates
+from retrieval.grouping.links import LINK_SCHEMA, links_name
+from retrieval.images.likeness import SIDE, likeness, thumbnail
+from tests.support.grouped import Photo, make_folders, people, texture
+
+
+def compared(out: Folder, *pairs: tuple[int, int, float]) -> None:
+    columns = dict(zip(("low", "high", "likeness"), map(list, zip(*pairs)))) if pairs else {}
+    table = pa.table(columns, schema=duplicates.COMPARED_SCHEMA) if pairs else duplicates.COMPARED_SCHEMA.empty_table()
+    out.write_table(f"compared/{part_name(0)}", table)
+
+
+def test_copies_of_copies_are_of_the_first(tmp_path: Path) -> None:
+    out = Folder.of(tmp_path)
+    compared(out, (1, 4, 0.98), (2, 3, 0.99), (4, 5, 0.995), (3, 5, 0.97), (6, 8, 1.0))
+    found = duplicates.read_copies(out, 1, 9)
+    assert dict(zip(found.row.tolist(), found.of.tolist())) == {2: 1, 3: 1, 4: 1, 5: 1, 8: 6}
+    assert found.likeness == pytest.approx(np.array([0.99, 0.99, 0.995, 0.995, 1.0]))
+
+
+def test_a_long_chain_ends_at_its_first(tmp_path: Path) -> None:
+    out = Folder.of(tmp_path)
+    order = np.random.default_rng(0).permutation(60)
+    compared(out, *((min(a, b), max(a, b), 1.0) for a, b in zip(order.tolist(), order.tolist()[1:])))
+    found = duplicates.read_copies(out, 1, 60)
+    assert found.of.tolist() == [0] * 59
+
+
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_nothing_is_there_twice(tmp_path: Path, blocks: int) -> None:
+    compared(Folder.of(tmp_path))
+    assert len(duplicates.read_copies(Folder.of(tmp_path), blocks, 5).row) == 0
+
+
+def test_pairs_that_are_linked_are_compared_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_PAIRS_AT_ONCE", 4)
+    photos = sorted(people(3, 3), key=lambda one: one.image_id)
+    same = Photo(image_id="z copy.jpg", label="p0", vector=photos[4].vector, pixels=photos[4].pixels // 2)
+    where, out = make_folders(tmp_path, [*photos, same], part_size=4), Folder.of(tmp_path / "out")
+    for part in range(3):
+        done = duplicates.write_thumbnails(where["index"], where["collection"], out, part, thumbnail)
+        assert done["taken"] == (4, 4, 2)[part]
+    low, high = np.triu_indices(10, 1)
+    links = {"row": low.astype(np.int32), "neighbour": high.astype(np.int32), "score": np.ones(45, np.float32)}
+    out.write_table(links_name(0), pa.table(links, schema=LINK_SCHEMA))
+    asked = duplicates.write_pairs(out, [links_name(0)], 10, nearest=9)
+    assert asked == {"pairs": 45, "blocks": 12}
+    done = [duplicates.compare(out, range(3), block, SIDE, likeness, 0.97) for block in range(12)]
+    assert sum(row["taken"] for row in done) == 45
+    assert sum(row["found"] for row in done) == 1
+    found = duplicates.read_copies(out, 12, 10)
+    assert (found.row.tolist(), found.of.tolist()) == ([9], [4])
+    duplicates.remove_thumbnails(out)
+    assert list(out.list()) == [links_name(0)]
+
+
+def test_thumbnails_of_photos_that_are_not_indexed_are_not_made(tmp_path: Path) -> None:
+    photos = [
+        Photo(image_id=f"{n}", label=None, vector=np.eye(32, dtype=np.float32)[n], pixels=texture(n)) for n in range(3)
+    ]
+    photos[1] = Photo(image_id="1", label=None, vector=photos[1].vector, pixels=photos[1].pixels, copy_of="0")
+    where, out = make_folders(tmp_path, photos), Folder.of(tmp_path / "out")
+    told: list[tuple[str, int, int]] = []
+    done = duplicates.write_thumbnails(
+        where["index"], where["collection"], out, 0, thumbnail, lambda *s: told.append(s)
+    )
+    table = out.read_table(duplicates.thumbnails_name(0))
+    assert (done["taken"], table["row"].to_pylist()) == (2, [0, 1])
+    images = [np.frombuffer(data, np.uint8).reshape(SIDE, SIDE) for data in table["thumbnail"].to_pylist()]
+    assert np.corrcoef(images[1].ravel(), texture(2, 48)[:, :, 0].ravel())[0, 1] < 0.9  # it is the photo, shrunk
+    assert likeness(images[1], images[1]) == pytest.approx(1.0)
