@@ -150,6 +150,11 @@ def resize(image: Pixels, width: int, height: int) -> Pixels:
     return as_pixels(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC))
 
 
+def resize_linear(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """(H, W, 3) -> (height, width, 3) float32, bilinear, not antialiased: as networks resize."""
+    return cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+
+
 def grey(image: Pixels) -> Pixels:
     """(H, W, 3) uint8 RGB -> (H, W) uint8 luma."""
     return as_pixels(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))

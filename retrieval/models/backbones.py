@@ -58,7 +58,7 @@ class TransformerTrunk(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         maps = self.conv_proj(input)
         grid = (maps.shape[2], maps.shape[3])
-        tokens = torch.cat([self.class_token.expand(len(maps), -1, -1), maps.flatten(2).transpose(1, 2)], dim=1)
+        tokens = torch.cat([self.class_token.expand(maps.shape[0], -1, -1), maps.flatten(2).transpose(1, 2)], dim=1)
         tokens = self.encoder.get_submodule("dropout")(tokens + self._positions(grid))
         tokens = self.encoder.get_submodule("ln")(self.encoder.get_submodule("layers")(tokens))
         return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)

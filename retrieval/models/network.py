@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from retrieval.artifacts import hashing
 from retrieval.models import pooling, trunks
 from retrieval.models.engines.manifest import NetworkManifest
-from retrieval.models.pooling import at_scale, mean_over_scales, usable_scales
-from retrieval.models.settings import ModelConfig, Whitening
+from retrieval.models.pooling import at_scale, mean_over_scales
+from retrieval.models.settings import ModelConfig, Whitening, usable_scales
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

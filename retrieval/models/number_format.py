@@ -98,15 +98,20 @@ def _least_cosine(a: Tensor, b: Tensor) -> float:
 
 
 def _drawn_images(net: EmbeddingNet) -> Tensor:
-    """(4, S, S, 3) uint8 on the net's device, S its image size, 224 at most.
+    """(4, S, S, 3) uint8 on the net's device, S its image size, 224 at most."""
+    size = min(224, net.spec.config.image_size)
+    return drawn_images(4, size, size).to(next(net.parameters()).device)
+
+
+def drawn_images(num: int, height: int, width: int) -> Tensor:
+    """(num, height, width, 3) uint8, always the same.
 
     Smooth and coarse at once, as photographs are: on plain noise rounding hardly shows.
     """
-    rng, size = np.random.default_rng(0), min(224, net.spec.config.image_size)
-    image = torch.zeros(4, 3, size, size, dtype=torch.float64)
+    rng = np.random.default_rng(0)
+    image = torch.zeros(num, 3, height, width, dtype=torch.float64)
     for cells in (2, 4, 8, 16, 32, 64):
-        grid = torch.from_numpy(rng.normal(size=(4, 3, cells, cells)))
-        image += nn.functional.interpolate(grid, size=(size, size), mode="bilinear") / cells**0.5
+        grid = torch.from_numpy(rng.normal(size=(num, 3, cells, cells)))
+        image += nn.functional.interpolate(grid, size=(height, width), mode="bilinear") / cells**0.5
     low, high = image.amin(dim=(1, 2, 3), keepdim=True), image.amax(dim=(1, 2, 3), keepdim=True)
-    drawn = ((image - low) / (high - low) * 255).to(torch.uint8).permute(0, 2, 3, 1)
-    return drawn.to(next(net.parameters()).device)
+    return ((image - low) / (high - low) * 255).to(torch.uint8).permute(0, 2, 3, 1)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from retrieval.models.settings import LEAST_SIDE
+
 GEM_EPS = 1e-6
 
 L2_EPS = 1e-6
@@ -153,18 +155,6 @@ POOLINGS: dict[str, type[nn.Module]] = {
     "rmac": RMACPool,
     "grid": GridPool,
 }
-
-
-LEAST_SIDE = 32
-"""Pixels; the trunks halve a side five times."""
-
-
-def usable_scales(height: int, width: int, scales: Sequence[float]) -> list[float]:
-    """The scales that leave each side at least 32 pixels, or the largest if none does.
-
-    Smaller images say nothing that the others do not, and make empty maps.
-    """
-    return [scale for scale in scales if min(height, width) * scale >= LEAST_SIDE] or [max(scales)]
 
 
 def at_scale(x: Tensor, scale: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -47,6 +48,17 @@ _NOT_FROZEN = {
     "grid": "what it pools is inside its file",
     "scales": "its embeddings at other sizes are not its author's, and nothing was trained to average them",
 }
+
+LEAST_SIDE = 32
+"""Pixels; the trunks halve a side five times."""
+
+
+def usable_scales(height: int, width: int, scales: Sequence[float]) -> list[float]:
+    """The scales that leave each side at least 32 pixels, or the largest if none does.
+
+    Smaller images say nothing that the others do not, and make empty maps.
+    """
+    return [scale for scale in scales if min(height, width) * scale >= LEAST_SIDE] or [max(scales)]
 
 
 def check_backbone(name: str) -> str:

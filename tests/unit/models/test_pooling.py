@@ -20,7 +20,6 @@ from retrieval.models.pooling import (
     mean_over_scales,
     rmac,
     rmac_regions,
-    usable_scales,
 )
 
 
@@ -202,13 +201,6 @@ def test_too_short_sides_are_continued() -> None:
     assert got.shape == (1, 1, 32, 40)
     assert torch.equal(got[:, :, :20], x) and all(torch.equal(got[0, 0, i], x[0, 0, 19]) for i in range(20, 32))
     assert at_scale(torch.ones(2, 3, 1, 3), 0.5).shape == (2, 3, 32, 32)
-
-
-@pytest.mark.parametrize(
-    ("side", "used"), [(100, [1.0, 0.7, 0.4]), (79, [1.0, 0.7]), (40, [1.0]), (3, [1.0]), (80, [1.0, 0.7, 0.4])]
-)
-def test_scales_that_leave_nothing_to_see_are_left_out(side: int, used: list[float]) -> None:
-    assert usable_scales(side, 500, (1.0, 0.7, 0.4)) == usable_scales(500, side, (1.0, 0.7, 0.4)) == used
 
 
 @pytest.mark.parametrize("power", [1.0, 3.0])

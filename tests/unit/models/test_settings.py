@@ -9,7 +9,7 @@ import torchvision.models as tv
 
 from retrieval.models.backbones import CUTS
 from retrieval.models.pooling import POOLINGS
-from retrieval.models.settings import BACKBONES, ModelConfig, Pooling, check_backbone
+from retrieval.models.settings import BACKBONES, ModelConfig, Pooling, check_backbone, usable_scales
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,10 @@ def test_a_frozen_network_takes_no_setting_of_a_trained_one(settings: dict[str, 
 def test_a_frozen_network_is_told_by_its_name() -> None:
     assert ModelConfig(backbone="onnx:sface", flip=True, image_size=8).is_frozen
     assert not ModelConfig(backbone="resnet18").is_frozen
+
+
+@pytest.mark.parametrize(
+    ("side", "used"), [(100, [1.0, 0.7, 0.4]), (79, [1.0, 0.7]), (40, [1.0]), (3, [1.0]), (80, [1.0, 0.7, 0.4])]
+)
+def test_scales_that_leave_nothing_to_see_are_left_out(side: int, used: list[float]) -> None:
+    assert usable_scales(side, 500, (1.0, 0.7, 0.4)) == usable_scales(500, side, (1.0, 0.7, 0.4)) == used
