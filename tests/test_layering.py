@@ -45,6 +45,7 @@ HOMES = {
     },
     "pycolmap": {"retrieval.geometry.features", "retrieval.geometry.mapping"},
     "cv2": {"retrieval.images", "retrieval.data.demo"},
+    "pi_heif": {"retrieval.images.pixels"},
     "onnxruntime": {"retrieval.models.engines"},
     "onnx": {"retrieval.models.engines"},
     "mlflow": {"ray_jobs.runtime"},

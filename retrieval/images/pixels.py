@@ -6,6 +6,7 @@ Photographs from outside go through `decode`, which distrusts them; JPEGs that t
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import Any
 
@@ -18,6 +19,9 @@ Pixels = NDArray[np.uint8]
 
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
+CONTAINERS = ("HEIF", "AVIF")
+"""As Pillow calls what phones write as .heic and .avif; see `_containers`."""
 
 _ORIENTATION_TAG = 0x0112
 
@@ -43,7 +47,7 @@ def decode(
     of an animation the first frame is taken. Size limits are checked on the header, before any pixel is decoded.
 
     Args:
-        data: the file's bytes: JPEG, PNG, WebP, GIF, BMP, TIFF or PPM.
+        data: the file's bytes: JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, HEIC or AVIF.
         max_pixels: larger images are refused (decompression bombs); at most MAX_PIXELS_LIMIT.
         min_side: smaller images are refused, in pixels.
         reduce_to: a JPEG may be decoded at 1/2, 1/4 or 1/8 size, several times faster, as long as its short side
@@ -174,13 +178,28 @@ def _open(data: bytes) -> Image.Image:
     if not data:
         raise BadImage("empty", "the file has no bytes")
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=_containers() if data[4:8] == b"ftyp" else FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage("too-large", str(error)) from error
     except UnidentifiedImageError as error:
         raise BadImage("not-an-image", f"{len(data)} bytes beginning with {data[:8]!r}") from error
     except Exception as error:  # as above: the bytes have a known beginning and a broken header
         raise BadImage("unreadable", f"{type(error).__name__}: {error}") from error
+
+
+@functools.cache
+def _containers() -> tuple[str, ...]:
+    """CONTAINERS, once Pillow reads them: asked for by the first such photo, as libheif takes 0.2 s to load.
+
+    Both give the size from the container before any pixel is decoded, and refuse pixels that the container did not
+    announce. Thumbnails, depths and masks beside the photo are left alone. One thread decodes a photo.
+    """
+    import pi_heif
+    from PIL import AvifImagePlugin
+
+    pi_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    return CONTAINERS
 
 
 def _to_rgb(image: Image.Image) -> Pixels:

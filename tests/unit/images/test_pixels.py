@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -26,7 +28,7 @@ from retrieval.images.pixels import (
     stored_size,
     upright_size,
 )
-from tests.support.photos import png_header
+from tests.support.photos import png_header, portrait
 
 RNG = np.random.default_rng(0)
 
@@ -335,3 +337,53 @@ def test_resize_is_antialiased_and_keeps_the_mean() -> None:
     assert np.all(resize(stripes, 16, 16) == 100)  # plain subsampling would give 0 or 200
     assert resize(stripes, 64, 64) is stripes
     assert resize(stripes, 100, 90).shape == (90, 100, 3)
+
+
+PHONE = Path(__file__).resolve().parents[2] / "data" / "photos"
+
+
+def avif(image: np.ndarray, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "AVIF", **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("name", ["portrait", "turned", "deep"])
+def test_photos_of_phones_are_read_upright_in_8_bits(name: str) -> None:
+    """HEIC: as it is, stored lying with its rotation beside it, and of 10 bits. Made as tests/data/README.md says."""
+    data = (PHONE / f"{name}.heic").read_bytes()
+    image, reduction = decode(data, reduce_to=20)
+    assert (image.shape, image.dtype, reduction) == ((218, 178, 3), np.uint8, 1)
+    assert np.abs(image.astype(int) - portrait(4)).mean() < 4
+    assert upright_size(data) == image_size(data) == (178, 218)
+
+
+def test_avif_is_read_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    for data in (avif(portrait(4)), avif(np.ascontiguousarray(np.rot90(portrait(4), -1)), exif=exif)):
+        assert upright_size(data) == (178, 218)
+        assert np.abs(decode(data)[0].astype(int) - portrait(4)).mean() < 4
+
+
+def test_a_container_s_size_is_checked_before_its_pixels_and_they_must_be_as_many() -> None:
+    heic = (PHONE / "portrait.heic").read_bytes()
+    for data in (heic, avif(portrait(4))):
+        with pytest.raises(BadImage, match="too-large: 178 x 218 pixels"):
+            decode(data, max_pixels=178 * 218 - 1)
+        with pytest.raises(BadImage, match="too-small"):
+            decode(data, min_side=179)
+    at = heic.find(b"ispe") + 8
+    for side, reason in ((60_000, "too-large"), (9_000, "too-large"), (30, "unreadable")):
+        lies = heic[:at] + struct.pack(">II", side, side) + heic[at + 8 :]
+        with pytest.raises(BadImage, match=f"{reason}:"):
+            decode(lies)
+
+
+@pytest.mark.parametrize("part", [10, 30, 200, 5_000, -200])
+def test_a_container_that_ends_too_early_is_refused(part: int) -> None:
+    for data in ((PHONE / "portrait.heic").read_bytes(), avif(portrait(4))):
+        with pytest.raises(BadImage):
+            decode(data[:part])
+    with pytest.raises(BadImage, match="not-an-image"):
+        decode(b"\0\0\0\x18ftypmp42" + bytes(100))  # a film
