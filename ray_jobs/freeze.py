@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_sealed
 from ray_jobs.runtime.quiet import set_up_logging
+from retrieval.artifacts.collection import detector_of
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.models.settings import ModelConfig
@@ -57,7 +58,7 @@ def main(cfg: FreezeConfig) -> Manifest:
 
     collection, out = Folder.of(cfg.collection), Folder.of(cfg.out)
     preparation = read_manifest(collection, "collection").config["prepare"]
-    net = bundle.start(cfg.model, preparation=preparation, detector=bundle.detector_of(collection))
+    net = bundle.start(cfg.model, preparation=preparation, detector=detector_of(collection))
     bundle.save_start(net, out)
     manifest = read_manifest(out, "model")
     logger.info("freeze: %s, %d numbers a photo -> %s", net.spec.config.backbone, net.dim, out)

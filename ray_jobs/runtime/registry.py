@@ -31,6 +31,8 @@ def beats(new: Mapping[str, str], old: Mapping[str, str]) -> tuple[bool, str]:
         >>> beats({**measured, "value": "0.61"}, {**measured, "value": "0.6"})
         (True, 'val/mAP 0.6100 beats 0.6000')
     """
+    if "value" not in new:
+        return False, "it was not validated, so it has no figure to be ranked by; promote it by hand"
     if "value" not in old:
         return False, "it has no recorded metric to beat; promote a version by hand"
     if (old["metric"], old["measured_on"]) != (new["metric"], new["measured_on"]):
@@ -102,7 +104,7 @@ def version_of(client: MlflowClient, name: str, fingerprint: str) -> ModelVersio
     except MlflowException as missing:
         if missing.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        client.create_registered_model(name, description="Image embedding bundles: safetensors weights + JSON spec.")
+        client.create_registered_model(name, description="Image embedding bundles: weights + JSON spec.")
     same = [v for v in client.search_model_versions(f"name = '{name}'") if v.tags.get("fingerprint") == fingerprint]
     return same[0] if same else None
 

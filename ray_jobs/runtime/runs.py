@@ -118,7 +118,7 @@ class Tracker:
         client.log_batch(self.run_id, tags=tags)
 
     def log_results(self, folders: Mapping[str, Folder], *, model_name: str) -> Registration | None:
-        """A pipeline's figures, report and bundle; the bundle is registered if it was validated.
+        """A pipeline's figures, report and bundle; that is registered if it was validated, or is a frozen network.
 
         Args: folders: collection, model, index and report, sealed, and whatever else was made.
         """
@@ -126,20 +126,17 @@ class Tracker:
         self.log_folder(folders["report"], to="report")
         for name, figures in read_metrics(folders["report"])["systems"].items():
             self.log_metrics(figures, prefix=f"test/{name.replace(' + ', '_')}")
-        validated = read_manifest(folders["model"]).counts["best_val_mAP"]
-        if validated is None:
+        counts = read_manifest(folders["model"]).counts
+        measured = {"name": model_name, "measured_on": read_manifest(folders["collection"]).fingerprint}
+        if "best_val_mAP" not in counts:  # it was not trained here, so nothing of this collection was kept to choose by
+            return self.register_bundle(folders["model"], metric="", value=None, **measured)
+        if counts["best_val_mAP"] is None:
             logger.warning("Nothing to validate on, so the bundle has no figure to be ranked by: it is not registered.")
             return None
-        return self.register_bundle(
-            folders["model"],
-            name=model_name,
-            metric="val/mAP",
-            value=validated,
-            measured_on=read_manifest(folders["collection"]).fingerprint,
-        )
+        return self.register_bundle(folders["model"], metric="val/mAP", value=counts["best_val_mAP"], **measured)
 
     def register_bundle(
-        self, bundle: Folder, *, name: str, metric: str, value: float, measured_on: str
+        self, bundle: Folder, *, name: str, metric: str, value: float | None, measured_on: str
     ) -> Registration:
         """Store the bundle with the run, register it as the next version of `name`, and make it champion if better.
 
@@ -148,27 +145,30 @@ class Tracker:
         `promote` moves it by hand. A bundle already registered keeps its version.
 
         Args:
+            value: None for a bundle that was not validated: it becomes champion only where there is none.
             measured_on: fingerprint of the collection whose validation split gave `value`.
         """
-        if not math.isfinite(value):
+        if value is not None and not math.isfinite(value):
             raise ValueError(
                 f"Cannot rank bundle {bundle} by {metric}={value}: give a finite number, higher is better."
             )
         manifest = read_manifest(bundle, "model")
         client = client_of(self.uri)
-        tags = {"fingerprint": manifest.fingerprint, "metric": metric, "value": repr(value), "measured_on": measured_on}
+        tags = {"fingerprint": manifest.fingerprint}
+        if value is not None:
+            tags |= {"metric": metric, "value": repr(value), "measured_on": measured_on}
         version = version_of(client, name, manifest.fingerprint)
         if version is None:
             # A folder of its own: a run that registers a second bundle must not change what the first version is.
             where = f"bundle/{manifest.fingerprint[:12]}"
             self.log_files(bundle, [*manifest.all_files, MANIFEST], to=where)
-            # The bundle as it is, safetensors and JSON: MLflow's own model flavours would pickle code or trace the net.
+            # The bundle as it is, weights and JSON: MLflow's own model flavours would pickle code or trace the net.
             version = client.create_model_version(
                 name,
                 source=f"runs:/{self.run_id}/{where}",
                 run_id=self.run_id,
                 tags=tags,
-                description=f"{metric} = {value:.4f}",
+                description="not validated" if value is None else f"{metric} = {value:.4f}",
             )
         champion = champion_of(client, name)
         better, reason = compare(version, champion)

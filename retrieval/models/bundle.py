@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from retrieval.artifacts import hashing
+from retrieval.artifacts.collection import DETECTOR, detector_of
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.history import TUPLES_SHEET, read_history, write_history
 from retrieval.artifacts.manifest import Manifest, begin, read_manifest, seal
@@ -29,7 +30,7 @@ from retrieval.models.network import EmbeddingNet, ModelSpec, Network, with_scal
 from retrieval.models.settings import ModelConfig
 
 WEIGHTS_FILE, SPEC_FILE = "model.safetensors", "model.json"
-NETWORK_FILE, DETECTOR_FILE = "network.onnx", "detector.onnx"
+NETWORK_FILE = "network.onnx"
 _PICTURES = ("*.png", "*.jpg")
 _DECIDES = ("crop", "size", "quality")  # what of a preparation an embedding depends on, where no face is looked for
 
@@ -136,7 +137,7 @@ def save_bundle(
     folder.write_json(SPEC_FILE, net.spec.plain)
     for name, content in (
         (NETWORK_FILE, net.content if isinstance(net, FrozenNet) else None),
-        (DETECTOR_FILE, net.detector),
+        (DETECTOR, net.detector),
     ):
         if content is not None:
             folder.write_bytes(name, content)
@@ -206,7 +207,7 @@ def load_network(folder: Folder | Path | str, device: str | torch.device = "cpu"
     """The network of a sealed bundle, in eval mode. Checks its files against the manifest's hashes first."""
     folder = Folder.of(folder)
     spec, manifest = load_spec(folder), read_manifest(folder, "model")
-    for name in {WEIGHTS_FILE, NETWORK_FILE, DETECTOR_FILE} & {*manifest.files, WEIGHTS_FILE}:
+    for name in {WEIGHTS_FILE, NETWORK_FILE, DETECTOR} & {*manifest.files, WEIGHTS_FILE}:
         if hashing.hash_file(folder, name) != manifest.files[name]:
             raise ValueError(
                 f"{folder}/{name} is not the file that was sealed (its hash differs). Copy the bundle again."
@@ -237,12 +238,6 @@ def load_bundle(folder: Folder | Path | str, device: str | torch.device = "cpu")
             f"cut, and no scales. Name a bundle that was trained here."
         )
     return net
-
-
-def detector_of(folder: Folder | Path | str) -> bytes | None:
-    """The file of the network that finds the faces for a bundle or a collection; None where it needs none."""
-    folder = Folder.of(folder)
-    return folder.read_bytes(DETECTOR_FILE) if folder.exists(DETECTOR_FILE) else None
 
 
 def known_threshold(folder: Folder | Path | str) -> float | None:

@@ -22,7 +22,7 @@ from retrieval.data.demo.faces import IMAGE_FOLDER, draw_collection
 from retrieval.data.ingestion import ingest_part
 from retrieval.data.settings import SplitConfig
 from retrieval.images.settings import PrepareConfig
-from retrieval.models.bundle import build, save_bundle
+from retrieval.models.bundle import save_bundle, start
 from retrieval.models.embedder import Embedder, begin_embeddings, embed_part, seal_embeddings
 from retrieval.models.settings import ModelConfig
 from retrieval.search import shards
@@ -62,7 +62,7 @@ def make_workspace(
     embeddings, built = folder / "embeddings/test", folder / "index/test"
     make_collection(collection, drawn, prepare)
     keep_detector(collection, bundle)
-    save_bundle(build(config, weights=weights, preparation=hashing.plain(prepare)), bundle)
+    save_bundle(start(config, weights=weights, preparation=hashing.plain(prepare)), bundle)
     embed(embeddings, collection, bundle)
     make_index(built, embeddings, index or IndexConfig(num_shards=2), collection)
     published.publish(folder, collection=collection, model=bundle, index=built)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from retrieval.artifacts.progress import Progress, silent
+from retrieval.images.settings import stored_config
 from retrieval.models.engines import graph, runtime
 from retrieval.models.engines.manifest import NetworkManifest, read_network
 from retrieval.models.network import ModelSpec, Network
@@ -138,7 +139,7 @@ def from_file(
     _check_preparation(network, preparation, detector)
     spec = ModelSpec(config=_resolved(config, network), preparation=preparation, network=network)
     net = FrozenNet(spec, content)
-    net.detector = detector if preparation.get("detector") == "yunet" else None
+    net.detector = detector if preparation and stored_config(preparation).needs_network else None
     _try_out(net)
     trained = f", trained on {network.trained_on}" if network.trained_on else ""
     logger.info("network %s: licence %s%s", network.name, network.licence, trained)
@@ -178,7 +179,7 @@ def _check_preparation(network: NetworkManifest, preparation: Mapping[str, Any],
             f"{network.name} takes squares of {network.size} pixels, and these photos are prepared with crop 'fit', in "
             f"their own shape. Ingest them with crop none."
         )
-    if preparation.get("detector") == "yunet" and crop in ("face", "aligned", "box") and detector is None:
+    if stored_config(preparation).needs_network and detector is None:
         raise ValueError(
             "The bundle finds faces by yunet, and was given no file of it. See python -m ray_jobs.weights."
         )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ray_jobs.freeze import FreezeConfig, main
+from retrieval.artifacts.collection import DETECTOR, detector_of
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import begin, read_manifest, seal
 from retrieval.models import bundle
@@ -21,7 +22,7 @@ def collection(folder: Path, prepare: dict[str, Any], detector: bytes | None = N
     out, work = Folder.of(folder), {"kind": "collection", "config": {"prepare": prepare}, "inputs": {}}
     begin(out, **work)
     if detector:
-        out.write_bytes(bundle.DETECTOR_FILE, detector)
+        out.write_bytes(DETECTOR, detector)
     seal(out, counts={}, **work)
     return out.uri
 
@@ -38,7 +39,7 @@ def test_a_bundle_is_made_and_found_again(tmp_path: Path) -> None:
     assert manifest.counts["embedding_dim"] == DIM
     spec = bundle.load_spec(tmp_path / "model")
     assert spec.preparation == ALIGNED and spec.config.flip
-    assert bundle.detector_of(tmp_path / "model") == b"a detector"
+    assert detector_of(Folder.of(tmp_path / "model")) == b"a detector"
     assert main(job(tmp_path, photos, flip=True)) == manifest == read_manifest(Folder.of(tmp_path / "model"))
     with pytest.raises(ValueError, match=r"was made with other settings .*config.config"):
         main(job(tmp_path, photos))

@@ -37,6 +37,8 @@ def test_only_more_of_the_same_metric_on_the_same_data_is_better(
 
 def test_a_champion_made_by_hand_is_not_replaced_by_itself() -> None:
     assert beats(OLD, {}) == (False, "it has no recorded metric to beat; promote a version by hand")
+    unranked = (False, "it was not validated, so it has no figure to be ranked by; promote it by hand")
+    assert beats({"fingerprint": "a"}, OLD) == beats({}, {}) == unranked
 
 
 def version(number: str, name: str = "faces", **tags: str) -> Any:

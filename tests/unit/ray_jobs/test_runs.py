@@ -13,6 +13,9 @@ from ray_jobs.runtime.runs import open_run
 from ray_jobs.runtime.store import store_uri
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import begin, read_manifest, seal
+from retrieval.models import bundle as models_bundle
+from retrieval.models.settings import ModelConfig
+from tests.support.frozen import tiny, write
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +183,24 @@ def test_a_model_without_a_figure_is_not_registered(
     assert tracker.log_results(results(tmp_path, None), model_name="never") is None
     assert "Nothing to validate on" in caplog.text
     assert MlflowClient(store).search_model_versions("name = 'never'") == []
+
+
+def test_a_frozen_network_is_registered_without_a_figure_and_fetched_whole(store: str, tmp_path: Path) -> None:
+    write(tmp_path / "net", tiny())
+    folders = results(tmp_path / "done", None)
+    folders["model"] = Folder.of(tmp_path / "frozen")
+    models_bundle.save_start(models_bundle.start(ModelConfig(backbone=f"onnx:{tmp_path / 'net'}")), folders["model"])
+    done = open_run(store, experiment="frozen", key="k").log_results(folders, model_name="frozen")
+    assert done is not None and (done.version, done.is_champion) == ("1", True)
+    assert MlflowClient(store).get_model_version("frozen", "1").description == "not validated"
+    fetched = fetch_bundle("models:/frozen@champion", tmp_path / "cache", uri=store)
+    assert models_bundle.load_network(fetched).fingerprint == read_manifest(folders["model"]).fingerprint
+    write(tmp_path / "other", tiny(seed=1))
+    folders["model"] = Folder.of(tmp_path / "frozen-2")
+    models_bundle.save_start(models_bundle.start(ModelConfig(backbone=f"onnx:{tmp_path / 'other'}")), folders["model"])
+    again = open_run(store, experiment="frozen", key="2").log_results(folders, model_name="frozen")
+    assert again is not None and (again.version, again.is_champion) == ("2", False)
+    assert again.reason.startswith("champion is version 1: it was not validated, so it has no figure")
 
 
 def test_long_values_and_many_fit_mlflows_limits(store: str) -> None:

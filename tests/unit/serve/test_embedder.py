@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from serve.embedder import Embedder, checked_box, query_preparation
 from serve.gallery import Gallery
 from serve.messages import Embedded, Unusable
 from serve.schemas import ServeArgs
+from tests.support.frozen import DIM, tiny, write
 from tests.support.workspace import SHALLOW, Workspace, make_workspace, stored_vectors
 
 
@@ -74,6 +76,20 @@ def test_a_photo_of_the_gallery_is_embedded_as_it_is_stored(faces: Workspace) ->
         assert (got.width, got.height) == (178, 218)
         assert got.box[0] < got.box[2]
         assert got.prepare_seconds > 0 and got.embed_seconds > 0
+
+
+def test_a_frozen_network_answers_as_it_embedded(tmp_path: Path) -> None:
+    """Its file comes with the bundle: where it lay before is gone."""
+    write(tmp_path / "net", tiny())
+    config = ModelConfig(backbone=f"onnx:{tmp_path / 'net'}", flip=True)
+    made = make_workspace(tmp_path, prepare=PrepareConfig(size=32, crop="none"), config=config)
+    shutil.rmtree(tmp_path / "net")
+    part, vectors = embedder_of(made, precision="auto"), stored_vectors(made.folder)
+    ids = Pair.open(str(made.folder)).index.read_table(IDS)["image_id"].to_pylist()
+    for row in (0, 7):
+        got = embed(part, made.photos[ids[row]].read_bytes())
+        assert isinstance(got, Embedded) and np.allclose(got.embedding, vectors[row], atol=1e-5)
+    assert part.describe().embedding_dim == DIM
 
 
 def test_a_photo_that_cannot_be_used_is_a_value_with_its_reason(faces: Workspace) -> None:

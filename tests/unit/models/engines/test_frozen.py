@@ -15,6 +15,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from retrieval.artifacts.collection import detector_of
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.images.pixels import decode_stored, encode_jpeg
@@ -156,15 +157,15 @@ def test_the_detector_lies_beside_it(tmp_path: Path) -> None:
     write(tmp_path / "net", tiny(112), size=112, alignment="five-points")
     config = ModelConfig(backbone=f"onnx:{tmp_path / 'net'}")
     net = from_file(config, preparation=ALIGNED, detector=b"a detector")
-    assert bundle.detector_of(tmp_path / "net") is None
+    assert detector_of(Folder.of(tmp_path / "net")) is None
     out = Folder.of(tmp_path / "bundle")
     bundle.save_start(net, out)
-    assert bundle.detector_of(out) == out.read_bytes("detector.onnx") == b"a detector"
+    assert detector_of(out) == out.read_bytes("detector.onnx") == b"a detector"
     again = bundle.load_network(out)
     assert again.detector == b"a detector" and again.spec.preparation == ALIGNED
     white = Folder.of(tmp_path / "white")
     bundle.save_bundle(with_whitening(again, torch.eye(DIM), torch.zeros(DIM), "pca"), white)
-    assert bundle.detector_of(white) == b"a detector"
+    assert detector_of(white) == b"a detector"
     out.write_bytes("detector.onnx", b"another one")
     with pytest.raises(ValueError, match="detector.onnx is not the file that was sealed"):
         bundle.load_network(out)
