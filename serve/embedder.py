@@ -4,9 +4,7 @@ import asyncio
 import dataclasses
 import threading
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
@@ -16,20 +14,12 @@ from retrieval.images import pixels
 from retrieval.images.faces import make_detector
 from retrieval.images.pixels import BadImage
 from retrieval.images.preparation import Prepared, prepare
-from retrieval.images.settings import Box, PrepareConfig, stored_config
+from retrieval.images.settings import Box
 from retrieval.models import embedder
+from retrieval.models.queries.reader import query_preparation
 from serve.batching import Batcher
 from serve.messages import Embedded, Unusable
 from serve.schemas import ModelInfo, ServeArgs
-
-
-def query_preparation(preparation: Mapping[str, Any], max_pixels: int) -> PrepareConfig:
-    """The gallery's own preparation, with this server's limit on pixels.
-
-    A gallery cut by its source's boxes (crop='box') is searched by the best face: a query photo brings no box.
-    """
-    config = stored_config(preparation)
-    return dataclasses.replace(config, max_pixels=max_pixels, crop="face" if config.crop == "box" else config.crop)
 
 
 def checked_box(box: Box, width: int, height: int, min_side: int) -> Box:

@@ -29,6 +29,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "ray_jobs.group": [[]],
     "ray_jobs.evaluate": [[]],
     "ray_jobs.benchmark": [[]],
+    "ray_jobs.verify": [[]],
     "serve.demo": [[]],
 }
 HEADER = "<!-- Written by `make reference` from --help. Do not edit. -->"

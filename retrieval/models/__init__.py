@@ -10,5 +10,6 @@ bundle         a network on storage, and networks built from one
 whitening      whitening from sums, and heads that start as it
 number_format  where bfloat16 does no harm
 folding        BatchNorm inside the convolution before it
-embedder       JPEGs to embeddings, as fast as the device goes; engines/ has what runs a network outside PyTorch
+embedder       JPEGs to embeddings, as fast as the device goes; engines/ has what runs a network outside PyTorch,
+               queries/ describes and compares photos that are in no collection
 """

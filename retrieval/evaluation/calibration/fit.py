@@ -22,8 +22,8 @@ def calibrate_system(system: System, task: Task, collection: Folder, subject: st
     """What the scores of a system mean on the labelled photos of a task, whose people it was not trained on."""
     photos = tasks.labelled_photos(task)
     embeddings = tasks.read_embeddings(system.embeddings, photos) if photos.ids else np.zeros((0, 1), np.float32)
-    made = {"model": read_manifest(system.model).fingerprint, "collection": read_manifest(collection).fingerprint}
-    return calibrate(embeddings, photos.labels, **made, subject=subject)
+    model, collected = (read_manifest(folder).fingerprint for folder in (system.model, collection))
+    return calibrate(embeddings, photos.labels, model=model, collection=collected, subject=subject)
 
 
 def figures_of(calibration: Calibration) -> dict[str, float]:

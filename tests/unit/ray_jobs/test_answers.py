@@ -70,6 +70,10 @@ COMMANDS: dict[str, tuple[str, str, str, str, str]] = {
         *("--out {0}/o --photos {0}/no --truth {0}/gnd_x.pkl", "--model {0} --expansion.num -1", "--model {0}/no"),
         *("expansion num is -1", "No sealed model at"),
     ),
+    "ray_jobs.verify": (
+        *("--workspace {0}/w", "{0}/a.jpg {0}/b.jpg --far 0.5", "{0}/no.jpg {0}/no.jpg"),
+        *("far is 0.5", "nothing at"),
+    ),
     "ray_jobs.pipeline": (
         *("faces --workspace {0}/w", "--model.image-size 8", "--source {0}/no"),
         *("image_size must be 32 or more", "nothing at"),
