@@ -163,6 +163,7 @@ def _show(plan: PeoplePlan, counts: dict[str, Any]) -> dict[str, float]:
     """Draw the groups. Returns how right they are, where the collection has labels; they are looked at only here."""
     from retrieval.artifacts.collection import read_catalog
     from retrieval.evaluation.clustering import clustering_metrics
+    from retrieval.evaluation.tasks import subject_of
     from retrieval.grouping import duplicates, people
     from retrieval.reports.people import write_page
 
@@ -177,7 +178,8 @@ def _show(plan: PeoplePlan, counts: dict[str, Any]) -> dict[str, float]:
         names = ("bcubed_precision", "bcubed_recall", "pair_precision", "pair_recall", "pair_f")
         right = {name: round(float(getattr(found, name)), 6) for name in names}
     facts = {name: str(value) for name, value in plan.settings.items()} | plan.inputs
-    write_page(plan.out, plan.collection, grouped, twice, counts | right, facts)
+    subject = subject_of(read_manifest(plan.collection, "collection"))
+    write_page(plan.out, plan.collection, grouped, twice, counts | right, facts, subject)
     return right
 
 

@@ -24,6 +24,7 @@ from retrieval.reports.tables import Table
 
 PAGE = "people.html"
 _GROUPS, _PHOTOS, _PAIRS = 20, 10, 40
+_MANY = {"person": "People", "place": "Places"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,21 +43,22 @@ def write_page(
     duplicates: pa.Table,
     counts: Mapping[str, Any],
     facts: Mapping[str, str],
+    subject: str = "person",
 ) -> None:
     """Write people.html, and its sheets beside it.
 
     Args:
         people: image_id, person, score of every stored photo, sorted by image_id; person null where it has no group.
         duplicates: image_id, duplicate_of, how, likeness.
-        counts: of the manifest. facts: how it was made.
+        counts: of the manifest. facts: how it was made. subject: what a group is, person or place.
     """
     sheets = {}
     if (grouped := people.filter(pc.is_valid(people["person"]))).num_rows:
         members = _members(grouped)
         largest = sorted(members, key=lambda number: (-len(members[number]), number))[:_GROUPS]
         unsure = sorted(members, key=lambda number: (members[number][-1][1], number))[:_GROUPS]
-        sheets["largest"] = ("The largest groups", _lines(collection, members, largest))
-        sheets["least-sure"] = ("The groups that are least alike", _lines(collection, members, unsure))
+        sheets["largest"] = ("The largest groups", _lines(collection, members, largest, subject))
+        sheets["least-sure"] = ("The groups that are least alike", _lines(collection, members, unsure, subject))
     if duplicates.num_rows:
         sheets["duplicates"] = ("There twice", _pairs(collection, duplicates))
     drawn = []
@@ -67,7 +69,7 @@ def write_page(
     told = f"{counts['people']:,} groups in {counts['grouped']:,} of {counts['num']:,} photos; nobody named them."
     plots = [("How large the groups are", _sizes_png(grouped))] if grouped.num_rows else []
     about: dict[str, Any] = {"tables": [_figures(counts)], "plots": plots, "sheets": drawn, "facts": facts}
-    out.write_bytes(PAGE, page(title="People nobody named", summary=told, **about).encode())
+    out.write_bytes(PAGE, page(title=f"{_MANY[subject]} nobody named", summary=told, **about).encode())
 
 
 _NOTES = {
@@ -107,14 +109,14 @@ def _members(grouped: pa.Table) -> dict[int, list[tuple[str, float]]]:
 
 
 def _lines(
-    collection: Folder, members: Mapping[int, Sequence[tuple[str, float]]], numbers: Sequence[int]
+    collection: Folder, members: Mapping[int, Sequence[tuple[str, float]]], numbers: Sequence[int], subject: str
 ) -> list[Shown]:
     """Each group by photos at equal steps from its most to its least typical."""
     chosen = {number: _spread(members[number]) for number in numbers}
     jpegs = _jpegs(collection, [image_id for photos in chosen.values() for image_id, _ in photos])
     return [
         Shown(
-            name=f"person {number}",
+            name=f"{subject} {number}",
             said=f"{len(members[number])} photos",
             photos=[(jpegs[image_id], f"{score:.2f}  {image_id}") for image_id, score in photos],
         )

@@ -58,7 +58,8 @@ def make_folders(root: Path, photos: list[Photo], part_size: int = 7, model: str
     """collection, embeddings and index of these photos, sealed; the index holds those that are not dropped."""
     where = {name: Folder.of(root / name) for name in ("collection", "embeddings", "index")}
     collection, embeddings = where["collection"], where["embeddings"]
-    begin(collection, kind="collection", config={}, inputs={})
+    settings = {"prepare": {"crop": "aligned"}}
+    begin(collection, kind="collection", config=settings, inputs={})
     begin(embeddings, kind="embeddings", config={}, inputs={})
     rows = []
     for part, start in enumerate(range(0, len(photos), part_size)):
@@ -75,7 +76,7 @@ def make_folders(root: Path, photos: list[Photo], part_size: int = 7, model: str
             for row, one in enumerate(mine)
         ]
     collection.write_table("catalog.parquet", pa.Table.from_pylist(rows, schema=CATALOG_SCHEMA))
-    made = seal(collection, kind="collection", config={}, inputs={}, counts={"stored": len(photos)})
+    made = seal(collection, kind="collection", config=settings, inputs={}, counts={"stored": len(photos)})
     inputs, counts = {"collection": made.fingerprint, "model": model * 64}, {"num": len(photos), "dim": DIM}
     seal(embeddings, kind="embeddings", config={}, inputs=inputs, counts=counts)
     make_index(where["index"], embeddings, IndexConfig(num_shards=2), collection)

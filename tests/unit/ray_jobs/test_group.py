@@ -21,7 +21,7 @@ from tests.support.inline import install
 
 
 def config(where: dict[str, Folder], out: Path, **settings: Any) -> GroupConfig:
-    given = {"group": GroupingConfig(threshold=0.4)} | settings
+    given: dict[str, Any] = {"group": GroupingConfig(threshold=0.4)} | settings
     return GroupConfig(**{kind: folder.uri for kind, folder in where.items()}, out=str(out), **given)
 
 

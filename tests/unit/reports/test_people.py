@@ -49,8 +49,8 @@ def test_members_come_from_the_most_typical_to_the_least(tmp_path: Path) -> None
     ids = sorted(one.image_id for one in photos)
     members = report._members(tables(ids)[0].slice(0, 7))
     assert [name for name, _ in members[3]] == [ids[0], ids[2], ids[3], ids[1]]
-    (line,) = report._lines(where["collection"], members, [8])
-    assert (line.name, line.said) == ("person 8", "3 photos")
+    (line,) = report._lines(where["collection"], members, [8], "place")
+    assert (line.name, line.said) == ("place 8", "3 photos")
     assert [said for _, said in line.photos] == [f"0.50  {ids[4]}", f"0.40  {ids[5]}", f"0.30  {ids[6]}"]
 
 
