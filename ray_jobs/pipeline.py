@@ -1,8 +1,9 @@
 """Pipeline: from a folder of photographs to a search service, every step in turn.
 
     python -m ray_jobs.pipeline demo
-    python -m ray_jobs.pipeline faces --source PHOTOS --workspace W
-    python -m ray_jobs.pipeline landmarks --source PHOTOS --workspace W
+    python -m ray_jobs.pipeline faces --source PHOTOS --workspace W             # people, labelled or not
+    python -m ray_jobs.pipeline faces-train --source PHOTOS --workspace W       # a network of your own, from labels
+    python -m ray_jobs.pipeline landmarks --source PHOTOS --workspace W         # places
     ray job submit --working-dir . -- python -m ray_jobs.pipeline faces --source s3://... --workspace s3://...
 
 Each step writes to W/<kind>/<key>, where the key stands for its settings and inputs: a step that is there, sealed, is
@@ -17,9 +18,19 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ray_jobs import build_index, embed, evaluate, ingest, reconstruct, train, whiten
+from ray_jobs import build_index, embed, evaluate, group, ingest, reconstruct, train, whiten
 from ray_jobs.draw import draw_faces, draw_places
-from ray_jobs.presets import PRESETS, FacesConfig, LandmarksConfig, PipelineConfig, num_steps, variants
+from ray_jobs.presets import (
+    PRESETS,
+    AnyConfig,
+    FacesConfig,
+    FacesTrainConfig,
+    LandmarksConfig,
+    PipelineConfig,
+    TrainedConfig,
+    num_steps,
+    variants,
+)
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.detector import with_detector
 from ray_jobs.runtime.inputs import source_must_be_there, weights_must_be_there
@@ -29,6 +40,7 @@ from ray_jobs.runtime.session import on_cluster, session
 from ray_jobs.runtime.store import store_uri
 from ray_jobs.runtime.summary import summary
 from retrieval.artifacts import published
+from retrieval.artifacts.calibration import read_calibration
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
 from retrieval.artifacts.manifest import read_manifest
@@ -58,14 +70,16 @@ class Run(Generic[Config]):
     """Where the network starts from; an MLflow name is a local folder by now."""
 
 
-def main(cfg: FacesConfig | LandmarksConfig) -> dict[str, Folder]:
-    """Run all steps. Returns the folders made: collection, before, model, index, report; for places also tuples.
+def main(cfg: AnyConfig) -> dict[str, Folder]:
+    """Run all steps. Returns the folders made: collection, model, index; where photos are labelled or training was
+    measured, report; trained networks also before, places also tuples, faces that were grouped people.
 
     Raises: ValueError for settings or inputs that do not fit, before the long steps where that can be known.
     """
     if cfg.source:
         source_must_be_there(cfg.source)
-    weights_must_be_there(cfg.weights)
+    if isinstance(cfg, TrainedConfig):
+        weights_must_be_there(cfg.weights)
     cfg = dataclasses.replace(cfg, prepare=with_detector(cfg.prepare)[0])  # once, for every step
     workspace = Folder.of(cfg.workspace)
     store = store_uri(cfg.tracking_uri or None, workspace)
@@ -88,22 +102,41 @@ def main(cfg: FacesConfig | LandmarksConfig) -> dict[str, Folder]:
     return folders
 
 
-def _run(
-    cfg: FacesConfig | LandmarksConfig, workspace: Folder, tracker: Tracker
-) -> tuple[dict[str, Folder], Registration | None]:
+def _run(cfg: AnyConfig, workspace: Folder, tracker: Tracker) -> tuple[dict[str, Folder], Registration | None]:
     tracker.log_params(plain(cfg), prefix="pipeline")
-    weights = train.resolve_weights(cfg.weights, cfg.tracking_uri, workspace)
     road = Road(workspace, num_steps(cfg))
+    weights = "none"
+    if isinstance(cfg, TrainedConfig):
+        weights = train.resolve_weights(cfg.weights, cfg.tracking_uri, workspace)
     if isinstance(cfg, FacesConfig):
         folders = faces(Run(cfg, workspace, tracker, road, weights))
+    elif isinstance(cfg, FacesTrainConfig):
+        folders = train_faces(Run(cfg, workspace, tracker, road, weights))
     else:
         folders = landmarks(Run(cfg, workspace, tracker, road, weights))
     logger.info("publish and register")
-    published.publish(workspace, **{kind: folders[kind] for kind in ("collection", "model", "index", "report")})
+    kinds = ("collection", "model", "index", "report", "people")
+    published.publish(workspace, **{kind: folders[kind] for kind in kinds if kind in folders})
     return folders, tracker.log_results(folders, model_name=cfg.model_name)
 
 
 def faces(run: Run[FacesConfig]) -> dict[str, Folder]:
+    """By a network that is taken as it is: who is on which photo. Where photos are labelled it is measured as well."""
+    cfg = run.cfg
+    model = _start(run, cfg.model)
+    collection = _ingest(run, cfg.source or draw_faces(cfg.demo, _photos(run, cfg.demo)))
+    system = _embed(run, collection, cfg.model.backbone.removeprefix("onnx:"), model)
+    served = _index(run, collection, system, cfg.served_splits)
+    made = {"collection": collection, "model": model, "index": served}
+    if on_cluster(tasks.anything_labelled, collection):
+        asked: dict[str, Any] = {"protocol": "leave-one-out", "subject": "person"}
+        made["report"] = run.road.do(evaluate, "evaluate", collection=collection, systems=(system,), **asked)
+    else:
+        run.road.pass_by("evaluate: nobody said who is on these photos, so nothing can be measured")
+    return made | {"people": _people(run, system, **made)}
+
+
+def train_faces(run: Run[FacesTrainConfig]) -> dict[str, Folder]:
     """By labels: train on triplets, and measure before and after on people that training never saw."""
     cfg = run.cfg
     plain_trunk = ModelConfig(backbone=cfg.model.backbone, head="none", image_size=cfg.model.image_size)
@@ -144,14 +177,15 @@ def _photos(run: Run, drawn: Any) -> Folder:
     return run.workspace / "photos" / digest(plain(drawn))[:10]
 
 
-def _start(run: Run, config: ModelConfig, seed: int) -> Folder:
-    """The bundle that training is compared with: the trunk with no head."""
+def _start(run: Run, config: ModelConfig, seed: int = 0) -> Folder:
+    """The bundle that a road begins with: a network taken as it is, or what training is compared with."""
     from retrieval.models import bundle
 
-    preparation = plain(run.cfg.prepare)
-    net = bundle.build(config, weights=run.weights, preparation=preparation, seed=seed)
+    prepare, detector = with_detector(run.cfg.prepare)
+    preparation = plain(prepare)
+    net = bundle.start(config, weights=run.weights, preparation=preparation, seed=seed, detector=detector)
     decides = {"config": config, "preparation": preparation, "weights": bundle.digest_of(net)}
-    say = f"starting point: {config.backbone}, weights {run.cfg.weights}"
+    say = f"starting point: {config.backbone}" + (f", weights {run.cfg.weights}" if not config.is_frozen else "")
     return run.road.make("model", say, lambda out: bundle.save_start(net, out), **decides)
 
 
@@ -185,6 +219,18 @@ def _whiten(run: Run[LandmarksConfig], system: System, dim: int, **made_from: Fo
 def _index(run: Run, collection: Folder, system: System, splits: tuple[Split, ...]) -> Folder:
     settings = {"collection": collection, "embeddings": system.embeddings, "index": run.cfg.index}
     return run.road.do(build_index, f"index: {system.name}, {' '.join(splits)}", splits=splits, **settings)
+
+
+def _people(run: Run[FacesConfig], system: System, report: Folder | None = None, **made: Folder) -> Folder:
+    """Who is who. Numbers of the groups that the workspace has published go on, whatever was added since."""
+    calibration = report or ""
+    if report is not None and read_calibration(report, read_manifest(made["model"]).fingerprint) is None:
+        calibration = ""  # too few people to say what a score means
+    settings: dict[str, Any] = {"embeddings": system.embeddings, "calibration": calibration, "group": run.cfg.grouping}
+    # What was published says how groups are called and not what they are: it is no part of the step's key.
+    before = published.read_current(run.workspace).get("people") if published.is_published(run.workspace) else None
+    settings["previous"] = Known(before.uri, "") if before is not None else Known("", "")
+    return run.road.do(group, "group: who is who", beside={"tracker": run.tracker}, **settings, **made)
 
 
 def _variants(run: Run[LandmarksConfig], before: Folder, trained: Folder, **made_from: Folder) -> tuple[System, ...]:

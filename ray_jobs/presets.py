@@ -11,6 +11,7 @@ from ray_jobs.runtime.inputs import must_be_at_least
 from retrieval.data.demo.settings import DemoConfig, SceneConfig
 from retrieval.data.settings import Layout, Split, SplitConfig
 from retrieval.geometry.settings import ReconstructConfig
+from retrieval.grouping.settings import GroupingConfig
 from retrieval.images.settings import PrepareConfig
 from retrieval.models.settings import Device, ModelConfig
 from retrieval.search.settings import ExpansionConfig, IndexConfig
@@ -27,9 +28,6 @@ class PipelineConfig:
     """How the source is laid out: celeba, lfw, folder, manifest; auto finds out."""
     workspace: str = "workspace"
     """Folder or URI for all that is made. A step that lies there finished, from the same inputs, is not done again."""
-    weights: str = "imagenet"
-    """Starting point: imagenet (torchvision downloads it), a .pth or .safetensors file, a bundle's folder,
-    models:/name@alias in MLflow, or none (random)."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     """What is done to each photograph."""
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -40,8 +38,6 @@ class PipelineConfig:
     """The index that is evaluated and served."""
     served_splits: tuple[Split, ...] = ("train", "val", "query", "gallery")
     """Which photographs the query service searches."""
-    num_workers: int = 1
-    """Training processes (DDP). The other steps use all that the cluster has."""
     device: Device = "auto"
     """auto: GPUs if the cluster has any; cpu; cuda."""
     tracking_uri: str = ""
@@ -50,13 +46,45 @@ class PipelineConfig:
     """Name in MLflow's registry, and of the experiment."""
 
     def __post_init__(self) -> None:
-        must_be_at_least(0, self, "num_workers")
         if not self.served_splits:
             raise ValueError("served_splits is empty, expected one or more of train, val, query, gallery.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FacesConfig(PipelineConfig):
+    """Find the same person with a network that is taken as it is. No label is needed: people are found by `group`."""
+
+    grouping: GroupingConfig = field(default_factory=GroupingConfig)
+    """How photos of one person are put together."""
+    demo: DemoConfig = field(default_factory=DemoConfig)
+    """The drawn faces, where no source is given."""
+
+    def __post_init__(self) -> None:
+        PipelineConfig.__post_init__(self)  # `super()` does not find its class where it has slots
+        if not self.model.is_frozen:
+            raise ValueError(
+                f"model.backbone is {self.model.backbone}, which must be trained for faces first: "
+                f"python -m ray_jobs.pipeline faces-train. Here it is onnx:NAME or onnx:FILE, a network that is ready."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedConfig(PipelineConfig):
+    """What the roads that train have in common."""
+
+    weights: str = "imagenet"
+    """Starting point: imagenet (torchvision downloads it), a .pth or .safetensors file, a bundle's folder,
+    models:/name@alias in MLflow, or none (random)."""
+    num_workers: int = 1
+    """Training processes (DDP). The other steps use all that the cluster has."""
+
+    def __post_init__(self) -> None:
+        PipelineConfig.__post_init__(self)
+        must_be_at_least(0, self, "num_workers")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FacesTrainConfig(TrainedConfig):
     """Find the same person: trained on triplets of labelled photos."""
 
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -66,7 +94,7 @@ class FacesConfig(PipelineConfig):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LandmarksConfig(PipelineConfig):
+class LandmarksConfig(TrainedConfig):
     """Find the same place: trained on tuples of photos that show one place."""
 
     mining: Literal["structure", "clusters"] = "structure"
@@ -92,23 +120,41 @@ class LandmarksConfig(PipelineConfig):
     """The drawn places, where no source is given."""
 
     def __post_init__(self) -> None:
-        PipelineConfig.__post_init__(self)  # `super()` does not find its class where it has slots
+        TrainedConfig.__post_init__(self)
         must_be_at_least(0, self, "rerank")
         dataclasses.replace(self.model, scales=self.scales)  # refuses scales that no model may have
 
 
-# Layer features.13 of MobileNet-V2 and a 3 x 3 grid were the best of what docs/explanation/face-model.md tried.
+# The best network for faces that is free to use, with the detector and the crop that it was trained with. Nobody is
+# trained here, so everybody is asked for (test_fraction 1), and who is alone on one photo is searched all the same.
 FACES = FacesConfig(
+    model=ModelConfig(backbone="onnx:sface"),
+    prepare=PrepareConfig(crop="aligned", detector="yunet", size=112, margin=0.0),
+    split=SplitConfig(test_fraction=1.0, val_fraction=0.0, keep_singles=True),
+    served_splits=("query", "gallery"),
+    model_name="people",
+)
+# The same on drawn faces. The demo of training is DEMO, which draws the same set.
+DEMO_PEOPLE = dataclasses.replace(
+    FACES,
+    workspace="workspace/demo-people",
+    demo=DemoConfig(num_identities=120, images_per_identity=8, flaws=True),
+    model_name="people-demo",
+)
+# Layer features.13 of MobileNet-V2 and a 3 x 3 grid were the best of what docs/explanation/face-model.md tried.
+FACES_TRAIN = FacesTrainConfig(
     model=ModelConfig(cut="features.13", pooling="grid", grid=3, flip=True, image_size=160),
 )
 # What the source work describes: the whole trunk, one mean over space, a fresh head.
-FACES_PUBLISHED = FacesConfig(
+FACES_PUBLISHED = FacesTrainConfig(
+    prepare=PrepareConfig(detector="haar"),
     model=ModelConfig(image_size=218),
     train=TrainConfig(whiten_head=False, views=0),
 )
 # No weights are downloaded, so the trunk is random: only the head, whitened on its features, is worth training.
-DEMO = FacesConfig(
+DEMO = FacesTrainConfig(
     workspace="workspace/demo",
+    prepare=PrepareConfig(detector="haar"),
     weights="none",
     model=ModelConfig(cut="features.13", pooling="grid", grid=3, image_size=112),
     train=TrainConfig(epochs=8, views=3, unfreeze_layers=0, learning_rate=1e-3, groups_per_batch=2),
@@ -144,15 +190,19 @@ DEMO_LANDMARKS = LandmarksConfig(
     model_name="landmarks-demo",
 )
 
-PRESETS: dict[str, tuple[str, FacesConfig | LandmarksConfig]] = {
-    "faces": ("Find the same person. The recipe that measured best.", FACES),
+AnyConfig = FacesConfig | FacesTrainConfig | LandmarksConfig
+
+PRESETS: dict[str, tuple[str, AnyConfig]] = {
+    "faces": ("Find the same person, labelled or not, with the best free network there is. Nothing is trained.", FACES),
+    "faces-train": ("Train a network on labelled faces. The recipe that measured best.", FACES_TRAIN),
     "faces-published": (
-        "Find the same person, with the published recipe: whole trunk, average pooling.",
+        "Train on labelled faces by the published recipe: whole trunk, average pooling.",
         FACES_PUBLISHED,
     ),
     "landmarks": ("Find the same place. Trained on what reconstruction finds, without labels.", LANDMARKS),
     "demo-landmarks": ("The whole road on drawn places, with nothing downloaded.", DEMO_LANDMARKS),
-    "demo": ("The whole road on drawn faces, with nothing downloaded.", DEMO),
+    "demo-people": ("Find the same person on drawn faces, with the network of `faces`.", DEMO_PEOPLE),
+    "demo": ("The whole road of `faces-train` on drawn faces, with nothing downloaded.", DEMO),
 }
 
 
@@ -172,9 +222,11 @@ def variants(cfg: LandmarksConfig) -> list[tuple[str, ...]]:
     return [one for one in found if one != served] + [served]
 
 
-def num_steps(cfg: FacesConfig | LandmarksConfig) -> int:
+def num_steps(cfg: AnyConfig) -> int:
     """How many steps the road of these settings has, where none does the same twice."""
     if isinstance(cfg, FacesConfig):
+        return 6
+    if isinstance(cfg, FacesTrainConfig):
         return 8 + (cfg.served_splits != ("gallery",))
     made = sum(1 + (parts[-1] in ("ms", "Lw")) for parts in variants(cfg))  # what is put on it, and its embeddings
     return 6 + (cfg.model.head == "linear") + made

@@ -65,6 +65,7 @@ class Road:
     def __init__(self, workspace: Folder, steps: int) -> None:
         self._workspace, self._steps = workspace, steps
         self._done: set[Folder] = set()
+        self._passed = 0
 
     def do(self, job: Job, say: str = "", beside: Mapping[str, Any] | None = None, **settings: Any) -> Folder:
         """Run a job on these settings, unless its result lies there sealed. Returns the folder of its result.
@@ -96,10 +97,18 @@ class Road:
             return out
         self._done.add(out)
         there = out.exists(MANIFEST)
-        logger.info("[%d/%d] %s%s", len(self._done), self._steps, say, f": there already, {out}" if there else "")
+        self._say(f"{say}: there already, {out}" if there else say)
         if not there:
             work(out)
         return out
+
+    def pass_by(self, why: str) -> None:
+        """A step that these photos leave nothing to do for. It is counted, and the reason said."""
+        self._passed += 1
+        self._say(why)
+
+    def _say(self, what: str) -> None:
+        logger.info("[%d/%d] %s", len(self._done) + self._passed, self._steps, what)
 
 
 def content_of(value: Any) -> Any:

@@ -120,12 +120,13 @@ class Tracker:
     def log_results(self, folders: Mapping[str, Folder], *, model_name: str) -> Registration | None:
         """A pipeline's figures, report and bundle; that is registered if it was validated, or is a frozen network.
 
-        Args: folders: collection, model, index and report, sealed, and whatever else was made.
+        Args: folders: collection, model and index, sealed, and whatever else was made; report where there are figures.
         """
         self.log_inputs(folders)
-        self.log_folder(folders["report"], to="report")
-        for name, figures in read_metrics(folders["report"])["systems"].items():
-            self.log_metrics(figures, prefix=f"test/{name.replace(' + ', '_')}")
+        if "report" in folders:
+            self.log_folder(folders["report"], to="report")
+            for name, figures in read_metrics(folders["report"])["systems"].items():
+                self.log_metrics(figures, prefix=f"test/{name.replace(' + ', '_')}")
         counts = read_manifest(folders["model"]).counts
         measured = {"name": model_name, "measured_on": read_manifest(folders["collection"]).fingerprint}
         if "best_val_mAP" not in counts:  # it was not trained here, so nothing of this collection was kept to choose by

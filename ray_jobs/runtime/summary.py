@@ -30,8 +30,11 @@ def summary(
         lines.append(("places", _kept(read_manifest(folders["tuples"], "tuples"))))
     lines += [(name, str(folders[name])) for name in ("collection", "tuples", "model") if name in folders]
     lines.append(("index", f"{folders['index']}, {read_manifest(folders['index'], 'index').counts['num']} photos"))
-    lines += _figures(folders["report"].read_json("metrics.json"))
-    lines.append(("report", f"{folders['report']}/report.html"))
+    if "people" in folders:
+        lines += _people(folders["people"])
+    if "report" in folders:
+        lines += _figures(folders["report"].read_json("metrics.json"))
+        lines.append(("report", f"{folders['report']}/report.html"))
     lines.append(("MLflow", f"run {tracker.run_id}: mlflow ui --backend-store-uri {shlex.quote(tracker.uri)}"))
     lines.append(("registered", _registered(registration)))
     told = "\n".join(f"  {name:<11}{text}" for name, text in lines)
@@ -51,6 +54,13 @@ def _kept(manifest: Manifest, listed: Folder | None = None) -> str:
         reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common())
         text += f"; left out: {reasons}" + (f" (listed in {listed})" if listed is not None else "")
     return text
+
+
+def _people(folder: Folder) -> Iterator[tuple[str, str]]:
+    counts = read_manifest(folder, "people").counts
+    twice = counts["same_file"] + counts["same_picture"]
+    yield "people", f"{counts['people']:,} found on {counts['grouped']:,} photos; {counts['single']:,} photos of others"
+    yield "", f"{twice:,} photos are there twice; look at {folder}/people.html"
 
 
 def _figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -18,18 +18,26 @@ _KINDS = ("collection", "model", "index")
 
 
 def publish(
-    workspace: Folder, *, collection: Folder, model: Folder, index: Folder, report: Folder | None = None
+    workspace: Folder,
+    *,
+    collection: Folder,
+    model: Folder,
+    index: Folder,
+    report: Folder | None = None,
+    people: Folder | None = None,
 ) -> None:
     """Point the workspace's CURRENT.json at a matching (collection, model, index), for the query service.
 
     Paths are kept relative to the workspace, so that it can be copied elsewhere whole.
 
-    Args: report: one that measured the model, if there is any.
+    Args:
+        report: one that measured the model, if there is any.
+        people: the groups of the index's photos, if they were grouped.
 
     Raises: ValueError if they were not made from each other.
     """
     folders = {"collection": collection, "model": model, "index": index}
-    folders |= {} if report is None else {"report": report}
+    folders |= {kind: folder for kind, folder in (("report", report), ("people", people)) if folder is not None}
     seals = {kind: read_manifest(folder, kind) for kind, folder in folders.items()}
     _check_together(folders, seals)
     relative = {kind: folder.uri.removeprefix(workspace.uri + "/") for kind, folder in folders.items()}
@@ -38,16 +46,21 @@ def publish(
 
 
 def read_current(workspace: Folder) -> dict[str, Folder]:
-    """The published folders: {"collection": ..., "model": ..., "index": ...}, and "report" if one was published.
+    """The published folders: {"collection": ..., "model": ..., "index": ...}, and "report" and "people" if they were.
 
     Raises: ValueError if nothing is published there yet.
     """
     return _read(workspace)[0]
 
 
+def is_published(workspace: Folder) -> bool:
+    """Whether a pipeline has finished there."""
+    return workspace.exists(CURRENT)
+
+
 def _read(workspace: Folder) -> tuple[dict[str, Folder], dict[str, str]]:
     """Folders and fingerprints by kind. In one go: the file may be replaced at any moment."""
-    if not workspace.exists(CURRENT):
+    if not is_published(workspace):
         raise ValueError(
             f"{workspace} has no {CURRENT}: no pipeline has finished there. "
             f"Run `python -m ray_jobs.pipeline faces --workspace {workspace}` first."
@@ -111,6 +124,8 @@ def _check_together(folders: Mapping[str, Folder], seals: Mapping[str, Manifest]
     """Scores between a model and an index, or an index and photos, of different making mean nothing."""
     for kind in ("collection", "model"):
         check_made_from(folders["index"], seals["index"], kind, seals[kind].fingerprint)
+    if "people" in seals:
+        check_made_from(folders["people"], seals["people"], "index", seals["index"].fingerprint)
     if "report" in seals:
         measured = {value for name, value in seals["report"].inputs.items() if name.endswith(".model")}
         if seals["model"].fingerprint not in measured:

@@ -73,8 +73,9 @@ def assign_splits(
         if row in split_of:
             return Assignment(split=split_of[row])
         if config.keep_singles:
-            kept = unlabelled or _part(config.seed, "distractor", image_ids[row]) >= config.test_fraction
-            return Assignment(split="train" if kept else "gallery")
+            drawn = 1.0 if unlabelled else _part(config.seed, "distractor", image_ids[row])
+            trains = config.test_fraction < 1 and drawn >= config.test_fraction
+            return Assignment(split="train" if trains else "gallery")
         if unlabelled:
             return Assignment(split="gallery")
         return Assignment(split="dropped", reason=UNLABELLED if labels[row] is None else SINGLE)

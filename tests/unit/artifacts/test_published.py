@@ -13,7 +13,7 @@ from retrieval.artifacts import manifest as artifacts_manifest
 from retrieval.artifacts.calibration import Calibration, write_calibrations
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import MANIFEST, read_manifest
-from retrieval.artifacts.published import CURRENT, Pair, publish, read_current
+from retrieval.artifacts.published import CURRENT, Pair, is_published, publish, read_current
 
 
 def make(path: Path, **inputs: str) -> dict[str, Folder]:
@@ -150,3 +150,18 @@ def test_a_report_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_without_a_report_nothing_is_said_of_scores(workspace: Path) -> None:
     pair = Pair.open(str(workspace))
     assert pair.report is None and pair.calibration() is None
+
+
+def test_people_are_published_with_the_index_they_are_of_and_no_other(tmp_path: Path) -> None:
+    workspace, folders = Folder.of(tmp_path), make(tmp_path)
+    people = {}
+    for name, index in (("mine", read_manifest(folders["index"]).fingerprint), ("another", "0" * 64)):
+        people[name] = workspace / "people" / name
+        artifacts_manifest.begin(people[name], kind="people", config={}, inputs={"index": index})
+        artifacts_manifest.seal(people[name], kind="people", config={}, inputs={"index": index}, counts={})
+    assert not is_published(workspace)
+    with pytest.raises(ValueError, match="another"):
+        publish(workspace, **folders, people=people["another"])
+    publish(workspace, **folders, people=people["mine"])
+    assert is_published(workspace) and read_current(workspace)["people"] == people["mine"]
+    assert Pair.open(str(tmp_path)).index == folders["index"]

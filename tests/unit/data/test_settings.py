@@ -15,12 +15,15 @@ def split(name: str, value: Any) -> SplitConfig:
     return SplitConfig(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["test_fraction", "val_fraction"])
-def test_a_part_is_at_least_nothing_and_less_than_all(name: str) -> None:
-    for value in (1.0, -0.1, 1.5, math.nan):
-        with pytest.raises(ValueError, match=rf"{name} is {value}, expected 0 or more and less than 1"):
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [("test_fraction", (0.0, 0.99, 1.0), (-0.1, 1.5)), ("val_fraction", (0.0, 0.99), (-0.1, 1.0, 1.5))],
+)
+def test_a_part_is_at_least_nothing_and_only_of_tests_all(name: str, good: tuple[float], bad: tuple[float]) -> None:
+    for value in (*bad, math.nan):
+        with pytest.raises(ValueError, match=rf"{name} is {value}, expected 0 "):
             split(name, value)
-    assert all(getattr(split(name, value), name) == value for value in (0.0, 0.99))
+    assert all(getattr(split(name, value), name) == value for value in good)
 
 
 def test_by_default_a_fifth_is_kept_for_testing_and_a_tenth_of_the_rest_for_choosing() -> None:

@@ -13,14 +13,26 @@ import pytest
 
 from ray_jobs import pipeline
 from ray_jobs.pipeline import Run
-from ray_jobs.presets import DEMO, DEMO_LANDMARKS, FACES, LANDMARKS, FacesConfig, LandmarksConfig, num_steps
+from ray_jobs.presets import (
+    DEMO,
+    DEMO_LANDMARKS,
+    FACES,
+    FACES_TRAIN,
+    LANDMARKS,
+    AnyConfig,
+    FacesConfig,
+    FacesTrainConfig,
+    LandmarksConfig,
+    TrainedConfig,
+    num_steps,
+)
 from ray_jobs.runtime.road import Road
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.models.network import EmbeddingNet
 from tests.support.fake_jobs import FakeJob, sealed
 
-JOBS = ("ingest", "reconstruct", "train", "whiten", "embed", "build_index", "evaluate")
+JOBS = ("ingest", "reconstruct", "train", "whiten", "embed", "build_index", "evaluate", "group")
 
 
 class Jobs:
@@ -37,7 +49,7 @@ class Jobs:
         monkeypatch.setattr(pipeline, "draw_faces", lambda demo, out: f"{out.uri}/faces")
         monkeypatch.setattr(pipeline, "draw_places", lambda scenes, out: f"{out.uri}/places")
         monkeypatch.setattr("retrieval.models.bundle.save_scaled", self._scaled)
-        monkeypatch.setattr("retrieval.models.bundle.build", self._build)
+        monkeypatch.setattr("retrieval.models.bundle.start", self._build)
         monkeypatch.setattr("retrieval.models.bundle.save_start", lambda net, out: sealed(out, "model", self.content))
         monkeypatch.setattr("retrieval.models.bundle.digest_of", lambda net: self.content)
         self.built: list[tuple[Any, dict[str, Any]]] = []
@@ -60,10 +72,11 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     return Jobs(monkeypatch)
 
 
-def run(cfg: FacesConfig | LandmarksConfig, where: Path, weights: str = "file.pth") -> dict[str, Folder]:
-    folder = Folder.of(where)
+def run(cfg: AnyConfig, where: Path) -> dict[str, Folder]:
+    folder, weights = Folder.of(where), "file.pth" if isinstance(cfg, TrainedConfig) else "none"
     made: Any = Run(cfg, folder, "the tracker", Road(folder, num_steps(cfg)), weights)  # type: ignore[arg-type]
-    return pipeline.faces(made) if isinstance(cfg, FacesConfig) else pipeline.landmarks(made)
+    road = {FacesConfig: pipeline.faces, FacesTrainConfig: pipeline.train_faces, LandmarksConfig: pipeline.landmarks}
+    return road[type(cfg)](made)
 
 
 def numbers(caplog: pytest.LogCaptureFixture) -> list[tuple[int, int]]:
@@ -71,17 +84,63 @@ def numbers(caplog: pytest.LogCaptureFixture) -> list[tuple[int, int]]:
     return [(int(match[1]), int(match[2])) for match in found if match]
 
 
-@pytest.mark.parametrize("cfg", [FACES, DEMO, LANDMARKS, DEMO_LANDMARKS, dataclasses.replace(LANDMARKS, ablate=False)])
+@pytest.mark.parametrize(
+    "cfg", [FACES, FACES_TRAIN, DEMO, LANDMARKS, DEMO_LANDMARKS, dataclasses.replace(LANDMARKS, ablate=False)]
+)
 def test_the_steps_are_counted_from_first_to_last(
-    cfg: FacesConfig | LandmarksConfig, jobs: Jobs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    cfg: AnyConfig, jobs: Jobs, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     run(cfg, tmp_path)
     assert numbers(caplog) == [(at, num_steps(cfg)) for at in range(1, num_steps(cfg) + 1)]
 
 
+def test_faces_that_nobody_named_are_grouped_by_a_network_as_it_is(jobs: Jobs, tmp_path: Path) -> None:
+    cfg = dataclasses.replace(FACES, source="photos", device="cpu")
+    made = run(cfg, tmp_path)
+    assert jobs.order == ["ingest", "embed", "build_index", "group"]
+    assert set(made) == {"collection", "model", "index", "people"}
+    ((config, options),) = jobs.built
+    assert (config.backbone, options["weights"]) == ("onnx:sface", "none")
+    assert (options["preparation"]["crop"], options["preparation"]["detector"]) == ("aligned", "yunet")
+    assert isinstance(options["detector"], bytes)
+    (grouped,) = jobs.group.ran
+    assert (grouped.index, grouped.model) == (made["index"].uri, made["model"].uri)
+    assert grouped.embeddings == jobs.build_index.ran[0].embeddings
+    assert (grouped.previous, grouped.calibration, grouped.group) == ("", "", cfg.grouping)
+    assert jobs.group.beside == [{"tracker": "the tracker"}]
+    assert jobs.build_index.ran[0].splits == cfg.served_splits
+
+
+def test_faces_that_somebody_named_are_measured_too(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.labelled = True
+    made = run(dataclasses.replace(FACES, source="photos"), tmp_path)
+    assert jobs.order == ["ingest", "embed", "build_index", "evaluate", "group"]
+    (evaluated,) = jobs.evaluate.ran
+    assert (evaluated.protocol, evaluated.subject) == ("leave-one-out", "person")
+    ((system),) = evaluated.systems
+    assert (system.name, system.model) == ("sface", made["model"])
+    assert jobs.group.ran[0].calibration == "", "the report says of no score what it means"
+    monkeypatch.setattr(pipeline, "read_calibration", lambda report, model: "what a score means")
+    run(dataclasses.replace(FACES, source="photos"), tmp_path / "again")
+    assert jobs.group.ran[1].calibration == jobs.evaluate.ran[1].out
+
+
+def test_the_numbers_of_published_people_go_on(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = dataclasses.replace(FACES, source="photos")
+    first = run(cfg, tmp_path)
+    monkeypatch.setattr(pipeline.published, "is_published", lambda workspace: True)
+    monkeypatch.setattr(pipeline.published, "read_current", lambda workspace: first)
+    assert run(cfg, tmp_path) == first, "the same photos: what is there is taken"
+    more = run(dataclasses.replace(cfg, index=dataclasses.replace(cfg.index, factory="KDTree")), tmp_path)
+    assert more["people"] != first["people"]
+    assert [one.previous for one in jobs.group.ran] == ["", first["people"].uri]
+
+
 def test_faces_are_measured_before_and_after_and_all_are_served(jobs: Jobs, tmp_path: Path) -> None:
-    cfg = dataclasses.replace(FACES, source="photos", num_workers=3, device="cpu")
+    cfg = dataclasses.replace(FACES_TRAIN, source="photos", num_workers=3, device="cpu")
     made = run(cfg, tmp_path)
     assert jobs.order == [
         *("ingest", "train", "embed", "embed", "build_index", "build_index", "build_index", "evaluate")
@@ -105,7 +164,7 @@ def test_faces_are_measured_before_and_after_and_all_are_served(jobs: Jobs, tmp_
 
 
 def test_a_face_model_is_compared_with_its_whole_trunk_averaged(jobs: Jobs, tmp_path: Path) -> None:
-    run(dataclasses.replace(FACES, train=dataclasses.replace(FACES.train, seed=7)), tmp_path)
+    run(dataclasses.replace(FACES_TRAIN, train=dataclasses.replace(FACES_TRAIN.train, seed=7)), tmp_path)
     ((config, options),) = jobs.built
     assert (config.backbone, config.head, config.image_size) == ("mobilenet_v2", "none", 160)
     assert (config.cut, config.pooling, config.flip) == ("", "avg", False)
@@ -185,9 +244,9 @@ def test_drawn_photos_lie_by_their_settings(jobs: Jobs, tmp_path: Path) -> None:
     assert len({cfg.source for cfg in jobs.ingest.ran}) == 3
 
 
-@pytest.mark.parametrize("cfg", [FACES, LANDMARKS, DEMO_LANDMARKS])
+@pytest.mark.parametrize("cfg", [FACES_TRAIN, LANDMARKS, DEMO_LANDMARKS])
 def test_a_second_run_does_nothing_and_other_weights_under_the_same_name_train_again(
-    cfg: FacesConfig | LandmarksConfig, jobs: Jobs, tmp_path: Path
+    cfg: AnyConfig, jobs: Jobs, tmp_path: Path
 ) -> None:
     first = run(cfg, tmp_path)
     jobs.order.clear()
@@ -198,8 +257,8 @@ def test_a_second_run_does_nothing_and_other_weights_under_the_same_name_train_a
     assert "train" in jobs.order and "ingest" not in jobs.order and "reconstruct" not in jobs.order
 
 
-@pytest.mark.parametrize("cfg", [FACES, LANDMARKS])
-def test_a_workspace_of_any_name_does(cfg: FacesConfig | LandmarksConfig, jobs: Jobs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cfg", [FACES_TRAIN, LANDMARKS])
+def test_a_workspace_of_any_name_does(cfg: AnyConfig, jobs: Jobs, tmp_path: Path) -> None:
     cfg = dataclasses.replace(cfg, source="photos")
     plain, odd = run(cfg, tmp_path / "plain"), run(cfg, tmp_path / "run=1, second try")
     assert odd["collection"].uri.rpartition("/")[2] == plain["collection"].uri.rpartition("/")[2]
@@ -208,9 +267,9 @@ def test_a_workspace_of_any_name_does(cfg: FacesConfig | LandmarksConfig, jobs: 
 
 
 def test_workers_and_devices_change_no_folder(jobs: Jobs, tmp_path: Path) -> None:
-    first = run(FACES, tmp_path)
-    assert run(dataclasses.replace(FACES, num_workers=4, device="cpu"), tmp_path) == first
-    other = dataclasses.replace(FACES, index=dataclasses.replace(FACES.index, factory="KDTree"))
+    first = run(FACES_TRAIN, tmp_path)
+    assert run(dataclasses.replace(FACES_TRAIN, num_workers=4, device="cpu"), tmp_path) == first
+    other = dataclasses.replace(FACES_TRAIN, index=dataclasses.replace(FACES_TRAIN.index, factory="KDTree"))
     changed = run(other, tmp_path)
     assert changed["model"] == first["model"] and changed["index"] != first["index"] != changed["report"]
 
@@ -250,8 +309,8 @@ def whole(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> tuple[FakeTracker, lis
     return tracker, opened
 
 
-def small(where: Path, **settings: Any) -> FacesConfig:
-    return dataclasses.replace(FACES, weights="none", workspace=str(where / "w"), model_name="people", **settings)
+def small(where: Path, **settings: Any) -> FacesTrainConfig:
+    return dataclasses.replace(FACES_TRAIN, weights="none", workspace=str(where / "w"), model_name="people", **settings)
 
 
 def test_a_pipeline_publishes_and_logs_what_it_made(
@@ -262,7 +321,7 @@ def test_a_pipeline_publishes_and_logs_what_it_made(
     ((uri, how),) = whole[1]
     assert (uri, how["experiment"]) == (f"sqlite:///{tmp_path}/w/mlflow.db", "people")
     assert len(how["key"]) == 24 and how["name"].startswith("mobilenet_v2-")
-    published = {kind: made[kind] for kind in ("collection", "model", "index")}
+    published = {kind: made[kind] for kind in ("collection", "model", "index", "report")}
     assert tracker.told == [
         ("params", "pipeline", "people"),
         ("publish", published),

@@ -10,13 +10,16 @@ import pytest
 from ray_jobs.presets import (
     DEMO,
     DEMO_LANDMARKS,
+    DEMO_PEOPLE,
     FACES,
     FACES_PUBLISHED,
+    FACES_TRAIN,
     LANDMARKS,
     PRESETS,
     FacesConfig,
+    FacesTrainConfig,
     LandmarksConfig,
-    PipelineConfig,
+    TrainedConfig,
     num_steps,
     variants,
 )
@@ -25,27 +28,39 @@ from ray_jobs.presets import (
 def test_the_presets_keep_their_names_and_kinds() -> None:
     assert {name: type(preset) for name, (_, preset) in PRESETS.items()} == {
         "faces": FacesConfig,
-        "faces-published": FacesConfig,
+        "faces-train": FacesTrainConfig,
+        "faces-published": FacesTrainConfig,
         "landmarks": LandmarksConfig,
         "demo-landmarks": LandmarksConfig,
-        "demo": FacesConfig,
+        "demo-people": FacesConfig,
+        "demo": FacesTrainConfig,
     }
     assert all(said.endswith(".") for said, _ in PRESETS.values())
     assert PRESETS["demo"][1] is DEMO and PRESETS["faces"][1] is FACES
 
 
 def test_no_setting_of_one_road_is_a_setting_of_the_other() -> None:
-    common = {field.name for field in dataclasses.fields(PipelineConfig)}
-    own = [{field.name for field in dataclasses.fields(kind)} - common for kind in (FacesConfig, LandmarksConfig)]
-    assert own[0] == {"train", "demo"}
-    assert own[1] == {
+    common = {field.name for field in dataclasses.fields(TrainedConfig)}
+    kinds = (FacesConfig, FacesTrainConfig, LandmarksConfig)
+    own = [{field.name for field in dataclasses.fields(kind)} - common for kind in kinds]
+    assert own[0] == {"grouping", "demo"}
+    assert own[1] == {"train", "demo"}
+    assert own[2] == {
         *("mining", "reconstruct", "siamese", "whiten", "whitened", "scales", "expansion", "rerank", "ablate", "scenes")
     }
+    assert not {"weights", "num_workers"} & {field.name for field in dataclasses.fields(FacesConfig)}
+
+
+def test_a_road_without_training_takes_a_network_that_is_ready() -> None:
+    assert FACES.model.backbone == "onnx:sface"
+    with pytest.raises(ValueError, match="faces-train"):
+        dataclasses.replace(FACES, model=FACES_TRAIN.model)
 
 
 def test_demos_download_nothing_and_the_others_start_from_trained_weights() -> None:
-    assert {name: preset.weights for name, (_, preset) in PRESETS.items()} == {
-        "faces": "imagenet",
+    trained = {name: preset for name, (_, preset) in PRESETS.items() if isinstance(preset, TrainedConfig)}
+    assert {name: preset.weights for name, preset in trained.items()} == {
+        "faces-train": "imagenet",
         "faces-published": "imagenet",
         "landmarks": "imagenet",
         "demo-landmarks": "none",
@@ -53,9 +68,18 @@ def test_demos_download_nothing_and_the_others_start_from_trained_weights() -> N
     }
 
 
+def test_the_demo_of_people_is_faces_on_the_photos_that_the_demo_of_training_draws() -> None:
+    assert dataclasses.replace(DEMO_PEOPLE, workspace="", demo=FACES.demo, model_name="") == dataclasses.replace(
+        FACES, workspace="", model_name=""
+    )
+    assert DEMO_PEOPLE.demo == DEMO.demo
+
+
 def test_presets_do_not_share_a_workspace_or_a_name_in_the_registry_by_accident() -> None:
-    assert len({DEMO.workspace, DEMO_LANDMARKS.workspace, FACES.workspace}) == 3
-    assert len({preset.model_name for preset in (DEMO, DEMO_LANDMARKS, FACES, LANDMARKS)}) == 4
+    assert len({DEMO.workspace, DEMO_LANDMARKS.workspace, DEMO_PEOPLE.workspace, FACES_TRAIN.workspace}) == 4
+    assert (
+        len({preset.model_name for preset in (DEMO, DEMO_LANDMARKS, DEMO_PEOPLE, FACES, FACES_TRAIN, LANDMARKS)}) == 6
+    )
 
 
 def test_whole_photos_are_prepared_no_smaller_than_the_network_takes_them() -> None:
@@ -63,7 +87,7 @@ def test_whole_photos_are_prepared_no_smaller_than_the_network_takes_them() -> N
         assert cfg.prepare.crop == "fit" and cfg.model.keep_aspect
         assert cfg.prepare.size >= max(cfg.model.image_size, cfg.siamese.image_size)
         assert cfg.split.keep_singles, "nobody labels places, so all would be dropped"
-    for cfg in (FACES, FACES_PUBLISHED, DEMO):
+    for cfg in (FACES_TRAIN, FACES_PUBLISHED, DEMO):
         assert cfg.prepare.crop == "face" and not cfg.model.keep_aspect
 
 
@@ -99,8 +123,9 @@ def test_what_is_compared_and_what_is_served_last(settings: dict[str, Any], expe
 
 
 def test_steps_of_a_road() -> None:
-    assert num_steps(FACES) == 9  # start, ingest, train, embed and index twice, index what is served, evaluate
-    assert num_steps(dataclasses.replace(FACES, served_splits=("gallery",))) == 8
+    assert num_steps(FACES) == 6  # start, ingest, embed, index, evaluate, group
+    assert num_steps(FACES_TRAIN) == 9  # start, ingest, train, embed and index twice, index what is served, evaluate
+    assert num_steps(dataclasses.replace(FACES_TRAIN, served_splits=("gallery",))) == 8
     assert num_steps(landmarks(ablate=False, scales=(1.0,), whitened=False)) == 8
     assert num_steps(landmarks(ablate=False)) == 6 + 1 + 1 + 2 + 2
     assert num_steps(DEMO_LANDMARKS) == 6 + 1 + 1 + 1 + 2

@@ -161,6 +161,16 @@ def test_the_same_step_asked_for_twice_is_counted_and_done_once(
     assert [record.getMessage()[:5] for record in caplog.records] == ["[1/2]", "[2/2]"]
 
 
+def test_a_step_with_nothing_to_do_is_counted_and_said(
+    inputs: dict[str, Folder], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    road = Road(Folder.of(tmp_path), 2)
+    road.pass_by("nothing to measure")
+    road.do(FakeJob(embed), "embed them", collection=inputs["collection"], model=inputs["model"])
+    assert [record.getMessage() for record in caplog.records] == ["[1/2] nothing to measure", "[2/2] embed them"]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     out: str

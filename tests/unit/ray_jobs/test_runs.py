@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from mlflow import MlflowClient
@@ -139,8 +140,8 @@ def test_artifacts_that_cannot_be_stored_are_refused_at_the_start(tmp_path: Path
         open_run(store_uri(None, tmp_path), experiment="x", key="k")
 
 
-def results(where: Path, best: float | None) -> dict[str, Folder]:
-    """What a pipeline hands on, as sealed folders."""
+def results(where: Path, best: float | Literal["as it is"] | None) -> dict[str, Folder]:
+    """What a pipeline hands on, as sealed folders. Args: best: val/mAP, if there was any; or it was not trained."""
     folders = {kind: Folder.of(where / kind) for kind in ("collection", "model", "index", "report")}
     for kind, folder in folders.items():
         assert begin(folder, kind=kind, config={"at": str(where)}, inputs={}) is None
@@ -150,6 +151,8 @@ def results(where: Path, best: float | None) -> dict[str, Folder]:
             folder.write_json("metrics.json", {"order": list(systems), "systems": systems})
             folder.write_json("timings.json", {"systems": {"before": {"query_seconds@10": 0.1}}})
         counts = {"best_val_mAP": best, "num": 3, "list": list(range(4000))}
+        if best == "as it is":
+            del counts["best_val_mAP"]
         seal(folder, kind=kind, config={"at": str(where)}, inputs={}, counts=counts)
     return folders
 
@@ -174,6 +177,15 @@ def test_results_of_a_pipeline_are_logged_and_its_model_is_registered(store: str
     (data,) = run.inputs.dataset_inputs  # type: ignore[union-attr]
     assert (data.dataset.name, data.dataset.digest) == ("collection", collection[:32])
     assert {file.path for file in MlflowClient(store).list_artifacts(tracker.run_id)} >= {"bundle", "report", "config"}
+
+
+def test_photos_that_nobody_labelled_give_no_report_and_their_network_no_figure(store: str, tmp_path: Path) -> None:
+    tracker, folders = open_run(store, experiment="as it is", key="k"), results(tmp_path, "as it is")
+    del folders["report"]
+    first = tracker.log_results(folders, model_name="as it is")
+    assert first is not None and first.is_champion
+    assert "value" not in MlflowClient(store).get_model_version("as it is", "1").tags
+    assert MlflowClient(store).get_run(tracker.run_id).data.metrics == {}
 
 
 def test_a_model_without_a_figure_is_not_registered(

@@ -237,7 +237,7 @@ def test_who_meets_a_part_that_is_full_or_gone_is_told_to_come_back(pair: Pair, 
 
 def test_a_slow_answer_is_given_up_and_its_work_cancelled(pair: Pair) -> None:
     at = door(pair, timeout_s=0.2)
-    at.find.seconds = 60
+    at.find.seconds = 5
     response = at.post()
     assert refusal(response) == (504, "timeout")
     assert "0.2 s" in response.json()["error"]["message"]

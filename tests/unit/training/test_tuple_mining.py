@@ -119,8 +119,8 @@ def test_negatives_are_alike_whatever_the_blocks_and_how_deep_they_lie(monkeypat
     queries, pool = torch.randn(9, 4, generator=generator), torch.randn(300, 4, generator=generator)
     clusters = np.zeros(300, dtype=np.int64)
     clusters[[7, 150, 299]] = [1, 2, 3]
-    own = np.zeros(9, dtype=np.int64)
-    expected = [slow(query, 0, pool, clusters, 3, "N2") for query in queries]
+    own = np.array([0, 0, 0, 0, 1, 2, 3, 0, 1])
+    expected = [slow(query, int(mine), pool, clusters, 3, "N2") for query, mine in zip(queries, own)]
     assert mine_negatives(queries, own, pool, clusters, num=3).tolist() == expected
     monkeypatch.setattr(tuple_mining, "_BLOCK", 4)
     assert mine_negatives(queries, own, pool, clusters, num=3).tolist() == expected
