@@ -16,6 +16,7 @@ import torch
 import torchvision.models as tv
 from torch import Tensor, nn
 
+from retrieval.models.known_weights import DOWNLOADS, downloads_allowed, sha256_of, weights_folder
 from retrieval.models.settings import BACKBONES, check_backbone
 
 
@@ -103,12 +104,15 @@ def build_trunk(name: str, weights: str = "none") -> nn.Sequential:
 
     Args:
         name: a key of `settings.BACKBONES`.
-        weights: "none" (random, torch's global seed), "imagenet" (torchvision's default enum; downloads once), or a
-            path to a .pth (state dict, read with weights_only) or .safetensors file in torchvision's names.
+        weights: "none" (random, torch's global seed), "imagenet" (torchvision's default enum: its file in
+            $RETRIEVAL_WEIGHTS, else in torchvision's cache, else downloaded once), or a path to a .pth (state dict,
+            read with weights_only) or .safetensors file in torchvision's names.
 
     Raises: ValueError for an unknown name or weights that do not fit, naming the keys.
     """
     cut, build = CUTS[BACKBONES[check_backbone(name)]], getattr(tv, name)
+    if weights == "imagenet":
+        weights = str(_published_file(name) or weights)
     if weights == "imagenet":
         try:
             return cut(build(weights="DEFAULT")).eval()
@@ -121,6 +125,27 @@ def build_trunk(name: str, weights: str = "none") -> nn.Sequential:
     if weights != "none":
         load_into(trunk, read_state(weights), where=weights)
     return trunk.eval()
+
+
+def _published_file(name: str) -> Path | None:
+    """torchvision's file of ImageNet weights in the folder of known weights; None leaves it to torchvision to get it.
+
+    Raises: ValueError if the file is damaged, by the sha256 whose first digits stand in its name; or if torchvision
+        would have to download it and downloads are off.
+    """
+    url = str(tv.get_model_weights(name).DEFAULT.url)  # type: ignore[attr-defined]
+    file = url.rpartition("/")[2]
+    place, cached = weights_folder() / file, Path(torch.hub.get_dir()) / "checkpoints" / file
+    if place.is_file():
+        if not sha256_of(place).startswith(Path(file).stem.rpartition("-")[2]):
+            raise ValueError(f"{place} is not torchvision's file: its sha256 is another. Remove it, and copy it again.")
+        return place
+    if not cached.is_file() and not downloads_allowed():
+        raise ValueError(
+            f"torchvision's ImageNet weights for {name} are not here, and downloads are off (${DOWNLOADS}). Copy "
+            f"{file} (from {url}) into {weights_folder()}, give another file (--weights FILE), or --weights none."
+        )
+    return None
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:

