@@ -28,14 +28,16 @@ setup: .venv/.installed ## Install the locked dependencies into .venv (once; aga
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@touch $@
 
-demo: setup ## The whole road on drawn faces, then on drawn places: photos, training, index, report, a query over HTTP each
+demo: setup ## Drawn faces by the best free network, then by one trained on them, then drawn places: index, report, a query over HTTP each
+	$(BIN)/python -m ray_jobs.pipeline demo-people --workspace $(WORKSPACE)-people
+	$(BIN)/python -m serve.demo --workspace $(WORKSPACE)-people
 	$(BIN)/python -m ray_jobs.pipeline demo --workspace $(WORKSPACE)
 	$(BIN)/python -m serve.demo --workspace $(WORKSPACE)
 	$(BIN)/python -m ray_jobs.pipeline demo-landmarks --workspace $(WORKSPACE)-landmarks
 	$(BIN)/python -m serve.demo --workspace $(WORKSPACE)-landmarks
 
 serve: setup ## Serve the demo's result on http://127.0.0.1:8000 until Ctrl-C
-	$(BIN)/serve run serve.app:build_app workspace=$(WORKSPACE)
+	$(BIN)/serve run serve.app:build_app workspace=$(WORKSPACE)-people
 
 test: setup ## All tests but those that need the network or ../shared/data (CPU, about 12 minutes on 2 cores)
 	$(BIN)/python -m pytest tests retrieval -m "$(MARKS)" --durations=15 $(PYTEST_ARGS)
