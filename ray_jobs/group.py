@@ -21,6 +21,7 @@ from retrieval.artifacts.calibration import KnownThreshold, read_calibration
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.index import IDS
 from retrieval.artifacts.manifest import Manifest, check_made_from, read_manifest
+from retrieval.artifacts.progress import Progress, silent
 from retrieval.grouping import threshold as thresholds
 from retrieval.grouping.settings import GroupingConfig
 
@@ -144,14 +145,30 @@ def _compare(plan: PeoplePlan, parts: list[int], names: list[str]) -> int:
     from retrieval.images import likeness
 
     places = {"index": plan.index, "collection": plan.collection, "out": plan.out, "look": likeness.thumbnail}
-    list(run_parts("thumbnails", parts, duplicates.write_thumbnails, total_items=plan.num, fixed=places))
+    list(run_parts("thumbnails", parts, _thumbnails, total_items=plan.num, fixed=places))
     nearest = min(plan.config.duplicate_neighbours, plan.config.neighbours)
     asked = on_cluster(duplicates.write_pairs, plan.out, names, plan.num, nearest)
     how = {"out": plan.out, "parts": parts, "side": likeness.SIDE, "alike": likeness.likeness}
     how["least"] = plan.config.duplicate_likeness
     blocks, total = range(asked["blocks"]), asked["pairs"]
-    list(run_parts("compare", blocks, duplicates.compare, takes="block", total_items=total, fixed=how))
+    list(run_parts("compare", blocks, _compare_block, takes="block", total_items=total, fixed=how))
     return asked["blocks"]
+
+
+def _thumbnails(part: int, progress: Progress = silent, **fixed: Any) -> dict[str, int]:
+    from retrieval.grouping.duplicates import write_thumbnails
+    from retrieval.images.pixels import limit_threads
+
+    limit_threads(1)  # there is a process a core already
+    return write_thumbnails(part=part, progress=progress, **fixed)
+
+
+def _compare_block(block: int, progress: Progress = silent, **fixed: Any) -> dict[str, int]:
+    from retrieval.grouping.duplicates import compare
+    from retrieval.images.pixels import limit_threads
+
+    limit_threads(1)
+    return compare(block=block, progress=progress, **fixed)
 
 
 def _parts_of(index: Folder) -> list[int]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from ray_jobs import build_index, embed, freeze, ingest
 from ray_jobs.group import GroupConfig, main
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import MANIFEST
-from retrieval.grouping.people import PEOPLE
+from retrieval.evaluation.clustering import clustering_metrics
+from retrieval.grouping.people import DUPLICATES, PEOPLE
 from retrieval.grouping.settings import GroupingConfig
+from retrieval.images.settings import PrepareConfig
 from tests.support import grouped
 from tests.support.grouped import make_folders
 from tests.unit.ray_jobs.test_group import with_copies
@@ -48,3 +54,53 @@ def test_embeddings_of_other_photos_are_refused_before_anything_is_written(tmp_p
     with pytest.raises(ValueError, match="made with embeddings"):
         main(config(where | {"embeddings": other["embeddings"]}, tmp_path / "out"))
     assert not (tmp_path / "out" / MANIFEST).exists()
+
+
+def flat_copy(source: Path, to: Path, num_people: int, num_copies: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Photos of some people in one folder under names that say nothing, and copies of some of them beside.
+
+    Returns: name -> person; name of a copy -> name of its photo.
+    """
+    rng, to = np.random.default_rng(0), Path(to)
+    to.mkdir()
+    chosen = sorted(path for path in source.iterdir() if path.is_dir())[:: 1200 // num_people][:num_people]
+    photos = [path for person in chosen for path in sorted(person.iterdir())]
+    names = [f"IMG_{number:04d}.jpg" for number in rng.permutation(len(photos))]
+    people, copies = {}, {}
+    for name, photo in zip(names, photos, strict=True):
+        shutil.copy(photo, to / name)
+        people[name] = photo.parent.name
+    for number, of in enumerate(names[:: len(names) // num_copies][:num_copies]):
+        with Image.open(to / of) as image:
+            width, height = image.size
+            kinds = (
+                image.resize((round(width * 0.6), round(height * 0.6))),
+                image,
+                image.crop((round(width * 0.03), 0, round(width * 0.98), round(height * 0.95))),
+            )
+            copy = f"COPY_{number}.jpg"
+            kinds[number % 3].save(to / copy, quality=50 if number % 3 == 1 else 85)
+        people[copy], copies[copy] = people[of], of
+    return people, copies
+
+
+@pytest.mark.realdata
+def test_people_of_real_photos_are_found_without_a_label(tmp_path: Path, real_faces: Path) -> None:
+    truth, copies = flat_copy(real_faces, tmp_path / "photos", num_people=40, num_copies=9)
+    where = {name: str(tmp_path / name) for name in ("collection", "model", "embeddings", "index")}
+    collection, model, embeddings, index = where.values()
+    prepare = PrepareConfig(crop="aligned", detector="yunet", margin=0.0, size=112)
+    photos = str(tmp_path / "photos")
+    ingest.main(ingest.IngestConfig(source=photos, out=collection, layout="folder", prepare=prepare))
+    freeze.main(freeze.FreezeConfig(collection=collection, out=model))
+    embed.main(embed.EmbedConfig(collection=collection, model=model, out=embeddings))
+    build_index.main(build_index.BuildIndexConfig(collection=collection, embeddings=embeddings, out=index))
+    made = main(GroupConfig(**where, out=str(tmp_path / "people")))
+    assert made.config["threshold"] == 0.403
+    assert "bcubed_precision" not in made.counts
+    found = numbers(tmp_path / "people")
+    figures = clustering_metrics([found[name] for name in truth], list(truth.values()))
+    assert figures.bcubed_precision >= 0.99
+    assert figures.bcubed_recall >= 0.96
+    twice = Folder.of(tmp_path / "people").read_table(DUPLICATES).to_pylist()
+    assert {row["duplicate_of"]: row["image_id"] for row in twice} == copies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,18 @@ def test_pairs_that_are_linked_are_compared_block_by_block(tmp_path: Path, monke
     assert (found.row.tolist(), found.of.tolist()) == ([9], [4])
     duplicates.remove_thumbnails(out)
     assert list(out.list()) == [links_name(0)]
+
+
+def test_thumbnails_are_those_of_the_pair_in_whichever_part_they_lie(tmp_path: Path) -> None:
+    photos = sorted(people(3, 3), key=lambda one: one.image_id)[::-1]
+    photos[0] = dataclasses.replace(photos[0], pixels=photos[-1].pixels)
+    where, out = make_folders(tmp_path, photos, part_size=3), Folder.of(tmp_path / "out")
+    for part in range(3):
+        duplicates.write_thumbnails(where["index"], where["collection"], out, part, thumbnail)
+    pair = {"row": [0], "neighbour": [8], "score": [1.0]}
+    out.write_table(links_name(0), pa.table(pair, schema=LINK_SCHEMA))
+    assert duplicates.write_pairs(out, [links_name(0)], 9, nearest=1) == {"pairs": 1, "blocks": 1}
+    assert duplicates.compare(out, range(3), 0, SIDE, likeness, 0.97) == {"taken": 1, "found": 1}
 
 
 def test_thumbnails_of_photos_that_are_not_indexed_are_not_made(tmp_path: Path) -> None:

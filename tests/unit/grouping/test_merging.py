@@ -95,6 +95,12 @@ def test_groups_to_begin_with_stay_and_grow() -> None:
     assert start.tolist() == [0, 0, 2, 3]
 
 
+def test_each_photo_of_a_group_to_begin_with_counts() -> None:
+    vectors = unit((1, 0), (0, 1), (0, 1), (1, 0))
+    assert merge(vectors, np.array([0]), np.array([3]), 0.4, np.array([0, 0, 0, 3])).tolist() == [0, 0, 0, 3]
+    assert merge(vectors, np.array([0]), np.array([3]), 0.3, np.array([0, 0, 0, 3])).tolist() == [0, 0, 0, 0]
+
+
 def test_progress_ends_at_the_number_of_links() -> None:
     told = []
     merge(clustered(40), *all_pairs(40), 0.5, progress=lambda *said: told.append(said))
