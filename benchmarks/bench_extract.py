@@ -91,7 +91,7 @@ def main(cfg: Config) -> float:
     for name, column in ((f"Embedder, {embedder.format}, by shape", 0), ("eager float32, one by one", 1)):
         rate = len(jpegs) / statistics.median(pair[column] for pair in seconds)
         print(f"{name:52}{rate:>10.1f} images/s")
-    needed, per_second = flops(net, shapes, cfg.size) / len(jpegs), matmul_flops(embedder.device)
+    needed, per_second = flops(net, shapes, cfg.size) / len(jpegs), matmul_flops(torch.device(embedder.device))
     words = f"float32 matmul, {per_second / 1e9:.0f} GFLOP/s, {needed / 1e9:.2f} GFLOP a photo"
     print(f"{words:52}{per_second / needed:>10.1f} images/s")
     shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)

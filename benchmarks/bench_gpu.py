@@ -25,6 +25,7 @@ from benchmarks.bench_embed import draw
 from retrieval.images.pixels import decode_stored
 from retrieval.models import bundle
 from retrieval.models.embedder import Embedder
+from retrieval.models.engines.eager import EagerNet
 from retrieval.models.settings import ModelConfig
 
 
@@ -53,11 +54,12 @@ def main(cfg: Config) -> float | None:
     jpegs = (drawn * -(-cfg.num_images // len(drawn)))[: cfg.num_images]
     net = bundle.build(ModelConfig(backbone=cfg.backbone, image_size=cfg.size))
     embedder = Embedder(net, device="cuda", batch_size=cfg.batch_size)
+    network = EagerNet(net, torch.device("cuda"), "auto")
     pixels = torch.from_numpy(np.stack([decode_stored(jpeg, cfg.size) for jpeg in jpegs[: cfg.batch_size]])).cuda()
 
     def forward() -> None:
         for _ in range(-(-cfg.num_images // cfg.batch_size)):
-            embedder.embed_pixels(pixels)
+            network.forward(pixels)
 
     embedder.embed_jpegs(jpegs[: 2 * cfg.batch_size])  # warm
     pairs = [(seconds(lambda: embedder.embed_jpegs(jpegs)), seconds(forward)) for _ in range(cfg.rounds)]

@@ -31,7 +31,7 @@ from retrieval.data.settings import SplitConfig
 from retrieval.images.pixels import decode_stored
 from retrieval.images.settings import PrepareConfig
 from retrieval.models import bundle, network
-from retrieval.models.embedder import pick_device
+from retrieval.models.engines.eager import pick_device
 from retrieval.models.settings import ModelConfig
 from retrieval.training.label_recipe import LabelRecipe
 from retrieval.training.settings import TrainConfig

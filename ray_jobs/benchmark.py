@@ -27,15 +27,15 @@ from retrieval.artifacts.manifest import MANIFEST, begin, read_manifest, seal
 from retrieval.data.settings import Layout, SplitConfig
 from retrieval.evaluation import benchmark_source
 from retrieval.images.settings import PrepareConfig
-from retrieval.models.settings import Device, Precision
+from retrieval.models.settings import Device, Engine, Precision
 from retrieval.search.settings import ExpansionConfig
 
 if TYPE_CHECKING:
-    from retrieval.models.network import ModelSpec
+    from retrieval.models.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
 
-_NOT_IN_KEY = ("out", "num_workers", "device", "tracking_uri")
+_NOT_IN_KEY = ("out", "num_workers", "device", "engine", "tracking_uri")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +63,8 @@ class BenchmarkConfig:
     """Where the model runs: auto, cpu or cuda."""
     precision: Precision = "auto"
     """auto: bfloat16 where the hardware has it and it leaves embeddings as they are."""
+    engine: Engine = "auto"
+    """What runs the model, see python -m ray_jobs.embed."""
     num_workers: int = 0
     """Processes that hold the model; 0: one a GPU, or one a CPU core where there is no GPU."""
     tracking_uri: str = ""
@@ -111,7 +113,7 @@ def main(cfg: BenchmarkConfig) -> Folder:
 
 
 def _run(cfg: BenchmarkConfig, out: Folder, name: str, tracker: Tracker) -> Folder:
-    from retrieval.models.bundle import benchmark_preparation, load_spec
+    from retrieval.models.spec import benchmark_preparation, load_spec
 
     bundle, photos, truth = Folder.of(cfg.model), out / "photos", Folder.of(cfg.truth).uri
     spec = load_spec(bundle)
@@ -168,7 +170,7 @@ def embed_distractors(
     cfg: BenchmarkConfig, out: Folder, where: Folder, bundle: Folder, prepare: PrepareConfig
 ) -> Folder:
     """Embeddings of a sealed collection, or of a folder of photos, which is ingested first."""
-    from retrieval.models.bundle import check_preparation
+    from retrieval.models.spec import check_preparation
 
     own = out / "distractors" / digest(where.uri)[:10]
     if where.exists(MANIFEST):
@@ -191,7 +193,7 @@ def collect(out: Folder, source: str, layout: Layout, prepare: PrepareConfig) ->
 
 
 def _embed(cfg: BenchmarkConfig, collection: Folder, bundle: Folder, out: Folder) -> None:
-    workers = {"workers": cfg.num_workers, "device": cfg.device}
+    workers = {"workers": cfg.num_workers, "device": cfg.device, "engine": cfg.engine}
     make_embeddings(collection, bundle, out, precision=cfg.precision, **workers)
 
 

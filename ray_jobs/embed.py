@@ -20,7 +20,7 @@ from ray_jobs.runtime.session import run_parts, session
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.artifacts.progress import Progress, silent
-from retrieval.models.settings import Device, Precision
+from retrieval.models.settings import Device, Engine, Precision
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ class EmbedConfig:
     """auto: GPUs if the cluster has any; cpu; cuda."""
     precision: Precision = "auto"
     """auto: bfloat16 where the hardware has it and it leaves embeddings as they are."""
+    engine: Engine = "auto"
+    """auto: the faster one here for a network trained here: onnxruntime on a CPU, PyTorch on a GPU or in bfloat16."""
 
     def __post_init__(self) -> None:
         must_be_at_least(0, self, "num_workers")
@@ -53,7 +55,7 @@ class EmbedConfig:
 
 # What the road of a pipeline asks of a job: see runtime/road.py.
 KIND, CONFIG = "embeddings", EmbedConfig
-SPEED = ("num_workers", "cpus_per_worker", "batch_size", "device")
+SPEED = ("num_workers", "cpus_per_worker", "batch_size", "device", "engine")
 
 
 def main(cfg: EmbedConfig) -> Manifest:
@@ -72,6 +74,7 @@ def main(cfg: EmbedConfig) -> Manifest:
             batch_size=cfg.batch_size,
             device=cfg.device,
             precision=cfg.precision,
+            engine=cfg.engine,
         )
 
 
@@ -85,12 +88,14 @@ def make_embeddings(
     batch_size: int = 64,
     device: str = "auto",
     precision: Precision = "auto",
+    engine: Engine = "auto",
 ) -> Manifest:
     """Embed all stored images of a collection by a pool of actors and seal the result; parts that are done are kept.
 
     Args:
         workers: actors; 0 is one a GPU, or one for every `cpus` cores where there is no GPU.
         precision: decides the result, so it is recorded; the other settings are for speed only.
+        engine: what runs the network; embeddings are equal but for their last bits.
     """
     import ray
 
@@ -104,7 +109,8 @@ def make_embeddings(
     resources = ray.cluster_resources()
     use_gpu = device != "cpu" and resources.get("GPU", 0) >= 1
     most = int(resources.get("GPU", 0)) if use_gpu else int(resources.get("CPU", 1)) // cpus
-    settings = {"batch_size": batch_size, "precision": precision, "num_threads": cpus}
+    settings = {"batch_size": batch_size, "precision": precision, "num_threads": cpus, "engine": engine}
+    settings["num_photos"] = photos.counts["stored"]  # of the whole job, so that each part runs in the same engine
     settings["device"] = device if use_gpu else "cpu"
     started = time.monotonic()
     rows = list(

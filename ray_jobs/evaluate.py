@@ -35,7 +35,7 @@ from retrieval.artifacts.manifest import Manifest, begin, check_made_from, read_
 from retrieval.data.settings import Layout, SplitConfig
 from retrieval.evaluation import tasks
 from retrieval.evaluation.settings import System
-from retrieval.models.settings import Device, Precision
+from retrieval.models.settings import Device, Engine, Precision
 from retrieval.reports import tables
 from retrieval.search.settings import ExpansionConfig
 
@@ -91,6 +91,8 @@ class EvaluateConfig:
     """Draws the sheets' queries, and those of --max-queries."""
     device: Device = "auto"
     """With --source: where the model runs: auto, cpu or cuda."""
+    engine: Engine = "auto"
+    """Of --source: what runs the model, see python -m ray_jobs.embed."""
     precision: Precision = "auto"
     """With --source. auto: bfloat16 where the hardware has it and it leaves embeddings as they are."""
     num_workers: int = 0
@@ -123,7 +125,7 @@ class EvaluateConfig:
 
 # What the road of a pipeline asks of a job: see runtime/road.py.
 KIND, CONFIG = "report", EvaluateConfig
-SPEED = ("device", "num_workers")
+SPEED = ("device", "engine", "num_workers")
 
 
 def main(cfg: EvaluateConfig) -> Manifest:
@@ -149,6 +151,7 @@ def main(cfg: EvaluateConfig) -> Manifest:
             workers=cfg.num_workers,
             device=cfg.device,
             precision=cfg.precision,
+            engine=cfg.engine,
         )
         return _report(cfg, out / "report", out / "collection", (system,), "leave-one-out")
 
@@ -228,7 +231,7 @@ def count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray) -> n
 
 def _ingest_source(cfg: EvaluateConfig, out: Folder, bundle: Folder) -> None:
     """Make the collection of --source, its photos prepared as the bundle wants them."""
-    from retrieval.models.bundle import preparation_of
+    from retrieval.models.spec import preparation_of
 
     prepare, network = preparation_of(bundle), detector_of(bundle)
     if network is None:

@@ -107,9 +107,9 @@ def threshold_of(cfg: GroupConfig) -> thresholds.Threshold:
 
 
 def _published(model: str) -> KnownThreshold | None:
-    from retrieval.models import bundle
+    from retrieval.models.spec import known_threshold
 
-    value = bundle.known_threshold(Folder.of(model))
+    value = known_threshold(Folder.of(model))
     return None if value is None else KnownThreshold(threshold=value, source="the model's publisher")
 
 

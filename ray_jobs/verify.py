@@ -66,10 +66,10 @@ def main(cfg: VerifyConfig) -> Verdict:
 
     from retrieval.artifacts.calibration import KnownThreshold
     from retrieval.images import pixels
-    from retrieval.models.bundle import known_threshold
     from retrieval.models.embedder import Embedder
     from retrieval.models.queries.reader import PhotoReader
     from retrieval.models.queries.verification import verify
+    from retrieval.models.spec import known_threshold
 
     pixels.limit_threads(1)
     embedder = Embedder(pair.model.uri, device=cfg.device)

@@ -46,7 +46,12 @@ class Embedder:
         threads = max(1, int(args.embedder_cpus))
         pixels.limit_threads(1)
         self._embedder = embedder.Embedder(
-            pair.model.uri, device=args.device, precision=args.precision, num_threads=threads
+            pair.model.uri,
+            device=args.device,
+            precision=args.precision,
+            num_threads=threads,
+            engine=args.engine,
+            num_photos=None,
         )
         if self._embedder.fingerprint != pair.model_fingerprint:
             raise ValueError(

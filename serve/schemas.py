@@ -50,6 +50,10 @@ class ServeArgs(BaseModel):
         default="auto",
         description="Number format of the network; auto is bf16 where the hardware has it and embeddings stay.",
     )
+    engine: Literal["auto", "torch", "onnxruntime"] = Field(
+        default="auto",
+        description="What runs a network trained here; auto is onnxruntime on a CPU, PyTorch on a GPU.",
+    )
     max_batch: int = Field(default=16, ge=1, le=1024, description="Most photos embedded in one forward pass.")
     embedder_cpus: float = Field(
         default=1.0, gt=0, description="CPUs reserved by an Embedder replica; also its thread count."

@@ -27,6 +27,7 @@ os.environ.update(
         "RAY_TMPDIR": str(RAY_TMPDIR),  # away from any other cluster of this machine
         "RAY_AUTH_MODE": "token",  # as on a real cluster, with a token of our own: none is written to the home folder
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RETRIEVAL_CACHE": str(RAY_TMPDIR / "cache"),  # exported networks
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; the present one warns

@@ -7,7 +7,6 @@ from concurrent.futures import Executor, Future
 from typing import TypeVar
 
 import numpy as np
-import torch
 
 Item = TypeVar("Item")
 
@@ -26,13 +25,13 @@ def prefetch(executor: Executor, make: Callable[[Item], Made], items: Iterable[I
         yield waiting[0], waiting[1].result()
 
 
-def images_at_once(most: int, pixels: int, device: torch.device, *, rounded: bool) -> int:
+def images_at_once(most: int, pixels: int, device: object, *, rounded: bool) -> int:
     """How many images of `pixels` (height * width) go through a network together, `most` at most and one at least.
 
     On a CPU as many as leave the largest maps in its cache: 200,000 pixels in float32, 400,000 in bfloat16 (`rounded`).
     MobileNet-V2 at 160 px takes 8 images at once at 1.5 times the rate of 32, and at 2.7 times that of 128.
     """
-    if device.type != "cpu":
+    if str(device) != "cpu":
         return max(1, most)
     return max(1, min(most, (8 if rounded else 4) * 224 * 224 // pixels))
 

@@ -6,7 +6,6 @@ finds holds that network (`detector.onnx`), so that no worker or server has to l
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,17 +21,13 @@ from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.history import TUPLES_SHEET, read_history, write_history
 from retrieval.artifacts.manifest import Manifest, begin, read_manifest, seal
 from retrieval.artifacts.progress import Progress, silent
-from retrieval.images.settings import PrepareConfig, stored_config
 from retrieval.models import backbones
 from retrieval.models.engines.frozen import FrozenNet, from_file
-from retrieval.models.engines.manifest import parse_manifest
-from retrieval.models.network import EmbeddingNet, ModelSpec, Network, with_scales
+from retrieval.models.network import EmbeddingNet, Network, with_scales
 from retrieval.models.settings import ModelConfig
+from retrieval.models.spec import NETWORK_FILE, SPEC_FILE, WEIGHTS_FILE, ModelSpec, load_spec
 
-WEIGHTS_FILE, SPEC_FILE = "model.safetensors", "model.json"
-NETWORK_FILE = "network.onnx"
 _PICTURES = ("*.png", "*.jpg")
-_DECIDES = ("crop", "size", "quality")  # what of a preparation an embedding depends on, where no face is looked for
 
 
 def start(
@@ -184,25 +179,6 @@ def keep_history(bundle: Folder, out: Folder) -> dict[str, Any]:
     return write_history(out, history) if history else {}
 
 
-def load_spec(folder: Folder | Path | str) -> ModelSpec:
-    """The spec of a bundle, also of one from when whitening was among the model's settings.
-
-    Raises: ValueError if there is no sealed bundle, or its spec is not ours.
-    """
-    folder = Folder.of(folder)
-    read_manifest(folder, "model")
-    value = folder.read_json(SPEC_FILE)
-    config = value.pop("config")
-    value |= {name: config.pop(name) for name in ("whitening", "whitening_dim") if name in config}
-    unknown = set(config) - {f.name for f in dataclasses.fields(ModelConfig)}
-    if unknown := sorted(unknown | set(value) - {f.name for f in dataclasses.fields(ModelSpec)}):
-        raise ValueError(f"The bundle {folder} has settings this version does not know: {unknown}. Update the project.")
-    value |= {name: tuple(value[name]) for name in ("mean", "std")}
-    if value.get("network"):
-        value["network"] = parse_manifest(value["network"], f"{folder}/{SPEC_FILE}")
-    return ModelSpec(config=ModelConfig(**config), **value)
-
-
 def load_network(folder: Folder | Path | str, device: str | torch.device = "cpu") -> Network:
     """The network of a sealed bundle, in eval mode. Checks its files against the manifest's hashes first."""
     folder = Folder.of(folder)
@@ -238,51 +214,3 @@ def load_bundle(folder: Folder | Path | str, device: str | torch.device = "cpu")
             f"cut, and no scales. Name a bundle that was trained here."
         )
     return net
-
-
-def known_threshold(folder: Folder | Path | str) -> float | None:
-    """The cosine from which two photos show the same, as whoever published the network says; None where nobody did.
-
-    With whitening there is none either: it is of other numbers.
-    """
-    spec = load_spec(folder)
-    return None if spec.network is None or spec.whitening != "none" else spec.network.thresholds.get("same")
-
-
-def preparation_of(bundle: Folder) -> PrepareConfig:
-    """How the bundle wants a photo prepared.
-
-    Raises: ValueError if it does not say: then it was not made by training on a collection.
-    """
-    stored = load_spec(bundle).preparation
-    if not stored:
-        raise ValueError(f"The bundle {bundle} does not say how photos are prepared for it. Train or embed it again.")
-    return stored_config(stored)
-
-
-def benchmark_preparation(spec: ModelSpec, bundle: Folder) -> PrepareConfig:
-    """How photos are made ready for a bundle: whole, and no larger than the network takes them.
-
-    At that size exactly: a query is shrunk as much as its whole photo would be, which no later step may undo.
-
-    Raises: ValueError if the bundle was made for squares or faces.
-    """
-    config, stored = spec.config, dict(spec.preparation)
-    if not config.keep_aspect or stored.get("crop", "fit") != "fit":
-        raise ValueError(
-            f"The bundle {bundle} takes photos with keep_aspect={config.keep_aspect} and "
-            f"crop='{stored.get('crop', 'fit')}'; the landmark benchmarks need whole photos in their own shape "
-            f"(keep_aspect, crop='fit'). Train one with `python -m ray_jobs.pipeline landmarks`."
-        )
-    return dataclasses.replace(stored_config({"crop": "fit", **stored}), size=config.image_size)
-
-
-def check_preparation(collected: Manifest, wanted: PrepareConfig, where: Folder) -> None:
-    """Raises: ValueError if a collection of distractors was prepared otherwise than the gallery."""
-    there = collected.config.get("prepare", {})
-    here = {name: getattr(wanted, name) for name in _DECIDES}
-    if odd := [f"{name} {there.get(name)!r}, not {here[name]!r}" for name in _DECIDES if there.get(name) != here[name]]:
-        raise ValueError(
-            f"The distractors {where} were prepared otherwise than the bundle wants: {'; '.join(odd)}. Name the folder "
-            f"of their photos, or ingest them with --crop fit --size {wanted.size} --quality {wanted.quality}."
-        )

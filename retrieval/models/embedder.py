@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from retrieval.artifacts.embeddings import KIND, write_part
 from retrieval.artifacts.folder import Folder, part_name
@@ -20,27 +17,18 @@ from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, 
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.images.batches import by_shape, images_at_once, prefetch
 from retrieval.images.pixels import decode_fit, decode_stored, fitted, stored_size
-from retrieval.models.bundle import load_network
-from retrieval.models.engines.frozen import FrozenNet
-from retrieval.models.network import EmbeddingNet, Network
-from retrieval.models.number_format import inference_trunk
-from retrieval.models.pooling import l2n
-from retrieval.models.settings import Precision
+from retrieval.models.engines.choice import open_network
+from retrieval.models.settings import Engine, Precision
 
-
-def pick_device(device: str = "auto") -> torch.device:
-    """ "auto" is the GPU if there is one, else the CPU. Raises: ValueError for a device that is not here."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"Device '{device}' was asked for, but PyTorch finds no GPU here. Use --device auto or cpu.")
-    return torch.device(device)
+if TYPE_CHECKING:
+    from retrieval.models.network import Network
 
 
 class Embedder:
-    """A bundle ready for inference: BatchNorm folded into convolutions, channels_last, bfloat16 where it does no harm.
+    """A bundle ready for inference, in the engine that is the faster one here.
 
-    `fingerprint` and `spec` are the bundle's, `dim` the embedding's length, `format` what the trunk runs in.
+    `fingerprint` and `spec` are the bundle's, `dim` the embedding's length; `engine`, `format` (of numbers) and
+    `device` say what runs it.
     """
 
     def __init__(
@@ -51,24 +39,23 @@ class Embedder:
         precision: Precision = "auto",
         batch_size: int = 64,
         num_threads: int | None = None,
+        engine: Engine = "auto",
+        num_photos: int | None = 0,
     ) -> None:
         """Args:
         model: folder of a bundle, or a network (left as it is).
         batch_size: images in one forward pass, at most.
-        num_threads: PyTorch threads of this process; None leaves PyTorch's own choice.
+        num_threads: threads of the engine; None leaves its own choice.
+        engine, num_photos: see `engines.choice.open_network`.
         """
-        if num_threads:
-            torch.set_num_threads(num_threads)
-        self.device = pick_device(device)
+        opened = open_network(
+            model, engine=engine, device=device, precision=precision, threads=num_threads, num_photos=num_photos
+        )
         self.batch_size = batch_size
-        net = model if isinstance(model, Network) else load_network(model)
-        self.fingerprint, self.spec, self.dim = net.fingerprint, net.spec, net.dim
-        self._net: Network = copy.deepcopy(net).to(self.device).eval()
-        if isinstance(self._net, FrozenNet):
-            self.format = _open_frozen(self._net, precision, num_threads)
-        elif isinstance(self._net, EmbeddingNet):
-            self._net.trunk, self.format = inference_trunk(self._net, precision)
-        # One thread decodes the next batch while the trunk runs on this one.
+        self.fingerprint, self.spec, self.dim = opened.fingerprint, opened.spec, opened.dim
+        self.engine, self.format, self.device = opened.engine, opened.format, opened.device
+        self._embed = opened.embed
+        # One thread decodes the next batch while the network runs on this one.
         self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
 
     def embed_jpegs(self, jpegs: Sequence[bytes], progress: Progress = silent) -> np.ndarray:
@@ -80,18 +67,14 @@ class Embedder:
         """
         out, done = np.empty((len(jpegs), self.dim), dtype=np.float32), 0
         for rows, pixels in prefetch(self._decoder, lambda rows: self._decode(jpegs, rows), self._batches(jpegs)):
-            out[rows] = self.embed_pixels(pixels).float().cpu().numpy()
+            out[rows] = self.embed_pixels(pixels)
             done += len(rows)
             progress("photos", done, len(jpegs))
         return out
 
-    @torch.inference_mode()
-    def embed_pixels(self, pixels: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 -> (B, D) float32 on the device, unit norm; with `flip`, of the image and its mirror."""
-        x = self._net.normalise(pixels.to(self.device, non_blocking=True))
-        if not self.spec.config.flip:
-            return self._net(x)
-        return l2n(self._net(x) + self._net(x.flip(3).contiguous(memory_format=torch.channels_last)))
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """(B, H, W, 3) uint8 -> (B, D) float32, unit norm; with `flip`, of the image and its mirror."""
+        return self._embed(pixels)
 
     def _batches(self, jpegs: Sequence[bytes]) -> list[np.ndarray]:
         """Rows that go through the network together: in order, or, where the aspect is kept, of one shape.
@@ -110,18 +93,10 @@ class Embedder:
 
         return by_shape(shapes, at_once)
 
-    def _decode(self, jpegs: Sequence[bytes], rows: np.ndarray) -> Tensor:
+    def _decode(self, jpegs: Sequence[bytes], rows: np.ndarray) -> np.ndarray:
         config = self.spec.config
         decode = decode_fit if config.keep_aspect else decode_stored
-        return torch.from_numpy(np.stack([decode(jpegs[row], config.image_size) for row in rows]))
-
-
-def _open_frozen(net: FrozenNet, precision: Precision, threads: int | None) -> str:
-    if precision == "bf16":
-        raise ValueError(
-            f"precision bf16 was asked for, and {net.network.name} runs in the number format of its file. Use auto."
-        )
-    return net.open(threads)
+        return np.stack([decode(jpegs[row], config.image_size) for row in rows])
 
 
 def embed_part(
@@ -129,8 +104,8 @@ def embed_part(
 ) -> dict[str, Any]:
     """Embed one part of a collection into out/part-<part>.parquet, unless it is there.
 
-    Returns: part, taken, kept, dim, format (of the network), seconds (in the model), resumed (1 if it was there),
-        sha256 of the file.
+    Returns: part, taken, kept, dim, engine and format (of the network), seconds (in the model), resumed (1 if it was
+        there), sha256 of the file.
     """
     name, started = part_name(part), time.monotonic()
     resumed = int(out.exists(name))
@@ -143,7 +118,7 @@ def embed_part(
         raise ValueError(f"{out}/{name} does not match images/{name} of {collection}. Remove {out} and embed again.")
     seconds = time.monotonic() - started
     counts: dict[str, Any] = {"part": part, "taken": len(images_of), "kept": len(kept), "dim": embedder.dim}
-    counts["format"] = embedder.format
+    counts |= {"engine": embedder.engine, "format": embedder.format}
     return {**counts, "seconds": seconds, "resumed": resumed, "sha256": hash_file(out, name)}
 
 
@@ -172,7 +147,9 @@ def seal_embeddings(
         "seconds": seconds,
         "seconds_in_model": sum(part["seconds"] for part in parts),
         "resumed_parts": sum(part["resumed"] for part in parts),
-        "parts_by_format": dict(Counter(part["format"] for part in parts if not part["resumed"])),  # what auto came to
+        # What auto came to. Not in what is hashed: the embeddings are the same but for their last bits.
+        "parts_by_format": dict(Counter(part["format"] for part in parts if not part["resumed"])),
+        "parts_by_engine": dict(Counter(part["engine"] for part in parts if not part["resumed"])),
     }
     return seal(
         out,

@@ -8,51 +8,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from retrieval.artifacts import hashing
 from retrieval.models import pooling, trunks
-from retrieval.models.engines.manifest import NetworkManifest
 from retrieval.models.pooling import at_scale, mean_over_scales
-from retrieval.models.settings import ModelConfig, Whitening, usable_scales
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelSpec:
-    """A bundle's model.json: the network, its pixel normalisation, and how a photo is prepared for it."""
-
-    config: ModelConfig
-    whitening: Whitening = "none"
-    """How the whitening that is applied last was learned (python -m ray_jobs.whiten)."""
-    whitening_dim: int = 0
-    """Dimensions that whitening keeps; 0 without whitening."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    preparation: Mapping[str, Any] = field(default_factory=dict)
-    """The collection's ingest settings (crop, margin, detector): what a query photo must go through as well."""
-    network: NetworkManifest | None = None
-    """Of a frozen network, what it takes and gives."""
-
-    def __post_init__(self) -> None:
-        if self.whitening not in get_args(Whitening) or (self.whitening == "none") != (self.whitening_dim == 0):
-            raise ValueError(
-                f"whitening is '{self.whitening}' with {self.whitening_dim} dimensions. It is learned from a trained "
-                f"model's embeddings: python -m ray_jobs.whiten."
-            )
-        assert (self.network is not None) == self.config.is_frozen
-
-    @property
-    def plain(self) -> dict[str, Any]:
-        """As it stands in model.json and manifests: a trained network's is what it was before there were others."""
-        value = hashing.plain(self)
-        if self.network is None:
-            del value["network"]
-        return value
+from retrieval.models.settings import usable_scales
+from retrieval.models.spec import ModelSpec
 
 
 class Network(nn.Module):

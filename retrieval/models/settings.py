@@ -33,6 +33,7 @@ BACKBONES = {
 
 Precision = Literal["auto", "fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
+Engine = Literal["auto", "torch", "onnxruntime"]
 Whitening = Literal["none", "learned", "pca"]
 Pooling = Literal["avg", "gem", "mac", "rmac", "grid"]
 

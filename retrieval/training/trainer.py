@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from retrieval.artifacts.progress import Progress, silent
+from retrieval.models.engines.number_format import pick_dtype
 from retrieval.models.network import EmbeddingNet
-from retrieval.models.number_format import pick_dtype
 from retrieval.training.recipe import B, M, Recipe, Worker
 from retrieval.training.workers import Rank
 

@@ -11,7 +11,8 @@ import torch
 
 from retrieval.images.pixels import encode_jpeg
 from retrieval.models import bundle
-from retrieval.models.embedder import Embedder, pick_device
+from retrieval.models.embedder import Embedder
+from retrieval.models.engines.eager import pick_device
 from retrieval.models.settings import ModelConfig
 from retrieval.training.label_recipe import LabelRecipe
 from retrieval.training.settings import TrainConfig

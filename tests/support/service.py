@@ -29,7 +29,9 @@ class Service:
 
 
 @contextmanager
-def running_service(folder: Path, made: Workspace | None = None, **settings: Any) -> Iterator[Service]:
+def running_service(
+    folder: Path, made: Workspace | None = None, *, engine: str = "torch", **settings: Any
+) -> Iterator[Service]:
     """Serve `made`, or a fresh workspace made in `folder`. Ray must be initialised; Serve is shut down at the end."""
     made = made or make_workspace(folder)
     with socket.socket() as probe:
@@ -43,6 +45,7 @@ def running_service(folder: Path, made: Workspace | None = None, **settings: Any
         max_queue=MAX_QUEUE,
         timeout_s=TIMEOUT,
         precision="fp32",
+        engine=engine,
         embedder_cpus=0.5,
         max_embedders=1,
         **settings,

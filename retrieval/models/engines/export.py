@@ -13,9 +13,9 @@ from torch.export import Dim
 
 from retrieval.models import backbones
 from retrieval.models.engines.exported import Exported, ExportedNet
+from retrieval.models.engines.number_format import drawn_images
 from retrieval.models.folding import fold
 from retrieval.models.network import EmbeddingNet
-from retrieval.models.number_format import drawn_images
 from retrieval.models.pooling import GridPool, RMACPool, l2n
 from retrieval.models.settings import LEAST_SIDE
 
@@ -81,6 +81,9 @@ def _photos(net: EmbeddingNet) -> Iterator[Tensor]:
 
 class _OneScale(nn.Module):
     """Pixels (B, H, W, 3) -> embeddings (B, F) at one scale, before whitening."""
+
+    offset: Tensor
+    factor: Tensor
 
     def __init__(self, net: EmbeddingNet) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Exported:
         """All but the graph, as a NumPy .npz file."""
         file = io.BytesIO()
         whitening = {"projection": self.projection, "mean": self.mean}
-        given = {name: value for name, value in whitening.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in whitening.items() if value is not None}
         np.savez(file, power=np.float64(self.power), **given)
         return file.getvalue()
 

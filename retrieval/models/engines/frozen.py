@@ -20,9 +20,10 @@ from retrieval.artifacts.progress import Progress, silent
 from retrieval.images.settings import stored_config
 from retrieval.models.engines import graph, runtime
 from retrieval.models.engines.manifest import NetworkManifest, read_network
-from retrieval.models.network import ModelSpec, Network
+from retrieval.models.network import Network
 from retrieval.models.pooling import l2n
 from retrieval.models.settings import FROZEN, ModelConfig
+from retrieval.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     import onnxruntime

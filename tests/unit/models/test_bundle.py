@@ -1,27 +1,21 @@
-"""What is saved comes back equal, what was changed is refused; how a bundle wants photos prepared."""
+"""What is saved comes back equal, what was changed is refused."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.history import CURVES, TUPLES_SHEET, read_history, write_history
-from retrieval.artifacts.manifest import Manifest, read_manifest
-from retrieval.images.settings import PrepareConfig
+from retrieval.artifacts.manifest import read_manifest
 from retrieval.models import bundle, network, pooling
-from retrieval.models.bundle import benchmark_preparation, check_preparation
 from retrieval.models.embedder import Embedder
-from retrieval.models.network import ModelSpec
-from retrieval.models.settings import ModelConfig
+from retrieval.models.spec import load_spec, preparation_of
 from tests.support.networks import GEM, SMALL, embed, photos, whitening
 
 OLD = Path(__file__).parents[2] / "data/bundles"
@@ -46,7 +40,7 @@ def test_bundle_comes_back_equal(tmp_path: Path) -> None:
     other = bundle.load_bundle(tmp_path / "bundle")
     assert torch.equal(embed(other), embed(net))
     assert (other.spec, other.fingerprint, other.training) == (net.spec, net.fingerprint, False)
-    assert bundle.load_spec(tmp_path / "bundle") == net.spec
+    assert load_spec(tmp_path / "bundle") == net.spec
     assert manifest.counts == {"epochs": 3, "parameters": sum(p.numel() for p in net.parameters()), "embedding_dim": 16}
     assert manifest.inputs == {"collection": "abc"}
 
@@ -93,17 +87,6 @@ def test_tampered_weights_are_refused(tmp_path: Path) -> None:
     file.write_bytes(data)
     with pytest.raises(ValueError, match="is not the file that was sealed.*Copy the bundle again"):
         bundle.load_bundle(tmp_path)
-
-
-def test_unknown_settings_are_refused(tmp_path: Path) -> None:
-    bundle.save_bundle(bundle.build(SMALL), tmp_path)
-    spec = json.loads((tmp_path / "model.json").read_text())
-    for place in (spec["config"], spec):
-        place["attention"] = True
-        (tmp_path / "model.json").write_text(json.dumps(spec))
-        with pytest.raises(ValueError, match=r"settings this version does not know: \['attention'\]"):
-            bundle.load_bundle(tmp_path)
-        del place["attention"]
 
 
 def test_an_unsealed_or_other_folder_is_no_bundle(tmp_path: Path) -> None:
@@ -179,56 +162,6 @@ def test_a_bundle_from_before_these_settings_loads(tmp_path: Path) -> None:
     assert torch.equal(embed(bundle.load_bundle(tmp_path)), embed(net))
 
 
-def test_whitening_is_told_beside_the_model_s_settings(tmp_path: Path) -> None:
-    """Two networks of equal settings, with whitening and without, are no longer two settings."""
-    net = bundle.build(GEM)
-    bundle.save_bundle(network.with_whitening(net, *whitening(24, 128), "pca"), tmp_path)
-    spec = json.loads((tmp_path / "model.json").read_text())
-    assert (spec["whitening"], spec["whitening_dim"]) == ("pca", 24)
-    assert spec["config"] == plain(net.spec.config) and "whitening" not in spec["config"]
-    old = bundle.load_spec(OLD / "whitened")
-    assert (old.whitening, old.whitening_dim, old.config.scales) == ("learned", 6, (1.0, 0.7071, 0.5))
-    assert (bundle.load_spec(OLD / "squares").whitening, bundle.load_spec(OLD / "squares").whitening_dim) == ("none", 0)
-
-
-SPEC = ModelSpec(
-    config=ModelConfig(image_size=96, keep_aspect=True),
-    preparation=plain(PrepareConfig(crop="fit", size=320, quality=92)),
-)
-
-
-def test_photos_are_prepared_at_the_network_s_own_size() -> None:
-    found = benchmark_preparation(SPEC, Folder("b"))
-    assert (found.crop, found.size, found.quality) == ("fit", 96, 92)
-    bare = replace(SPEC, preparation={})
-    assert benchmark_preparation(bare, Folder("b")) == PrepareConfig(crop="fit", size=96, detector="haar")
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [
-        replace(SPEC, config=replace(SPEC.config, keep_aspect=False)),
-        replace(SPEC, preparation=plain(PrepareConfig(crop="face"))),
-    ],
-)
-def test_a_bundle_for_squares_or_faces_is_refused(spec: ModelSpec) -> None:
-    with pytest.raises(ValueError, match="need whole photos in their own shape"):
-        benchmark_preparation(spec, Folder("b"))
-
-
-def test_distractors_must_be_prepared_alike() -> None:
-    wanted = PrepareConfig(crop="fit", size=96)
-
-    def sealed(config: dict[str, Any]) -> Manifest:
-        rest: dict[str, Any] = {"inputs": {}, "counts": {}, "books": [], "files": {}, "versions": {}}
-        return Manifest(kind="collection", config=config, created="", fingerprint="", **rest)
-
-    check_preparation(sealed({"prepare": plain(replace(wanted, min_side=1))}), wanted, Folder("d"))
-    for config in ({"prepare": plain(replace(wanted, size=64))}, {}):
-        with pytest.raises(ValueError, match=r"otherwise than the bundle wants: .*not 96.*--size 96 --quality 95"):
-            check_preparation(sealed(config), wanted, Folder("d"))
-
-
 @pytest.mark.parametrize("name", ["squares", "whitened"])
 def test_bundles_that_were_made_long_ago_load_and_embed_as_they_did(name: str) -> None:
     """Made and run before whitening left the model's settings: tests/data/README.md."""
@@ -237,14 +170,8 @@ def test_bundles_that_were_made_long_ago_load_and_embed_as_they_did(name: str) -
     expected = json.loads((OLD / "embeddings.json").read_text())[name]
     (got,) = embedder.embed_jpegs([(OLD / "photo.jpg").read_bytes()])
     assert got.tolist() == pytest.approx(expected, abs=2e-5)
-    kept = bundle.preparation_of(Folder.of(OLD / name))
+    kept = preparation_of(Folder.of(OLD / name))
     assert (kept.crop, kept.size) == (("none", 64) if name == "squares" else ("fit", 80))
-
-
-def test_a_bundle_that_does_not_say_how_photos_are_prepared_is_refused(tmp_path: Path) -> None:
-    bundle.save_bundle(bundle.build(SMALL), tmp_path)
-    with pytest.raises(ValueError, match="does not say how photos are prepared for it. Train or embed it again"):
-        bundle.preparation_of(Folder.of(tmp_path))
 
 
 def test_the_digest_tells_every_tensor_and_name_apart() -> None:

@@ -13,8 +13,8 @@ from ray_jobs.benchmark import BenchmarkConfig
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest, seal
 from retrieval.images.settings import PrepareConfig
-from retrieval.models.network import ModelSpec
 from retrieval.models.settings import ModelConfig
+from retrieval.models.spec import ModelSpec
 from retrieval.search.settings import ExpansionConfig
 from tests.support.fake_jobs import sealed
 from tests.support.inline import Cluster, install
@@ -95,7 +95,7 @@ def test_distractors_are_a_sealed_collection_or_photos_that_are_ingested_first(
     first = benchmark.embed_distractors(cfg, out, there, bundle, PREPARE)
     second = benchmark.embed_distractors(cfg, out, photos, bundle, PREPARE)
     assert first != second and first.uri.startswith(f"{out}/distractors/")
-    how = {"workers": 3, "device": "cpu", "precision": "fp32"}
+    how = {"workers": 3, "device": "cpu", "engine": "auto", "precision": "fp32"}
     embedded, collected, again = calls
     assert embedded == ("embed", there, bundle, first, how)
     assert collected[2] == photos.uri and collected[3]["prepare"] == PREPARE and collected[3]["layout"] == "auto"

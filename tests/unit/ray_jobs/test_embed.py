@@ -62,8 +62,8 @@ def test_each_part_of_images_is_done_and_sealed_under_its_number(
     assert (of, precision, out.uri.rpartition("/")[2]) == (collection, "fp32", "out") and 0 <= seconds < 60
     assert call["fixed"]["collection"] == collection and call["fixed"]["out"] == out
     assert call["fixed"]["model"] == model != collection
-    settings = {"batch_size": 64, "precision": "fp32", "num_threads": 1, "device": "cpu"}
-    assert call["fixed"]["settings"] == settings
+    settings = {"batch_size": 64, "precision": "fp32", "num_threads": 1, "device": "cpu", "engine": "auto"}
+    assert call["fixed"]["settings"] == settings | {"num_photos": 30}
 
 
 @pytest.mark.parametrize(

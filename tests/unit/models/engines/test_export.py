@@ -12,8 +12,9 @@ from retrieval.models.backbones import TransformerTrunk
 from retrieval.models.engines import export as exporter
 from retrieval.models.engines.export import LEAST_COSINE, _means, export, least_cosine
 from retrieval.models.engines.exported import Exported, ExportedNet
-from retrieval.models.network import EmbeddingNet, ModelSpec, with_whitening
+from retrieval.models.network import EmbeddingNet, with_whitening
 from retrieval.models.settings import ModelConfig
+from retrieval.models.spec import ModelSpec
 from tests.support.networks import network, small_transformer, whitening
 
 SQUARES = {"cut": "features.4", "image_size": 50, "pooling": "grid", "flip": True}

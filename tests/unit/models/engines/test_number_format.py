@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from retrieval.images.pixels import encode_jpeg
-from retrieval.models import number_format
 from retrieval.models.embedder import Embedder
+from retrieval.models.engines import number_format
+from retrieval.models.engines.number_format import pick_dtype
 from retrieval.models.network import EmbeddingNet
-from retrieval.models.number_format import pick_dtype
 from retrieval.models.settings import Precision
 from tests.support.networks import network, plainly
 from tests.support.patterns import pattern

@@ -1,0 +1,171 @@
+"""Which engine runs a network on this machine. PyTorch is imported only where it runs, or exports, one.
+
+By rule and not by a stopwatch: the same bundle, collection and machine always give the same engine, and so embeddings
+equal to the last bit (docs/decisions/engines.md has the figures).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.models.engines.exported import Exported, ExportedNet
+from retrieval.models.engines.kept import keep
+from retrieval.models.settings import Engine, Precision
+from retrieval.models.spec import ModelSpec, load_spec
+
+if TYPE_CHECKING:
+    from retrieval.models.network import Network
+
+logger = logging.getLogger(__name__)
+
+EXPORT_PAYS = 2000
+"""Photos from which an export, some six seconds, is won back by a small network."""
+_GPU_FILES = ("nvidia[0-9]*", "kfd", "dxg")  # NVIDIA, AMD, and either in WSL
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opened:
+    """A network that runs. `embed`: (B, H, W, 3) uint8 RGB -> (B, D) float32, unit norm.
+
+    `engine` and `format` say in what, `device` where.
+    """
+
+    spec: ModelSpec
+    fingerprint: str
+    dim: int
+    engine: str
+    format: str
+    device: str
+    embed: Callable[[np.ndarray], np.ndarray]
+
+
+def open_network(
+    model: str | Folder | Network,
+    *,
+    engine: Engine = "auto",
+    device: str = "auto",
+    precision: Precision = "auto",
+    threads: int | None = None,
+    num_photos: int | None = 0,
+) -> Opened:
+    """A bundle, or a network in memory, in the engine that is asked for, or the faster one (auto).
+
+    auto is PyTorch on a GPU, in bfloat16, for a network in memory and for fewer than EXPORT_PAYS photos; for many
+    photos also where the hardware multiplies bfloat16 and the network bears it. Else onnxruntime, if it exports. A
+    frozen network runs in onnxruntime always.
+
+    Args: num_photos: that will be embedded; None: no end, and a few at a time (a service).
+
+    Raises: ValueError for an engine that does not fit the rest, or onnxruntime asked for a network without export.
+    """
+    _check(engine, device, precision)
+    in_memory = not isinstance(model, str | Folder)
+    spec = model.spec if in_memory else load_spec(model)
+    if spec.network is not None:
+        if engine == "torch":
+            raise ValueError(f"engine is torch, and {spec.network.name} is no network of PyTorch's. Use auto.")
+        return _open_eager(model, spec, device, precision, threads)
+    if engine == "torch" or (engine == "auto" and (in_memory or _torch_is_faster(device, precision, num_photos))):
+        return _open_eager(model, spec, device, precision, threads)
+    if engine == "auto" and num_photos is not None and precision == "auto" and _has_bfloat16():
+        opened = _open_eager(model, spec, device, precision, threads)
+        if opened.format != "float32":
+            return opened
+    try:
+        return _open_exported(model, spec, threads)
+    except ValueError as error:
+        if engine == "onnxruntime":
+            raise ValueError(
+                f"engine is onnxruntime, and this network does not run in it: {error} Use auto."
+            ) from error
+        logger.info("The network stays in PyTorch: %s", error)
+        return _open_eager(model, spec, device, precision, threads)
+
+
+def _check(engine: Engine, device: str, precision: Precision) -> None:
+    if engine == "onnxruntime" and precision == "bf16":
+        raise ValueError("engine is onnxruntime and precision bf16: it runs networks in float32. Leave out one.")
+    if engine == "onnxruntime" and device.startswith("cuda"):
+        raise ValueError("engine is onnxruntime and device cuda: on a GPU PyTorch runs networks. Leave out one.")
+
+
+def _torch_is_faster(device: str, precision: Precision, num_photos: int | None) -> bool:
+    """Told without PyTorch."""
+    if precision == "bf16" or device.startswith("cuda") or (device == "auto" and _has_gpu()):
+        return True
+    return num_photos is not None and num_photos < EXPORT_PAYS
+
+
+def _open_eager(
+    model: str | Folder | Network, spec: ModelSpec, device: str, precision: Precision, threads: int | None
+) -> Opened:
+    from retrieval.models.bundle import load_network
+    from retrieval.models.engines.eager import EagerNet, pick_device
+
+    net = load_network(model) if isinstance(model, str | Folder) else model
+    picked = pick_device(device)
+    opened = EagerNet(net, picked, precision, threads=threads)
+    return Opened(
+        spec=spec,
+        fingerprint=net.fingerprint,
+        dim=net.dim,
+        engine="torch" if spec.network is None else "onnxruntime",
+        format=opened.format,
+        device=str(picked),
+        embed=opened.embed,
+    )
+
+
+def _open_exported(model: str | Folder | Network, spec: ModelSpec, threads: int | None) -> Opened:
+    if isinstance(model, str | Folder):
+        manifest = read_manifest(Folder.of(model), "model")
+        fingerprint, dim = manifest.fingerprint, manifest.counts["embedding_dim"]
+        exported = keep(fingerprint, lambda: _export(model, threads))
+    else:
+        fingerprint, dim, exported = model.fingerprint, model.dim, _export(model, threads)
+    opened = ExportedNet(exported, spec.config, threads=threads)
+    return Opened(
+        spec=spec,
+        fingerprint=fingerprint,
+        dim=dim,
+        engine="onnxruntime",
+        format="float32",
+        device="cpu",
+        embed=opened.embed,
+    )
+
+
+def _export(model: str | Folder | Network, threads: int | None) -> Exported:
+    from retrieval.models.bundle import load_bundle
+    from retrieval.models.engines.export import export
+    from retrieval.models.network import EmbeddingNet
+
+    net = load_bundle(model) if isinstance(model, str | Folder) else model
+    assert isinstance(net, EmbeddingNet)
+    return export(net, threads=threads)
+
+
+def _has_gpu() -> bool:
+    """Whether there is a GPU that PyTorch can use. It is asked only where the machine has the device files of one."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not any(any(Path("/dev").glob(name)) for name in _GPU_FILES):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself. Where it does not say, PyTorch is asked."""
+    try:
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return True

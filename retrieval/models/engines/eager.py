@@ -1,0 +1,61 @@
+"""A network in PyTorch, for inference: BatchNorm folded into convolutions, channels_last, bfloat16 without harm."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrieval.models.engines.frozen import FrozenNet
+from retrieval.models.engines.number_format import inference_trunk
+from retrieval.models.network import EmbeddingNet, Network
+from retrieval.models.pooling import l2n
+from retrieval.models.settings import Precision
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """ "auto" is the GPU if there is one, else the CPU. Raises: ValueError for a device that is not here."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"Device '{device}' was asked for, but PyTorch finds no GPU here. Use --device auto or cpu.")
+    return torch.device(device)
+
+
+class EagerNet:
+    """A network, opened: `format` is what its trunk runs in. A frozen network's own session is opened here as well."""
+
+    def __init__(self, net: Network, device: torch.device, precision: Precision, *, threads: int | None = None) -> None:
+        """Args: net: left as it is. threads: PyTorch's, of this process; None leaves PyTorch's own choice."""
+        if threads:
+            torch.set_num_threads(threads)
+        self._device = device
+        self._net: Network = copy.deepcopy(net).to(device).eval()
+        self.format = "float32"
+        if isinstance(self._net, FrozenNet):
+            self.format = _open_frozen(self._net, precision, threads)
+        elif isinstance(self._net, EmbeddingNet):
+            trunk, self.format = inference_trunk(self._net, precision)
+            self._net.trunk = trunk  # type: ignore[assignment]
+
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
+        """(B, H, W, 3) uint8 RGB -> (B, D) float32, unit norm; with `flip`, of the images and their mirrors."""
+        return self.forward(torch.from_numpy(pixels)).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def forward(self, pixels: Tensor) -> Tensor:
+        """As `embed`, of a tensor on any device; what it gives is on the network's."""
+        x = self._net.normalise(pixels.to(self._device, non_blocking=True))
+        if not self._net.spec.config.flip:
+            return self._net(x)
+        return l2n(self._net(x) + self._net(x.flip(3).contiguous(memory_format=torch.channels_last)))
+
+
+def _open_frozen(net: FrozenNet, precision: Precision, threads: int | None) -> str:
+    if precision == "bf16":
+        raise ValueError(
+            f"precision bf16 was asked for, and {net.network.name} runs in the number format of its file. Use auto."
+        )
+    return net.open(threads)

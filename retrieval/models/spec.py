@@ -1,0 +1,119 @@
+"""What a bundle says of itself, read without PyTorch: its spec (model.json), and how photos are prepared for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from retrieval.artifacts import hashing
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import Manifest, read_manifest
+from retrieval.images.settings import PrepareConfig, stored_config
+from retrieval.models.engines.manifest import NetworkManifest, parse_manifest
+from retrieval.models.settings import ModelConfig, Whitening
+
+WEIGHTS_FILE, SPEC_FILE, NETWORK_FILE = "model.safetensors", "model.json", "network.onnx"
+_DECIDES = ("crop", "size", "quality")  # what of a preparation an embedding depends on, where no face is looked for
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """A bundle's model.json: the network, its pixel normalisation, and how a photo is prepared for it."""
+
+    config: ModelConfig
+    whitening: Whitening = "none"
+    """How the whitening that is applied last was learned (python -m ray_jobs.whiten)."""
+    whitening_dim: int = 0
+    """Dimensions that whitening keeps; 0 without whitening."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    preparation: Mapping[str, Any] = field(default_factory=dict)
+    """The collection's ingest settings (crop, margin, detector): what a query photo must go through as well."""
+    network: NetworkManifest | None = None
+    """Of a frozen network, what it takes and gives."""
+
+    def __post_init__(self) -> None:
+        if self.whitening not in get_args(Whitening) or (self.whitening == "none") != (self.whitening_dim == 0):
+            raise ValueError(
+                f"whitening is '{self.whitening}' with {self.whitening_dim} dimensions. It is learned from a trained "
+                f"model's embeddings: python -m ray_jobs.whiten."
+            )
+        assert (self.network is not None) == self.config.is_frozen
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """As it stands in model.json and manifests: a trained network's is what it was before there were others."""
+        value = hashing.plain(self)
+        if self.network is None:
+            del value["network"]
+        return value
+
+
+def load_spec(folder: Folder | Path | str) -> ModelSpec:
+    """The spec of a bundle, also of one from when whitening was among the model's settings.
+
+    Raises: ValueError if there is no sealed bundle, or its spec is not ours.
+    """
+    folder = Folder.of(folder)
+    read_manifest(folder, "model")
+    value = folder.read_json(SPEC_FILE)
+    config = value.pop("config")
+    value |= {name: config.pop(name) for name in ("whitening", "whitening_dim") if name in config}
+    unknown = set(config) - {f.name for f in dataclasses.fields(ModelConfig)}
+    if unknown := sorted(unknown | set(value) - {f.name for f in dataclasses.fields(ModelSpec)}):
+        raise ValueError(f"The bundle {folder} has settings this version does not know: {unknown}. Update the project.")
+    value |= {name: tuple(value[name]) for name in ("mean", "std")}
+    if value.get("network"):
+        value["network"] = parse_manifest(value["network"], f"{folder}/{SPEC_FILE}")
+    return ModelSpec(config=ModelConfig(**config), **value)
+
+
+def known_threshold(folder: Folder | Path | str) -> float | None:
+    """The cosine from which two photos show the same, as whoever published the network says; None where nobody did.
+
+    With whitening there is none either: it is of other numbers.
+    """
+    spec = load_spec(folder)
+    return None if spec.network is None or spec.whitening != "none" else spec.network.thresholds.get("same")
+
+
+def preparation_of(bundle: Folder) -> PrepareConfig:
+    """How the bundle wants a photo prepared.
+
+    Raises: ValueError if it does not say: then it was not made by training on a collection.
+    """
+    stored = load_spec(bundle).preparation
+    if not stored:
+        raise ValueError(f"The bundle {bundle} does not say how photos are prepared for it. Train or embed it again.")
+    return stored_config(stored)
+
+
+def benchmark_preparation(spec: ModelSpec, bundle: Folder) -> PrepareConfig:
+    """How photos are made ready for a bundle: whole, and no larger than the network takes them.
+
+    At that size exactly: a query is shrunk as much as its whole photo would be, which no later step may undo.
+
+    Raises: ValueError if the bundle was made for squares or faces.
+    """
+    config, stored = spec.config, dict(spec.preparation)
+    if not config.keep_aspect or stored.get("crop", "fit") != "fit":
+        raise ValueError(
+            f"The bundle {bundle} takes photos with keep_aspect={config.keep_aspect} and "
+            f"crop='{stored.get('crop', 'fit')}'; the landmark benchmarks need whole photos in their own shape "
+            f"(keep_aspect, crop='fit'). Train one with `python -m ray_jobs.pipeline landmarks`."
+        )
+    return dataclasses.replace(stored_config({"crop": "fit", **stored}), size=config.image_size)
+
+
+def check_preparation(collected: Manifest, wanted: PrepareConfig, where: Folder) -> None:
+    """Raises: ValueError if a collection of distractors was prepared otherwise than the gallery."""
+    there = collected.config.get("prepare", {})
+    here = {name: getattr(wanted, name) for name in _DECIDES}
+    if odd := [f"{name} {there.get(name)!r}, not {here[name]!r}" for name in _DECIDES if there.get(name) != here[name]]:
+        raise ValueError(
+            f"The distractors {where} were prepared otherwise than the bundle wants: {'; '.join(odd)}. Name the folder "
+            f"of their photos, or ingest them with --crop fit --size {wanted.size} --quality {wanted.quality}."
+        )
