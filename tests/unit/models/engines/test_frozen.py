@@ -340,3 +340,9 @@ def test_sface_equals_opencvs(real_faces: Any) -> None:
     for row, one in zip(got, pixels, strict=True):
         expected = theirs.feature(np.ascontiguousarray(one[..., ::-1]))[0]
         assert float(row @ expected / np.linalg.norm(expected)) > 0.99999
+
+
+def test_another_file_does_not_run_under_its_manifest(tmp_path: Path) -> None:
+    spec = frozen(tmp_path).spec
+    with pytest.raises(ValueError, match=r"tiny is another file than its manifest names: sha256 .*Copy it again"):
+        FrozenNet(spec, tiny(seed=1).SerializeToString())
