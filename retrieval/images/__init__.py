@@ -2,7 +2,8 @@
 
 settings     how photos are prepared, faces looked for, pixels changed
 pixels       decode, resize, encode
-faces        the detector, which face, and crops; detectors/ has a file for each
+boxes        how far two are the same, squares around them, what is in them
+faces        the detector, and which face; detectors/ has a file for each
 alignment    five points of a face to the template that networks share
 quality      how good a face is to compare by
 preparation  from a photo's bytes to a stored crop, for gallery and query alike

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval.images.alignment import align, scale_of
+from retrieval.images.boxes import crop, expand_box
 from retrieval.images.detectors.face import Face, FaceDetector, Points
-from retrieval.images.faces import best_first, crop, expand_box, largest_first
+from retrieval.images.faces import best_first, largest_first
 from retrieval.images.pixels import (
     BadImage,
     Pixels,

@@ -1,4 +1,4 @@
-"""A face that was found; boxes that overlap; and the sizes at which a photo is searched."""
+"""A face that was found, each once, and the sizes at which a photo is searched."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from retrieval.images.boxes import overlap
 from retrieval.images.pixels import Pixels
 from retrieval.images.settings import Box, DetectorConfig
 
@@ -29,6 +30,12 @@ class Face:
         points = None if self.points is None else tuple((x * across, y * down) for x, y in self.points)
         return Face((x1 * across, y1 * down, x2 * across, y2 * down), self.confidence, points)
 
+    def moved(self, x: float, y: float) -> Face:
+        """The same face, x pixels further right and y further down."""
+        x1, y1, x2, y2 = self.box
+        points = None if self.points is None else tuple((a + x, b + y) for a, b in self.points)
+        return Face((x1 + x, y1 + y, x2 + x, y2 + y), self.confidence, points)
+
 
 class FaceDetector(Protocol):
     """What finds faces. One per process or thread: OpenCV's detectors keep state while they search."""
@@ -43,22 +50,12 @@ class FaceDetector(Protocol):
         ...
 
 
-def overlap(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, 0 to 1."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    both = width * height
-    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
-
-
 def search_sides(longest: int, first: int, last: int) -> list[int]:
     """Long sides at which a photo is searched, in turn: from `first` on twice the one before, up to `last` and never
     above the photo's own, `longest`. A last step that would hardly be larger is left out."""
     last = min(longest, last)
     sides = [min(first, last)]
-    while sides[-1] * 1.3 < last:
+    while sides[-1] * 1.2 < last:
         sides.append(min(2 * sides[-1], last))
     return sides
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import cv2
 
-from retrieval.images.detectors.face import Face, overlap
+from retrieval.images.boxes import overlap
+from retrieval.images.detectors.face import Face
 from retrieval.images.pixels import Pixels, as_pixels, resize
 from retrieval.images.settings import CASCADE_FILES, Box, DetectorConfig
 

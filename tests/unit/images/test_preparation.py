@@ -13,10 +13,9 @@ from PIL import Image
 
 from retrieval.images import preparation
 from retrieval.images.alignment import align
-from retrieval.images.detectors.face import overlap
+from retrieval.images.boxes import expand_box, overlap
 from retrieval.images.detectors.haar import HaarDetector
 from retrieval.images.detectors.yunet import YunetDetector
-from retrieval.images.faces import expand_box
 from retrieval.images.pixels import BadImage, decode, encode_jpeg, limit_threads, resize
 from retrieval.images.preparation import Prepared, prepare, prepare_all
 from retrieval.images.quality import measure

@@ -113,7 +113,7 @@ def test_defaults_are_those_that_collections_and_models_were_made_with() -> None
         "max_detect_side": 640,
         "detector": "auto",
         "all_side": 1280,
-        "min_confidence": 0.8,
+        "min_confidence": 0.87,
         "crop": "face",
         "faces": "best",
         "min_face_size": 16,

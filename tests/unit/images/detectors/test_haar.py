@@ -11,7 +11,8 @@ import pytest
 
 from retrieval.data.demo.people import sample_person, sample_shot
 from retrieval.data.demo.portrait import background, landmarks, render
-from retrieval.images.detectors.face import Face, overlap
+from retrieval.images.boxes import overlap
+from retrieval.images.detectors.face import Face
 from retrieval.images.detectors.haar import HaarDetector, merge_boxes
 from retrieval.images.pixels import resize
 from retrieval.images.settings import Box, DetectorConfig

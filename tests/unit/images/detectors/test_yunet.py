@@ -11,7 +11,7 @@ import pytest
 
 from retrieval.data.demo.people import sample_person, sample_shot
 from retrieval.data.demo.portrait import background, landmarks
-from retrieval.images.detectors.face import overlap
+from retrieval.images.boxes import overlap
 from retrieval.images.detectors.yunet import YunetDetector
 from retrieval.images.pixels import decode, limit_threads, resize
 from retrieval.images.settings import DetectorConfig
