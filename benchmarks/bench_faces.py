@@ -51,7 +51,7 @@ class BenchConfig:
     """Times each kernel is timed, in turn; the median is given."""
     groups: int = 10
     """Group photos of each number of portraits and each size."""
-    sides: tuple[int, ...] = (32, 48, 80, 140, 240)
+    sides: tuple[int, ...] = (48, 64, 100, 160, 240)
     """Widths of the cut portraits in a group photo, pixels; a face takes about 0.7 of it."""
     min_confidence: float = PrepareConfig().min_confidence
     """As the setting of that name."""

@@ -59,8 +59,8 @@ class DetectorConfig:
     max_detect_side: int = 640
     """While no face is found, or by yunet only small ones, the search repeats at twice the size, up to this long side
     (or the photo's own)."""
-    all_side: int = 1280
-    """With faces=all the search goes on, whatever was found, up to this long side: faces of 1/100 of it are found."""
+    all_side: int = 1920
+    """With faces=all the search goes on, whatever was found, up to this long side: faces of 1/50 of it are found."""
     min_confidence: float = 0.87
     """yunet: what is less surely a face, 0 to 1, is none. At 0.87 dogs and monkeys are none, from the front all people
     are; 0.7 takes in more of those who look away or are hardly to be seen, and dogs."""

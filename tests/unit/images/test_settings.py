@@ -112,7 +112,7 @@ def test_defaults_are_those_that_collections_and_models_were_made_with() -> None
         "detect_side": 160,
         "max_detect_side": 640,
         "detector": "auto",
-        "all_side": 1280,
+        "all_side": 1920,
         "min_confidence": 0.87,
         "crop": "face",
         "faces": "best",

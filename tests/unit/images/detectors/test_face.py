@@ -14,7 +14,8 @@ from retrieval.images.detectors.face import Face, distinct, search_sides
         (1000, [160, 320, 640, 1000]),
         (700, [160, 320, 640]),  # 700 would show hardly more than 640
         (250, [160, 250]),
-        (200, [160]),
+        (200, [160, 200]),
+        (190, [160]),
         (100, [100]),  # never enlarged
         (1, [1]),
     ],

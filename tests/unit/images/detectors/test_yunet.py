@@ -12,6 +12,7 @@ import pytest
 from retrieval.data.demo.people import sample_person, sample_shot
 from retrieval.data.demo.portrait import background, landmarks
 from retrieval.images.boxes import overlap
+from retrieval.images.detectors.face import Face
 from retrieval.images.detectors.yunet import YunetDetector
 from retrieval.images.pixels import decode, limit_threads, resize
 from retrieval.images.settings import DetectorConfig
@@ -95,3 +96,23 @@ def test_a_face_is_found_in_every_real_photo(real_faces: Path) -> None:
     found = detector()
     photos = sorted(real_faces.glob("*/*.jpg"))[::80]
     assert [path.name for path in photos if not found.detect(decode(path.read_bytes())[0])] == []
+
+
+def test_a_face_seen_small_is_as_sure_and_as_exact_as_seen_large() -> None:
+    """40 pixels of 1,600: the search alone is less sure of it, the second look is not."""
+    photo = np.full((1200, 1600, 3), 128, np.uint8)
+    photo[900:973, 1200:1260] = resize(portrait(2), 60, 73)
+    found = detector(min_confidence=0.3)
+    (face,) = found.detect(photo, every=True)
+    (large,) = found.detect(portrait(2))
+    assert face.confidence == pytest.approx(large.confidence, abs=0.06) and (face.confidence or 0) > 0.85
+    there = np.array(large.scaled(60 / 178).moved(1200, 900).points)
+    assert np.abs(np.array(face.points) - there).max() < 3
+    candidates = [one for side in (640, 1280) for one in found._search(photo, side)]
+    assert max((one.confidence or 0.0) for one in candidates) < (face.confidence or 0)
+
+
+def test_a_candidate_at_the_border_or_without_a_side_is_no_crash() -> None:
+    found, photo = detector(), portrait(1)
+    assert found._look_again(photo, Face((-400.0, -400.0, -380.0, -370.0), 0.9), 1.0) is None
+    assert found._look_again(photo, Face((10.0, 10.0, 10.0, 10.0), 0.9), 1.0) is None
