@@ -76,3 +76,12 @@ def test_what_is_told_is_found_among_people_who_were_not_fitted() -> None:
     assert sum(bar.share for bar in bars) == pytest.approx(1.0, abs=1e-4)
     assert all(bar.low <= bar.told <= bar.high for bar in bars)
     assert sum(bar.share * abs(bar.told - bar.found) for bar in bars) < 0.03
+
+
+def test_nobody_is_told_of_by_a_curve_fitted_to_them() -> None:
+    """One half's scores say the opposite of the other's: told of each other, they are all wrong."""
+    people = 40
+    first_half = np.isin(np.arange(people), np.random.default_rng(0).permutation(people)[: people // 2])
+    scores = np.where(first_half, 0.8, 0.1)
+    bars = reliability(drawn(scores, people), drawn(np.where(first_half, 0.1, 0.8), people), people)
+    assert {(bar.low, round(bar.found, 3)) for bar in bars} == {(0.0, 1.0), (0.5, 0.5), (0.9, 0.0)}
