@@ -15,7 +15,6 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from retrieval.artifacts import hashing
 from retrieval.artifacts.collection import DETECTOR, detector_of
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.history import TUPLES_SHEET, read_history, write_history
@@ -25,7 +24,7 @@ from retrieval.models import backbones
 from retrieval.models.engines.frozen import FrozenNet, from_file
 from retrieval.models.network import EmbeddingNet, Network, with_scales
 from retrieval.models.settings import ModelConfig
-from retrieval.models.spec import NETWORK_FILE, SPEC_FILE, WEIGHTS_FILE, ModelSpec, load_spec
+from retrieval.models.spec import NETWORK_FILE, SPEC_FILE, WEIGHTS_FILE, ModelSpec, check_files, load_spec
 
 _PICTURES = ("*.png", "*.jpg")
 
@@ -182,12 +181,7 @@ def keep_history(bundle: Folder, out: Folder) -> dict[str, Any]:
 def load_network(folder: Folder | Path | str, device: str | torch.device = "cpu") -> Network:
     """The network of a sealed bundle, in eval mode. Checks its files against the manifest's hashes first."""
     folder = Folder.of(folder)
-    spec, manifest = load_spec(folder), read_manifest(folder, "model")
-    for name in {WEIGHTS_FILE, NETWORK_FILE, DETECTOR} & {*manifest.files, WEIGHTS_FILE}:
-        if hashing.hash_file(folder, name) != manifest.files[name]:
-            raise ValueError(
-                f"{folder}/{name} is not the file that was sealed (its hash differs). Copy the bundle again."
-            )
+    spec, manifest = load_spec(folder), check_files(folder)
     net: Network
     if spec.network is not None:
         net = FrozenNet(spec, folder.read_bytes(NETWORK_FILE))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from retrieval.artifacts import hashing
+from retrieval.artifacts.collection import DETECTOR
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.images.settings import PrepareConfig, stored_config
@@ -69,6 +70,21 @@ def load_spec(folder: Folder | Path | str) -> ModelSpec:
     if value.get("network"):
         value["network"] = parse_manifest(value["network"], f"{folder}/{SPEC_FILE}")
     return ModelSpec(config=ModelConfig(**config), **value)
+
+
+def check_files(folder: Folder | Path | str) -> Manifest:
+    """The manifest of a sealed bundle whose weights are those that were sealed.
+
+    Raises: ValueError if there is no sealed bundle, or a file of it was changed.
+    """
+    folder = Folder.of(folder)
+    manifest = read_manifest(folder, "model")
+    for name in (WEIGHTS_FILE, *({NETWORK_FILE, DETECTOR} & set(manifest.files))):
+        if hashing.hash_file(folder, name) != manifest.files[name]:
+            raise ValueError(
+                f"{folder}/{name} is not the file that was sealed (its hash differs). Copy the bundle again."
+            )
+    return manifest
 
 
 def known_threshold(folder: Folder | Path | str) -> float | None:

@@ -3,6 +3,7 @@
 manifest       what a network made elsewhere takes and gives
 runtime        an ONNX file, checked and opened in onnxruntime
 graph          what an ONNX file says of itself, without inputs that are none
+session        a frozen network's file, checked and opened, without PyTorch
 frozen         a network that somebody else trained, taken as it is
 number_format  where bfloat16 does no harm
 eager          a network in PyTorch

@@ -19,6 +19,7 @@ from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.models.engines.exported import Exported, ExportedNet
 from retrieval.models.engines.kept import keep
+from retrieval.models.engines.session import FORMAT, FrozenBundle, check_precision
 from retrieval.models.settings import Engine, Precision
 from retrieval.models.spec import ModelSpec, load_spec
 
@@ -73,6 +74,8 @@ def open_network(
     if spec.network is not None:
         if engine == "torch":
             raise ValueError(f"engine is torch, and {spec.network.name} is no network of PyTorch's. Use auto.")
+        if not in_memory:
+            return _open_frozen(model, spec, device, precision, threads)
         return _open_eager(model, spec, device, precision, threads)
     if engine == "torch" or (engine == "auto" and (in_memory or _torch_is_faster(device, precision, num_photos))):
         return _open_eager(model, spec, device, precision, threads)
@@ -121,6 +124,27 @@ def _open_eager(
         engine="torch" if spec.network is None else "onnxruntime",
         format=opened.format,
         device=str(picked),
+        embed=opened.embed,
+    )
+
+
+def _open_frozen(
+    folder: str | Folder, spec: ModelSpec, device: str, precision: Precision, threads: int | None
+) -> Opened:
+    assert spec.network is not None
+    check_precision(spec.network, precision)
+    opened = FrozenBundle(folder, spec, threads=threads)
+    if device.startswith("cuda") and opened.device == "cpu":
+        raise ValueError(
+            f"Device '{device}' was asked for, but onnxruntime finds no GPU here. Use --device auto or cpu."
+        )
+    return Opened(
+        spec=spec,
+        fingerprint=opened.fingerprint,
+        dim=opened.dim,
+        engine="onnxruntime",
+        format=FORMAT,
+        device=opened.device,
         embed=opened.embed,
     )
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from retrieval.models.engines.frozen import FrozenNet
 from retrieval.models.engines.number_format import inference_trunk
+from retrieval.models.engines.session import FORMAT, check_precision
 from retrieval.models.network import EmbeddingNet, Network
 from retrieval.models.pooling import l2n
 from retrieval.models.settings import Precision
@@ -35,7 +36,9 @@ class EagerNet:
         self._net: Network = copy.deepcopy(net).to(device).eval()
         self.format = "float32"
         if isinstance(self._net, FrozenNet):
-            self.format = _open_frozen(self._net, precision, threads)
+            check_precision(self._net.network, precision)
+            self._net.file.open(threads)
+            self.format = FORMAT
         elif isinstance(self._net, EmbeddingNet):
             trunk, self.format = inference_trunk(self._net, precision)
             self._net.trunk = trunk  # type: ignore[assignment]
@@ -51,11 +54,3 @@ class EagerNet:
         if not self._net.spec.config.flip:
             return self._net(x)
         return l2n(self._net(x) + self._net(x.flip(3).contiguous(memory_format=torch.channels_last)))
-
-
-def _open_frozen(net: FrozenNet, precision: Precision, threads: int | None) -> str:
-    if precision == "bf16":
-        raise ValueError(
-            f"precision bf16 was asked for, and {net.network.name} runs in the number format of its file. Use auto."
-        )
-    return net.open(threads)

@@ -7,10 +7,9 @@ where one was learned for it. onnxruntime runs it, on the GPU where there is one
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +17,15 @@ from torch import Tensor
 
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.images.settings import stored_config
-from retrieval.models.engines import graph, runtime
 from retrieval.models.engines.manifest import NetworkManifest, read_network
+from retrieval.models.engines.session import FrozenFile, name_of
 from retrieval.models.network import Network
 from retrieval.models.pooling import l2n
 from retrieval.models.settings import FROZEN, ModelConfig
 from retrieval.models.spec import ModelSpec
 
-if TYPE_CHECKING:
-    import onnxruntime
-
 logger = logging.getLogger(__name__)
 
-_TYPES = ("float32", "uint8")
 _ANY_SIDE = 224  # of the drawn images that try out a network which takes any size
 _LEAST_COSINE = 0.999  # of the embeddings of one photo, alone and beside others
 
@@ -38,41 +33,30 @@ _LEAST_COSINE = 0.999  # of the embeddings of one photo, alone and beside others
 class FrozenNet(Network):
     """A frozen network: (B, 3, H, W) of `normalise` -> onnxruntime -> L2 -> whitening -> L2.
 
-    `content` is its file. The session is opened on first use, and again in each process that it is sent to.
+    A module of PyTorch's, to be whitened and saved as every other; `session.FrozenBundle` runs one without PyTorch.
     """
 
     def __init__(self, spec: ModelSpec, content: bytes) -> None:
-        """Raises: ValueError if the file is not what the spec's manifest says, or does not run."""
+        """Raises: ValueError if the file is not what the spec's manifest says."""
         super().__init__(spec)
         assert spec.network is not None
-        self.network, self.content = spec.network, content
-        _check_sha(self.network, content)
-        runtime.check(content, _called(self.network))
-        self._graph = graph.read_graph(content)
-        self._output = _check_shapes(self.network, self._graph)
+        self.network, self.file = spec.network, FrozenFile(spec.network, content)
         self._set_dim(self.network.dim)
-        self._session: onnxruntime.InferenceSession | None = None
-        self._threads: int | None = None
         self.eval()
+
+    @property
+    def content(self) -> bytes:
+        """The file, as it was published."""
+        return self.file.content
 
     @property
     def num_parameters(self) -> int:
         """Numbers that the file holds."""
-        return self._graph.num_parameters
-
-    def open(self, threads: int | None = None) -> str:
-        """Open the session, with so many threads a run. Returns: the number format in words, for manifests."""
-        self._threads, self._session = threads, None
-        self._opened()
-        return "onnxruntime"
+        return self.file.graph.num_parameters
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32 RGB: (x/255 - mean) / std, or 0 to 255 as they are."""
-        x = pixels.float()
-        if self.network.mean:
-            mean, std = (torch.tensor(values, device=x.device) for values in (self.network.mean, self.network.std))
-            x = (x / 255 - mean) / std
-        return x.permute(0, 3, 1, 2)
+        return torch.from_numpy(self.file.normalise(pixels.numpy(force=True))).to(pixels.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embeddings of normalised images.
@@ -82,40 +66,7 @@ class FrozenNet(Network):
 
         Raises: ValueError for an output that is no number.
         """
-        return self.whiten(l2n(torch.from_numpy(self._run(x.numpy(force=True))).to(x.device)))
-
-    def _run(self, x: np.ndarray) -> np.ndarray:
-        """(B, 3, H, W) float32 RGB -> (B, dim) float32, as the network gives it."""
-        given = self._graph.inputs[0]
-        if self.network.channels == "BGR":
-            x = x[:, ::-1]
-        if self.network.layout == "NHWC":
-            x = x.transpose(0, 2, 3, 1)
-        x = np.ascontiguousarray(x, dtype=given.dtype)
-        session, step = self._opened(), given.shape[0] or len(x)
-        parts = [x[start : start + step] for start in range(0, len(x), step)]
-        try:
-            out = np.concatenate([_run_padded(session, self._output, given.name, part, step) for part in parts])
-        except Exception as error:  # onnxruntime's errors share no class but this
-            raise ValueError(f"{_called(self.network)} failed on input {x.shape}: {str(error)[:200]}") from error
-        out = out.reshape(len(x), -1).astype(np.float32)
-        if not np.isfinite(out).all():
-            raise ValueError(
-                f"{_called(self.network)} gives values that are no numbers (NaN or infinite). Check mean, std and "
-                f"channels of its manifest, or export it again in float32."
-            )
-        return out
-
-    def _opened(self) -> onnxruntime.InferenceSession:
-        if self._session is None:
-            # Unpacked when it is opened: else onnxruntime unpacks all weights for each photo.
-            entries = {"session.disable_quant_qdq": "1"} if self._graph.weights_are_packed else {}
-            self._session = runtime.open_session(self._graph.content, threads=self._threads, entries=entries)
-        return self._session
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the session, which cannot be copied or sent."""
-        return {**self.__dict__, "_session": None}
+        return self.whiten(l2n(torch.from_numpy(self.file.run(x.numpy(force=True))).to(x.device)))
 
 
 def from_file(
@@ -186,54 +137,6 @@ def _check_preparation(network: NetworkManifest, preparation: Mapping[str, Any],
         )
 
 
-def _check_sha(network: NetworkManifest, content: bytes) -> None:
-    got = hashlib.sha256(content).hexdigest()
-    if network.sha256 != got:
-        raise ValueError(
-            f"{_called(network)} is another file than its manifest names: sha256 {got[:16]}..., expected "
-            f"{network.sha256[:16]}.... Copy it again, or write a manifest of this one."
-        )
-
-
-def _check_shapes(network: NetworkManifest, told: graph.Graph) -> str:
-    """What the manifest says against what the file says. Returns: the name of the output taken."""
-    called = _called(network)
-    if len(told.inputs) != 1:
-        names = ", ".join(value.name for value in told.inputs)
-        raise ValueError(f"{called} has {len(told.inputs)} inputs ({names}), expected one: the photo.")
-    given = told.inputs[0]
-    if given.dtype not in _TYPES:
-        raise ValueError(f"{called} takes {given.dtype}, expected {' or '.join(_TYPES)}. Export it again.")
-    if given.dtype == "uint8" and network.mean:
-        raise ValueError(f"{called} takes whole values of 0 to 255, and its manifest has mean and std. Leave them out.")
-    axes = (1, 2, 3) if network.layout == "NCHW" else (3, 1, 2)
-    if len(given.shape) != 4 or given.shape[axes[0]] not in (3, graph.ANY):
-        raise ValueError(
-            f"{called} takes {_shown(given)}, and its manifest says {network.layout}: expected 4 dimensions, at place "
-            f"{axes[0] + 1} of 3 channels. Correct layout."
-        )
-    sides = (given.shape[axes[1]], given.shape[axes[2]])
-    if any(side not in (network.size, graph.ANY) for side in sides):
-        size = network.size or "any"
-        raise ValueError(
-            f"{called} takes {sides[0]} x {sides[1]} pixels, and its manifest says size {size}. Correct it."
-        )
-    return _check_output(network, told.outputs)
-
-
-def _check_output(network: NetworkManifest, outputs: tuple[graph.Tensor, ...]) -> str:
-    names = [value.name for value in outputs]
-    if network.output not in ("", *names) or (not network.output and len(names) != 1):
-        asked = f"its manifest says output '{network.output}'" if network.output else "its manifest names none"
-        raise ValueError(f"{_called(network)} has the outputs {', '.join(names)}, and {asked}. Name one of them.")
-    taken = outputs[names.index(network.output)] if network.output else outputs[0]
-    if taken.shape and graph.ANY not in taken.shape[1:]:
-        length = int(np.prod(taken.shape[1:]))
-        if length != network.dim:
-            raise ValueError(f"{_called(network)} gives {_shown(taken)}, and its manifest says dim {network.dim}.")
-    return taken.name
-
-
 def _try_out(net: FrozenNet) -> None:
     """Raises: ValueError if drawn images do not give embeddings that differ, the same alone and beside others."""
     side = net.network.size or _ANY_SIDE
@@ -241,28 +144,14 @@ def _try_out(net: FrozenNet) -> None:
     coarse = torch.from_numpy(rng.integers(0, 256, (3, 3, 8, 8)).astype(np.float32))
     drawn = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear").to(torch.uint8)
     x = net.normalise(drawn.permute(0, 2, 3, 1))
-    together = net._run(x.numpy())
-    called, length = _called(net.network), together.shape[1]
+    together = net.file.run(x.numpy())
+    called, length = name_of(net.network), together.shape[1]
     if length != net.network.dim:
         raise ValueError(f"{called} gives {length} values a photo, and its manifest says dim {net.network.dim}.")
     if not together.any(axis=1).all() or np.ptp(together, axis=0).max() == 0:
         raise ValueError(f"{called} gives the same for three drawn images. Check mean, std and output of its manifest.")
-    alone = torch.from_numpy(np.concatenate([net._run(one[None].numpy()) for one in x]))
+    alone = torch.from_numpy(np.concatenate([net.file.run(one[None].numpy()) for one in x]))
     if float((l2n(alone) * l2n(torch.from_numpy(together))).sum(dim=1).min()) < _LEAST_COSINE:
         raise ValueError(
             f"{called} gives a photo another embedding alone than beside others. Export it for inference (eval mode)."
         )
-
-
-def _run_padded(session: Any, output: str, name: str, part: np.ndarray, step: int) -> np.ndarray:
-    """One run of exactly `step` photos, the last repeated where there are fewer. Returns: those of `part`."""
-    full = part if len(part) == step else np.concatenate([part, np.repeat(part[-1:], step - len(part), axis=0)])
-    return session.run([output], {name: full})[0].reshape(step, -1)[: len(part)]
-
-
-def _called(network: NetworkManifest) -> str:
-    return f"The network {network.name}"
-
-
-def _shown(tensor: graph.Tensor) -> str:
-    return f"'{tensor.name}' ({', '.join(str(side) if side else 'any' for side in tensor.shape)})"

@@ -177,7 +177,7 @@ def test_it_is_copied_without_its_session(tmp_path: Path, jpegs: list[bytes]) ->
     net = frozen(tmp_path)
     x = net.normalise(torch.from_numpy(decode_stored(jpegs[0], 32)[None]))
     expected = net(x)
-    assert net.__getstate__()["_session"] is None
+    assert net.file.__getstate__()["_session"] is None
     other = copy.deepcopy(net)
     assert other.content is net.content
     torch.testing.assert_close(other(x), expected)
