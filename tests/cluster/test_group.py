@@ -56,6 +56,9 @@ def test_embeddings_of_other_photos_are_refused_before_anything_is_written(tmp_p
     assert not (tmp_path / "out" / MANIFEST).exists()
 
 
+TWICE_IN_LFW = ("Julianne_Moore", "Julie_Gerberding")  # two files each that are one photo: found too, and no mistake
+
+
 def flat_copy(source: Path, to: Path, num_people: int, num_copies: int) -> tuple[dict[str, str], dict[str, str]]:
     """Photos of some people in one folder under names that say nothing, and copies of some of them beside.
 
@@ -63,7 +66,9 @@ def flat_copy(source: Path, to: Path, num_people: int, num_copies: int) -> tuple
     """
     rng, to = np.random.default_rng(0), Path(to)
     to.mkdir()
-    chosen = sorted(path for path in source.iterdir() if path.is_dir())[:: 1200 // num_people][:num_people]
+    chosen = sorted(path for path in source.iterdir() if path.name not in TWICE_IN_LFW)[:: 1200 // num_people][
+        :num_people
+    ]
     photos = [path for person in chosen for path in sorted(person.iterdir())]
     names = [f"IMG_{number:04d}.jpg" for number in rng.permutation(len(photos))]
     people, copies = {}, {}
