@@ -69,7 +69,7 @@ def _logistic(z: float) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rate:
-    """What is known at one false-accept rate. Intervals hold the truth 95 times in 100.
+    """What is promised at one false-accept rate.
 
     Without a `threshold` nothing is promised, and `why` says what is missing.
     """
@@ -78,14 +78,13 @@ class Rate:
     """Of pairs of two different people, drawn by people, the share that scores at least `threshold`."""
     threshold: float | None = None
     threshold_interval: Interval | None = None
-    """Where the threshold lies that has exactly this rate."""
+    """Where the threshold lies that has exactly this rate, 95 times in 100."""
     far_interval: Interval | None = None
-    """The true rate at `threshold`."""
-    far_expected: Interval | None = None
-    """The rate that as many other people will show at `threshold`: their own chance comes on top."""
+    """The rate that as many other people will show at `threshold`, 99 times in 100; the true rate lies within too."""
     true_accept: float | None = None
     """Of pairs of photos of one person, drawn by people, the share that scores at least `threshold`."""
     true_accept_interval: Interval | None = None
+    """The share that as many other people will show, 99 times in 100."""
     false_accepts: float = 0.0
     """Independent false accepts that the rate rests on: fewer than the pairs seen where some people resemble many."""
     why: str = ""

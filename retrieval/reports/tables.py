@@ -185,13 +185,16 @@ def _scores(calibrations: Mapping[str, Calibration]) -> Table:
     for name, calibration in calibrations.items():
         for rate in (rate for rate in calibration.rates if rate.promised):
             cells = [f"{rate.far:g}", _number(rate.threshold, 3), _between(rate.threshold_interval, 3)]
-            cells += [_between(rate.far_interval, 6), _percent(rate.true_accept)]
+            cells += [_between(rate.far_interval, 3), _percent(rate.true_accept)]
             rows.append((name, *cells, f"{calibration.people:,}, {rate.false_accepts:,.0f}"))
     last = list(calibrations.values())[-1]
     missing = [rate.why for rate in last.rates if not rate.promised][:1] + ([last.why] if last.why else [])
-    note = "false accepts: of pairs of different ones, drawn by who they show, the share that scores more; intervals "
-    note += "hold 95 times in 100; rests on: how many were seen, and how many independent false accepts"
-    header = ("", "false accepts", "threshold", "its interval", "true rate within", "true accepts", "rests on")
+    note = (
+        "false accepts: of pairs of different ones, drawn by who they show, the share that scores more; others within: "
+    )
+    note += "what as many others will show, 99 times in 100; rests on: how many were seen, and how many independent "
+    note += "false accepts"
+    header = ("", "false accepts", "threshold", "its interval", "others within", "true accepts", "rests on")
     rows = rows or [("nothing is promised", *("-" for _ in header[1:]))]
     return Table(title="What a score means", header=header, rows=tuple(rows), note=". ".join([note, *missing]))
 

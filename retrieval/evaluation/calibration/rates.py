@@ -25,7 +25,7 @@ LEAST_FALSE_ACCEPTS = 10.0
 LEAST_PEOPLE = 40
 """People that a promised rate rests on at least: what they have in common cannot be told from fewer."""
 
-_Z = 1.959964  # two sides of 95 in 100
+_Z, _SURE = 1.959964, 2.575829  # two sides of 95 and of 99 in 100
 
 
 def rate_at(far: float, same: Pairs, different: Pairs, subject: str = "person") -> Rate:
@@ -48,10 +48,9 @@ def rate_at(far: float, same: Pairs, different: Pairs, subject: str = "person") 
         far=far,
         threshold=_short(threshold),
         threshold_interval=(_short(low), _short(high)),
-        far_interval=wilson(reached, independent),
-        far_expected=wilson(reached, independent / 2),  # the others' variance, and ours
+        far_interval=wilson(reached, independent / 2, _SURE),  # half: the others' variance, and ours
         true_accept=_short(accepted),
-        true_accept_interval=wilson(accepted, same.people),  # the widest: as if all pairs of a person were alike
+        true_accept_interval=wilson(accepted, same.people / 2, _SURE),  # as if all pairs of a person were alike
         false_accepts=_short(found),
     )
 
@@ -89,11 +88,11 @@ def variance_of(different: Pairs, threshold: float) -> float:
     return max(together - apart, apart, 1e-300) * people / max(people - 1, 1)
 
 
-def wilson(rate: float, num: float) -> Interval:
-    """Wilson's interval of a rate seen in `num` independent observations, 95 in 100 (JASA 22, 1927)."""
-    square = _Z * _Z / num
+def wilson(rate: float, num: float, z: float = _Z) -> Interval:
+    """Wilson's interval of a rate seen in `num` independent observations, by default 95 in 100 (JASA 22, 1927)."""
+    square = z * z / num
     centre = (rate + square / 2) / (1 + square)
-    half = _Z * math.sqrt(max(rate * (1 - rate), 0.0) / num + square / num / 4) / (1 + square)
+    half = z * math.sqrt(max(rate * (1 - rate), 0.0) / num + square / num / 4) / (1 + square)
     return _short(max(centre - half, 0.0)), _short(min(centre + half, 1.0))
 
 

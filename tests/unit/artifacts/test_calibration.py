@@ -28,7 +28,6 @@ KNOWN = Rate(
     threshold=0.36,
     threshold_interval=(0.35, 0.37),
     far_interval=(0.0009, 0.0011),
-    far_expected=(0.0008, 0.0012),
     true_accept=0.98,
     true_accept_interval=(0.97, 0.99),
     false_accepts=350.0,

@@ -167,7 +167,6 @@ def test_what_a_score_means_is_told_for_promised_rates_and_the_others_say_why() 
         threshold=0.3594,
         threshold_interval=(0.3576, 0.3612),
         far_interval=(0.00093, 0.00107),
-        far_expected=(0.0009, 0.0011),
         true_accept=0.979,
         true_accept_interval=(0.97, 0.985),
         false_accepts=739.3,
