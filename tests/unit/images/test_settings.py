@@ -113,7 +113,7 @@ def test_defaults_are_those_that_collections_and_models_were_made_with() -> None
         "max_detect_side": 640,
         "detector": "auto",
         "all_side": 1920,
-        "min_confidence": 0.87,
+        "min_confidence": 0.85,
         "crop": "face",
         "faces": "best",
         "min_face_size": 16,
