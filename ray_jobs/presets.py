@@ -128,7 +128,7 @@ class LandmarksConfig(TrainedConfig):
 # The best network for faces that is free to use, with the detector and the crop that it was trained with. Nobody is
 # trained here, so everybody is asked for (test_fraction 1), and who is alone on one photo is searched all the same.
 FACES = FacesConfig(
-    model=ModelConfig(backbone="onnx:sface"),
+    model=ModelConfig(backbone="onnx:sface", flip=True),
     prepare=PrepareConfig(crop="aligned", detector="yunet", size=112, margin=0.0),
     split=SplitConfig(test_fraction=1.0, val_fraction=0.0, keep_singles=True),
     served_splits=("query", "gallery"),
