@@ -104,7 +104,8 @@ def test_people_of_real_photos_are_found_without_a_label(tmp_path: Path, real_fa
     assert made.config["threshold"] == 0.403
     assert "bcubed_precision" not in made.counts
     found = numbers(tmp_path / "people")
-    figures = clustering_metrics([found[name] for name in truth], list(truth.values()))
+    assert set(found) <= set(truth) and len(found) >= len(truth) - 3, "a face too poor to tell is no row"
+    figures = clustering_metrics(list(found.values()), [truth[name] for name in found])
     assert figures.bcubed_precision >= 0.99
     assert figures.bcubed_recall >= 0.96
     twice = Folder.of(tmp_path / "people").read_table(DUPLICATES).to_pylist()
