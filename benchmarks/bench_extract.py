@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import statistics
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -31,9 +32,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from retrieval.images.pixels import decode, decode_fit, encode_jpeg, fit, fitted, resize, stored_size
 from retrieval.models import bundle
 from retrieval.models.embedder import Embedder
+from retrieval.models.engines.choice import EXPORT_PAYS
 from retrieval.models.network import EmbeddingNet
 from retrieval.models.pooling import gem, l2n
-from retrieval.models.settings import ModelConfig, Precision
+from retrieval.models.settings import Engine, ModelConfig, Precision
 
 SHAPES = ((3, 4), (4, 3), (2, 3), (9, 16), (1, 1))
 """Height : width of the drawn photos, the first most often: cameras give few shapes."""
@@ -62,7 +64,9 @@ class Config:
     device: str = "auto"
     """auto: the GPU if there is one."""
     precision: Precision = "auto"
-    """Of the Embedder. auto: bf16 where the hardware has it and it leaves embeddings as they are."""
+    """Of the Embedder. fp32: as on a machine without bfloat16. auto: bf16 where the hardware has it, without harm."""
+    engine: Engine = "auto"
+    """What runs the network: auto is what a job over many photos takes here."""
 
 
 def main(cfg: Config) -> float:
@@ -73,7 +77,10 @@ def main(cfg: Config) -> float:
     )
     net = bundle.build(config, weights=cfg.weights)
     threads = torch.get_num_threads()
-    embedder = Embedder(net, device=cfg.device, precision=cfg.precision, batch_size=cfg.batch_size, num_threads=threads)
+    with tempfile.TemporaryDirectory() as temp:
+        bundle.save_bundle(net, temp)
+        settings = {"device": cfg.device, "precision": cfg.precision, "engine": cfg.engine, "num_threads": threads}
+        embedder = Embedder(temp, batch_size=cfg.batch_size, num_photos=EXPORT_PAYS, **settings)  # type: ignore[arg-type]
     net = net.to(embedder.device)
     ours, theirs = embedder.embed_jpegs, lambda photos: eager(net, photos)
     for work in (ours, theirs):
@@ -88,7 +95,10 @@ def main(cfg: Config) -> float:
     kind = "real" if cfg.photos else "drawn"
     print(f"{len(jpegs)} {kind} photos of {cfg.size} px in {len(shapes)} shapes, {len(cfg.scales)} scales, ", end="")
     print(f"{cfg.backbone}, {what}, {embedder.device}, {threads} threads")
-    for name, column in ((f"Embedder, {embedder.format}, by shape", 0), ("eager float32, one by one", 1)):
+    for name, column in (
+        (f"Embedder, {embedder.engine}, {embedder.format}, by shape", 0),
+        ("eager float32, one by one", 1),
+    ):
         rate = len(jpegs) / statistics.median(pair[column] for pair in seconds)
         print(f"{name:52}{rate:>10.1f} images/s")
     needed, per_second = flops(net, shapes, cfg.size) / len(jpegs), matmul_flops(torch.device(embedder.device))

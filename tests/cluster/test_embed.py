@@ -57,6 +57,7 @@ def test_embeddings_are_the_model_s_and_in_the_collection_s_order(root: Path) ->
     manifest = read_manifest(Folder.of(root / "undisturbed"), "embeddings")
     assert (manifest.counts["num"], manifest.counts["dim"], manifest.run["resumed_parts"]) == (64, 128, 0)
     assert manifest.run["parts_by_format"] == {"float32": PARTS}
+    assert manifest.run["parts_by_engine"] == {"torch": PARTS}  # too few for an export
     assert [(book["taken"], book["kept"]) for book in manifest.books] == [(64, 64)] * 2
     assert manifest.inputs["model"] == read_manifest(Folder.of(root / "model")).fingerprint
     ids, vectors = read(root, "undisturbed")
@@ -95,3 +96,13 @@ def test_a_collection_or_a_bundle_that_is_not_there_is_said_in_words(root: Path,
         main(job(root, "x", collection=str(tmp_path)))
     with pytest.raises(ValueError, match="No sealed model"):
         main(job(root, "x", model=str(tmp_path)))
+
+
+def test_the_other_engine_gives_the_same_embeddings_and_the_same_bits_again(root: Path) -> None:
+    """Two workers of a node export the network once; the name of the work holds no engine."""
+    found = [main(job(root, out, engine="onnxruntime", num_workers=2)) for out in ("exported", "again")]
+    assert [one.run["parts_by_engine"] for one in found] == [{"onnxruntime": PARTS}] * 2
+    assert found[0].fingerprint == found[1].fingerprint
+    (ids, vectors), (others, expected) = read(root, "exported"), read(root, "undisturbed")
+    assert ids == others and np.abs(vectors - expected).max() < 1e-5
+    assert main(job(root, "undisturbed", engine="onnxruntime")).run["parts_by_engine"] == {"torch": PARTS}
