@@ -227,7 +227,8 @@ def _people(run: Run[FacesConfig], system: System, report: Folder | None = None,
     if report is not None and read_calibration(report, read_manifest(made["model"]).fingerprint) is None:
         calibration = ""  # too few people to say what a score means
     settings: dict[str, Any] = {"embeddings": system.embeddings, "calibration": calibration, "group": run.cfg.grouping}
-    # What was published says how groups are called and not what they are: it is no part of the step's key.
+    # Groups that were published go on in these. They are no part of the key: else each run would group anew, since the
+    # one before it did.
     before = published.read_current(run.workspace).get("people") if published.is_published(run.workspace) else None
     settings["previous"] = Known(before.uri, "") if before is not None else Known("", "")
     return run.road.do(group, "group: who is who", beside={"tracker": run.tracker}, **settings, **made)

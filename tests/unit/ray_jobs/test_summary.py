@@ -57,6 +57,16 @@ def test_it_says_what_was_made_what_was_left_out_and_why(folders: dict[str, Fold
     assert not any("places" in line or "tuples" in line for line in lines)
 
 
+def test_people_that_were_found_are_told_of_and_where_there_is_no_report_none_is(folders: dict[str, Folder]) -> None:
+    del folders["report"]
+    where = Folder(folders["index"].uri.rpartition("/")[0]) / "people"
+    folders["people"] = made(where, "people", people=1200, grouped=4000, single=30, same_file=2, same_picture=3)
+    lines = said(folders)
+    assert "  people     1,200 found on 4,000 photos; 30 photos of others" in lines
+    assert f"             5 photos are there twice; look at {where}/people.html" in lines
+    assert not any("figures" in line or "report" in line for line in lines)
+
+
 def test_figures_stand_in_the_order_of_the_comparison(folders: dict[str, Folder]) -> None:
     lines = said(folders)
     at = lines.index("  figures    recall@1       mAP")
