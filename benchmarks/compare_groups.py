@@ -91,7 +91,11 @@ def rules(cfg: Config, vectors: np.ndarray) -> list[tuple[str, str, Callable[[],
     for method in ("eom", "leaf"):
         for least in cfg.min_samples:
             rule = HDBSCAN(
-                min_cluster_size=2, min_samples=least, metric="precomputed", cluster_selection_method=method, copy=True
+                min_cluster_size=2,
+                min_samples=least,
+                metric="precomputed",
+                cluster_selection_method=method,
+                copy=True,  # type: ignore[arg-type]
             )
             setting = f"{method}, {least} samples"
             found.append(("HDBSCAN (scikit-learn)", setting, lambda r=rule: r.fit_predict(distances)))

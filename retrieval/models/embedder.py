@@ -19,6 +19,7 @@ from retrieval.images.batches import by_shape, images_at_once, prefetch
 from retrieval.images.pixels import decode_fit, decode_stored, fitted, stored_size
 from retrieval.models.engines.choice import open_network
 from retrieval.models.settings import Engine, Precision
+from retrieval.models.spec import check_cut, load_spec
 
 if TYPE_CHECKING:
     from retrieval.models.network import Network
@@ -123,7 +124,11 @@ def embed_part(
 
 
 def begin_embeddings(collection: Folder, model: Folder, out: Folder, precision: Precision) -> Manifest | None:
-    """Claim the folder, or find the very same embeddings sealed there; see `manifest.begin`."""
+    """Claim the folder, or find the very same embeddings sealed there; see `manifest.begin`.
+
+    Raises: ValueError if the model wants photos cut otherwise than the collection's are.
+    """
+    check_cut(load_spec(model), read_manifest(collection, "collection"), collection)
     return begin(out, **_work(collection, model, precision))
 
 

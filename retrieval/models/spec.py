@@ -133,3 +133,21 @@ def check_preparation(collected: Manifest, wanted: PrepareConfig, where: Folder)
             f"The distractors {where} were prepared otherwise than the bundle wants: {'; '.join(odd)}. Name the folder "
             f"of their photos, or ingest them with --crop fit --size {wanted.size} --quality {wanted.quality}."
         )
+
+
+def check_cut(spec: ModelSpec, collected: Manifest, where: Folder) -> None:
+    """Raises: ValueError if a frozen network wants faces cut otherwise than a collection's were: it would run, and be
+    wrong."""
+    there = collected.config.get("prepare")
+    if spec.network is None or there is None:
+        return
+    if odd := [
+        f"{name} {there.get(name)!r}, not {value!r}"
+        for name, value in spec.network.wants.items()
+        if there.get(name) != value
+    ]:
+        flags = " ".join(f"--{name} {value}" for name, value in spec.network.wants.items())
+        raise ValueError(
+            f"The photos of {where} were cut otherwise than the network '{spec.network.name}' wants: {'; '.join(odd)}. "
+            f"Ingest them with {flags}."
+        )

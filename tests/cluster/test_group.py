@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def flat_copy(source: Path, to: Path, num_people: int, num_copies: int) -> tuple
 @pytest.mark.realdata
 def test_people_of_real_photos_are_found_without_a_label(tmp_path: Path, real_faces: Path) -> None:
     truth, copies = flat_copy(real_faces, tmp_path / "photos", num_people=40, num_copies=9)
-    where = {name: str(tmp_path / name) for name in ("collection", "model", "embeddings", "index")}
+    where: dict[str, Any] = {name: str(tmp_path / name) for name in ("collection", "model", "embeddings", "index")}
     collection, model, embeddings, index = where.values()
     prepare = PrepareConfig(crop="aligned", detector="yunet", margin=0.0, size=112)
     photos = str(tmp_path / "photos")

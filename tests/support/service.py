@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from ray import serve
@@ -30,7 +30,11 @@ class Service:
 
 @contextmanager
 def running_service(
-    folder: Path, made: Workspace | None = None, *, engine: str = "torch", **settings: Any
+    folder: Path,
+    made: Workspace | None = None,
+    *,
+    engine: Literal["auto", "torch", "onnxruntime"] = "torch",
+    **settings: Any,
 ) -> Iterator[Service]:
     """Serve `made`, or a fresh workspace made in `folder`. Ray must be initialised; Serve is shut down at the end."""
     made = made or make_workspace(folder)

@@ -16,9 +16,17 @@ from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.manifest import Manifest
 from retrieval.images.settings import PrepareConfig
 from retrieval.models import bundle
+from retrieval.models.engines.manifest import NetworkManifest
 from retrieval.models.network import with_whitening
 from retrieval.models.settings import ModelConfig
-from retrieval.models.spec import ModelSpec, benchmark_preparation, check_preparation, load_spec, preparation_of
+from retrieval.models.spec import (
+    ModelSpec,
+    benchmark_preparation,
+    check_cut,
+    check_preparation,
+    load_spec,
+    preparation_of,
+)
 from tests.support.networks import GEM, SMALL, whitening
 
 OLD = Path(__file__).parents[2] / "data/bundles"
@@ -89,6 +97,24 @@ def test_distractors_must_be_prepared_alike() -> None:
     for config in ({"prepare": plain(replace(wanted, size=64))}, {}):
         with pytest.raises(ValueError, match=r"otherwise than the bundle wants: .*not 96.*--size 96 --quality 95"):
             check_preparation(sealed(config), wanted, Folder("d"))
+
+
+def test_a_network_for_upright_faces_is_given_no_others() -> None:
+    def collected(**prepare: Any) -> Manifest:
+        rest: dict[str, Any] = {"inputs": {}, "counts": {}, "books": [], "files": {}, "versions": {}}
+        return Manifest(kind="collection", config={"prepare": prepare}, created="", fingerprint="", **rest)
+
+    where, config = Folder("w/collection"), ModelConfig(backbone="onnx:upright")
+    network = NetworkManifest(name="upright", dim=8, licence="none", alignment="five-points")
+    upright = ModelSpec(config=config, network=network)
+    check_cut(upright, collected(crop="aligned", margin=0.0), where)
+    with pytest.raises(ValueError, match=r"crop 'face', not 'aligned'. Ingest them with --crop aligned --margin 0.0"):
+        check_cut(upright, collected(crop="face", margin=0.0), where)
+    with pytest.raises(ValueError, match=r"margin 0.15, not 0.0"):
+        check_cut(upright, collected(crop="aligned", margin=0.15), where)
+    takes_any = ModelSpec(config=config, network=replace(network, alignment="none"))
+    check_cut(takes_any, collected(crop="face", margin=0.15), where)
+    check_cut(ModelSpec(config=ModelConfig()), collected(crop="face", margin=0.15), where)
 
 
 def test_a_bundle_that_does_not_say_how_photos_are_prepared_is_refused(tmp_path: Path) -> None:

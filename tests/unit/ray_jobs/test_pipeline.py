@@ -301,7 +301,7 @@ def whole(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> tuple[FakeTracker, lis
         return tracker
 
     monkeypatch.setattr(pipeline, "session", contextlib.nullcontext)
-    monkeypatch.setattr(jobs.train, "resolve_weights", lambda weights, uri, near: weights, raising=False)
+    monkeypatch.setattr(jobs.train, "resolve_weights", lambda weights, uri, near: f"fetched {weights}", raising=False)
     monkeypatch.setattr(pipeline, "open_run", open_run)
     monkeypatch.setattr(pipeline, "summary", lambda *of: "the summary")
     monkeypatch.setattr(pipeline.published, "publish", lambda workspace, **of: tracker.told.append(("publish", of)))
@@ -314,7 +314,7 @@ def small(where: Path, **settings: Any) -> FacesTrainConfig:
 
 
 def test_a_pipeline_publishes_and_logs_what_it_made(
-    whole: tuple[FakeTracker, list[Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: tuple[FakeTracker, list[Any]], jobs: Jobs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tracker = whole[0]
     made = pipeline.main(small(tmp_path))
@@ -329,6 +329,12 @@ def test_a_pipeline_publishes_and_logs_what_it_made(
         "FINISHED",
     ]
     assert capsys.readouterr().out == "the summary\n"
+    assert jobs.train.ran[0].weights == "fetched none"
+
+
+def test_people_are_published_too(whole: tuple[FakeTracker, list[Any]], tmp_path: Path) -> None:
+    made = pipeline.main(dataclasses.replace(FACES, source=str(tmp_path), workspace=str(tmp_path / "w")))
+    assert ("publish", made) in whole[0].told and set(made) == {"collection", "model", "index", "people"}
 
 
 def test_the_run_of_mlflow_is_the_works_and_not_the_machines(

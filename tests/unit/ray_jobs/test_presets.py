@@ -53,6 +53,7 @@ def test_no_setting_of_one_road_is_a_setting_of_the_other() -> None:
 
 def test_a_road_without_training_takes_a_network_that_is_ready() -> None:
     assert FACES.model.backbone == "onnx:sface"
+    assert FACES.split.test_fraction == 1 and FACES.split.keep_singles, "who is alone on a photo is searched, too"
     with pytest.raises(ValueError, match="faces-train"):
         dataclasses.replace(FACES, model=FACES_TRAIN.model)
 

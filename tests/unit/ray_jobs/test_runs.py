@@ -188,6 +188,11 @@ def test_photos_that_nobody_labelled_give_no_report_and_their_network_no_figure(
     assert MlflowClient(store).get_run(tracker.run_id).data.metrics == {}
 
 
+def test_a_figure_of_nothing_is_a_figure(store: str, tmp_path: Path) -> None:
+    done = open_run(store, experiment="results", key="nothing").log_results(results(tmp_path, 0.0), model_name="nil")
+    assert done is not None and MlflowClient(store).get_model_version("nil", "1").tags["value"] == "0.0"
+
+
 def test_a_model_without_a_figure_is_not_registered(
     store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +86,7 @@ def test_a_file_is_fetched_into_the_folder_that_is_named(folder: Path, monkeypat
 
 
 def test_unknown_names_are_refused_at_once() -> None:
-    for wish in ({"fetch": ("there",)}, {"licence": ("there",)}):
+    wishes: list[dict[str, Any]] = [{"fetch": ("there",)}, {"licence": ("there",)}]
+    for wish in wishes:
         with pytest.raises(ValueError, match="Unknown weights 'there'. Choose one of: here, away"):
             WeightsConfig(**wish)

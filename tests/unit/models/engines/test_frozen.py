@@ -79,7 +79,8 @@ def test_a_photo_is_given_as_the_manifest_says(
 
 def test_the_wrong_order_or_light_gives_something_else(tmp_path: Path, jpegs: list[bytes]) -> None:
     plain = Embedder(frozen(tmp_path / "a"), device="cpu").embed_jpegs(jpegs)
-    for place, manifest in (("b", {"channels": "BGR"}), ("c", {"mean": MEAN, "std": STD})):
+    others: dict[str, dict[str, Any]] = {"b": {"channels": "BGR"}, "c": {"mean": MEAN, "std": STD}}
+    for place, manifest in others.items():
         other = Embedder(frozen(tmp_path / place, **manifest), device="cpu").embed_jpegs(jpegs)
         assert np.abs(other - plain).max() > 1e-2
 

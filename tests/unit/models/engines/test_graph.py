@@ -67,7 +67,7 @@ def test_what_only_a_branch_reads_is_an_input() -> None:
 @pytest.mark.parametrize("whole", [False, True])
 def test_packed_weights_are_told_from_sums_of_whole_numbers(whole: bool) -> None:
     model = tiny()
-    scale = numpy_helper.from_array(np.float32(0.01), "scale")
+    scale = numpy_helper.from_array(np.array(0.01, np.float32), "scale")
     packed = numpy_helper.from_array(np.ones((16, 8), np.int8), "packed")
     model.graph.initializer.extend([scale, packed])
     model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["packed", "scale"], ["unpacked"]))
