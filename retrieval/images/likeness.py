@@ -33,18 +33,20 @@ def likeness(one: Pixels, other: Pixels) -> float:
     """How alike the fine detail of two thumbnails is; 1: equal, 0: not, or they cannot be laid over each other.
 
     Example:
-        >>> noise = cv2.GaussianBlur(np.random.default_rng(0).uniform(0, 255, (48, 48)), (0, 0), 2)
+        >>> noise = cv2.GaussianBlur(np.random.default_rng(0).uniform(0, 255, (SIDE, SIDE)), (0, 0), 2)
         >>> darker, turned = (0.6 * noise + 20).astype(np.uint8), noise[::-1].astype(np.uint8)
         >>> likeness(noise.astype(np.uint8), darker) > 0.95, likeness(noise.astype(np.uint8), turned)
         (True, 0.0)
     """
     first, second = one.astype(np.float32), other.astype(np.float32)
-    affine = np.eye(2, 3, dtype=np.float32)
+    reached, affine = _LEAST, np.eye(2, 3, dtype=np.float32)
     for rounds in (15, 30):  # most pairs are told apart by the first few
         found = _aligned(first, second, affine, rounds)
-        if found is None or found[0] < _LEAST:
-            return 0.0
-        affine = found[1]
+        if found is None or found[0] < reached:
+            if rounds == 15:
+                return 0.0
+            break  # it left the place that it had found: more rounds may do that to fine noise
+        reached, affine = found
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     laid = cv2.warpAffine(second, affine, (SIDE, SIDE), flags=how, borderMode=cv2.BORDER_REPLICATE)
     return max(0.0, _correlation(_detail(first), _detail(laid)))

@@ -288,6 +288,7 @@ def test_a_bundle_of_whole_photos_is_tried_on_places(drawn: Path, tmp_path: Path
     cfg = EvaluateConfig(
         model=str(tmp_path / "model"),
         source=str(tmp_path / "places"),
+        layout="lfw",  # a folder a place
         out=str(tmp_path / "out"),
         ks=(3,),
         precision="fp32",

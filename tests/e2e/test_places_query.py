@@ -83,7 +83,7 @@ def made(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Workspace
     collection, bundle, embeddings, index = (
         folder / f"{kind}/test" for kind in ("collection", "model", "embeddings", "index")
     )
-    make_collection(collection, root / "photos", PREPARE, part_size=4)
+    make_collection(collection, root / "photos", PREPARE, part_size=4, layout="lfw")
     save_whitened(bundle, [root / "photos" / name for name in photos])
     embed.main(
         embed.EmbedConfig(

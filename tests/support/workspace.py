@@ -20,7 +20,7 @@ from retrieval.artifacts.manifest import Manifest
 from retrieval.data import catalog
 from retrieval.data.demo.faces import IMAGE_FOLDER, draw_collection
 from retrieval.data.ingestion import ingest_part
-from retrieval.data.settings import SplitConfig
+from retrieval.data.settings import Layout, SplitConfig
 from retrieval.images.settings import PrepareConfig
 from retrieval.models.bundle import save_bundle, start
 from retrieval.models.embedder import Embedder, begin_embeddings, embed_part, seal_embeddings
@@ -74,14 +74,19 @@ def make_workspace(
 
 
 def make_collection(
-    folder: Folder, source: Path, prepare: PrepareConfig, split: SplitConfig | None = None, part_size: int = 8
+    folder: Folder,
+    source: Path,
+    prepare: PrepareConfig,
+    split: SplitConfig | None = None,
+    part_size: int = 8,
+    layout: Layout = "auto",
 ) -> Manifest:
     """What the job ingest does, part by part, here."""
     split = split or SplitConfig()
-    settings = {"layout": "auto", "part_size": part_size}
+    settings = {"layout": layout, "part_size": part_size}
     settings |= {"prepare": hashing.plain(prepare), "split": hashing.plain(split)}
     network = yunet() if prepare.needs_network else None
-    listed = {"source": str(source), "layout": "auto", "part_size": part_size}
+    listed = {"source": str(source), "layout": layout, "part_size": part_size}
     plan = catalog.plan_collection(folder.uri, config=settings, network=network, **listed)
     parts = [ingest_part(folder, part, Folder.of(plan["root"]), prepare) for part in range(plan["parts"])]
     divided = catalog.write_catalog(folder.uri, plan["parts"], split)

@@ -58,6 +58,10 @@ COMMANDS: dict[str, tuple[str, str, str, str, str]] = {
         *("--out {0}/o --model {0}/no", "--collection {0} --batch-size 0", "--collection {0}/no"),
         *("batch_size is 0", "No sealed collection at"),
     ),
+    "ray_jobs.group": (
+        *("--out {0}/o --embeddings {0}/no --collection {0}/no", "--index {0} --group.neighbours 0", "--index {0}/no"),
+        *("neighbours is 0", "No sealed index at"),
+    ),
     "ray_jobs.build_index": (
         *("--out {0}/o --collection {0}/no", "--embeddings {0} --index.nprobe 0", "--embeddings {0}/no"),
         *("nprobe is 0", "No sealed embeddings at"),
@@ -75,8 +79,8 @@ COMMANDS: dict[str, tuple[str, str, str, str, str]] = {
         *("far is 0.5", "nothing at"),
     ),
     "ray_jobs.pipeline": (
-        *("faces --workspace {0}/w", "--model.image-size 8", "--source {0}/no"),
-        *("image_size must be 32 or more", "nothing at"),
+        *("faces --workspace {0}/w", "--grouping.neighbours 0", "--source {0}/no"),
+        *("neighbours is 0", "nothing at"),
     ),
     "serve.demo": ("--k 3", "--workspace {0} --k 0", "--workspace {0}/no", "k is 0", "no CURRENT.json"),
     "ray_jobs.pipeline landmarks": (

@@ -102,7 +102,7 @@ def test_the_sums_of_all_parts_and_pairs_are_put_together(
     monkeypatch.setattr(whitening_fit, "pairs_of", lambda tuples, config: (["a"] * 3, ["b"] * 3))
     monkeypatch.setattr(whitening_fit, "moments_of_pairs", lambda e, c, splits, mine: ("pairs", len(mine[0])))
     monkeypatch.setattr(whitening_fit, "whiten", lambda net, moments, config: got.update(m=list(moments), c=config))
-    monkeypatch.setattr(bundle, "load_bundle", lambda where: "net")
+    monkeypatch.setattr(bundle, "load_network", lambda where: "net")
     monkeypatch.setattr(bundle, "keep_history", lambda where, out: {"kept": str(where)})
 
     def save(net: Any, out: Folder, *, run: Any, **work: Any) -> None:
