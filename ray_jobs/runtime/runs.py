@@ -40,8 +40,6 @@ ARTIFACTS = "mlflow-artifacts"
 
 _LONGEST_PARAM = 6000  # characters, MLflow's limit
 
-_BATCH = 100  # params or tags in one call, MLflow's limit
-
 
 @dataclass(frozen=True, slots=True)
 class Tracker:
@@ -65,8 +63,7 @@ class Tracker:
             if values[name] != known[name]:
                 logger.warning("MLflow run %s keeps %s=%s; now %s", self.run_id, name, known[name], values[name])
         new = [Param(name, value) for name, value in values.items() if name not in known]
-        for start in range(0, len(new), _BATCH):
-            client.log_batch(self.run_id, params=new[start : start + _BATCH])
+        client.log_batch(self.run_id, params=new)  # however many: the client sends them in batches of its own
         client.log_dict(self.run_id, plain(config), f"config/{prefix}.json")
 
     def log_metrics(self, values: Mapping[str, Any], *, step: int = 0, prefix: str = "") -> None:

@@ -108,6 +108,8 @@ def test_the_books_are_the_photos_that_were_looked_at(
     book = {"stage": "reconstruct", "taken": 7, "kept": 4, "rejected": {"too few": 3}}
     assert made.books == [book] and made.inputs == {"collection": read_manifest(collection).fingerprint}
     assert reconstruct.main(job(collection, cpus_per_task=2.0)) == made and cluster.sessions == 1
+    with pytest.raises(ValueError, match="made with other settings"):
+        reconstruct.main(job(collection, reconstruct=ReconstructConfig(rounds=1)))
 
 
 def test_photos_that_are_lost_are_noticed(

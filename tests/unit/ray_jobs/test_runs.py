@@ -140,6 +140,13 @@ def test_artifacts_that_cannot_be_stored_are_refused_at_the_start(tmp_path: Path
         open_run(store_uri(None, tmp_path), experiment="x", key="k")
 
 
+def test_more_settings_than_mlflow_takes_at_once_are_all_logged(store: str) -> None:
+    tracker = open_run(store, experiment="many", key="many")
+    tracker.log_params({f"setting_{number}": number for number in range(250)}, prefix="many")
+    params = MlflowClient(store).get_run(tracker.run_id).data.params
+    assert {int(value) for name, value in params.items() if name.startswith("many.")} == set(range(250))
+
+
 def results(where: Path, best: float | Literal["as it is"] | None) -> dict[str, Folder]:
     """What a pipeline hands on, as sealed folders. Args: best: val/mAP, if there was any; or it was not trained."""
     folders = {kind: Folder.of(where / kind) for kind in ("collection", "model", "index", "report")}

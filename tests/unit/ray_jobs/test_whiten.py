@@ -40,7 +40,9 @@ def places(tmp_path: Path) -> dict[str, Folder]:
 def config(places: dict[str, Folder], method: Any = "learned", **other: str) -> WhitenJobConfig:
     names = {"model": "model1", "collection": "collection1", "embeddings": "embeddings11", "tuples": "tuples1", **other}
     folders: dict[str, Any] = {kind: places[name].uri if name else "" for kind, name in names.items()}
-    return WhitenJobConfig(out=f"{places['model1'].uri}-out", whiten=WhitenConfig(method=method), **folders)
+    return WhitenJobConfig(
+        out=f"{places['model1'].uri}-out", whiten=WhitenConfig(method=method, max_pairs=1000), **folders
+    )
 
 
 def test_inputs_are_the_fingerprints_of_all_that_is_read(places: dict[str, Folder]) -> None:
