@@ -168,7 +168,7 @@ def test_a_face_model_is_compared_with_its_whole_trunk_averaged(jobs: Jobs, tmp_
     ((config, options),) = jobs.built
     assert (config.backbone, config.head, config.image_size) == ("mobilenet_v2", "none", 160)
     assert (config.cut, config.pooling, config.flip) == ("", "avg", False)
-    assert (options["seed"], options["weights"], options["preparation"]["crop"]) == (7, "file.pth", "face")
+    assert (options["seed"], options["weights"], options["preparation"]["crop"]) == (7, "file.pth", "aligned")
 
 
 def test_a_place_model_is_compared_with_itself_without_a_head(jobs: Jobs, tmp_path: Path) -> None:

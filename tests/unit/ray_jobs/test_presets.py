@@ -88,8 +88,10 @@ def test_whole_photos_are_prepared_no_smaller_than_the_network_takes_them() -> N
         assert cfg.prepare.crop == "fit" and cfg.model.keep_aspect
         assert cfg.prepare.size >= max(cfg.model.image_size, cfg.siamese.image_size)
         assert cfg.split.keep_singles, "nobody labels places, so all would be dropped"
-    for cfg in (FACES_TRAIN, FACES_PUBLISHED, DEMO):
-        assert cfg.prepare.crop == "face" and not cfg.model.keep_aspect
+    for cfg in (FACES_PUBLISHED, DEMO):
+        assert (cfg.prepare.crop, cfg.prepare.detector) == ("face", "haar") and not cfg.model.keep_aspect
+    for cfg in (FACES, FACES_TRAIN):
+        assert (cfg.prepare.crop, cfg.prepare.detector, cfg.prepare.margin) == ("aligned", "yunet", 0.0)
 
 
 def landmarks(**settings: Any) -> LandmarksConfig:

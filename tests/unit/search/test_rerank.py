@@ -106,6 +106,9 @@ def test_only_the_first_results_move_and_ties_stay() -> None:
     moved = rerank.rerank(found, np.array([[0, 15], [16, 17]]))
     assert moved.rows.tolist() == [[2, 1, 3, 4], [6, 5, 7, 8]]
     assert moved.scores.tolist() == [[3, 4, 2, 1], [3, 4, 2, 1]]
-    assert rerank.rerank(found, np.array([[9, 9], [9, 9]]), min_inliers=10).rows.tolist() == found.rows.tolist()
+    assert rerank.rerank(found, np.array([[9, 9], [9, 12]]), min_inliers=10).rows.tolist() == [
+        [1, 2, 3, 4],
+        [6, 5, 7, 8],
+    ]
     wide = rerank.rerank(found, np.array([[0, 0, 0, 30, 99, 99]] * 2))
     assert wide.rows.tolist() == [[4, 1, 2, 3], [8, 5, 6, 7]]

@@ -37,6 +37,9 @@ def test_vectors_of_any_rows_in_any_shape(made: Workspace, gallery: np.ndarray, 
     assert np.array_equal(vectors(rows), gallery[rows])
     assert np.array_equal(vectors(np.array([len(gallery) - 1, 0])), gallery[[-1, 0]])
     assert vectors(np.empty((1, 0), np.int64)).shape == (1, 0, gallery.shape[1])
+    turned = Searcher.open(folder / "index/test")
+    turned.shards = turned.shards[::-1]  # whichever comes first, a row is its own shard's
+    assert np.array_equal(GalleryVectors(turned, folder)(rows), gallery[rows])
 
 
 def test_one_shard_of_codes_is_enough_to_read_all_from_elsewhere(made: Workspace, gallery: np.ndarray) -> None:
