@@ -115,6 +115,9 @@ def test_a_part_holds_its_images_embeddings_and_is_not_done_again(tmp_path: Path
     out.write_bytes(part_name(0), out.read_bytes(part_name(1)))
     with pytest.raises(ValueError, match="does not match images/part-00000.parquet.*embed again"):
         embed_part(embedder, collection, out, 0)
+    out.write_table(part_name(1), rows.take([3, 2, 1, 0]))  # as many photos, and others
+    with pytest.raises(ValueError, match="does not match images/part-00001.parquet"):
+        embed_part(embedder, collection, out, 1)
 
 
 SHAPES = [(96, 64), (64, 96), (96, 64), (48, 80), (200, 100), (64, 96), (33, 40), (96, 64)]
