@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from matplotlib.figure import Figure
 
 from retrieval.artifacts.collection import Jpegs, read_catalog
 from retrieval.artifacts.folder import Folder
 from retrieval.reports.page import Sheet, page
-from retrieval.reports.sheets import caption, thumbnail
+from retrieval.reports.sheets import blank_sheet, caption, thumbnail
 from retrieval.reports.style import FAINT, INK, RIGHT, dress, new_figure, saved
 from retrieval.reports.tables import Table
 
@@ -83,12 +82,7 @@ def people_jpg(lines: Sequence[Shown], *, title: str, thumb: int = 96) -> bytes:
     """A contact sheet: one line a group, its name at the left."""
     lead = 1.35  # axes units: a thumbnail is 0.86 wide
     width, height = lead + max([5, *(len(line.photos) for line in lines)]), len(lines) * 1.16
-    figure = Figure(figsize=(width, height + 0.55), dpi=thumb / 0.86, facecolor="white")
-    axes = figure.add_axes((0, 0, 1, height / (height + 0.55)))
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
-    axes.axis("off")
-    figure.text(0.012, 1 - 0.3 / (height + 0.55), title, va="center", fontsize=11, color=INK, weight="bold")
+    figure, axes = blank_sheet(width, height, title, thumb)
     for number, line in enumerate(lines):
         top = number * 1.16 + 0.03
         axes.text(0.1, top + 0.36, line.name, va="center", fontsize=9, color=INK, weight="bold")

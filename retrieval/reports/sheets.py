@@ -92,6 +92,17 @@ def tuple_rows(local: LocalCollection, rows: np.ndarray, scores: np.ndarray) -> 
     return sheet
 
 
+def blank_sheet(width: float, height: float, title: str, thumb: int) -> tuple[Figure, Axes]:
+    """A figure with its title, and axes below it of width x height cells, the first at the top left."""
+    figure = Figure(figsize=(width, height + 0.55), dpi=thumb / 0.86, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, height / (height + 0.55)))
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.axis("off")
+    figure.text(0.012, 1 - 0.3 / (height + 0.55), title, va="center", fontsize=11, color=INK, weight="bold")
+    return figure, axes
+
+
 def sheet_jpg(rows: Sequence[SheetRow], *, title: str, thumb: int = 96) -> bytes:
     """A ranked-result sheet: each query, then its results left to right, framed green (right) or red (wrong).
 
@@ -100,12 +111,7 @@ def sheet_jpg(rows: Sequence[SheetRow], *, title: str, thumb: int = 96) -> bytes
     cell, lead = 1.0, 0.35  # axes units: a thumbnail is 0.86 wide, the query stands a little apart
     longest = max([5, *(len(row.hits) for row in rows)])  # five leave room for the title
     width, height = (longest + 1) * cell + lead, len(rows) * 1.22 * cell
-    figure = Figure(figsize=(width, height + 0.55), dpi=thumb / 0.86, facecolor="white")
-    axes = figure.add_axes((0, 0, 1, height / (height + 0.55)))
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
-    axes.axis("off")
-    figure.text(0.012, 1 - 0.3 / (height + 0.55), title, va="center", fontsize=11, color=INK, weight="bold")
+    figure, axes = blank_sheet(width, height, title, thumb)
     for number, row in enumerate(rows):
         top = number * 1.22 + 0.03
         thumbnail(axes, row.jpeg, 0.07, top, thumb, INK, 1.0)
