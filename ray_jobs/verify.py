@@ -96,16 +96,12 @@ def told(verdict: Verdict, calibration: Calibration | None, prior: float = 0.5) 
         if calibration is not None and (told := calibration.probability(verdict.score, prior)) is not None:
             lines.append(f"  probability  {told:.3g} that both show the same, where {prior:g} of all pairs do")
         if verdict.threshold is not None:
-            at = f" at a false-accept rate of {verdict.far:g}" if _promised(calibration, verdict.far) else ""
+            at = f" at a false-accept rate of {verdict.far:g}" if verdict.promised else ""
             lines.append(f"  threshold    {verdict.threshold:.3f}{at}")
         if calibration is not None and calibration.curve is not None:
             seen = f"{calibration.people:,} labelled {MANY[calibration.subject]}, {calibration.photos:,} photos"
             lines.append(f"  measured on  {seen}")
     return "\n".join([*lines, f"  why          {verdict.why}"])
-
-
-def _promised(calibration: Calibration | None, far: float) -> bool:
-    return calibration is not None and calibration.threshold(far) is not None
 
 
 def _read(photo: str) -> bytes:

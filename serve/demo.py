@@ -119,25 +119,29 @@ def query_photos(cfg: QueryOnceConfig) -> list[Photo]:
     Raises: ValueError if there is none, or it is not in the source.
     """
     collection = read_current(Folder.of(cfg.workspace))["collection"]
-    rows: list[dict[str, Any]] = read_catalog(collection, ("query",)).to_pylist()
-    rows = rows or read_catalog(collection, ("gallery", "train")).to_pylist()
+    wanted = ("image_id", "photo", "label", "part", "row")
+    rows: list[dict[str, Any]] = read_catalog(collection, ("query",), wanted).slice(0, _ASKED).to_pylist()
+    rows = rows or read_catalog(collection, ("gallery", "train"), wanted).slice(0, _ASKED).to_pylist()
     if not rows:
         raise ValueError(f"{collection} has no photos to ask with.")
     # The pipeline keeps the sets it drew side by side, with equal names for different photos.
     sources = [Path(cfg.source)] if cfg.source else sorted(Path(cfg.workspace).glob("photos/*"))
-    return [_file_of(row, collection, sources, cfg) for row in rows[:_ASKED]]
+    hashes = {
+        part: collection.read_table(f"images/{part_name(part)}", ["content_hash"])["content_hash"]
+        for part in {row["part"] for row in rows}
+    }
+    return [_file_of(row, hashes[row["part"]][row["row"]].as_py(), sources, cfg.workspace) for row in rows]
 
 
-def _file_of(row: dict[str, Any], collection: Folder, sources: list[Path], cfg: QueryOnceConfig) -> Photo:
-    image_id, part = row["image_id"], part_name(row["part"])
-    hashes = collection.read_table(f"images/{part}", ["content_hash"])["content_hash"]
-    wanted = hashes[row["row"]].as_py()
-    name = row.get("photo") or image_id  # of one of several faces: the photo it is on
-    for path in (source / name for source in sources):
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == wanted:
-            return Photo(path, image_id, row["label"])
-    where = ", ".join(map(str, sources)) or f"{cfg.workspace}/photos"
-    raise ValueError(f"There is no {name} in {where}. Name the folder that the collection was made from: --source.")
+def _file_of(row: dict[str, Any], content_hash: str, sources: list[Path], workspace: str) -> Photo:
+    """`photo` is the file that a row's face is on, the row's own name where it is all of it."""
+    for path in (source / row["photo"] for source in sources):
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == content_hash:
+            return Photo(path, row["image_id"], row["label"])
+    where = ", ".join(map(str, sources)) or f"{workspace}/photos"
+    raise ValueError(
+        f"There is no {row['photo']} in {where}. Name the folder that the collection was made from: --source."
+    )
 
 
 def ask(url: str, photo: Path) -> dict[str, Any]:

@@ -192,6 +192,8 @@ class Judgement:
     probability: float | None
     threshold: float | None
     why: str
+    promised: bool = False
+    """Whether the threshold is one at the false-accept rate that was asked for, and not its publisher's."""
 
 
 def judge(
@@ -207,9 +209,8 @@ def judge(
     rate = calibration.rate(far) if calibration else None
     if calibration and rate and rate.promised and probability is not None:
         answer = calibration.decide(score, far)
-        return Judgement(
-            answer=answer, probability=probability, threshold=rate.threshold, why=_reason(answer, rate, calibration)
-        )
+        why = _reason(answer, rate, calibration)
+        return Judgement(answer=answer, probability=probability, threshold=rate.threshold, promised=True, why=why)
     missing = (rate.why or calibration.why) if calibration and rate else "these scores were never calibrated"
     if published is not None:
         same = score >= published.threshold

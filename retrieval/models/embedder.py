@@ -19,7 +19,7 @@ from retrieval.images.batches import by_shape, images_at_once, prefetch
 from retrieval.images.pixels import decode_fit, decode_stored, fitted, stored_size
 from retrieval.models.engines.choice import open_network
 from retrieval.models.settings import Engine, Precision
-from retrieval.models.spec import check_cut, load_spec
+from retrieval.models.spec import check_prepared, load_spec
 
 if TYPE_CHECKING:
     from retrieval.models.network import Network
@@ -128,7 +128,9 @@ def begin_embeddings(collection: Folder, model: Folder, out: Folder, precision: 
 
     Raises: ValueError if the model wants photos cut otherwise than the collection's are.
     """
-    check_cut(load_spec(model), read_manifest(collection, "collection"), collection)
+    spec, prepared = load_spec(model), read_manifest(collection, "collection").config.get("prepare")
+    if spec.network is not None and prepared is not None:
+        check_prepared(spec.network, prepared)
     return begin(out, **_work(collection, model, precision))
 
 

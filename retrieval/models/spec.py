@@ -135,19 +135,21 @@ def check_preparation(collected: Manifest, wanted: PrepareConfig, where: Folder)
         )
 
 
-def check_cut(spec: ModelSpec, collected: Manifest, where: Folder) -> None:
-    """Raises: ValueError if a frozen network wants faces cut otherwise than a collection's were: it would run, and be
-    wrong."""
-    there = collected.config.get("prepare")
-    if spec.network is None or there is None:
-        return
-    if odd := [
-        f"{name} {there.get(name)!r}, not {value!r}"
-        for name, value in spec.network.wants.items()
-        if there.get(name) != value
-    ]:
-        flags = " ".join(f"--{name} {value}" for name, value in spec.network.wants.items())
+def check_prepared(network: NetworkManifest, preparation: Mapping[str, Any]) -> None:
+    """Raises: ValueError for photos prepared otherwise than a frozen network was trained on: it would run, and err."""
+    crop, margin = preparation.get("crop"), preparation.get("margin")
+    if network.alignment == "five-points" and crop not in ("aligned", "none"):
         raise ValueError(
-            f"The photos of {where} were cut otherwise than the network '{spec.network.name}' wants: {'; '.join(odd)}. "
-            f"Ingest them with {flags}."
+            f"{network.name} takes faces aligned by five points, and these photos are prepared with crop '{crop}'. "
+            f"Ingest them with crop aligned and margin 0; or with crop none, where they are aligned already."
+        )
+    if network.alignment == "five-points" and crop == "aligned" and margin != 0:
+        raise ValueError(
+            f"{network.name} takes aligned faces with no room around them, and these have margin {margin}. Ingest them "
+            f"with margin 0."
+        )
+    if crop == "fit" and network.size:
+        raise ValueError(
+            f"{network.name} takes squares of {network.size} pixels, and these photos are prepared with crop 'fit', in "
+            f"their own shape. Ingest them with crop none."
         )

@@ -85,7 +85,7 @@ def open_network(
             return opened
     try:
         return _open_exported(model, spec, threads)
-    except ValueError as error:
+    except (ValueError, OSError, ImportError) as error:
         if engine == "onnxruntime":
             raise ValueError(
                 f"engine is onnxruntime, and this network does not run in it: {error} Use auto."
@@ -133,7 +133,7 @@ def _open_frozen(
 ) -> Opened:
     assert spec.network is not None
     check_precision(spec.network, precision)
-    opened = FrozenBundle(folder, spec, threads=threads)
+    opened = FrozenBundle(folder, spec, threads=threads, gpu=device != "cpu")
     if device.startswith("cuda") and opened.device == "cpu":
         raise ValueError(
             f"Device '{device}' was asked for, but onnxruntime finds no GPU here. Use --device auto or cpu."

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from retrieval.models import backbones
-from retrieval.models.engines.exported import Exported, ExportedNet
+from retrieval.models.engines.exported import DoesNotExport, Exported, ExportedNet
 from retrieval.models.engines.number_format import drawn_images
+from retrieval.models.engines.runtime import first_line
 from retrieval.models.folding import fold
 from retrieval.models.network import EmbeddingNet
 from retrieval.models.pooling import GridPool, RMACPool, l2n
@@ -21,6 +22,7 @@ from retrieval.models.settings import LEAST_SIDE
 
 LEAST_COSINE = 0.99999
 """Of the embeddings of drawn photos in float32 PyTorch and in onnxruntime."""
+_OF_THE_MACHINE = (MemoryError, OSError, ImportError)  # they say nothing of the network
 _LARGEST = 320  # long side of the drawn photos; the graph is the same for all sizes
 _MOST_IMAGES, _MOST_PIXELS = 1 << 16, 1 << 14
 
@@ -30,28 +32,30 @@ def export(net: EmbeddingNet, *, threads: int | None = None) -> Exported:
 
     Args: threads: of onnxruntime while it is checked.
 
-    Raises: ValueError if PyTorch cannot export it, or drawn photos get other embeddings than from the network itself.
+    Raises: DoesNotExport if PyTorch cannot, or drawn photos get other embeddings than from the network itself.
     """
     net = copy.deepcopy(net).cpu().eval()
     try:
         graph = _export_graph(net)
+    except _OF_THE_MACHINE:
+        raise
     except Exception as error:  # what the exporter raises for an operation it does not know has no common class
-        raise ValueError(f"PyTorch does not export it: {_first_line(error)}") from error
+        raise DoesNotExport(f"PyTorch does not export it: {first_line(error)}") from error
     whitening = {}
     if net.spec.whitening != "none":
         whitening = {"projection": net.whitening_projection.numpy(), "mean": net.whitening_mean.numpy()}
     exported = Exported(graph=graph, power=net.power, **whitening)
     try:
         least = least_cosine(net, ExportedNet(exported, net.spec.config, threads=threads))
+    except _OF_THE_MACHINE:
+        raise
     except Exception as error:  # onnxruntime's errors have no common class either
-        raise ValueError(f"onnxruntime does not run it: {_first_line(error)}") from error
+        raise DoesNotExport(f"onnxruntime does not run it: {first_line(error)}") from error
     if not least >= LEAST_COSINE:
-        raise ValueError(f"onnxruntime gives other embeddings than PyTorch: cosine {least:.6f}, {LEAST_COSINE} needed.")
+        raise DoesNotExport(
+            f"onnxruntime gives other embeddings than PyTorch: cosine {least:.6f}, {LEAST_COSINE} needed."
+        )
     return exported
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:200]
 
 
 @torch.inference_mode()

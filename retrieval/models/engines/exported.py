@@ -19,6 +19,10 @@ from retrieval.models.settings import LEAST_SIDE, ModelConfig, usable_scales
 _L2_EPS = 1e-6  # as pooling.l2n
 
 
+class DoesNotExport(ValueError):
+    """A network that will not run outside PyTorch, however often it is tried with these versions."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
     """A network outside PyTorch.
@@ -69,7 +73,7 @@ class ExportedNet:
         mean = mean_over_scales(found, self._rest.power) if len(found) > 1 else found[0]
         if self._rest.projection is None or self._rest.mean is None:
             return mean
-        return l2n((mean - self._rest.mean) @ self._rest.projection.T)
+        return whiten(mean, self._rest.projection, self._rest.mean)
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(self._session.run(None, {self._name: images})[0])
@@ -93,6 +97,11 @@ def at_scale(pixels: np.ndarray, scale: float) -> np.ndarray:
 def mean_over_scales(embeddings: list[np.ndarray], power: float) -> np.ndarray:
     """As `pooling.mean_over_scales`: S of (B, D) float32 -> (B, D) float32, unit norm."""
     return l2n(np.mean(np.stack(embeddings) ** np.float32(power), axis=0) ** np.float32(1 / power))
+
+
+def whiten(x: np.ndarray, projection: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """y = P (x - m), then L2. (B, F) -> (B, D)."""
+    return l2n((x - mean) @ projection.T)
 
 
 def l2n(x: np.ndarray) -> np.ndarray:

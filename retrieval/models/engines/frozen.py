@@ -22,7 +22,7 @@ from retrieval.models.engines.session import FrozenFile, name_of
 from retrieval.models.network import Network
 from retrieval.models.pooling import l2n
 from retrieval.models.settings import FROZEN, ModelConfig
-from retrieval.models.spec import ModelSpec
+from retrieval.models.spec import ModelSpec, check_prepared
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,12 @@ def from_file(
     """
     network, content = read_network(config.backbone, progress)
     preparation = dict(preparation or {})
-    _check_preparation(network, preparation, detector)
+    if preparation:
+        check_prepared(network, preparation)
+        if stored_config(preparation).needs_network and detector is None:
+            raise ValueError(
+                "The bundle finds faces by yunet, and was given no file of it. See python -m ray_jobs.weights."
+            )
     spec = ModelSpec(config=_resolved(config, network), preparation=preparation, network=network)
     net = FrozenNet(spec, content)
     net.detector = detector if preparation and stored_config(preparation).needs_network else None
@@ -109,32 +114,6 @@ def _resolved(config: ModelConfig, network: NetworkManifest) -> ModelConfig:
         if (asked := getattr(config, name)) not in (value, getattr(default, name)):
             raise ValueError(f"{name} is {asked}, and {network.name} has {value}. Leave {name} out.")
     return dataclasses.replace(config, backbone=f"{FROZEN}{network.name}", head="none", **fixed)
-
-
-def _check_preparation(network: NetworkManifest, preparation: Mapping[str, Any], detector: bytes | None) -> None:
-    """Raises: ValueError for photos prepared otherwise than the network was trained on."""
-    if not preparation:
-        return
-    crop = preparation.get("crop")
-    if network.alignment == "five-points" and crop not in ("aligned", "none"):
-        raise ValueError(
-            f"{network.name} takes faces aligned by five points, and these photos are prepared with crop '{crop}'. "
-            f"Ingest them with crop aligned and margin 0; or with crop none, where they are aligned already."
-        )
-    if crop == "aligned" and network.alignment == "five-points" and preparation.get("margin") != 0:
-        raise ValueError(
-            f"{network.name} takes aligned faces with no room around them, and these have margin "
-            f"{preparation.get('margin')}. Ingest them with margin 0."
-        )
-    if crop == "fit" and network.size:
-        raise ValueError(
-            f"{network.name} takes squares of {network.size} pixels, and these photos are prepared with crop 'fit', in "
-            f"their own shape. Ingest them with crop none."
-        )
-    if stored_config(preparation).needs_network and detector is None:
-        raise ValueError(
-            "The bundle finds faces by yunet, and was given no file of it. See python -m ray_jobs.weights."
-        )
 
 
 def _try_out(net: FrozenNet) -> None:

@@ -18,12 +18,11 @@ from typing import Any
 
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest
-from retrieval.models.engines.exported import Exported
+from retrieval.models.engines.exported import DoesNotExport, Exported
 
 logger = logging.getLogger(__name__)
 
 GRAPH, TAIL, SEAL = "network.onnx", "rest.npz", "export.json"
-_MADE_BY = ("torch", "onnxruntime")
 _RECIPE = 1  # of export.py: another number makes all networks anew
 
 
@@ -32,7 +31,8 @@ def keep(fingerprint: str, make: Callable[[], Exported]) -> Exported:
 
     Processes that want the same one wait for the first of them.
 
-    Args: make: exports it. Raises: ValueError if the network does not export, now or when it was tried.
+    Args: make: exports it. Raises: DoesNotExport now, or because it did when it was tried. What else `make` raises, a
+        full disk or a damaged bundle, is not remembered.
     """
     folder = cache() / f"{fingerprint[:32]}-{_key()}"
     if (found := _read(Folder.of(folder))) is not None:
@@ -66,12 +66,12 @@ def cache() -> Path:
 
 
 def _read(folder: Folder) -> Exported | None:
-    """Raises: ValueError if it is known that the network does not export."""
+    """Raises: DoesNotExport if it is known that the network does not export."""
     if not folder.exists(SEAL):
         return None
     seal: dict[str, Any] = folder.read_json(SEAL)
     if seal["refused"]:
-        raise ValueError(seal["refused"])
+        raise DoesNotExport(seal["refused"])
     if not all(folder.exists(name) for name in (GRAPH, TAIL)):
         return None
     files = {name: folder.read_bytes(name) for name in (GRAPH, TAIL)}
@@ -86,7 +86,7 @@ def _write(folder: Folder, fingerprint: str, make: Callable[[], Exported]) -> Ex
     seal: dict[str, Any] = {"fingerprint": fingerprint, "versions": _versions(), "refused": "", "files": {}}
     try:
         exported = make()
-    except ValueError as error:
+    except DoesNotExport as error:
         folder.write_json(SEAL, seal | {"refused": str(error)})
         raise
     files = {GRAPH: exported.graph, TAIL: exported.tail()}
@@ -102,7 +102,10 @@ def _sha(content: bytes) -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _MADE_BY}
+    """Of what makes and runs them; onnxruntime goes by other names where it was built for a GPU."""
+    import onnxruntime
+
+    return {"torch": importlib.metadata.version("torch"), "onnxruntime": onnxruntime.__version__}
 
 
 def _key() -> str:

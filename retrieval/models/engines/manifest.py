@@ -85,11 +85,6 @@ class NetworkManifest:
         if odd := {name: value for name, value in self.thresholds.items() if not -1 <= value <= 1}:
             raise ValueError(f"thresholds are cosines, -1 to 1, got {odd}.")
 
-    @property
-    def wants(self) -> dict[str, Any]:
-        """Settings of a preparation that it needs: by name, empty where it takes photos as they are."""
-        return {"crop": "aligned", "margin": 0.0} if self.alignment == "five-points" else {}
-
 
 _SFACE: dict[str, Any] = {
     "dim": 128,

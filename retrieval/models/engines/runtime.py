@@ -17,14 +17,14 @@ _ERRORS_ONLY = 3
 
 
 def open_session(
-    model: bytes | Path, *, threads: int | None = None, entries: Mapping[str, str] | None = None
+    model: bytes | Path, *, threads: int | None = None, gpu: bool = False, entries: Mapping[str, str] | None = None
 ) -> onnxruntime.InferenceSession:
-    """A session of one network, on the GPU where onnxruntime has one, else on the CPU.
+    """A session of one network.
 
     Args:
         model: the file, or its bytes: whole, no other file is read with it.
         threads: of a run on the CPU; None leaves onnxruntime's choice, a thread for each core. They sleep between runs.
-
+        gpu: run on one, where onnxruntime finds it.
         entries: further settings of onnxruntime's session, by its names.
 
     Raises: ValueError for what is not an ONNX file, weights in a second file, operators that need a library of
@@ -41,12 +41,12 @@ def open_session(
     # Threads that wait for work by spinning take the cores of the processes beside this one.
     for key, value in {"session.intra_op.allow_spinning": "0", **(entries or {})}.items():
         options.add_session_config_entry(key, value)
-    here = onnxruntime.get_available_providers()
-    providers = [provider for provider in (_GPU, "CPUExecutionProvider") if provider in here]
+    wanted = [_GPU, "CPUExecutionProvider"] if gpu else ["CPUExecutionProvider"]
+    providers = [provider for provider in wanted if provider in onnxruntime.get_available_providers()]
     try:
         return onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # its errors share no class but this
-        raise ValueError(f"{name} does not open in onnxruntime: {_first_line(error)}") from error
+        raise ValueError(f"{name} does not open in onnxruntime: {first_line(error).rstrip('.')}.") from error
 
 
 def check(content: bytes, name: str = "The ONNX network") -> None:
@@ -118,5 +118,6 @@ def _some(names: set[str]) -> str:
     return ", ".join(first) + (", ..." if len(names) > len(first) else "")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") + "."
+def first_line(error: Exception) -> str:
+    """What an error says, short."""
+    return (str(error).strip() or repr(error)).splitlines()[0][:200]

@@ -10,7 +10,7 @@ import numpy as np
 
 from retrieval.artifacts.folder import Folder
 from retrieval.models.engines import graph, runtime
-from retrieval.models.engines.exported import l2n
+from retrieval.models.engines.exported import l2n, whiten
 from retrieval.models.engines.manifest import NetworkManifest
 from retrieval.models.settings import Precision
 from retrieval.models.spec import NETWORK_FILE, WEIGHTS_FILE, ModelSpec, check_files
@@ -46,10 +46,14 @@ class FrozenFile:
         self.output = _check_shapes(network, self.graph)
         self._session: onnxruntime.InferenceSession | None = None
         self._threads: int | None = None
+        self._gpu = False
 
-    def open(self, threads: int | None = None) -> onnxruntime.InferenceSession:
-        """Open the session, with so many threads a run. Raises: ValueError if onnxruntime refuses the file."""
-        self._threads, self._session = threads, None
+    def open(self, threads: int | None = None, *, gpu: bool = False) -> onnxruntime.InferenceSession:
+        """Open the session, with so many threads a run, on a GPU if that is asked for and there is one.
+
+        Raises: ValueError if onnxruntime refuses the file.
+        """
+        self._threads, self._gpu, self._session = threads, gpu, None
         return self._opened()
 
     def normalise(self, pixels: np.ndarray) -> np.ndarray:
@@ -89,7 +93,9 @@ class FrozenFile:
         if self._session is None:
             # Unpacked when it is opened: else onnxruntime unpacks all weights for each photo.
             entries = {"session.disable_quant_qdq": "1"} if self.graph.weights_are_packed else {}
-            self._session = runtime.open_session(self.graph.content, threads=self._threads, entries=entries)
+            self._session = runtime.open_session(
+                self.graph.content, threads=self._threads, gpu=self._gpu, entries=entries
+            )
         return self._session
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,8 +106,12 @@ class FrozenFile:
 class FrozenBundle:
     """A sealed bundle of a frozen network, opened. `device` is cuda where onnxruntime runs it on a GPU, else cpu."""
 
-    def __init__(self, folder: Folder | Path | str, spec: ModelSpec, *, threads: int | None = None) -> None:
-        """Raises: ValueError for files that are not those that were sealed, or a network that does not run."""
+    def __init__(
+        self, folder: Folder | Path | str, spec: ModelSpec, *, threads: int | None = None, gpu: bool = False
+    ) -> None:
+        """Args: gpu: run on one, where onnxruntime finds it.
+
+        Raises: ValueError for files that are not those that were sealed, or a network that does not run."""
         import safetensors.numpy
 
         folder = Folder.of(folder)
@@ -111,7 +121,7 @@ class FrozenBundle:
         self.dim = spec.whitening_dim or spec.network.dim
         self._file = FrozenFile(spec.network, folder.read_bytes(NETWORK_FILE))
         self._rest = safetensors.numpy.load(folder.read_bytes(WEIGHTS_FILE))
-        providers = self._file.open(threads).get_providers()
+        providers = self._file.open(threads, gpu=gpu).get_providers()
         self.device = "cuda" if "CUDAExecutionProvider" in providers else "cpu"
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
@@ -124,7 +134,7 @@ class FrozenBundle:
         found = l2n(self._file.run(x))
         if self.spec.whitening == "none":
             return found
-        return l2n((found - self._rest["whitening_mean"]) @ self._rest["whitening_projection"].T)
+        return whiten(found, self._rest["whitening_projection"], self._rest["whitening_mean"])
 
 
 def _check_sha(network: NetworkManifest, content: bytes) -> None:

@@ -18,8 +18,9 @@ class Verdict:
     far: float
     """The false-accept rate that was asked for."""
     score: float | None = None
-    probability: float | None = None
     threshold: float | None = None
+    promised: bool = False
+    """Whether the threshold is one at that rate, and not its publisher's."""
 
 
 def verify(
@@ -59,6 +60,6 @@ def verify(
         why=found.why,
         far=far,
         score=score,
-        probability=found.probability,
         threshold=found.threshold,
+        promised=found.promised,
     )

@@ -22,8 +22,8 @@ from retrieval.models.settings import ModelConfig
 from retrieval.models.spec import (
     ModelSpec,
     benchmark_preparation,
-    check_cut,
     check_preparation,
+    check_prepared,
     load_spec,
     preparation_of,
 )
@@ -100,21 +100,17 @@ def test_distractors_must_be_prepared_alike() -> None:
 
 
 def test_a_network_for_upright_faces_is_given_no_others() -> None:
-    def collected(**prepare: Any) -> Manifest:
-        rest: dict[str, Any] = {"inputs": {}, "counts": {}, "books": [], "files": {}, "versions": {}}
-        return Manifest(kind="collection", config={"prepare": prepare}, created="", fingerprint="", **rest)
-
-    where, config = Folder("w/collection"), ModelConfig(backbone="onnx:upright")
-    network = NetworkManifest(name="upright", dim=8, licence="none", alignment="five-points")
-    upright = ModelSpec(config=config, network=network)
-    check_cut(upright, collected(crop="aligned", margin=0.0), where)
-    with pytest.raises(ValueError, match=r"crop 'face', not 'aligned'. Ingest them with --crop aligned --margin 0.0"):
-        check_cut(upright, collected(crop="face", margin=0.0), where)
-    with pytest.raises(ValueError, match=r"margin 0.15, not 0.0"):
-        check_cut(upright, collected(crop="aligned", margin=0.15), where)
-    takes_any = ModelSpec(config=config, network=replace(network, alignment="none"))
-    check_cut(takes_any, collected(crop="face", margin=0.15), where)
-    check_cut(ModelSpec(config=ModelConfig()), collected(crop="face", margin=0.15), where)
+    upright = NetworkManifest(name="upright", dim=8, licence="none", alignment="five-points", size=112)
+    check_prepared(upright, {"crop": "aligned", "margin": 0.0})
+    check_prepared(upright, {"crop": "none", "margin": 0.15})  # aligned already, as its owner says
+    with pytest.raises(ValueError, match="prepared with crop 'face'. Ingest them with crop aligned and margin 0"):
+        check_prepared(upright, {"crop": "face", "margin": 0.0})
+    with pytest.raises(ValueError, match=r"these have margin 0.15"):
+        check_prepared(upright, {"crop": "aligned", "margin": 0.15})
+    takes_any = replace(upright, alignment="none")
+    check_prepared(takes_any, {"crop": "face", "margin": 0.15})
+    with pytest.raises(ValueError, match="takes squares of 112 pixels"):
+        check_prepared(takes_any, {"crop": "fit"})
 
 
 def test_a_bundle_that_does_not_say_how_photos_are_prepared_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ray_jobs.verify import VerifyConfig, main, told
-from retrieval.artifacts.calibration import Calibration, Curve, Rate, write_calibrations
+from retrieval.artifacts.calibration import Calibration, Curve, KnownThreshold, Rate, judge, write_calibrations
 from retrieval.artifacts.manifest import begin, read_manifest, seal
 from retrieval.artifacts.published import publish
 from retrieval.images.pixels import encode_jpeg
@@ -59,7 +59,7 @@ def test_photos_are_compared_by_what_the_workspace_published(
 
 def test_the_probability_told_is_that_of_the_prior() -> None:
     found = Calibration(model="m", curve=Curve(intercept=0.0, low=0.0, high=0.0, wrong=0.01), rates=(RATE,))
-    verdict = Verdict(answer="same", why="because", far=1e-3, score=0.6, probability=0.5, threshold=0.5)
+    verdict = Verdict(answer="same", why="because", far=1e-3, score=0.6, threshold=0.5)
     assert "0.01 that both show the same, where 0.01 of all pairs do" in told(verdict, found, prior=0.01)
     assert told(verdict, None).splitlines() == [
         "same",
@@ -67,6 +67,15 @@ def test_the_probability_told_is_that_of_the_prior() -> None:
         "  threshold    0.500",
         "  why          because",
     ]
+
+
+def test_a_publisher_s_threshold_is_not_said_to_be_at_a_rate() -> None:
+    """A rate is promised, and too few people have two photos for probabilities: the publisher's threshold decides."""
+    found = Calibration(model="m", rates=(RATE,))
+    judged = judge(0.6, 1e-3, found, KnownThreshold(threshold=0.36, source="x"))
+    assert (judged.threshold, judged.promised) == (0.36, False)
+    verdict = Verdict(answer="same", why="because", far=1e-3, score=0.6, threshold=0.36, promised=judged.promised)
+    assert "  threshold    0.360" in told(verdict, found).splitlines()
 
 
 @pytest.mark.parametrize(("wrong", "says"), [({"far": 0.5}, "far is 0.5"), ({"prior": 1.0}, "prior is 1")])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serve.demo import Photo, QueryOnceConfig, query_photos, starts_right, what_it_means, without_itself
+from serve.demo import Photo, QueryOnceConfig, _file_of, query_photos, starts_right, what_it_means, without_itself
 from tests.support.workspace import Workspace, make_workspace
 
 
@@ -45,6 +45,13 @@ def test_of_equal_names_the_photo_of_the_collection_is_taken(made: Workspace, tm
     photo = query_photos(QueryOnceConfig(workspace=str(copy)))[0].path
     assert photo == copy / "photos/b" / image_id
     assert hashlib.sha256(photo.read_bytes()).digest() == hashlib.sha256(original.read_bytes()).digest()
+
+
+def test_of_one_of_several_faces_the_photo_it_is_on_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "group.jpg").write_bytes(b"a photo of two")
+    row = {"image_id": "group.jpg#1", "photo": "group.jpg", "label": None}
+    content_hash = hashlib.sha256(b"a photo of two").hexdigest()
+    assert _file_of(row, content_hash, [tmp_path], "w") == Photo(tmp_path / "group.jpg", "group.jpg#1", None)
 
 
 def test_photos_that_are_not_there_are_asked_for(made: Workspace, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from retrieval.models.engines import kept
-from retrieval.models.engines.exported import Exported
+from retrieval.models.engines.exported import DoesNotExport, Exported
 from retrieval.models.engines.kept import cache, keep
 
 MADE = Exported(graph=b"a graph", power=3.0, projection=np.ones((2, 3), np.float32), mean=np.ones(3, np.float32))
@@ -50,7 +50,7 @@ def test_those_who_come_at_once_wait_for_the_first() -> None:
 
 def test_a_refusal_is_remembered_with_its_reason() -> None:
     def refuse() -> Exported:
-        raise ValueError("PyTorch does not export it: too odd")
+        raise DoesNotExport("PyTorch does not export it: too odd")
 
     for make in (refuse, never):
         with pytest.raises(ValueError, match="does not export it: too odd"):
@@ -71,6 +71,16 @@ def test_an_unfinished_one_is_made_anew() -> None:
     keep("abc", lambda: MADE)
     (seal,) = cache().glob(f"*/{kept.SEAL}")
     seal.unlink()
+    assert keep("abc", lambda: MADE) is MADE
+
+
+@pytest.mark.parametrize("error", [ValueError("the bundle is damaged"), OSError("no space"), MemoryError()])
+def test_what_says_nothing_of_the_network_is_not_remembered(error: Exception) -> None:
+    def fails() -> Exported:
+        raise error
+
+    with pytest.raises(type(error)):
+        keep("abc", fails)
     assert keep("abc", lambda: MADE) is MADE
 
 

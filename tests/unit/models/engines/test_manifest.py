@@ -45,8 +45,6 @@ def test_what_is_left_out_has_a_default() -> None:
     assert manifest == NetworkManifest(name="tiny", dim=8, licence="MIT")
     assert (manifest.size, manifest.layout, manifest.channels, manifest.mean) == (0, "NCHW", "RGB", ())
     assert parse_manifest({**LEAST, "size": "any"}, "here").size == 0
-    assert manifest.wants == {}
-    assert parse_manifest({**LEAST, "alignment": "five-points"}, "here").wants == {"crop": "aligned", "margin": 0.0}
 
 
 @pytest.mark.parametrize(
