@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_sealed
 from ray_jobs.runtime.session import on_cluster, run_parts, session
-from retrieval.artifacts.calibration import KnownThreshold, read_calibration
+from retrieval.artifacts.calibration import read_calibration
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.index import IDS
 from retrieval.artifacts.manifest import Manifest, check_made_from, read_manifest
@@ -98,19 +98,18 @@ def threshold_of(cfg: GroupConfig) -> thresholds.Threshold:
     model = index.inputs["model"]
     if cfg.model:
         check_made_from(cfg.index, index, "model", read_manifest(Folder.of(cfg.model), "model").fingerprint)
+    if cfg.previous and cfg.group.keep and cfg.group.threshold == "auto":
+        earlier = read_manifest(Folder.of(cfg.previous), "people")
+        if earlier.inputs["model"] == model:  # groups go on only under the threshold that they were made by
+            return thresholds.Threshold(value=earlier.config["threshold"], source="that of the earlier groups")
     calibration = read_calibration(Folder.of(cfg.calibration), model) if cfg.calibration else None
     if cfg.calibration and calibration is None:
         raise ValueError(
             f"{cfg.calibration} calibrated no scores of the model that made the index. Name its own report."
         )
-    return thresholds.choose(cfg.group, calibration, _published(cfg.model) if cfg.model else None)
-
-
-def _published(model: str) -> KnownThreshold | None:
     from retrieval.models.spec import known_threshold
 
-    value = known_threshold(Folder.of(model))
-    return None if value is None else KnownThreshold(threshold=value, source="the model's publisher")
+    return thresholds.choose(cfg.group, calibration, known_threshold(cfg.model) if cfg.model else None)
 
 
 def _make(plan: PeoplePlan) -> Manifest:
@@ -146,8 +145,7 @@ def _compare(plan: PeoplePlan, parts: list[int], names: list[str]) -> int:
 
     places = {"index": plan.index, "collection": plan.collection, "out": plan.out, "look": likeness.thumbnail}
     list(run_parts("thumbnails", parts, _thumbnails, total_items=plan.num, fixed=places))
-    nearest = min(plan.config.duplicate_neighbours, plan.config.neighbours)
-    asked = on_cluster(duplicates.write_pairs, plan.out, names, plan.num, nearest)
+    asked = on_cluster(duplicates.write_pairs, plan.out, names, plan.num, plan.config.duplicate_neighbours)
     how = {"out": plan.out, "parts": parts, "side": likeness.SIDE, "alike": likeness.likeness}
     how["least"] = plan.config.duplicate_likeness
     blocks, total = range(asked["blocks"]), asked["pairs"]

@@ -64,7 +64,6 @@ def main(cfg: VerifyConfig) -> Verdict:
     pair = Pair.open(cfg.workspace)
     set_up_logging()
 
-    from retrieval.artifacts.calibration import KnownThreshold
     from retrieval.images import pixels
     from retrieval.models.embedder import Embedder
     from retrieval.models.queries.reader import PhotoReader
@@ -73,7 +72,6 @@ def main(cfg: VerifyConfig) -> Verdict:
 
     pixels.limit_threads(1)
     embedder = Embedder(pair.model.uri, device=cfg.device)
-    threshold = known_threshold(pair.model)
     calibration = pair.calibration()
     verdict = verify(
         _read(cfg.first),
@@ -81,7 +79,7 @@ def main(cfg: VerifyConfig) -> Verdict:
         PhotoReader(embedder, detector_of(pair.model) or detector_of(pair.collection)),
         far=cfg.far,
         calibration=calibration,
-        known=None if threshold is None else KnownThreshold(threshold=threshold, source="the network's publisher"),
+        known=known_threshold(pair.model),
         names=(cfg.first, cfg.second),
     )
     print(told(verdict, calibration, cfg.prior), flush=True)

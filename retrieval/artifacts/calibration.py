@@ -10,7 +10,6 @@ needed to read it, so whoever answers queries may.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -268,5 +267,4 @@ def _calibration(told: Mapping[str, Any]) -> Calibration:
 
 
 def _rate(told: Mapping[str, Any]) -> Rate:
-    intervals = [field.name for field in dataclasses.fields(Rate) if "Interval" in str(field.type)]
-    return Rate(**{**told, **{name: None if told[name] is None else tuple(told[name]) for name in intervals}})
+    return Rate(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})

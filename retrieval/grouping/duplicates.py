@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.index import IDS
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.grouping.links import read_links
-from retrieval.grouping.merging import roots
 
 PAIRS = "compared/pairs.parquet"
 PAIR_SCHEMA = pa.schema([("low", pa.int32()), ("high", pa.int32())])
@@ -94,7 +95,7 @@ def compare(
     least: float,
     progress: Progress = silent,
 ) -> dict[str, int]:
-    """Compare one block of pairs, and write those that are one picture.
+    """Compare one block of pairs, unless that is done, and write those that are one picture.
 
     Args:
         parts: those that have thumbnails. side: pixels along a side of one.
@@ -102,7 +103,10 @@ def compare(
 
     Returns: {"taken": pairs compared, "found": pairs written}.
     """
+    name = f"compared/{part_name(block)}"
     pairs = out.read_table(PAIRS).slice(block * _PAIRS_AT_ONCE, _PAIRS_AT_ONCE)
+    if out.exists(name):
+        return {"taken": len(pairs), "found": out.read_table(name, columns=["low"]).num_rows}
     low, high = (pairs[name].to_numpy().astype(np.int64) for name in ("low", "high"))
     wanted = np.unique(np.concatenate([low, high]))
     thumbnails = np.empty((len(wanted), side, side), dtype=np.uint8)
@@ -118,7 +122,7 @@ def compare(
             progress("compare", pair + 1, len(low))
     same = found >= least
     columns = {"low": low[same].astype(np.int32), "high": high[same].astype(np.int32), "likeness": found[same]}
-    out.write_table(f"compared/{part_name(block)}", pa.table(columns, schema=COMPARED_SCHEMA))
+    out.write_table(name, pa.table(columns, schema=COMPARED_SCHEMA))
     return {"taken": len(low), "found": int(same.sum())}
 
 
@@ -127,14 +131,9 @@ def read_copies(out: Folder, blocks: int, num_rows: int) -> Copies:
     tables = [out.read_table(f"compared/{part_name(block)}") for block in range(blocks)]
     table = pa.concat_tables([COMPARED_SCHEMA.empty_table(), *tables])
     low, high = (table[name].to_numpy().astype(np.int64) for name in ("low", "high"))
-    first = np.arange(num_rows)
-    while True:
-        least = np.minimum(first[low], first[high])
-        if (first[low] == least).all() and (first[high] == least).all():
-            break
-        np.minimum.at(first, first[low], least)
-        np.minimum.at(first, first[high], least)
-        first = roots(first)
+    pairs = sparse.coo_array((np.ones(len(low), bool), (low, high)), shape=(num_rows, num_rows))
+    pictures = csgraph.connected_components(pairs, directed=False)[1]
+    first = np.unique(pictures, return_index=True)[1][pictures]
     best = np.zeros(num_rows, dtype=np.float32)
     for end in (low, high):
         np.maximum.at(best, end, table["likeness"].to_numpy())

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.embeddings import read_rows
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file, plain
 from retrieval.artifacts.index import IDS
-from retrieval.artifacts.manifest import MANIFEST, Books, Manifest, begin, check_made_from, read_manifest, seal
+from retrieval.artifacts.manifest import Books, Manifest, begin, check_made_from, read_manifest, seal
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.grouping.duplicates import read_copies
 from retrieval.grouping.links import read_links
@@ -110,21 +109,6 @@ def plan_people(
     )
 
 
-def latest_before(workspace: Folder, index: Folder) -> Folder | None:
-    """The newest groups of a workspace (W/people/*) that were made from another index, to go on with their numbers.
-
-    None if there are none. Groups of this very index are passed over, so that a step done twice finds itself done.
-    """
-    own, found = read_manifest(index, "index").fingerprint, []
-    for info in workspace.fs.get_file_info(pafs.FileSelector((workspace / KIND).path, allow_not_found=True)):
-        folder = workspace / KIND / info.base_name
-        if info.type == pafs.FileType.Directory and folder.exists(MANIFEST):
-            manifest = read_manifest(folder, KIND)
-            if manifest.inputs["index"] != own:
-                found.append((manifest.created, info.base_name))
-    return workspace / KIND / max(found)[1] if found else None
-
-
 def begin_people(plan: PeoplePlan) -> Manifest | None:
     """Claim the folder, or find the very same groups sealed there; see `manifest.begin`."""
     return begin(plan.out, kind=KIND, config=plan.settings, inputs=plan.inputs)
@@ -142,11 +126,11 @@ def write_people(plan: PeoplePlan, names: Sequence[str], progress: Progress = si
     places = ids["part"].to_numpy(), ids["row_in_part"].to_numpy()
     vectors = read_rows(plan.embeddings, ids["image_id"], *places)
     before = _previous(plan.previous)
-    start = _start(plan, before.of(ids["image_id"]))
-    groups = merge(vectors, links.low, links.high, plan.threshold.value, start, progress)
+    stored = _stored(plan.collection, ids["image_id"], before)
+    groups = merge(vectors, links.low, links.high, plan.threshold.value, _start(plan, stored.earlier), progress)
     score = cohesion(vectors, groups)
-    person, numbered = _numbered(groups, ids["image_id"], before)
-    table = _people(plan.collection, ids["image_id"], person, score, before)
+    person, numbered = _numbered(groups, stored.earlier, before)
+    table = _people(stored, person, score)
     plan.out.write_table(PEOPLE, table)
     roles = Counter(table["role"].to_pylist())
     counts = {"num": len(table), **{role: roles[role] for role in ("grouped", "single", "unembedded")}}
@@ -229,28 +213,50 @@ def _start(plan: PeoplePlan, was: np.ndarray) -> np.ndarray | None:
     return start
 
 
-def _numbered(groups: np.ndarray, ids: pa.ChunkedArray, before: _Before) -> tuple[np.ndarray, Numbered]:
+def _numbered(groups: np.ndarray, earlier: np.ndarray, before: _Before) -> tuple[np.ndarray, Numbered]:
     """(N,) int64: the number of each photo's group, -1 for a photo that is alone; and how the numbers came about."""
     inside = np.flatnonzero(np.bincount(groups, minlength=len(groups))[groups] > 1)
     _, codes = np.unique(groups[inside], return_inverse=True)
-    numbered = number_groups(codes, before.of(ids.take(pa.array(inside))), before.next_number, before.given)
+    numbered = number_groups(codes, earlier[inside], before.next_number, before.given)
     person = np.full(len(groups), -1, dtype=np.int64)
     person[inside] = numbered.numbers[codes]
     return person, numbered
 
 
-def _people(
-    collection: Folder, ids: pa.ChunkedArray, person: np.ndarray, score: np.ndarray, before: _Before
-) -> pa.Table:
-    """A row for every stored photo. A copy of an indexed photo, byte for byte, is where that one is."""
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """All photos of the collection.
+
+    row: (M,) of the index, of a copy byte for byte that of the photo it repeats, -1 where neither is in it. was: (M,)
+    its earlier number, -1 for none. earlier: (N,) that of each row: the photo's own, else that of a copy of it.
+    """
+
+    ids: pa.ChunkedArray
+    row: np.ndarray
+    was: np.ndarray
+    earlier: np.ndarray
+
+
+def _stored(collection: Folder, indexed: pa.ChunkedArray, before: _Before) -> _Stored:
+    """A copy that is added under an earlier name takes the place of the first in the index, and its number with it."""
     catalog = read_catalog(collection, columns=("image_id", "duplicate_of"))
-    itself, original = (pc.index_in(catalog[name], value_set=ids) for name in ("image_id", "duplicate_of"))
+    itself, original = (pc.index_in(catalog[name], value_set=indexed) for name in ("image_id", "duplicate_of"))
     row = pc.fill_null(pc.coalesce(itself, original), -1).to_numpy().astype(np.int64)
+    was, own = before.of(catalog["image_id"]), pc.is_valid(itself).to_numpy()
+    earlier = np.full(len(indexed), -1, dtype=np.int64)
+    for some in (~own, own):  # the photo's own comes last, and stays
+        numbered = some & (row >= 0) & (was >= 0)
+        earlier[row[numbered]] = was[numbered]
+    return _Stored(catalog["image_id"], row, was, earlier)
+
+
+def _people(stored: _Stored, person: np.ndarray, score: np.ndarray) -> pa.Table:
+    """A row for every stored photo. A copy of an indexed photo, byte for byte, is where that one is."""
+    row, was = stored.row, stored.was
     number, score = np.append(person, -1)[row], np.append(score, np.float32(np.nan))[row]
     role = np.where(row < 0, "unembedded", np.where(number < 0, "single", "grouped"))
-    was = before.of(catalog["image_id"])
     columns = {
-        "image_id": catalog["image_id"],
+        "image_id": stored.ids,
         "person": pa.array(number, pa.int32(), mask=number < 0),
         "role": pa.array(role.tolist(), pa.string()),
         "score": pa.array(score, pa.float32(), mask=np.isnan(score)),

@@ -38,7 +38,7 @@ def choose(config: GroupingConfig, calibration: Calibration | None, published: K
     if config.threshold != "auto":
         return Threshold(value=float(config.threshold), source="as set")
     for far, more in ((FAR, 0.0), (1e-3, STRICTER)):
-        found = _promised(calibration, far)
+        found = calibration.threshold(far) if calibration and calibration.rates else None
         if found is not None:
             said = f", and {more} more" if more else ""
             value = round(min(1.0, found + more), 4)
@@ -47,8 +47,3 @@ def choose(config: GroupingConfig, calibration: Calibration | None, published: K
         value = round(min(1.0, published.threshold + STRICTER), 4)
         return Threshold(value=value, source=f"{published.source}, and {STRICTER} more")
     return Threshold(value=UNKNOWN, source="nobody: a guess, look at the groups and set --group.threshold")
-
-
-def _promised(calibration: Calibration | None, far: float) -> float | None:
-    rates = () if calibration is None else calibration.rates
-    return next((rate.threshold for rate in rates if abs(rate.far - far) < 1e-6 * far), None)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from retrieval.artifacts import hashing
+from retrieval.artifacts.calibration import KnownThreshold
 from retrieval.artifacts.collection import DETECTOR
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, read_manifest
@@ -87,13 +88,14 @@ def check_files(folder: Folder | Path | str) -> Manifest:
     return manifest
 
 
-def known_threshold(folder: Folder | Path | str) -> float | None:
+def known_threshold(folder: Folder | Path | str) -> KnownThreshold | None:
     """The cosine from which two photos show the same, as whoever published the network says; None where nobody did.
 
     With whitening there is none either: it is of other numbers.
     """
     spec = load_spec(folder)
-    return None if spec.network is None or spec.whitening != "none" else spec.network.thresholds.get("same")
+    value = None if spec.network is None or spec.whitening != "none" else spec.network.thresholds.get("same")
+    return None if value is None else KnownThreshold(threshold=value, source="the network's publisher")
 
 
 def preparation_of(bundle: Folder) -> PrepareConfig:

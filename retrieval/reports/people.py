@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retrieval.artifacts.calibration import MANY
 from retrieval.artifacts.collection import Jpegs, read_catalog
 from retrieval.artifacts.folder import Folder
 from retrieval.reports.page import Sheet, page
@@ -23,7 +24,6 @@ from retrieval.reports.tables import Table
 
 PAGE = "people.html"
 _GROUPS, _PHOTOS, _PAIRS = 20, 10, 40
-_MANY = {"person": "People", "place": "Places"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +68,7 @@ def write_page(
     told = f"{counts['people']:,} groups in {counts['grouped']:,} of {counts['num']:,} photos; nobody named them."
     plots = [("How large the groups are", _sizes_png(grouped))] if grouped.num_rows else []
     about: dict[str, Any] = {"tables": [_figures(counts)], "plots": plots, "sheets": drawn, "facts": facts}
-    out.write_bytes(PAGE, page(title=f"{_MANY[subject]} nobody named", summary=told, **about).encode())
+    out.write_bytes(PAGE, page(title=f"{MANY[subject].capitalize()} nobody named", summary=told, **about).encode())
 
 
 _NOTES = {

@@ -42,7 +42,10 @@ def rate_at(far: float, same: Pairs, different: Pairs, subject: str = "person") 
         return Rate(far=far, false_accepts=_short(found), why=_too_few(far, different, found, MANY[subject]))
     spread = _Z * math.sqrt(variance)
     low, high = threshold_at(different, far + spread), threshold_at(different, far - spread)
-    assert low is not None and high is not None  # `found` is above _Z squared
+    if low is None or high is None:
+        equal = int((different.scores == different.scores[0]).sum())
+        why = f"{equal} pairs of different {MANY[subject]} share the highest score: one photo under many names?"
+        return Rate(far=far, false_accepts=_short(found), why=why)
     accepted = reach(same, threshold)
     return Rate(
         far=far,

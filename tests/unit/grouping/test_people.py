@@ -136,18 +136,18 @@ def test_who_was_together_stays_together_unless_all_is_to_be_found_anew(tmp_path
         assert {1} in (found["p0"], found["p1"])
 
 
-def test_the_latest_groups_of_a_workspace_but_those_of_this_index(tmp_path: Path) -> None:
-    workspace = Folder.of(tmp_path)
+def test_copies_that_take_the_place_of_the_first_bear_its_number(tmp_path: Path) -> None:
+    """Of equal bytes the first by name is indexed: a copy in a folder that comes earlier pushes the old one out."""
     photos = grouped.people(3, 3)
-    where = make_folders(tmp_path / "now", photos)
-    assert people.latest_before(workspace, where["index"]) is None
-    group(tmp_path / "old", photos[:6])
-    (tmp_path / "people").mkdir()
-    (tmp_path / "old/people").rename(tmp_path / "people/abc")
-    group(tmp_path / "same", photos)
-    (tmp_path / "same/people").rename(tmp_path / "people/def")
-    (tmp_path / "people/unfinished").mkdir()
-    assert people.latest_before(workspace, where["index"]) == workspace / "people/abc"
+    group(tmp_path / "first", photos)
+    earlier = Folder.of(tmp_path / "first/people")
+    copies = [dataclasses.replace(photo, image_id=f"backup/{photo.image_id}") for photo in photos]
+    pushed = [dataclasses.replace(photo, copy_of=f"backup/{photo.image_id}") for photo in photos]
+    made = group(tmp_path / "late", [*copies, *pushed], previous=earlier)
+    before, after = numbers(earlier), numbers(Folder.of(tmp_path / "late/people"))
+    assert (made.counts["kept"], made.counts["new"], made.counts["gone"]) == (3, 0, 0)
+    assert {name: after[name] for name in before} == before
+    assert {name: after[f"backup/{name}"] for name in before} == before
 
 
 def test_folders_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:

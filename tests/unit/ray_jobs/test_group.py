@@ -86,6 +86,23 @@ def test_the_threshold_is_that_of_the_calibration_of_this_model(tmp_path: Path) 
         group.threshold_of(auto)
 
 
+def test_groups_that_go_on_keep_the_threshold_they_were_made_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, group)
+    where, report = make_folders(tmp_path, grouped.people(2, 3)), Folder.of(tmp_path / "report")
+    group.main(config(where, tmp_path / "earlier", group=GroupingConfig(threshold=0.4)))
+    write_calibrations(report, {"after": Calibration(model="m" * 64, rates=(Rate(far=1e-4, threshold=0.51),))})
+    given = {"calibration": report.uri, "previous": str(tmp_path / "earlier")}
+    found = group.threshold_of(config(where, tmp_path / "out", group=GroupingConfig(), **given))
+    assert (found.value, found.source) == (0.4, "that of the earlier groups")
+    anew = group.threshold_of(config(where, tmp_path / "out", group=GroupingConfig(keep=False), **given))
+    assert anew.value == 0.51
+    other = make_folders(tmp_path / "other", grouped.people(2, 3), model="n")
+    write_calibrations(report, {"after": Calibration(model="n" * 64, rates=(Rate(far=1e-4, threshold=0.51),))})
+    assert group.threshold_of(config(other, tmp_path / "out", group=GroupingConfig(), **given)).value == 0.51
+
+
 def test_a_pipeline_logs_counts_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, group)
     logged: dict[str, Any] = {}

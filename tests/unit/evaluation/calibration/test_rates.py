@@ -139,6 +139,19 @@ def test_too_few_people_promise_nothing_and_say_how_many_it_takes() -> None:
     assert not few.promised and "40 people" in few.why
 
 
+def test_one_photo_under_many_names_promises_nothing_and_is_said() -> None:
+    """600 people, of whom 54 are shown by the same blank photo: their pairs score 1, and no score is above them."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(630, 64))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[:54] = vectors[0]
+    labels = np.concatenate([np.arange(600), np.arange(100, 130)])
+    vectors = vectors.astype(np.float32)
+    same, different = same_pairs(vectors, labels), different_pairs(vectors, labels)
+    found = rate_at(1e-2, same, different)
+    assert found.threshold is None and "share the highest score" in found.why
+
+
 def test_without_any_pair_nothing_is_promised() -> None:
     nobody = np.zeros((0, 4), np.float32), np.zeros(0, dtype=np.int64)
     assert not rate_at(1e-2, same_pairs(*nobody), different_pairs(*nobody)).promised

@@ -15,6 +15,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from retrieval.artifacts.calibration import KnownThreshold
 from retrieval.artifacts.collection import detector_of
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
@@ -121,7 +122,7 @@ def test_a_bundle_holds_the_file_and_comes_back_the_same(tmp_path: Path, jpegs: 
     embedder = Embedder(out, device="cpu", num_threads=1)
     assert (embedder.format, embedder.dim, embedder.fingerprint) == ("onnxruntime", DIM, manifest.fingerprint)
     np.testing.assert_array_equal(embedder.embed_jpegs(jpegs), Embedder(net, device="cpu").embed_jpegs(jpegs))
-    assert known_threshold(out) == 0.25
+    assert known_threshold(out) == KnownThreshold(threshold=0.25, source="the network's publisher")
     bundle.save_start(net, out)  # sealed already: found, and left
     assert read_manifest(out).created == manifest.created
 
