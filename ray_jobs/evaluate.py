@@ -211,7 +211,9 @@ def write(
         task = tasks.mined_places(collection, Folder.of(cfg.tuples), cfg.ks)
     else:
         splits = ("query", "gallery") if cfg.collection is not None else None
-        task = tasks.leave_one_out(collection, cfg.ks, cfg.max_queries, cfg.seed, splits)
+        task = tasks.leave_one_out(
+            collection, cfg.ks, cfg.max_queries, cfg.seed, splits, distractors=subject != "person"
+        )
     scoring = Scoring(expansion=cfg.expansion, augmentation=cfg.augmentation, rerank=cfg.rerank)
     shown = Shown(subject=subject, sheet_queries=cfg.sheet_queries, seed=cfg.seed, tuples=tuples)
     return write_report(out, collection, systems, task, scoring, shown, count_inliers)

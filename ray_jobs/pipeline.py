@@ -40,7 +40,6 @@ from ray_jobs.runtime.session import on_cluster, session
 from ray_jobs.runtime.store import store_uri
 from ray_jobs.runtime.summary import summary
 from retrieval.artifacts import published
-from retrieval.artifacts.calibration import read_calibration
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
 from retrieval.artifacts.manifest import read_manifest
@@ -68,6 +67,8 @@ class Run(Generic[Config]):
     road: Road
     weights: str
     """Where the network starts from; an MLflow name is a local folder by now."""
+    detector: bytes | None = None
+    """The file of the network that finds the faces, where one does."""
 
 
 def main(cfg: AnyConfig) -> dict[str, Folder]:
@@ -80,7 +81,8 @@ def main(cfg: AnyConfig) -> dict[str, Folder]:
         source_must_be_there(cfg.source)
     if isinstance(cfg, TrainedConfig):
         weights_must_be_there(cfg.weights)
-    cfg = dataclasses.replace(cfg, prepare=with_detector(cfg.prepare)[0])  # once, for every step
+    prepare, detector = with_detector(cfg.prepare)  # once, for every step
+    cfg = dataclasses.replace(cfg, prepare=prepare)
     workspace = Folder.of(cfg.workspace)
     store = store_uri(cfg.tracking_uri or None, workspace)
     started = time.monotonic()
@@ -93,7 +95,7 @@ def main(cfg: AnyConfig) -> dict[str, Folder]:
             name=f"{cfg.model.backbone}-{digest(work)[:6]}",
         )
         try:
-            folders, registration = _run(cfg, workspace, tracker)
+            folders, registration = _run(cfg, workspace, tracker, detector)
         except BaseException:
             tracker.finish("FAILED")
             raise
@@ -102,18 +104,20 @@ def main(cfg: AnyConfig) -> dict[str, Folder]:
     return folders
 
 
-def _run(cfg: AnyConfig, workspace: Folder, tracker: Tracker) -> tuple[dict[str, Folder], Registration | None]:
+def _run(
+    cfg: AnyConfig, workspace: Folder, tracker: Tracker, detector: bytes | None
+) -> tuple[dict[str, Folder], Registration | None]:
     tracker.log_params(plain(cfg), prefix="pipeline")
     road = Road(workspace, num_steps(cfg))
     weights = "none"
     if isinstance(cfg, TrainedConfig):
         weights = train.resolve_weights(cfg.weights, cfg.tracking_uri, workspace)
     if isinstance(cfg, FacesConfig):
-        folders = faces(Run(cfg, workspace, tracker, road, weights))
+        folders = faces(Run(cfg, workspace, tracker, road, weights, detector))
     elif isinstance(cfg, FacesTrainConfig):
-        folders = train_faces(Run(cfg, workspace, tracker, road, weights))
+        folders = train_faces(Run(cfg, workspace, tracker, road, weights, detector))
     else:
-        folders = landmarks(Run(cfg, workspace, tracker, road, weights))
+        folders = landmarks(Run(cfg, workspace, tracker, road, weights, detector))
     logger.info("publish and register")
     kinds = ("collection", "model", "index", "report", "people")
     published.publish(workspace, **{kind: folders[kind] for kind in kinds if kind in folders})
@@ -181,9 +185,8 @@ def _start(run: Run, config: ModelConfig, seed: int = 0) -> Folder:
     """The bundle that a road begins with: a network taken as it is, or what training is compared with."""
     from retrieval.models import bundle
 
-    prepare, detector = with_detector(run.cfg.prepare)
-    preparation = plain(prepare)
-    net = bundle.start(config, weights=run.weights, preparation=preparation, seed=seed, detector=detector)
+    preparation = plain(run.cfg.prepare)
+    net = bundle.start(config, weights=run.weights, preparation=preparation, seed=seed, detector=run.detector)
     decides = {"config": config, "preparation": preparation, "weights": bundle.digest_of(net)}
     say = f"starting point: {config.backbone}" + (f", weights {run.cfg.weights}" if not config.is_frozen else "")
     return run.road.make("model", say, lambda out: bundle.save_start(net, out), **decides)
@@ -223,10 +226,7 @@ def _index(run: Run, collection: Folder, system: System, splits: tuple[Split, ..
 
 def _people(run: Run[FacesConfig], system: System, report: Folder | None = None, **made: Folder) -> Folder:
     """Who is who. Numbers of the groups that the workspace has published go on, whatever was added since."""
-    calibration = report or ""
-    if report is not None and read_calibration(report, read_manifest(made["model"]).fingerprint) is None:
-        calibration = ""  # too few people to say what a score means
-    settings: dict[str, Any] = {"embeddings": system.embeddings, "calibration": calibration, "group": run.cfg.grouping}
+    settings: dict[str, Any] = {"embeddings": system.embeddings, "calibration": report or "", "group": run.cfg.grouping}
     # Groups that were published go on in these. They are no part of the key: else each run would group anew, since the
     # one before it did.
     before = published.read_current(run.workspace).get("people") if published.is_published(run.workspace) else None

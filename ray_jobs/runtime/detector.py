@@ -17,7 +17,7 @@ def with_detector(prepare: PrepareConfig) -> tuple[PrepareConfig, bytes | None]:
 
     Raises: ValueError where YuNet is asked for and not found, or another file lies in its place.
     """
-    if prepare.crop in ("none", "fit") or prepare.detector == "haar":
+    if not prepare.queries_look or prepare.detector == "haar":
         return prepare.resolved(has_network=False), None
     place = find("yunet")
     resolved = prepare.resolved(has_network=place is not None)

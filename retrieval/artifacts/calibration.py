@@ -267,4 +267,5 @@ def _calibration(told: Mapping[str, Any]) -> Calibration:
 
 
 def _rate(told: Mapping[str, Any]) -> Rate:
-    return Rate(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
+    values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in told.items()}
+    return Rate(**values)

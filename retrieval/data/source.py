@@ -84,7 +84,8 @@ def told(report: SourceReport) -> list[str]:
         lines.append("folders are not taken for people or places; if each is one, say --layout lfw")
     if report.guessed and report.layout == "lfw":
         lines.append(
-            "photos are named after their folders, so each folder is taken for one person; else say --layout folder"
+            "photos are named after their folders, so each folder is taken for one person or place; else say --layout "
+            "folder"
         )
     if report.missing:
         lines.append(f"{report.missing:,} photos are named and not there")

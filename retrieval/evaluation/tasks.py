@@ -116,6 +116,8 @@ def leave_one_out(
     max_queries: int | None = None,
     seed: int = 0,
     splits: Sequence[str] | None = None,
+    *,
+    distractors: bool = True,
 ) -> Task:
     """Every photo with another of its identity against all other photos.
 
@@ -125,10 +127,14 @@ def leave_one_out(
     Args:
         max_queries: draw this many of the queries, for sets where all against all takes too long.
         splits: only photos of these; None takes all, those set aside as singles too.
+        distractors: whether unlabelled photos answer. Of places they do, since none of them shows a labelled place; of
+            people they may show one who asks, and a right answer would count as wrong.
 
     Raises: ValueError if no identity has two photos.
     """
     catalog = read_catalog(collection, splits, _COLUMNS)
+    if not distractors:
+        catalog = catalog.filter(pc.is_valid(catalog["label"]))
     reasons = np.asarray(catalog["reason"].to_pylist(), dtype=object)
     gallery = _images(catalog.filter(pa.array([reason not in _NOT_COMPARABLE for reason in reasons])))
     _, group, counts = np.unique(gallery.labels.astype(str), return_inverse=True, return_counts=True)

@@ -76,7 +76,7 @@ def prepare(data: bytes, config: PrepareConfig, detector: FaceDetector | None, b
     photo = _Searched.of(data, config, detector, reduce_to=max(2 * config.size, config.detect_side))
     reasons = []
     for face in best_first(photo.faces, *photo.size):
-        made = photo.cut(face, photo)
+        made = photo.cut(face)
         if isinstance(made, Prepared):
             return made
         reasons.append(made)
@@ -93,7 +93,7 @@ def prepare_all(data: bytes, config: PrepareConfig, detector: FaceDetector | Non
     photo = _Searched.of(data, config, detector, reduce_to=max(2 * config.size, searched), every=True)
     faces = largest_first(photo.faces)
     small = [face for face in faces if photo.is_small(face)]
-    fine = photo.finer(small) if small else photo
+    fine = photo.finer(small) if small else None
     cuts = [photo.cut(face, fine) for face in faces]
     kept = {number: cut for number, cut in enumerate(cuts) if isinstance(cut, Prepared)}
     order = (faces.index(face) for face in best_first(faces, *photo.size))
@@ -122,7 +122,8 @@ class _Searched:
             raise ValueError(f"crop='{config.crop}' needs a detector. Give `faces.make_detector(config, network)`.")
         pixels, reduction = _decode(data, config, reduce_to=reduce_to)
         height, width = pixels.shape[:2]
-        if not (faces := detector.detect(pixels, every=every)):
+        faces = [face for face in detector.detect(pixels, every=every) if face.has_place]
+        if not faces:
             raise BadImage("no-face", f"no face found in {width * reduction} x {height * reduction} pixels")
         return cls(data, config, pixels, reduction, faces)
 
@@ -148,12 +149,12 @@ class _Searched:
         pixels, reduction = _decode(self.data, self.config, reduce_to=math.ceil(short * self.config.size / least))
         return _Searched(self.data, self.config, pixels, reduction, [])
 
-    def cut(self, face: Face, fine: _Searched) -> Prepared | BadImage:
-        """A face of this decode as it is stored, or why it is too poor. Args: fine: where small faces are cut from,
-        this decode itself to make a finer one for this face alone."""
+    def cut(self, face: Face, fine: _Searched | None = None) -> Prepared | BadImage:
+        """A face of this decode as it is stored, or why it is too poor. Args: fine: where small faces are cut from;
+        None makes a finer decode for this face alone."""
         config, source = self.config, self
         if self.is_small(face):
-            source = self.finer([face]) if fine is self else fine
+            source = fine or self.finer([face])
         there = face.scaled(self.reduction / source.reduction)
         if config.crop == "aligned":
             pixels, box = align(source.pixels, _points(there), config.size, config.margin)

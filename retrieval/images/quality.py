@@ -28,12 +28,11 @@ class Quality:
     """See `turn_of`."""
 
 
-def measure(face: Face, cut: Pixels, reduction: int = 1) -> Quality:
-    """Args: face: as found. cut: (size, size, 3) uint8, as it will be stored. reduction: source pixels along a side of
-    each pixel that the face was found in."""
+def measure(face: Face, cut: Pixels) -> Quality:
+    """Args: face: in pixels of the source photo. cut: (size, size, 3) uint8, as it will be stored."""
     x1, y1, x2, y2 = face.box
     turn = None if face.points is None else turn_of(face.points)
-    return Quality(face.confidence, min(x2 - x1, y2 - y1) * reduction, sharpness_of(cut), turn)
+    return Quality(face.confidence, min(x2 - x1, y2 - y1), sharpness_of(cut), turn)
 
 
 def sharpness_of(cut: Pixels) -> float:

@@ -158,7 +158,12 @@ class PrepareConfig(DetectorConfig):
     @property
     def needs_network(self) -> bool:
         """Whether YuNet's file has to travel with what is prepared so: its queries are searched by it too."""
-        return self.detector == "yunet" and self.crop not in ("none", "fit")
+        return self.detector == "yunet" and self.queries_look
+
+    @property
+    def queries_look(self) -> bool:
+        """Whether a query is searched for a face: also where the source gave the gallery's boxes."""
+        return self.crop not in ("none", "fit")
 
     def resolved(self, has_network: bool) -> PrepareConfig:
         """The same with the detector that is really used: never auto.
@@ -167,7 +172,7 @@ class PrepareConfig(DetectorConfig):
 
         Raises: ValueError where yunet is needed and is not at hand.
         """
-        if self.crop in ("none", "fit"):  # no face is looked for, not even in a query: nothing depends on the machine
+        if not self.queries_look:  # nothing depends on the machine
             return dataclasses.replace(self, detector="haar")
         if not has_network and (self.detector == "yunet" or self.crop == "aligned"):
             what = "detector 'yunet'" if self.detector == "yunet" else f"crop '{self.crop}'"

@@ -19,9 +19,10 @@ _TWO_WORDS = 0.5  # part of the folders that must have a first and a last name
 
 def fits_labels(files: Mapping[str, int]) -> bool:
     """Whether the names say that folders are people, as LFW's do: at least two folders, one level deep, named in
-    letters, most of them in two words, whose photos are numbered under the folder's own name.
+    letters, most of them in two words, whose photos bear the folder's own name and a number of four digits.
 
-    So 2019/2019_0001.jpg, IMG/IMG_0001.jpg and 100CANON/100CANON_0001.jpg are no people.
+    So 2019/2019_0001.jpg, IMG/IMG_0001.jpg and Summer Trip/Summer Trip 2.jpg are no people. New_York/New_York_0001.jpg
+    would be.
     """
     named, folders = 0, set()
     photos = photo_files(files, Listing())
@@ -31,7 +32,7 @@ def fits_labels(files: Mapping[str, int]) -> bool:
             return False
         folders.add(folder)
         stem = posixpath.splitext(name)[0]
-        named += re.fullmatch(r"[_ -]?\d+", stem[len(folder) :]) is not None and stem.startswith(folder)
+        named += re.fullmatch(r"_\d{4}", stem[len(folder) :]) is not None and stem.startswith(folder)
     people = [folder for folder in folders if not re.search(r"\d", folder)]
     two = sum(re.search(r"[^\W_][_ -][^\W_]", folder) is not None for folder in people)
     enough = len(people) >= 2 and len(people) == len(folders)

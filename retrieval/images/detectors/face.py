@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +23,13 @@ class Face:
     box: Box
     confidence: float | None = None
     points: Points | None = None
+
+    @property
+    def has_place(self) -> bool:
+        """Whether all of it is numbers, and its points, if it has any, are not all in one place."""
+        points = self.points or ()
+        numbers = [*self.box, *(value for point in points for value in point)]
+        return all(map(math.isfinite, numbers)) and (not points or len(set(points)) > 1)
 
     def scaled(self, across: float, down: float | None = None) -> Face:
         """The same face in an image that is `across` times as wide and `down` times as high (None: the same)."""

@@ -48,12 +48,12 @@ def test_the_demo_set_is_read_whole(tmp_path: Path) -> None:
 
 
 def test_of_several_layouts_that_fit_a_table_comes_first_then_celeba_then_labels(tmp_path: Path) -> None:
-    touch(tmp_path, "Al_Bo/Al_Bo_1.jpg", "Cy_Di/Cy_Di_2.jpg")
+    touch(tmp_path, "Al_Bo/Al_Bo_0001.jpg", "Cy_Di/Cy_Di_0002.jpg")
     assert list_source(str(tmp_path)).report.layout == "lfw"
     assert [photo.label for photo in list_source(str(tmp_path)).photos] == ["Al_Bo", "Cy_Di"]
     (tmp_path / "identity_CelebA.txt").write_text("1.jpg 5\n")
     assert list_source(str(tmp_path)).report.layout == "celeba"
-    (tmp_path / "manifest.csv").write_text("path\nAl_Bo/Al_Bo_1.jpg\n")
+    (tmp_path / "manifest.csv").write_text("path\nAl_Bo/Al_Bo_0001.jpg\n")
     assert list_source(str(tmp_path)).report.layout == "manifest"
     for layout in ("celeba", "lfw", "folder"):
         assert list_source(str(tmp_path), layout).report.layout == layout

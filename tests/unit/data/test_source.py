@@ -114,9 +114,10 @@ def test_what_a_source_is_taken_for_is_told(tmp_path: Path) -> None:
 
 
 def test_a_guess_that_folders_are_people_is_told_with_the_way_out(tmp_path: Path) -> None:
-    touch(tmp_path, "Ann_Lee/Ann_Lee_1.jpg", "Bo_Wit/Bo_Wit_1.jpg")
+    touch(tmp_path, "Ann_Lee/Ann_Lee_0001.jpg", "Bo_Wit/Bo_Wit_0001.jpg")
     assert lines(tmp_path)[1:] == [
-        "photos are named after their folders, so each folder is taken for one person; else say --layout folder"
+        "photos are named after their folders, so each folder is taken for one person or place; else say --layout "
+        "folder"
     ]
-    (tmp_path / "manifest.csv").write_text("path\nAnn_Lee/Ann_Lee_1.jpg\ngone.jpg\n")
+    (tmp_path / "manifest.csv").write_text("path\nAnn_Lee/Ann_Lee_0001.jpg\ngone.jpg\n")
     assert lines(tmp_path)[1:] == ["1 photos are named and not there"]

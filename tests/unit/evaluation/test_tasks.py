@@ -96,6 +96,16 @@ def test_the_seed_draws_the_queries(collection: Folder) -> None:
     assert len(tasks.leave_one_out(collection, max_queries=9).queries.ids) == 5
 
 
+def test_unlabelled_photos_answer_only_where_they_cannot_show_who_asks(collection: Folder) -> None:
+    catalog = collection.read_table("catalog.parquet")
+    kept = catalog.set_column(catalog.schema.get_field_index("reason"), "reason", pa.nulls(len(catalog), pa.string()))
+    collection.write_table("catalog.parquet", kept)
+    unlabelled = [row["image_id"] for row in catalog.to_pylist() if row["label"] is None]
+    every, labelled = (tasks.leave_one_out(collection, distractors=some) for some in (True, False))
+    assert unlabelled and set(unlabelled) <= set(every.gallery.ids)
+    assert not set(unlabelled) & set(labelled.gallery.ids) and labelled.queries.ids == every.queries.ids
+
+
 def test_leave_one_out_of_some_splits_takes_no_others(collection: Folder) -> None:
     task = tasks.leave_one_out(collection, splits=("query", "gallery"))
     assert task.gallery.ids == [f"{n}.jpg" for n in range(5)]

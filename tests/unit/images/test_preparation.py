@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,12 +15,13 @@ from PIL import Image
 from retrieval.images import preparation
 from retrieval.images.alignment import align
 from retrieval.images.boxes import expand_box, overlap
+from retrieval.images.detectors.face import Face, Points
 from retrieval.images.detectors.haar import HaarDetector
 from retrieval.images.detectors.yunet import YunetDetector
 from retrieval.images.pixels import BadImage, decode, encode_jpeg, limit_threads, resize
 from retrieval.images.preparation import Prepared, prepare, prepare_all
 from retrieval.images.quality import measure
-from retrieval.images.settings import Crop, PrepareConfig
+from retrieval.images.settings import Crop, DetectorConfig, PrepareConfig
 from tests.support.photos import portrait, yunet
 
 HAAR = PrepareConfig(detector="haar")
@@ -406,3 +408,19 @@ def test_faces_that_are_too_poor_are_counted_and_the_best_of_the_others_is_taken
 def test_alignment_without_points_is_refused() -> None:
     with pytest.raises(ValueError, match="five points: yunet"):
         prepare(encode_jpeg(portrait(1)), ALIGNED, DETECTOR)
+
+
+@pytest.mark.parametrize("points", [((9.0, 9.0),) * 5, ((math.nan, 9.0), *((float(n), 9.0) for n in range(4)))])
+def test_a_face_whose_points_are_in_no_place_is_none(points: Points) -> None:
+    """A photo that a network reads oddly is a reason of its own, and does not end the part it is in."""
+
+    class Odd:
+        config: DetectorConfig = PrepareConfig(detector="yunet")
+
+        def detect(self, image: np.ndarray, *, every: bool = False) -> list[Face]:
+            return [Face((2.0, 2.0, 40.0, 40.0), 0.9, points)]
+
+    config = PrepareConfig(detector="yunet", crop="aligned", margin=0.0)
+    for work in (prepare, prepare_all):
+        with pytest.raises(BadImage, match="no face found"):
+            work(encode_jpeg(rough(64, 64)), config, Odd())

@@ -50,7 +50,6 @@ def test_what_is_measured_is_of_the_source_photo() -> None:
     cut = portrait(0, (112, 112))
     face = Face((10.0, 20.0, 40.0, 70.0), 0.93, points((10, 10)))
     assert measure(face, cut) == Quality(0.93, 30.0, sharpness_of(cut), 0.5)
-    assert measure(face, cut, reduction=4).size == 120
     assert measure(Face(face.box), cut) == Quality(None, 30.0, sharpness_of(cut), None)
 
 

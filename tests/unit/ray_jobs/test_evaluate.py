@@ -138,7 +138,7 @@ def test_who_asks_whom(settings: Any, protocol: Any, asked: Any, monkeypatch: py
     from retrieval.reports import comparison
 
     for name in ("query_gallery", "mined_places", "leave_one_out"):
-        monkeypatch.setattr(evaluate.tasks, name, lambda collection, *rest, name=name: (name, *rest))
+        monkeypatch.setattr(evaluate.tasks, name, lambda collection, *rest, name=name, **_: (name, *rest))
     monkeypatch.setattr(comparison, "write_report", lambda *given: given)
     base = {} if "model" in settings else COMPARE
     more = {"ks": (10, 20), "sheet_queries": 3, "rerank": 4, "expansion": ExpansionConfig(num=2)}
@@ -150,6 +150,17 @@ def test_who_asks_whom(settings: Any, protocol: Any, asked: Any, monkeypatch: py
     assert (scoring.expansion, scoring.augmentation, scoring.rerank) == (cfg.expansion, cfg.augmentation, 4)
     tuples = Folder("/t") if cfg.tuples else None
     assert (shown.subject, shown.sheet_queries, shown.seed, shown.tuples) == ("place", 3, cfg.seed, tuples)
+
+
+def test_of_people_unlabelled_photos_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    from retrieval.reports import comparison
+
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(evaluate.tasks, "leave_one_out", lambda *_, **given: asked.append(given))
+    monkeypatch.setattr(comparison, "write_report", lambda *given: given)
+    for subject in ("person", "place"):
+        evaluate.write(EvaluateConfig(**COMPARE), Folder("/o"), Folder("/c"), (A,), "leave-one-out", subject)
+    assert asked == [{"distractors": False}, {"distractors": True}]
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 50])

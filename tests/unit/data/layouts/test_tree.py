@@ -34,7 +34,7 @@ def test_photos_that_are_named_after_their_folders_are_of_people(tmp_path: Path)
     assert (report.layout, report.guessed, report.labels, report.folders) == ("lfw", True, 4, 4)
     touch(tmp_path, "Madonna/on stage.jpg")  # one of nine has another name
     assert list_source(str(tmp_path)).report.layout == "folder"
-    touch(tmp_path, "Madonna/Madonna_3.jpg")
+    touch(tmp_path, "Madonna/Madonna_0003.jpg")
     assert list_source(str(tmp_path)).report.layout == "lfw"
     touch(tmp_path, "top.jpg")
     assert list_source(str(tmp_path)).report.layout == "folder"
@@ -52,6 +52,8 @@ def test_photos_that_are_named_after_their_folders_are_of_people(tmp_path: Path)
         ("Camera Roll/IMG_1.jpg", "Rome 2021/IMG_2.jpg"),
         ("Summer_2019/Summer_2019_1.jpg", "Summer_2020/Summer_2020_1.jpg"),
         ("ann/1.jpg", "bo/1.jpg"),
+        ("Summer Trip/Summer Trip 2.jpg", "New York/New York 1.jpg"),
+        ("Summer_Trip/Summer_Trip_02.jpg", "New_York/New_York_01.jpg"),
         ("Ann_Lee/Ann_Lee_0001.jpg", "Ann_Lee/Ann_Lee_0002.jpg"),  # one folder tells nobody from anybody
         ("a.jpg", "b/c.jpg", "d/e.jpg"),
         ("x/Ann_Lee/Ann_Lee_1.jpg", "x/Bo_Wit/Bo_Wit_1.jpg"),
