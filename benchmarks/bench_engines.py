@@ -29,7 +29,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from retrieval.images.pixels import encode_jpeg
-from retrieval.models import bundle, known_weights
+from retrieval.models import bundle
 from retrieval.models.embedder import Embedder
 from retrieval.models.engines.number_format import drawn_images
 from retrieval.models.network import EmbeddingNet, Network
@@ -85,8 +85,6 @@ def main(cfg: Config) -> dict[str, float]:
             print(f"{took['onnxruntime']:>13.2f}{ratio:>12.2f}")
         cosine = (in_torch.embed_pixels(pixels) * exported.embed_pixels(pixels)).sum(axis=1).min()
         print(f"    cosine of both engines, least: {cosine:.6f}")
-    if known_weights.find("sface"):
-        nets["SFace 112 px"] = bundle.start(ModelConfig(backbone="onnx:sface"))
     print(f"\n{'photos a second':44}{'Embedder':>9}{'bare forward':>14}{f'ratio (aim >= {AIM_RATE})':>18}")
     for name, net in nets.items():
         ratios[name] = beside_bare(cfg, name, net)
@@ -98,7 +96,7 @@ ALONE = {"device": "cpu", "num_threads": 1}
 
 def beside_bare(cfg: Config, name: str, net: Network) -> float:
     """JPEGs through the whole Embedder, and as many pixels through its engine alone."""
-    embedder = Embedder(net, engine="auto" if net.spec.network else "onnxruntime", **ALONE)
+    embedder = Embedder(net, engine="onnxruntime", **ALONE)
     side = embedder.spec.config.image_size
     pixels = drawn_images(cfg.batch, side, side).numpy()
     jpegs = [encode_jpeg(image) for image in pixels]

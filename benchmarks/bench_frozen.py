@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,10 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.bench_embed import Config as Drawn
 from benchmarks.bench_embed import draw
+from retrieval.artifacts.folder import Folder
 from retrieval.images.pixels import decode_stored, limit_threads
-from retrieval.models import known_weights
+from retrieval.models import bundle, known_weights
 from retrieval.models.embedder import Embedder
-from retrieval.models.engines import frozen, runtime
+from retrieval.models.engines import frozen
 from retrieval.models.settings import ModelConfig
 
 
@@ -52,7 +54,9 @@ def main(cfg: Config) -> float:
     size = net.spec.config.image_size
     jpegs, _ = draw(Drawn(size=size, num_identities=-(-cfg.num_photos // 8), images_per_identity=8))
     jpegs = jpegs[: cfg.num_photos]
-    embedder = Embedder(net, device="cpu", num_threads=1)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle.save_start(net, Folder.of(folder))
+        embedder = Embedder(folder, device="cpu", num_threads=1)  # as a job and the service open it
     pixels = [decode_stored(jpeg, size) for jpeg in jpegs]
     works = {"bare engine": bare(net, pixels), "Embedder": lambda: embedder.embed_jpegs(jpegs)}
     if net.network.name == "sface":
@@ -77,11 +81,7 @@ def main(cfg: Config) -> float:
 
 def bare(net: frozen.FrozenNet, pixels: list[np.ndarray]) -> Callable[[], Any]:
     """Forward alone, one photo a run, as fast as the engine takes it."""
-    session = runtime.open_session(
-        net.file.graph.content,
-        threads=1,
-        entries={"session.disable_quant_qdq": "1"} if net.file.graph.weights_are_packed else None,
-    )
+    session = net.file.open(1)
     given = net.file.graph.inputs[0]
     x = [np.ascontiguousarray(net.normalise(torch.from_numpy(one[None])).numpy(), given.dtype) for one in pixels]
     return lambda: np.concatenate([session.run([net.file.output], {given.name: one})[0].reshape(1, -1) for one in x])

@@ -136,7 +136,7 @@ def leave_one_out(
     if not distractors:
         catalog = catalog.filter(pc.is_valid(catalog["label"]))
     reasons = np.asarray(catalog["reason"].to_pylist(), dtype=object)
-    gallery = _images(catalog.filter(pa.array([reason not in _NOT_COMPARABLE for reason in reasons])))
+    gallery = _images(catalog.filter(pa.array([reason not in _NOT_COMPARABLE for reason in reasons], pa.bool_())))
     _, group, counts = np.unique(gallery.labels.astype(str), return_inverse=True, return_counts=True)
     asking = np.flatnonzero(counts[group] > 1)
     labelled = np.array([label is not None for label in gallery.labels], dtype=bool)

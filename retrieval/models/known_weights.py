@@ -133,34 +133,24 @@ def downloads_allowed() -> bool:
     return os.environ.get(DOWNLOADS, "").strip().lower() not in {"off", "0", "no", "false"}
 
 
-def find(name: str, given: str | Path = "") -> Path | None:
-    """The file of known weights, in the first place that has it: `given`, the weights' folder, an installed package.
+def find(name: str) -> Path | None:
+    """The file of known weights, with the very bytes that were published: in the weights' folder, else in an installed
+    package; None where neither has it. Nothing is downloaded, and no package is imported.
 
-    Nothing is downloaded, and no package is imported.
-
-    Args:    given: a file, or a folder that holds it under its published name; empty looks in the other places.
-    Returns: a file with the very bytes that were published; None where there is none, unless it was `given`.
-
-    Raises: ValueError if `given` is not there, or a file that should be these weights has other bytes.
+    Raises: ValueError if a file that should be these weights has other bytes.
     """
     weights = known(name)
-    if str(given):
-        place = Path(given).expanduser()
-        place = place / weights.file if place.is_dir() else place
-        if not place.is_file():
-            raise ValueError(f"There is no file {place}. Name the file of {name}, {weights.file}, or its folder.")
-        return _checked(weights, place)
     if (place := weights_folder() / weights.file).is_file():
         return _checked(weights, place)
     return next((place for place in _shipped(weights) if sha256_of(place) == weights.sha256), None)
 
 
-def obtain(name: str, given: str | Path = "", progress: Progress = silent) -> Path:
+def obtain(name: str, progress: Progress = silent) -> Path:
     """`find`, and where there is none `fetch` into the weights' folder.
 
     Raises: ValueError as both do; where downloads are off it says what to do instead.
     """
-    return find(name, given) or fetch(name, weights_folder(), progress)
+    return find(name) or fetch(name, weights_folder(), progress)
 
 
 def fetch(name: str, to: str | Path, progress: Progress = silent) -> Path:
