@@ -1,6 +1,7 @@
 """The HTTP edge: bodies read under a limit, every refusal as the same JSON, headers, and the page's files."""
 
 import functools
+import hashlib
 import logging
 import math
 from collections.abc import Mapping
@@ -71,10 +72,10 @@ SECURITY_HEADERS = {
 }
 
 _PAGE = Path(__file__).parent / "page"
-_PAGE_FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/style.css": ("style.css", "text/css; charset=utf-8"),
+_PAGE_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
 }
 
 
@@ -107,14 +108,20 @@ def new_api() -> FastAPI:
 
 
 def add_page(api: FastAPI) -> None:
-    """Routes for the page's files, read once."""
-    for route, (name, media_type) in _PAGE_FILES.items():
-        file = functools.partial(_send_file, (_PAGE / name).read_bytes(), media_type)
+    """A route for each file of the page, all read once: no address names a path."""
+    for path in sorted(path for path in _PAGE.rglob("*") if path.suffix in _PAGE_TYPES):
+        name = path.relative_to(_PAGE).as_posix()
+        file = functools.partial(_send_file, path.read_bytes(), _PAGE_TYPES[path.suffix])
+        route = "/" if name == "index.html" else f"/{name}"
         api.add_route(route, file, methods=["GET"], include_in_schema=False)
 
 
-async def _send_file(content: bytes, media_type: str, _: Request) -> Response:
-    return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
+async def _send_file(content: bytes, media_type: str, request: Request) -> Response:
+    # Asked for again each time, so that a page never runs the modules of another version; mostly the answer is 304.
+    headers = {"Cache-Control": "no-cache", "ETag": f'"{hashlib.sha256(content).hexdigest()[:16]}"'}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)
 
 
 def check_media_type(content_type: str | None) -> None:

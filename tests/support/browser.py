@@ -15,10 +15,15 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from websockets.sync.client import ClientConnection, connect
+
+_KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "End": 35, "Home": 36, "Delete": 46}
+_KEYS |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -34,11 +39,19 @@ _ARGUMENTS = (
 )
 
 
+_SERIOUS = ("serious", "critical")
+
+_AXE = """axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => violations.flatMap(
+  ({ impact, help, nodes }) => nodes.map(({ target, failureSummary: why }) => ({ impact, help, target, why }))))"""
+
+
 class Page:
-    """One open page."""
+    """One open page. `complaints` holds what its console said; `hosts` whom it asked over the network."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket, self._numbers = socket, itertools.count(1)
+        self.complaints: list[str] = []
+        self.hosts: set[str] = set()
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Send one command and return its result. Raises: AssertionError if the browser refuses it."""
@@ -49,6 +62,22 @@ class Page:
             if message.get("id") == number:
                 assert "error" not in message, f"{method}: {message}"
                 return message["result"]
+            self._note(message.get("method"), message.get("params", {}))
+
+    def _note(self, event: str | None, params: dict[str, Any]) -> None:
+        if event == "Runtime.consoleAPICalled":
+            said = " ".join(str(one.get("value", one.get("description"))) for one in params["args"])
+            self.complaints.append(f"{params['type']}: {said}")
+        elif event == "Runtime.exceptionThrown":
+            self.complaints.append(str(params["exceptionDetails"]))
+        elif event == "Log.entryAdded":
+            self.complaints.append(
+                f"{params['entry']['level']}: {params['entry']['text']} {params['entry'].get('url')}"
+            )
+        elif event == "Network.requestWillBeSent":
+            address = urlsplit(params["request"]["url"])
+            if address.scheme.startswith(("http", "ws")):
+                self.hosts.add(address.netloc)
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression; a promise is awaited. Raises: AssertionError if it throws."""
@@ -64,17 +93,45 @@ class Page:
             time.sleep(0.1)
         return value
 
-    def choose_file(self, selector: str, path: Path) -> None:
-        """Choose a file in a file field, as a person does in the dialog."""
+    def choose_file(self, selector: str, *paths: Path) -> None:
+        """Choose files in a file field, as a person does in the dialog; a folder where the field takes one."""
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
-        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
 
     def drop_file(self, path: Path, x: int, y: int) -> None:
-        """Drag a file from outside and drop it at a place of the window."""
+        """Drag a file or a folder from outside and drop it at a place of the window."""
         data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def press(self, key: str, *, shift: bool = False) -> None:
+        """One key, by its name in KeyboardEvent.key: Tab, Escape, ArrowRight, a."""
+        code = _KEYS.get(key, ord(key[0].upper()))
+        told = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
+        typed = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        self.call("Input.dispatchKeyEvent", type="keyDown", **told, **({"text": typed} if typed else {}))
+        self.call("Input.dispatchKeyEvent", type="keyUp", **told)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press the mouse at one place of the window, and let go at another."""
+        for kind, (x, y) in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+
+    def look(self, width: int, height: int, *, dark: bool = False, still: bool = False) -> None:
+        """See the page in a window of this size (CSS pixels), light or dark, with motion or without."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        wishes = {"prefers-color-scheme": "dark" if dark else "light"}
+        wishes["prefers-reduced-motion"] = "reduce" if still else "no-preference"
+        features = [{"name": name, "value": value} for name, value in wishes.items()]
+        self.call("Emulation.setEmulatedMedia", features=features)
+
+    def barriers(self) -> list[dict[str, Any]]:
+        """What axe-core finds serious or critical for people who cannot see or point: impact, help, target."""
+        if not self.run("typeof axe !== 'undefined'"):
+            program = files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+            self.call("Runtime.evaluate", expression=program)
+        return [one for one in self.run(_AXE) if one["impact"] in _SERIOUS]
 
     def screenshot(self) -> bytes:
         """PNG of what is seen."""
@@ -101,6 +158,8 @@ def open_page(url: str, profile: Path) -> Iterator[Page]:
             address = json.load(response)["webSocketDebuggerUrl"]
         with connect(address, max_size=None) as socket:
             page = Page(socket)
+            for domain in ("Runtime", "Log", "Network"):
+                page.call(f"{domain}.enable")
             page.call("Page.navigate", url=url)
             page.wait_for("document.readyState === 'complete'")
             yield page

@@ -79,7 +79,7 @@ def test_every_photo_reason_has_a_status_and_a_sentence() -> None:
     assert refuse_photo("a reason of tomorrow", "x").reason == "unreadable"
 
 
-def ask(method: str, path: str) -> httpx.Response:
+def ask(method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
     """One request to a small API, in this process."""
     api = new_api()
     add_page(api)
@@ -99,7 +99,7 @@ def ask(method: str, path: str) -> httpx.Response:
     async def send() -> httpx.Response:
         transport = httpx.ASGITransport(api, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.request(method, path)
+            return await client.request(method, path, headers=headers)
 
     return asyncio.run(send())
 
@@ -214,6 +214,13 @@ def test_the_page_is_asked_for_again_each_time_and_is_no_part_of_the_schema() ->
     api = new_api()
     add_page(api)
     assert api.openapi()["paths"] == {}
+
+
+def test_a_file_of_the_page_that_did_not_change_is_not_sent_again() -> None:
+    first = ask("GET", "/style.css")
+    again = ask("GET", "/style.css", headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert ask("GET", "/", headers={"if-none-match": first.headers["etag"]}).status_code == 200  # another file
 
 
 def test_a_parameter_that_is_wrong_is_named() -> None:
