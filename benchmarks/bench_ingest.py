@@ -6,9 +6,11 @@
 1. The Ray job against a plain loop of the same kernel over as many spawned processes as Ray has CPUs. Both start with
    their processes up and the cascade loaded. The job's time is all of `main`: listing, planning, Parquet, hashes,
    catalogue and seal; the loop only reads, prepares and writes each JPEG.
-2. The kernel against OpenCV's defaults (frontalface_default at full resolution) on photos of 1024 pixels with one face
+2. The Ray job with YuNet against the same job with Haar, in turn, and in how many photographs each finds a face; with
+   the crops that `pipeline faces` makes too. Left out where YuNet's file is not here.
+3. The kernel against OpenCV's defaults (frontalface_default at full resolution) on photos of 1024 pixels with one face
    each at a known place, in one process. A face counts as found where the best box holds the true centre.
-3. Memory of the driver for N and for 10 N photographs, each in a process of its own.
+4. Memory of the driver for N and for 10 N photographs, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -47,9 +49,15 @@ from retrieval.images.faces import best_first
 from retrieval.images.pixels import BadImage, encode_jpeg, limit_threads
 from retrieval.images.preparation import prepare
 from retrieval.images.settings import Box, PrepareConfig
+from retrieval.models.known_weights import find
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = PrepareConfig(detector="haar")
+DETECTORS = {
+    "Haar": CONFIG,
+    "YuNet": PrepareConfig(detector="yunet"),
+    "YuNet, upright at 112 pixels": PrepareConfig(detector="yunet", crop="aligned", size=112, margin=0.0),
+}
 Photo = tuple[bytes, tuple[float, float]]  # JPEG, and the centre of its face
 
 
@@ -62,15 +70,15 @@ class BenchConfig:
     num_photos: int = 1500
     """Photographs of the first measurement; fewer are used again under other names, to come to this number."""
     num_large: int = 60
-    """Photographs of the second measurement."""
+    """Photographs of the third measurement."""
     num_memory: int = 400
-    """N of the third measurement."""
+    """N of the fourth measurement."""
     rounds: int = 3
-    """Times the first measurement is repeated, job and loop in turn; the median is given."""
+    """Times the first two measurements are repeated, what is compared in turn; the median is given."""
 
 
 def run(cfg: BenchConfig) -> None:
-    """All three measurements, as a table."""
+    """All measurements, as a table."""
     with tempfile.TemporaryDirectory(prefix="bi-", dir="/tmp") as name:
         place = Path(name)
         os.environ["RAY_TMPDIR"] = str(place / "r")
@@ -80,8 +88,8 @@ def run(cfg: BenchConfig) -> None:
         ray.init(num_cpus=cores, include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
         ray.data.DataContext.get_current().enable_progress_bars = False
         try:
-            rows = [*_against_loop(cfg, originals, place, cores), *_against_defaults(cfg, originals)]
-            rows += _memory(cfg, originals, place)
+            rows = [*_against_loop(cfg, originals, place, cores), *_detectors(cfg, place)]
+            rows += [*_against_defaults(cfg, originals), *_memory(cfg, originals, place)]
         finally:
             ray.shutdown()
     width = max(len(label) for label, _ in rows)
@@ -162,7 +170,38 @@ def _against_loop(cfg: BenchConfig, originals: list[Path], place: Path, cores: i
     ]
 
 
-# ---- 2. against OpenCV's defaults ----
+# ---- 2. the job, detector by detector ----
+
+
+def _detectors(cfg: BenchConfig, place: Path) -> list[tuple[str, str]]:
+    """The photographs of the first measurement again; the workers of both detectors are up."""
+    if find("yunet") is None:
+        return [("ingest job with YuNet", "its file is not here: python -m ray_jobs.weights")]
+    rates: dict[str, list[float]] = {name: [] for name in DETECTORS}
+    found = dict.fromkeys(DETECTORS, 0.0)
+    for turn in range(-1, cfg.rounds):
+        photos = place / ("few" if turn < 0 else "photos")
+        names = list(DETECTORS)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:  # each round begins with another
+            out = place / f"detector-{turn}-{list(DETECTORS).index(name)}"
+            begun = time.perf_counter()
+            main(IngestConfig(source=str(photos), out=str(out), layout="lfw", prepare=DETECTORS[name]))
+            seconds, counts = time.perf_counter() - begun, read_manifest(Folder.of(str(out))).counts
+            if turn >= 0:
+                rates[name].append(counts["source"] / seconds)
+                found[name] = 100 * counts["stored"] / counts["source"]
+    base = np.array(rates[next(iter(DETECTORS))])
+    return [
+        (
+            f"ingest job, {name}",
+            f"{np.median(rates[name]):.0f} photos/s, face found in {found[name]:.2f} %, "
+            f"{np.median(np.array(rates[name]) / base):.2f} of Haar's rate",
+        )
+        for name in DETECTORS
+    ]
+
+
+# ---- 3. against OpenCV's defaults ----
 
 
 def _against_defaults(cfg: BenchConfig, originals: list[Path]) -> list[tuple[str, str]]:
@@ -223,7 +262,7 @@ def _box_of_defaults(data: bytes, cascade: cv2.CascadeClassifier) -> Box | None:
     return box
 
 
-# ---- 3. the driver's memory ----
+# ---- 4. the driver's memory ----
 
 
 def _memory(cfg: BenchConfig, originals: list[Path], place: Path) -> list[tuple[str, str]]:
