@@ -30,6 +30,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "ray_jobs.evaluate": [[]],
     "ray_jobs.benchmark": [[]],
     "ray_jobs.verify": [[]],
+    "ray_jobs.publish": [[]],
     "serve.demo": [[]],
 }
 HEADER = "<!-- Written by `make reference` from --help. Do not edit. -->"

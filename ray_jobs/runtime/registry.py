@@ -66,6 +66,22 @@ def promote(uri: str, name: str, version: str) -> None:
         client_of(uri).set_registered_model_alias(name, CHAMPION, version)
 
 
+def champion_fingerprint(name: str, *, uri: str) -> str:
+    """Fingerprint of the bundle that is the champion of model `name`. Args: uri: the tracking store, from `store_uri`.
+
+    Raises: ValueError if the registry has no such model, or it has no champion.
+    """
+    reach(uri)
+    with explained(uri):
+        client = client_of(uri)
+        names = [model.name for model in client.search_registered_models()]
+        champion = champion_of(client, name) if name in names else None
+    if champion is None:
+        said = f"it has {', '.join(names)}" if names and name not in names else "no version of it was promoted"
+        raise ValueError(f"MLflow's registry has no champion of '{name}': {said if names else 'it holds no model'}.")
+    return champion.tags.get("fingerprint", "")
+
+
 def fetch_bundle(model_uri: str, into: str | Path, *, uri: str) -> Path:
     """Download a registered bundle and check its files against its manifest.
 

@@ -1,12 +1,21 @@
 """What the query service answers with: a collection, a model and an index that were made from each other.
 
 The report that measured the model may stand beside them: its calibration says what the scores mean.
+
+`CURRENT.json` holds them, and those that were published before, so that going back is one small write. It is replaced
+whole: whoever reads it at any moment sees the triple that was, or the one that is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import fcntl
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 from retrieval.artifacts.calibration import Calibration, read_calibration
 from retrieval.artifacts.folder import Folder
@@ -17,6 +26,41 @@ CURRENT = "CURRENT.json"
 _KINDS = ("collection", "model", "index")
 
 
+KEPT = 20
+"""Versions that a workspace remembers, the one that is served among them."""
+
+PREVIOUS = "previous"
+"""What the version before the current one is called, where a version is asked for."""
+
+
+def version_name(collection: str, model: str, index: str) -> str:
+    """12 hex digits that name a triple, from the three fingerprints."""
+    return hashlib.sha256(f"{collection}{model}{index}".encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Published:
+    """One version that was published: where its folders lie, and what was in them then."""
+
+    paths: dict[str, str]
+    """By kind; below the workspace, or whole."""
+    fingerprints: dict[str, str]
+    """By kind."""
+    at: str
+    """When it was published last, ISO 8601 in UTC; empty if that was before there was a history."""
+
+    @property
+    def version(self) -> str:
+        return version_name(*(self.fingerprints[kind] for kind in _KINDS))
+
+    def folders(self, workspace: Folder) -> dict[str, Folder]:
+        """Its folders by kind."""
+        return {
+            kind: Folder(path) if "://" in path or path.startswith("/") else workspace / path
+            for kind, path in self.paths.items()
+        }
+
+
 def publish(
     workspace: Folder,
     *,
@@ -25,14 +69,17 @@ def publish(
     index: Folder,
     report: Folder | None = None,
     people: Folder | None = None,
-) -> None:
+) -> str:
     """Point the workspace's CURRENT.json at a matching (collection, model, index), for the query service.
 
-    Paths are kept relative to the workspace, so that it can be copied elsewhere whole.
+    Paths are kept relative to the workspace, so that it can be copied elsewhere whole. What was published before stays
+    in the history, `KEPT` versions of it.
 
     Args:
         report: one that measured the model, if there is any.
         people: the groups of the index's photos, if they were grouped.
+
+    Returns: the version's name.
 
     Raises: ValueError if they were not made from each other.
     """
@@ -40,9 +87,48 @@ def publish(
     folders |= {kind: folder for kind, folder in (("report", report), ("people", people)) if folder is not None}
     seals = {kind: read_manifest(folder, kind) for kind, folder in folders.items()}
     _check_together(folders, seals)
-    relative = {kind: folder.uri.removeprefix(workspace.uri + "/") for kind, folder in folders.items()}
-    fingerprints = {kind: manifest.fingerprint for kind, manifest in seals.items()}
-    workspace.write_json(CURRENT, {"paths": relative, "fingerprints": fingerprints})
+    new = Published(
+        paths={kind: folder.uri.removeprefix(workspace.uri + "/") for kind, folder in folders.items()},
+        fingerprints={kind: manifest.fingerprint for kind, manifest in seals.items()},
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    with _alone(workspace):
+        before = _history(workspace)[1] if is_published(workspace) else []
+        kept = [one for one in before if one.version != new.version]
+        _write(workspace, new, [*kept, new][-KEPT:])
+    return new.version
+
+
+def history(workspace: Folder) -> tuple[Published, list[Published]]:
+    """The version that is current, and all that the workspace remembers, that one among them, the oldest first.
+
+    Raises: ValueError if nothing is published there yet.
+    """
+    return _history(workspace)
+
+
+def find_version(workspace: Folder, version: str) -> Published:
+    """A version by its name, the first digits of it (4 or more), or `PREVIOUS`: the one published before the current.
+
+    Raises: ValueError if the workspace remembers no such version, or several.
+    """
+    return _find(workspace, version, *_history(workspace))
+
+
+def go_to(workspace: Folder, version: str) -> Published:
+    """Make a version that was published before the current one again. `version`: as `find_version` takes it.
+
+    The order of the history stays, so that `PREVIOUS` again goes back one more, and the newest can be gone forward to.
+
+    Raises: ValueError if there is no such version, or its folders are not what they were.
+    """
+    with _alone(workspace):
+        current, kept = _history(workspace)
+        wanted = _find(workspace, version, current, kept)
+        _seals(workspace, wanted)
+        if wanted != current:
+            _write(workspace, wanted, kept)
+    return wanted
 
 
 def read_current(workspace: Folder) -> dict[str, Folder]:
@@ -50,7 +136,7 @@ def read_current(workspace: Folder) -> dict[str, Folder]:
 
     Raises: ValueError if nothing is published there yet.
     """
-    return _read(workspace)[0]
+    return _history(workspace)[0].folders(workspace)
 
 
 def is_published(workspace: Folder) -> bool:
@@ -58,19 +144,78 @@ def is_published(workspace: Folder) -> bool:
     return workspace.exists(CURRENT)
 
 
-def _read(workspace: Folder) -> tuple[dict[str, Folder], dict[str, str]]:
-    """Folders and fingerprints by kind. In one go: the file may be replaced at any moment."""
+def _history(workspace: Folder) -> tuple[Published, list[Published]]:
+    """As `history`. In one go: the file may be replaced at any moment."""
     if not is_published(workspace):
         raise ValueError(
             f"{workspace} has no {CURRENT}: no pipeline has finished there. "
             f"Run `python -m ray_jobs.pipeline faces --workspace {workspace}` first."
         )
-    current = workspace.read_json(CURRENT)
-    folders = {
-        kind: Folder(path) if "://" in path or path.startswith("/") else workspace / path
-        for kind, path in current["paths"].items()
-    }
-    return folders, current["fingerprints"]
+    try:
+        told = workspace.read_json(CURRENT)
+        current = _published(told)
+        kept = [_published(one) for one in told.get("history", [])]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # of json, or of what is not as we write it
+        raise ValueError(
+            f"{workspace}/{CURRENT} cannot be read ({type(error).__name__}: {error}). It was changed by hand or "
+            f"damaged: run the pipeline again, which finds its steps done and publishes them."
+        ) from error
+    return current, kept if current.version in [one.version for one in kept] else [*kept, current]
+
+
+def _published(told: Mapping[str, Any]) -> Published:
+    missing = [kind for kind in _KINDS if kind not in told["paths"] or kind not in told["fingerprints"]]
+    if missing or set(told["paths"]) != set(told["fingerprints"]):
+        raise KeyError(", ".join(missing) or "fingerprints")
+    return Published(paths=dict(told["paths"]), fingerprints=dict(told["fingerprints"]), at=str(told.get("at", "")))
+
+
+def _find(workspace: Folder, version: str, current: Published, kept: list[Published]) -> Published:
+    names = [one.version for one in kept]
+    if version == PREVIOUS:
+        place = names.index(current.version)
+        if place == 0:
+            raise ValueError(f"{workspace} remembers no version before the current one, {current.version}.")
+        return kept[place - 1]
+    found = [one for one in kept if one.version.startswith(version)] if len(version) >= 4 else []
+    if len(found) != 1:
+        said = "several versions that begin so" if found else "no such version"
+        raise ValueError(
+            f"version is {version[:80]!r}: {workspace} remembers {said}. Choose one of: {', '.join(names)}."
+        )
+    return found[0]
+
+
+def _write(workspace: Folder, current: Published, kept: list[Published]) -> None:
+    workspace.write_json(CURRENT, {**asdict(current), "history": [asdict(one) for one in kept]})
+
+
+@contextmanager
+def _alone(workspace: Folder) -> Iterator[None]:
+    """One publisher at a time, so that none is left out of the history. In an object store nobody can be kept out: of
+    two at the very same moment the later one stays, whole, and the other is not remembered."""
+    if not workspace.is_local:
+        yield
+        return
+    Path(workspace.path).mkdir(parents=True, exist_ok=True)
+    with Path(workspace.file(f"{CURRENT}.lock")).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _seals(workspace: Folder, version: Published) -> dict[str, Manifest]:
+    """The manifests of a version's folders. Raises: ValueError if they are not those that were published, together."""
+    folders = version.folders(workspace)
+    seals = {kind: read_manifest(folder, kind) for kind, folder in folders.items()}
+    for kind, seal in seals.items():
+        if seal.fingerprint != version.fingerprints[kind]:
+            raise ValueError(
+                f"{folders[kind]} has fingerprint {seal.fingerprint[:12]}, but {workspace} published the {kind} "
+                f"{version.fingerprints[kind][:12]}: it was replaced since. Run the pipeline again to publish a "
+                f"matching set."
+            )
+    _check_together(folders, seals)
+    return seals
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,25 +232,25 @@ class Pair:
     report: Folder | None = None
     """The report that measured the model."""
 
+    people: Folder | None = None
+    """The groups of the index's photos."""
+
     @classmethod
-    def open(cls, workspace: str) -> Pair:
-        """The pair that the workspace's CURRENT.json points at.
+    def open(cls, workspace: str, version: str | None = None) -> Pair:
+        """The pair that the workspace's CURRENT.json points at, or an earlier version (see `find_version`).
 
         Raises: ValueError if nothing is published there, a folder is not sealed, a folder is not the one that was
             published, or the index was made with another model or collection.
         """
         root = Folder.of(workspace)
-        folders, published = _read(root)
-        seals = {kind: read_manifest(folder, kind) for kind, folder in folders.items()}
-        for kind, seal in seals.items():
-            if seal.fingerprint != published[kind]:
-                raise ValueError(
-                    f"{folders[kind]} has fingerprint {seal.fingerprint[:12]}, but {root} published the {kind} "
-                    f"{published[kind][:12]}: it was replaced since. Run the pipeline again to publish a matching set."
-                )
-        _check_together(folders, seals)
+        return cls.of(root, _history(root)[0] if version is None else find_version(root, version))
+
+    @classmethod
+    def of(cls, workspace: Folder, published: Published) -> Pair:
+        """One version of a workspace. Raises: ValueError as `open`."""
+        folders, seals = published.folders(workspace), _seals(workspace, published)
         return cls(
-            workspace=root,
+            workspace=workspace,
             collection=folders["collection"],
             model=folders["model"],
             index=folders["index"],
@@ -113,7 +258,13 @@ class Pair:
             model_fingerprint=seals["model"].fingerprint,
             index_fingerprint=seals["index"].fingerprint,
             report=folders.get("report"),
+            people=folders.get("people"),
         )
+
+    @property
+    def version(self) -> str:
+        """The triple's name, 12 hex digits."""
+        return version_name(self.collection_fingerprint, self.model_fingerprint, self.index_fingerprint)
 
     def calibration(self) -> Calibration | None:
         """What the scores of this model mean; None if no report that says so was published."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +16,29 @@ from retrieval.artifacts import manifest as artifacts_manifest
 from retrieval.artifacts.calibration import Calibration, write_calibrations
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import MANIFEST, read_manifest
-from retrieval.artifacts.published import CURRENT, Pair, is_published, publish, read_current
+from retrieval.artifacts.published import (
+    CURRENT,
+    KEPT,
+    PREVIOUS,
+    Pair,
+    find_version,
+    go_to,
+    history,
+    is_published,
+    publish,
+    read_current,
+    version_name,
+)
 
 
-def make(path: Path, **inputs: str) -> dict[str, Folder]:
+def make(path: Path, number: int = 123, **inputs: str) -> dict[str, Folder]:
     """A sealed collection, model and index below `path`, the index of the two, or of what `inputs` says instead."""
-    folders = {name: Folder.of(path / name / "0123") for name in ("collection", "model", "index")}
-    prints = {}
+    folders = {name: Folder.of(path / name / f"{number:04d}") for name in ("collection", "model", "index")}
+    prints, config = {}, {"number": number}
     for name in ("collection", "model"):
-        artifacts_manifest.begin(folders[name], kind=name, config={}, inputs={})
-        prints[name] = artifacts_manifest.seal(folders[name], kind=name, config={}, inputs={}, counts={}).fingerprint
+        artifacts_manifest.begin(folders[name], kind=name, config=config, inputs={})
+        sealed = artifacts_manifest.seal(folders[name], kind=name, config=config, inputs={}, counts={})
+        prints[name] = sealed.fingerprint
     prints |= inputs
     artifacts_manifest.begin(folders["index"], kind="index", config={}, inputs=prints)
     artifacts_manifest.seal(folders["index"], kind="index", config={}, inputs=prints, counts={})
@@ -54,8 +70,9 @@ def test_folders_elsewhere_are_named_whole(tmp_path: Path) -> None:
     folders = make(tmp_path / "elsewhere")
     publish(workspace, **folders)
     assert read_current(workspace) == folders
-    edit(tmp_path / "w" / CURRENT, paths={"model": "s3://bucket/model", "index": "index/7"})
-    assert read_current(workspace) == {"model": Folder("s3://bucket/model"), "index": workspace / "index/7"}
+    edit(tmp_path / "w" / CURRENT, paths={"collection": "/c", "model": "s3://bucket/model", "index": "index/7"})
+    there = {"collection": Folder("/c"), "model": Folder("s3://bucket/model"), "index": workspace / "index/7"}
+    assert read_current(workspace) == there
 
 
 @pytest.mark.parametrize("kind", ["model", "collection"])
@@ -165,3 +182,92 @@ def test_people_are_published_with_the_index_they_are_of_and_no_other(tmp_path: 
     publish(workspace, **folders, people=people["mine"])
     assert is_published(workspace) and read_current(workspace)["people"] == people["mine"]
     assert Pair.open(str(tmp_path)).index == folders["index"]
+
+
+def published_thrice(path: Path) -> tuple[Folder, list[str]]:
+    """A workspace that published three versions, and their names in order."""
+    workspace = Folder.of(path)
+    return workspace, [publish(workspace, **make(path, number)) for number in range(3)]
+
+
+def test_a_version_is_named_by_the_three_fingerprints(workspace: Path) -> None:
+    pair = Pair.open(str(workspace))
+    prints = pair.collection_fingerprint, pair.model_fingerprint, pair.index_fingerprint
+    assert pair.version == version_name(*prints) == hashlib.sha256("".join(prints).encode()).hexdigest()[:12]
+    assert len({pair.version, version_name(*reversed(prints))}) == 2
+
+
+def test_what_was_published_is_remembered_in_its_order_and_one_step_goes_back(tmp_path: Path) -> None:
+    workspace, names = published_thrice(tmp_path)
+    current, kept = history(workspace)
+    assert [one.version for one in kept] == names and current == kept[-1] and len(set(names)) == 3
+    assert all(datetime.fromisoformat(one.at).utcoffset() == timedelta(0) for one in kept)
+    assert go_to(workspace, PREVIOUS).version == names[1] == Pair.open(str(tmp_path)).version
+    assert go_to(workspace, PREVIOUS).version == names[0] == Pair.open(str(tmp_path)).version
+    with pytest.raises(ValueError, match=f"no version before the current one, {names[0]}"):
+        go_to(workspace, PREVIOUS)
+    assert go_to(workspace, names[2][:4]).version == names[2] == Pair.open(str(tmp_path)).version
+    assert [one.version for one in history(workspace)[1]] == names
+
+
+def test_publishing_again_makes_a_version_the_newest_and_no_second_of_it(tmp_path: Path) -> None:
+    workspace, names = published_thrice(tmp_path)
+    folders = {kind: tmp_path / kind / "0000" for kind in ("collection", "model", "index")}
+    assert publish(workspace, **{kind: Folder.of(path) for kind, path in folders.items()}) == names[0]
+    assert [one.version for one in history(workspace)[1]] == [names[1], names[2], names[0]]
+
+
+def test_only_the_last_versions_are_remembered(tmp_path: Path) -> None:
+    workspace = Folder.of(tmp_path)
+    names = [publish(workspace, **make(tmp_path, number)) for number in range(KEPT + 2)]
+    assert [one.version for one in history(workspace)[1]] == names[2:]
+    go_to(workspace, names[2])
+    publish(workspace, **make(tmp_path, KEPT + 2))
+    assert names[2] not in [one.version for one in history(workspace)[1]]
+
+
+def test_a_workspace_from_before_there_was_a_history_has_one_version(workspace: Path) -> None:
+    told = json.loads((workspace / CURRENT).read_text())
+    old = {"paths": told["paths"], "fingerprints": told["fingerprints"]}
+    (workspace / CURRENT).write_text(json.dumps(old))
+    folder = Folder.of(workspace)
+    current, kept = history(folder)
+    assert kept == [current] and current.at == ""
+    first, new = current.version, publish(folder, **make(workspace, 7))
+    assert [one.version for one in history(folder)[1]] == [first, new]
+    assert go_to(folder, PREVIOUS).version == first
+
+
+def test_a_version_that_is_not_known_or_not_clear_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    workspace, names = published_thrice(tmp_path)
+    for version in ("", names[0][:3], "nonsense", "/etc"):
+        with pytest.raises(ValueError, match=f"no such version. Choose one of: {', '.join(names)}"):
+            find_version(workspace, version)
+    told = json.loads((tmp_path / CURRENT).read_text())
+    assert go_to(workspace, names[2]).version == names[2]
+    assert json.loads((tmp_path / CURRENT).read_text()) == told
+
+
+def test_going_back_to_what_is_gone_or_was_replaced_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    workspace, names = published_thrice(tmp_path)
+    before = (tmp_path / CURRENT).read_bytes()
+    edit(tmp_path / "model/0001" / MANIFEST, fingerprint="f" * 64)
+    (tmp_path / "index/0000" / MANIFEST).unlink()
+    for version, why in ((names[1], "it was replaced since"), (names[0], "No sealed index")):
+        with pytest.raises(ValueError, match=why):
+            go_to(workspace, version)
+    assert (tmp_path / CURRENT).read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"paths": {}, "fingerprints": {}}', "null"])
+def test_what_is_no_publication_is_told_in_one_sentence(workspace: Path, text: str) -> None:
+    (workspace / CURRENT).write_text(text)
+    with pytest.raises(ValueError, match="cannot be read .*run the pipeline again"):
+        Pair.open(str(workspace))
+
+
+def test_several_publishers_at_once_are_all_remembered(tmp_path: Path) -> None:
+    workspace, made = Folder.of(tmp_path), [make(tmp_path, number) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(lambda folders: publish(workspace, **folders), made))
+    assert sorted(one.version for one in history(workspace)[1]) == sorted(names)
