@@ -66,6 +66,9 @@ DEMO_GUESTS = ("retrieval.data.demo", "ray_jobs.draw", "ray_jobs.presets")
 # How a module ends that is found by looking through its folder: an index kind.
 VARIANT = re.compile(r"^KIND = ", flags=re.MULTILINE)
 
+# Rooms of serve/ that programs talk to by one name each: what they hand on is their own modules' and nothing else.
+FRONTS = {"serve.schemas", "serve.client"}
+
 MOST_LINES = 300
 ROOM_SIZE = (4, 11)
 
@@ -231,7 +234,10 @@ def packages() -> list[str]:
 def test_a_room_says_what_is_in_it_and_imports_nothing(package: str) -> None:
     tree = ast.parse(MODULES[package].read_text())
     said = ast.get_docstring(tree) or ""
-    assert len(tree.body) == 1, f"{package}/__init__.py holds a docstring only"
+    rest = [ast.unparse(node) for node in tree.body[1:]]
+    if package in FRONTS:
+        rest = [line for line in rest if not line.startswith((f"from {package}.", "__all__ = "))]
+    assert rest == [], f"{package}/__init__.py holds a docstring only"
     inside = [name.rpartition(".")[2] for name in MODULES if name.rpartition(".")[0] == package]
     named = re.findall(r"^(\w+) {2,}\S", said, flags=re.MULTILINE)
     # A variant says itself what it is: adding one is a file and its test.

@@ -1,0 +1,118 @@
+"""The bodies of the HTTP API, checked by pydantic, each with an example. `from serve.schemas import SearchAnswer`.
+
+envelope    what all bodies share: a refusal, and which gallery an answer comes from
+options     what a search may be told, filters
+search      what it answers
+faces       the faces of a photo; whether two photos show the same
+images      images of the gallery: one, a page, adding, deleting
+people      groups and their corrections, duplicates
+info        what the service says of itself
+admin       what it is told by those who run it
+serve_args  its settings
+"""
+
+from serve.schemas.admin import ReloadAnswer, ReloadRequest, SnapshotAnswer
+from serve.schemas.envelope import ErrorBody, ErrorDetail, FromGallery, RequestBody
+from serve.schemas.faces import FacesAnswer, FoundFace, VerifyAnswer
+from serve.schemas.images import AddAnswer, AddedItem, AddItem, AddOptions, ImageInfo, ImagePage, Pending, Receipt
+from serve.schemas.info import (
+    CalibrationInfo,
+    Defaults,
+    Features,
+    Health,
+    IndexInfo,
+    Info,
+    KnownRate,
+    Limits,
+    LoadedModel,
+    ModelInfo,
+    Part,
+    Ready,
+    ServiceInfo,
+)
+from serve.schemas.options import MAX_ALPHA, Filter, SearchOptions, WeightedImage
+from serve.schemas.people import (
+    DuplicateGroup,
+    DuplicatesPage,
+    MergeRequest,
+    NameRequest,
+    PeopleAfter,
+    PeoplePage,
+    Person,
+    PersonPhotos,
+    SplitRequest,
+)
+from serve.schemas.search import (
+    Answer,
+    BatchAnswer,
+    BatchItem,
+    Decision,
+    Expansion,
+    FaceAnswer,
+    Quality,
+    QueryPhoto,
+    Result,
+    SearchAnswer,
+    Seconds,
+)
+from serve.schemas.serve_args import MIB, ServeArgs
+
+__all__ = [
+    "MAX_ALPHA",
+    "MIB",
+    "AddAnswer",
+    "AddItem",
+    "AddOptions",
+    "AddedItem",
+    "Answer",
+    "BatchAnswer",
+    "BatchItem",
+    "CalibrationInfo",
+    "Decision",
+    "Defaults",
+    "DuplicateGroup",
+    "DuplicatesPage",
+    "ErrorBody",
+    "ErrorDetail",
+    "Expansion",
+    "FaceAnswer",
+    "FacesAnswer",
+    "Features",
+    "Filter",
+    "FoundFace",
+    "FromGallery",
+    "Health",
+    "ImageInfo",
+    "ImagePage",
+    "IndexInfo",
+    "Info",
+    "KnownRate",
+    "Limits",
+    "LoadedModel",
+    "MergeRequest",
+    "ModelInfo",
+    "NameRequest",
+    "Part",
+    "Pending",
+    "PeopleAfter",
+    "PeoplePage",
+    "Person",
+    "PersonPhotos",
+    "Quality",
+    "QueryPhoto",
+    "Ready",
+    "Receipt",
+    "ReloadAnswer",
+    "ReloadRequest",
+    "RequestBody",
+    "Result",
+    "SearchAnswer",
+    "SearchOptions",
+    "Seconds",
+    "ServeArgs",
+    "ServiceInfo",
+    "SnapshotAnswer",
+    "SplitRequest",
+    "VerifyAnswer",
+    "WeightedImage",
+]
