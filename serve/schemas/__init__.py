@@ -16,6 +16,7 @@ from serve.schemas.envelope import ErrorBody, ErrorDetail, FromGallery, RequestB
 from serve.schemas.faces import FacesAnswer, FoundFace, VerifyAnswer
 from serve.schemas.images import AddAnswer, AddedItem, AddItem, AddOptions, ImageInfo, ImagePage, Pending, Receipt
 from serve.schemas.info import (
+    AllLimits,
     CalibrationInfo,
     Defaults,
     Features,
@@ -64,6 +65,7 @@ __all__ = [
     "AddItem",
     "AddOptions",
     "AddedItem",
+    "AllLimits",
     "Answer",
     "BatchAnswer",
     "BatchItem",

@@ -45,8 +45,13 @@ class Limits(BaseModel):
     max_expand: int = Field(description="Most neighbours a query may take on.")
     max_queue: int = Field(description="Searches in progress or waiting in one replica.")
     timeout_s: float = Field(description="Longest a search may take.")
-    max_batch_photos: int | None = Field(default=None, description="Most photos in one request.")
-    max_rerank: int | None = Field(default=None, description="Most results verified by geometry.")
+
+
+class AllLimits(Limits):
+    """What is refused, with what came with /v1."""
+
+    max_batch_photos: int = Field(description="Most photos in one request.")
+    max_rerank: int = Field(description="Most results verified by geometry; 0: none are.")
 
 
 class Defaults(BaseModel):
@@ -162,7 +167,7 @@ class ServiceInfo(BaseModel):
                 "people": True,
                 "attributes": [],
             },
-            limits=LIMITS,
+            limits={**LIMITS, "max_batch_photos": 64, "max_rerank": 0},
             defaults={"expand": 0, "alpha": 3.0},
             labels=158,
             started="2026-03-01T12:00:00Z",
@@ -177,7 +182,7 @@ class ServiceInfo(BaseModel):
     live: int = Field(ge=0, description="Number of the last change to the gallery; 0: none.")
     calibration: CalibrationInfo | None = Field(default=None, description="What the scores mean; null: not measured.")
     features: Features = Field(description="What can be asked for.")
-    limits: Limits = Field(description="What is refused.")
+    limits: AllLimits = Field(description="What is refused.")
     defaults: Defaults = Field(description="What a query gets that does not say.")
     labels: int = Field(description="Identities in the gallery.")
     started: datetime = Field(description="When this replica loaded what it has.")
