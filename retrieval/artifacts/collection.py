@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pyarrow.parquet as pq
 
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import read_manifest
+from retrieval.artifacts.node.cache import Kept, NodeCache
 
 logger = logging.getLogger(__name__)
 
@@ -160,8 +159,10 @@ class LocalCollection:
     Attributes: image_ids (N,) str; labels (N,) str; splits (N,) str.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kept: Kept | None = None) -> None:
+        """Args: kept: what keeps the file there for as long as this is used."""
         self.path = path
+        self._kept = kept
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         self._jpegs = table.column("jpeg")
         self.image_ids = table.column("image_id").to_numpy(zero_copy_only=False)
@@ -183,16 +184,16 @@ class LocalCollection:
 def localise(collection: Folder, cache: Path, splits: Sequence[str]) -> LocalCollection:
     """Copy the crops of `splits` into `cache`, unless they are there. Safe to call from every process of a node.
 
-    Raises: ValueError if the collection is not sealed, or has no image in any of `splits`.
+    Raises: ValueError if the collection is not sealed, has no image in any of `splits`, or the disk is full.
     """
     manifest = read_manifest(collection, KIND)
-    cache.mkdir(parents=True, exist_ok=True)
-    path = cache / f"{manifest.fingerprint[:16]}-{'-'.join(sorted(splits))}.arrow"
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one process copies, the others wait and then find it
-        if not path.exists():
-            _copy(collection, path, splits)
-    local = LocalCollection(path)
+    name = f"{manifest.fingerprint[:16]}-{'-'.join(sorted(splits))}.arrow"
+    all_bytes = sum(size for file, size in collection.list().items() if file.startswith("images/"))
+    share = len(read_catalog(collection, splits, ("image_id",))) / max(1, manifest.counts["stored"])
+    kept = NodeCache.of_node(cache).keep(
+        name, lambda path: _copy(collection, path, splits), int(all_bytes * share), f"the photos of {collection}"
+    )
+    local = LocalCollection(kept.path, kept)
     if not len(local):
         raise ValueError(
             f"The collection {collection} has no image in the splits {', '.join(splits)} (its counts: "
@@ -202,14 +203,12 @@ def localise(collection: Folder, cache: Path, splits: Sequence[str]) -> LocalCol
 
 
 def _copy(collection: Folder, path: Path, splits: Sequence[str]) -> None:
-    temp = path.with_suffix(f".tmp-{os.getpid()}")
     rows = 0
-    with pa.OSFile(str(temp), "wb") as sink, pa.ipc.new_file(sink, _LOCAL_SCHEMA) as writer:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _LOCAL_SCHEMA) as writer:
         for table in _wanted(collection, splits):
             for batch in table.to_batches(max_chunksize=256):
                 writer.write_batch(batch)
             rows += len(table)
-    os.replace(temp, path)
     logger.info("Localised %d crops of %s to %s", rows, collection, path)
 
 

@@ -10,14 +10,13 @@ import fcntl
 import hashlib
 import importlib.metadata
 import logging
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest
+from retrieval.artifacts.node.cache import own_folder
 from retrieval.models.engines.exported import DoesNotExport, Exported
 
 logger = logging.getLogger(__name__)
@@ -47,22 +46,7 @@ def keep(fingerprint: str, make: Callable[[], Exported]) -> Exported:
 
 def cache() -> Path:
     """The folder of this user's exported networks. One that others may write to would let them choose the network."""
-    named, xdg = os.environ.get("RETRIEVAL_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    base = Path(named) if named else Path(xdg or "~/.cache").expanduser() / "retrieval"
-    try:
-        (base / "engines").mkdir(parents=True, exist_ok=True, mode=0o700)
-        writable = os.access(base / "engines", os.W_OK)
-    except (OSError, RuntimeError):  # no home, or one that is read only
-        writable = False
-    if writable:
-        return base / "engines"
-    if named:
-        raise ValueError(f"$RETRIEVAL_CACHE is {named}, and nothing can be written there. Name another folder.")
-    own = Path(tempfile.gettempdir()) / f"retrieval-engines-{os.getuid()}"
-    own.mkdir(exist_ok=True, mode=0o700)
-    if own.stat().st_uid != os.getuid():
-        raise ValueError(f"{own} belongs to another user. Name a folder of your own with $RETRIEVAL_CACHE.")
-    return own
+    return own_folder("engines")
 
 
 def _read(folder: Folder) -> Exported | None:
