@@ -181,6 +181,11 @@ def busy(retry_after_s: float) -> Refusal:
     )
 
 
+def refused(refusal: Refusal) -> Response:
+    """The answer to what is not answered, for whoever stands outside the routes."""
+    return _error(refusal.reason, refusal.message, refusal.headers)
+
+
 def _error(reason: str, message: str, headers: Mapping[str, str] | None = None, status: int | None = None) -> Response:
     body = ErrorBody(error=ErrorDetail(reason=reason, message=message))
     # Security headers here too: Starlette answers a crash from outside all middleware.

@@ -32,6 +32,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "ray_jobs.verify": [[]],
     "ray_jobs.publish": [[]],
     "serve.demo": [[]],
+    "serve.keys": [["create"], ["list"], ["revoke"]],
 }
 HEADER = "<!-- Written by `make reference` from --help. Do not edit. -->"
 
