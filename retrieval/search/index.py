@@ -12,6 +12,7 @@ among the k that FAISS returns, and which of several equal vectors reach the las
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -106,11 +107,12 @@ class Shard:
         except (RuntimeError, AttributeError, KeyError, ValueError) as error:
             raise ValueError(f"{folder / name} is not a whole index shard ({error}). Build the index again.") from error
 
-    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Neighbours:
         """The shard's k best for each query.
 
         Args:
             queries: (Q, D) float32. k: > 0; beyond the shard's size the lists are padded with row -1, score -inf.
+            allowed: (N,) bool by row of the whole index, which may be found; None: all.
 
         Returns: Neighbours with rows of the whole index.
         """
@@ -119,7 +121,8 @@ class Shard:
             raise ValueError(f"k is {k}, expected 1 or more.")
         width = min(k, len(self.rows))
         starts = range(0, len(queries), _QUERY_BLOCK)
-        blocks = [self.engine.search(queries[i : i + _QUERY_BLOCK], width) for i in starts]
+        mine = None if allowed is None else allowed[self.rows]
+        blocks = [self.engine.search(queries[i : i + _QUERY_BLOCK], width, mine) for i in starts]
         scores = np.concatenate([block.scores for block in blocks] or [np.empty((0, k), np.float32)])
         local = np.concatenate([block.rows for block in blocks] or [np.empty((0, k), np.int64)])
         return pad(Neighbours(scores, np.where(local >= 0, self.rows[local], -1)), k)
@@ -137,14 +140,14 @@ def flat_search(vectors: np.ndarray) -> Search:
 class Searcher:
     """A whole index, opened: its shards searched one after another and merged.
 
+    table: ids.parquet as it lies there, a row each; ids and labels are made of it when they are first asked for.
     ids: (N,) object array of image_id by row, sorted. labels: (N,) object array of str or None by row.
     parts, rows_in_part: (N,) int32, where each image lies in its collection (images/part-*.parquet, row).
     """
 
     def __init__(self, shards: list[Shard], table: pa.Table, manifest: Manifest) -> None:
         self.manifest = manifest
-        self.ids = table["image_id"].to_numpy(zero_copy_only=False)
-        self.labels = table["label"].to_numpy(zero_copy_only=False)
+        self.table = table
         self.parts = table["part"].to_numpy()
         self.rows_in_part = table["row_in_part"].to_numpy()
         self.dim = shards[0].dim
@@ -166,18 +169,33 @@ class Searcher:
             raise ValueError(f"{folder}: {len(names)} shards hold {held} of {len(table)} images. Build it again.")
         return cls(shards, table, manifest)
 
-    def __len__(self) -> int:
-        return len(self.ids)
+    @functools.cached_property
+    def ids(self) -> np.ndarray:
+        return self.table["image_id"].to_numpy(zero_copy_only=False)
 
-    def search(self, queries: np.ndarray, k: int, exclude_rows: np.ndarray | None = None) -> Neighbours:
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        return self.table["label"].to_numpy(zero_copy_only=False)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int,
+        exclude_rows: np.ndarray | None = None,
+        allowed: np.ndarray | None = None,
+    ) -> Neighbours:
         """The k best of the whole index for each query; equal scores in order of row, which is order of image_id.
 
         Args:
             queries: (Q, D) float32. k: > 0; lists longer than the index are padded with row -1, score -inf.
             exclude_rows: (Q,) int64, one row per query left out of its list (itself, in leave-one-out), -1 for none.
+            allowed: (N,) bool by row, which may be found; None: all. Lists are k long, or hold all that are allowed.
 
         Raises: ValueError for another dimension, NaN, or k < 1.
         """
         wanted = k if exclude_rows is None else k + 1
-        found = merge_top_k([shard.search(queries, wanted) for shard in self.shards], wanted)
+        found = merge_top_k([shard.search(queries, wanted, allowed) for shard in self.shards], wanted)
         return found if exclude_rows is None else drop_rows(found, exclude_rows, k)

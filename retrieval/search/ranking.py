@@ -71,6 +71,34 @@ def inner_products(queries: np.ndarray, vectors: np.ndarray, candidates: np.ndar
     return out
 
 
+def scan(queries: np.ndarray, vectors: np.ndarray, k: int) -> Neighbours:
+    """The exact k best of all `vectors`, equal scores in order of row: no index, each vector looked at.
+
+    Args:
+        queries: (Q, D) float32. vectors: (N, D) float32, N may be 0. k: > 0.
+    """
+    num = len(vectors)
+    width = min(k, num)
+    if not len(queries) or not width:
+        return pad(Neighbours(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)), k)
+    margin = 2 * rounding_margin(queries, float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max())) * (1 + 1e-6))
+    step = max(1, _BLOCK_ELEMENTS // num)
+    parts = [_scan(queries[i : i + step], vectors, width, margin[i : i + step]) for i in range(0, len(queries), step)]
+    found = Neighbours(np.concatenate([one.scores for one in parts]), np.concatenate([one.rows for one in parts]))
+    return pad(found, k)
+
+
+def _scan(queries: np.ndarray, vectors: np.ndarray, k: int, margin: np.ndarray) -> Neighbours:
+    """A fast product proposes whatever may be among the k best, the fixed score ranks it. k: no more than vectors."""
+    fast = queries @ vectors.T
+    kth = -np.partition(-fast, k - 1, axis=1)[:, k - 1]
+    query, row = np.nonzero(fast >= (kth - margin)[:, None])
+    counts = np.bincount(query, minlength=len(queries))
+    candidates = np.full((len(queries), counts.max()), -1, dtype=np.int64)
+    candidates[query, np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)] = row
+    return top_k(inner_products(queries, vectors, candidates), candidates, k)
+
+
 def rounding_margin(queries: np.ndarray, max_norm: float) -> np.ndarray:
     """How far a float32 product may be from `inner_products`: (Q,) float64, >= 0.
 

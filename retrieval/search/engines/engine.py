@@ -28,13 +28,32 @@ class Engine(Protocol):
     @property
     def dim(self) -> int: ...
 
-    def search(self, queries: np.ndarray, k: int) -> Neighbours:
-        """The k best of each query, equal scores by position; (Q, D) float32, k no more than there are vectors."""
+    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Neighbours:
+        """The k best of each query, equal scores by position; (Q, D) float32, k no more than there are vectors.
+
+        Args: allowed: (n,) bool by position, which vectors may be found; None: all. Then lists are k long, or hold
+            all that are allowed, whatever the kind of index would have come by on its way.
+        """
         ...
 
     def vectors_of(self, local: np.ndarray) -> np.ndarray | None:
         """(n, D) float32 at the positions (n,), exactly as they were added; None where only codes are kept."""
         ...
+
+
+SCAN_AT_MOST = 100_000
+"""As many allowed vectors are looked at one by one, whatever the index: no filter costs neighbours there."""
+SCAN_SHARE = 0.1
+"""Below this share of allowed vectors they are looked at one by one, however many they are."""
+NEARLY_ALL = 0.75
+"""Above this share a filter hardly matters, and the index searches as it does without one.
+
+All three are argued by what benchmarks/bench_filter.py measures: docs/decisions/filters-inside-the-index.md."""
+
+
+def is_scanned(num_allowed: int, num: int) -> bool:
+    """Whether a filter leaves so few vectors that each of them is looked at."""
+    return num_allowed <= min(max(SCAN_AT_MOST, SCAN_SHARE * num), NEARLY_ALL * num)
 
 
 def _no_sample(_config: IndexConfig, _dim: int) -> bool:

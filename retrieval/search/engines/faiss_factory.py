@@ -5,19 +5,24 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import faiss
 import numpy as np
 
 from retrieval.artifacts.folder import Folder
-from retrieval.search.engines.engine import Engine, Kind
-from retrieval.search.ranking import Neighbours, inner_products, rounding_margin, top_k
+from retrieval.search.engines.engine import Engine, Kind, is_scanned
+from retrieval.search.engines.faiss_selecting import selecting
+from retrieval.search.ranking import Neighbours, inner_products, merge_top_k, pad, rounding_margin, scan, top_k
 from retrieval.search.settings import IndexConfig
 
 logger = logging.getLogger(__name__)
 
 _GPU_MAX_K = 2048
+_FLAT_SCAN_SHARE = 0.05
+_Propose = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+_SCAN_BLOCK = 1 << 16  # vectors gathered at once: 32 MiB of 128 dimensions
 
 
 def needs_sample(config: IndexConfig, dim: int) -> bool:
@@ -134,9 +139,50 @@ class Approximate:
         index = self.gpu if self.gpu is not None and k <= _GPU_MAX_K else self.index
         return index.search(queries, k)
 
-    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Neighbours:
+        if allowed is not None:
+            return self._search_among(queries, k, allowed)
         scores, local = self.propose(queries, k)
         return top_k(scores, local, k)
+
+    def _search_among(self, queries: np.ndarray, k: int, allowed: np.ndarray) -> Neighbours:
+        """Few are scanned; of many the index proposes those that are allowed, and queries for which it came by too few
+        of them are scanned after all."""
+        num = int(np.count_nonzero(allowed))
+        if is_scanned(num, self.size):
+            return self._scan(queries, k, np.flatnonzero(allowed))
+        try:
+            scores, local = self.index.search(queries, k, params=selecting(self.index, allowed))
+        except RuntimeError as error:  # a kind that takes no selector: PQ and the like without lists, NSG
+            logger.debug("%s is scanned: %s", type(self.index).__name__, error)
+            return self._scan(queries, k, np.flatnonzero(allowed))
+        found = top_k(scores, local, k)
+        short = np.flatnonzero((found.rows >= 0).sum(axis=1) < min(k, num))
+        if short.size:
+            whole = self._scan(queries[short], k, np.flatnonzero(allowed))
+            found.scores[short], found.rows[short] = whole.scores, whole.rows
+        return found
+
+    def _scan(self, queries: np.ndarray, k: int, positions: np.ndarray) -> Neighbours:
+        """The k best among these positions (n,), ascending: exact where vectors are kept, by their codes where not."""
+        best = pad(Neighbours(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)), k)
+        for start in range(0, len(positions), _SCAN_BLOCK):
+            some = positions[start : start + _SCAN_BLOCK]
+            found = scan(queries, self._vectors_at(some), k)
+            found = Neighbours(found.scores, np.where(found.rows >= 0, some[found.rows], -1))
+            best = merge_top_k([best, found], k)
+        return best
+
+    def _vectors_at(self, local: np.ndarray) -> np.ndarray:
+        """(n, D) float32: as they were added, or what their codes stand for."""
+        exact = self.vectors_of(local)
+        if exact is not None:
+            return exact
+        lists = next((layer for layer in layers(self.index) if isinstance(layer, faiss.IndexIVF)), None)
+        if lists is not None:
+            with self._lock:
+                lists.make_direct_map()
+        return self.index.reconstruct_batch(np.ascontiguousarray(local, dtype=np.int64))
 
     def vectors_of(self, local: np.ndarray) -> np.ndarray | None:
         if self._exact is None:
@@ -165,20 +211,32 @@ class Flat(Approximate):
         self._vectors = faiss.rev_swig_ptr(self.index.get_xb(), self.size * self.dim).reshape(self.size, self.dim)
         self._max_norm = max_norm(self._vectors)
 
-    def search(self, queries: np.ndarray, k: int) -> Neighbours:
-        """Propose more than k, score them in the fixed way, and look again, deeper, for every query where a vector that
-        was not proposed could still belong."""
+    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Neighbours:
+        if allowed is None:
+            return self._search(queries, k, self.size, self.propose)
+        num = int(np.count_nonzero(allowed))
+        if num <= _FLAT_SCAN_SHARE * self.size:  # both are exact: gathering few costs less than asking at all
+            return self._scan(queries, k, np.flatnonzero(allowed))
+        among = selecting(self.index, allowed)
+        return self._search(queries, k, num, lambda some, fetch: self.index.search(some, fetch, params=among))
+
+    def _vectors_at(self, local: np.ndarray) -> np.ndarray:
+        return self._vectors[local]
+
+    def _search(self, queries: np.ndarray, k: int, size: int, propose: _Propose) -> Neighbours:
+        """Propose more than k of `size`, score them in the fixed way, and look again, deeper, for every query where a
+        vector that was not proposed could still belong."""
         scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         margin = rounding_margin(queries, self._max_norm)
         if self.gpu is not None:  # may multiply in TF32, which rounds its inputs to 11 bits
             margin += 2.0**-10 * np.linalg.norm(queries, axis=1) * self._max_norm
         unsure, fetch = np.arange(len(queries)), k + 16 + k // 8
         while unsure.size:
-            fetch = min(fetch, self.size)
-            proposed, local = self.propose(queries[unsure], fetch)
+            fetch = min(fetch, size)
+            proposed, local = propose(queries[unsure], fetch)
             best = top_k(inner_products(queries[unsure], self._vectors, local), local, k)
             scores[unsure], rows[unsure] = best.scores, best.rows
-            if fetch == self.size:
+            if fetch == size:
                 break
             unsure = unsure[proposed[:, -1] + margin[unsure] >= best.scores[:, -1]]
             fetch *= 4

@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from retrieval.artifacts.folder import Folder
-from retrieval.search.engines.engine import Kind
+from retrieval.search.engines.engine import Kind, is_scanned
 from retrieval.search.engines.kdtree_nodes import Nodes, grow
-from retrieval.search.ranking import Neighbours, as_queries, inner_products, rounding_margin, top_k
+from retrieval.search.ranking import Neighbours, as_queries, inner_products, rounding_margin, scan, top_k
 from retrieval.search.settings import IndexConfig
 
 _BOUND_ELEMENTS = 1 << 22  # bounds held at once: queries in a block x nodes, 32 MiB
@@ -77,32 +77,50 @@ class KDTree:
         nodes, axes, scale, order = grow(vectors, leaf_size)
         return cls(nodes, axes, scale, vectors[order], order, max_visits)
 
-    def search(self, queries: np.ndarray, k: int, max_visits: int | None = None) -> Neighbours:
+    def search(
+        self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None, max_visits: int | None = None
+    ) -> Neighbours:
         """The k largest inner products, equal ones in order of position.
 
         Args:
             queries: (Q, D) float32. k: 1 to n.
+            allowed: (n,) bool by position, which may be found; None: all. Then no budget is kept that would leave a
+                list short.
             max_visits: leaves visited per query, at most; None takes the tree's own, where None is until exact.
 
         Returns: Neighbours; a budget too small to reach k vectors leaves row -1 at the end.
         """
-        return self.search_counting(queries, k, max_visits)[0]
+        if allowed is None:
+            return self.search_counting(queries, k, max_visits)[0]
+        num = int(np.count_nonzero(allowed))
+        if not is_scanned(num, len(self.order)):
+            found = self.search_counting(queries, k, max_visits, allowed[self.order])[0]
+            if ((found.rows >= 0).sum(axis=1) == min(k, num)).all():
+                return found
+        local = np.flatnonzero(allowed)
+        found = scan(queries, self.vectors_of(local), k)
+        return Neighbours(found.scores, np.where(found.rows >= 0, local[found.rows], -1) if num else found.rows)
 
     def search_counting(
-        self, queries: np.ndarray, k: int, max_visits: int | None = None
+        self, queries: np.ndarray, k: int, max_visits: int | None = None, among: np.ndarray | None = None
     ) -> tuple[Neighbours, np.ndarray]:
-        """`search`, and how many leaves each query visited: (Q,) int64."""
+        """`search`, and how many leaves each query visited: (Q,) int64.
+
+        Args: among: (n,) bool, which may be found, in the order of `vectors`; None: all.
+        """
         queries = as_queries(queries, self.dim)
         budget = max_visits or self.max_visits or self.num_leaves
         step = int(np.clip(_BOUND_ELEMENTS // len(self.nodes.child), 1, _MAX_BLOCK))
-        blocks = [self._search(queries[i : i + step], k, budget) for i in range(0, len(queries), step)]
+        blocks = [self._search(queries[i : i + step], k, budget, among) for i in range(0, len(queries), step)]
         found = Neighbours(
             np.concatenate([found.scores for found, _ in blocks] or [np.empty((0, k), np.float32)]),
             np.concatenate([found.rows for found, _ in blocks] or [np.empty((0, k), np.int64)]),
         )
         return found, np.concatenate([visits for _, visits in blocks] or [np.empty(0, np.int64)])
 
-    def _search(self, queries: np.ndarray, k: int, budget: int) -> tuple[Neighbours, np.ndarray]:
+    def _search(
+        self, queries: np.ndarray, k: int, budget: int, among: np.ndarray | None
+    ) -> tuple[Neighbours, np.ndarray]:
         bounds = self.leaf_bounds(queries)
         order = np.argsort(-bounds, axis=1, kind="stable")  # best first; equal bounds by leaf
         bounds = np.take_along_axis(bounds, order, axis=1)
@@ -117,7 +135,7 @@ class KDTree:
             if not query.size:
                 break
             np.add.at(visits, query, 1)
-            self._visit(queries, query, order[query, begin + place], pool)
+            self._visit(queries, query, order[query, begin + place], pool, among)
             # Few leaves first, for a k-th score that prunes; then more at once, for larger products.
             begin, width = end, 2 * width
         candidates = pool.candidates()
@@ -152,7 +170,9 @@ class KDTree:
             begin = end
         return squared
 
-    def _visit(self, queries: np.ndarray, query: np.ndarray, leaf: np.ndarray, pool: _Pool) -> None:
+    def _visit(
+        self, queries: np.ndarray, query: np.ndarray, leaf: np.ndarray, pool: _Pool, among: np.ndarray | None
+    ) -> None:
         """Score every (query, leaf) pair, all queries of a leaf in one product."""
         by_leaf = np.argsort(leaf, kind="stable")
         query, leaf = query[by_leaf], leaf[by_leaf]
@@ -160,7 +180,9 @@ class KDTree:
         for some, first in zip(np.split(query, cuts), leaf[np.concatenate([[0], cuts])], strict=True):
             node = self._leaves[first]
             start, end = int(self.nodes.start[node]), int(self.nodes.end[node])
-            pool.offer(some, start, queries[some] @ self.vectors[start:end].T)
+            pool.offer(
+                some, start, queries[some] @ self.vectors[start:end].T, None if among is None else among[start:end]
+            )
         pool.settle()
 
     def vectors_of(self, local: np.ndarray) -> np.ndarray:
@@ -207,9 +229,10 @@ class _Pool:
         self._score = np.empty(0, np.float32)
         self._offers: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def offer(self, query: np.ndarray, start: int, scores: np.ndarray) -> None:
-        """`scores`: (len(query), leaf) float32 of the vectors from `start` on."""
-        i, j = np.nonzero(scores >= (self.kth - self._margin)[query, None])
+    def offer(self, query: np.ndarray, start: int, scores: np.ndarray, among: np.ndarray | None = None) -> None:
+        """`scores`: (len(query), leaf) float32 of the vectors from `start` on. among: (leaf,) bool, which count."""
+        enough = scores >= (self.kth - self._margin)[query, None]
+        i, j = np.nonzero(enough if among is None else enough & among)
         self._offers.append((query[i], start + j, scores[i, j]))
 
     def settle(self) -> None:

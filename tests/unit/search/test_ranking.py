@@ -14,8 +14,10 @@ from retrieval.search.ranking import (
     merge_top_k,
     pad,
     rounding_margin,
+    scan,
     top_k,
 )
+from tests.support.vectors import brute_force, clustered
 
 rng = np.random.default_rng(0)
 
@@ -149,3 +151,17 @@ def test_dropping_keeps_scores_with_their_rows() -> None:
     left = drop_rows(found, np.array([7]), 2)
     assert (left.rows.tolist(), left.scores.tolist()) == ([[4, 9]], [[2.0, 1.0]])
     assert drop_rows(found, np.array([5]), 5).rows.tolist() == [[7, 4, 9, -1, -1]]
+
+
+@pytest.mark.parametrize("num", [0, 1, 7, 300])
+def test_a_scan_is_a_plain_sort(num: int) -> None:
+    vectors = clustered(max(num, 1))[:num] * np.float32(3)
+    if num > 100:
+        vectors[50:80] = vectors[3]
+    queries = np.concatenate([clustered(300)[3:4], clustered(5, seed=2)])
+    for k in (1, 20, 400):
+        found = scan(queries, vectors, k)
+        assert found.rows.shape == found.scores.shape == (6, k)
+        assert [row[row >= 0].tolist() for row in found.rows] == brute_force(queries, vectors, k)
+        assert (found.scores[found.rows < 0] == -np.inf).all()
+    assert scan(queries[:0], vectors, 3).rows.shape == (0, 3)

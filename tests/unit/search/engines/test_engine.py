@@ -10,7 +10,7 @@ import pytest
 
 from retrieval.search import engines
 from retrieval.search.engines import faiss_factory, kdtree
-from retrieval.search.engines.engine import kind_of, kind_of_file, kinds
+from retrieval.search.engines.engine import is_scanned, kind_of, kind_of_file, kinds
 from retrieval.search.index import Searcher, needs_training
 from retrieval.search.settings import IndexConfig
 from retrieval.search.shards import num_shards
@@ -24,9 +24,10 @@ from retrieval.search.ranking import top_k
 class Plain:
     def __init__(self, vectors, most):
         self.vectors, self.most, self.dim = vectors, most, vectors.shape[1]
-    def search(self, queries, k):
+    def search(self, queries, k, allowed=None):
         scores = queries @ self.vectors.T
         rows = np.broadcast_to(np.arange(len(self.vectors)), scores.shape)
+        rows = rows if allowed is None else np.where(allowed, rows, -1)
         return top_k(scores[:, :self.most], rows[:, :self.most], k)
     def vectors_of(self, local):
         return None
@@ -95,3 +96,9 @@ def test_kinds_that_start_from_nothing_need_no_sample() -> None:
     assert needs_training(IndexConfig(factory="IVF2,Flat"), DIM)
     with pytest.raises(ValueError, match="could not parse"):
         needs_training(IndexConfig(factory="Flatt"), DIM)
+
+
+def test_few_are_scanned_and_nearly_all_are_not() -> None:
+    assert is_scanned(100_000, 200_000) and not is_scanned(100_001, 200_000)
+    assert is_scanned(500_000, 5_000_000) and not is_scanned(500_001, 5_000_000)
+    assert is_scanned(75, 100) and not is_scanned(76, 100)
