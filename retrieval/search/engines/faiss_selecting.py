@@ -15,18 +15,20 @@ def selecting(index: Any, allowed: np.ndarray) -> Any:
 
     Kinds that know no selector raise a RuntimeError when they are searched with this.
     """
-    return _parameters(index, faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little")))
+    of: Any = faiss  # its classes take arguments that their stubs do not know
+    return _parameters(index, of.IDSelectorBitmap(np.packbits(allowed, bitorder="little")))
 
 
 def _parameters(index: Any, selector: Any) -> Any:
+    of: Any = faiss
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexRefine):
         base = _parameters(index.base_index, selector)
-        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=base)
+        return of.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=base)
     if isinstance(index, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=_parameters(index.index, selector))
+        return of.SearchParametersPreTransform(index_params=_parameters(index.index, selector))
     if isinstance(index, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(sel=selector, nprobe=index.nprobe)
+        return of.SearchParametersIVF(sel=selector, nprobe=index.nprobe)
     if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=index.hnsw.efSearch)
-    return faiss.SearchParameters(sel=selector)
+        return of.SearchParametersHNSW(sel=selector, efSearch=index.hnsw.efSearch)
+    return of.SearchParameters(sel=selector)

@@ -180,9 +180,8 @@ class KDTree:
         for some, first in zip(np.split(query, cuts), leaf[np.concatenate([[0], cuts])], strict=True):
             node = self._leaves[first]
             start, end = int(self.nodes.start[node]), int(self.nodes.end[node])
-            pool.offer(
-                some, start, queries[some] @ self.vectors[start:end].T, None if among is None else among[start:end]
-            )
+            inside = None if among is None else among[start:end]
+            pool.offer(some, start, queries[some] @ self.vectors[start:end].T, inside)
         pool.settle()
 
     def vectors_of(self, local: np.ndarray) -> np.ndarray:
