@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "grouping": {"artifacts", "search"},
     "reports": {"artifacts", "images", "geometry", "search", "evaluation"},
 }
-SERVE_MAY_IMPORT = {"artifacts", "images", "models", "search"}
+SERVE_MAY_IMPORT = {"artifacts", "grouping", "images", "models", "search"}
 
 # What a module below a prefix must never import, at top level or inside a function.
 FORBIDDEN = {

@@ -29,10 +29,10 @@ from retrieval.grouping.duplicates import read_copies
 from retrieval.grouping.links import read_links
 from retrieval.grouping.merging import cohesion, merge
 from retrieval.grouping.numbering import Numbered, number_groups
-from retrieval.grouping.settings import GroupingConfig
+from retrieval.grouping.settings import DUPLICATES, PEOPLE, GroupingConfig
 from retrieval.grouping.threshold import Threshold
 
-KIND, PEOPLE, DUPLICATES = "people", "people.parquet", "duplicates.parquet"
+KIND = "people"
 
 PEOPLE_SCHEMA = pa.schema(
     [

@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+PEOPLE, DUPLICATES = "people.parquet", "duplicates.parquet"
+"""Of every stored photo: who is on it. Of every copy: what it repeats."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupingConfig:
