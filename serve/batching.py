@@ -34,6 +34,10 @@ class Batcher(Generic[Item, Answer]):
             self._running = asyncio.create_task(self._run())
         return await future
 
+    def close(self) -> None:
+        """No more items come; those at work are finished."""
+        self._pool.shutdown(wait=False)
+
     async def _run(self) -> None:
         try:
             while self._waiting:

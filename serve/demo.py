@@ -20,7 +20,8 @@ import tyro
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.published import read_current
-from serve.schemas import Answer, ServeArgs
+from serve.schemas import Answer
+from serve.settings import ServeArgs
 
 logger = logging.getLogger(__name__)
 _PAGE_PORT = 8000

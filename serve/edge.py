@@ -1,11 +1,9 @@
-"""The HTTP edge: bodies read under a limit, every refusal as the same JSON, headers, and the page's files."""
+"""The HTTP edge: every refusal as the same JSON, media types, headers, and what is counted of each request."""
 
-import functools
-import hashlib
 import logging
 import math
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,6 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.metrics import Metrics
 from serve.schemas import ErrorBody, ErrorDetail
 
 logger = logging.getLogger(__name__)
@@ -31,6 +30,11 @@ STATUS = {
     "face-too-small": 422,
     "face-blurred": 422,
     "face-turned": 422,
+    # what the processes for photos say
+    "too-many-scans": 422,
+    "too-many-frames": 422,
+    "crashed": 422,
+    "timed-out": 422,
     # what the service says itself
     "bad-request": 400,
     "no-key": 401,
@@ -55,7 +59,7 @@ MESSAGES = {
     "empty": "The request has no body. Send the photo's bytes as the body.",
     "truncated": "The photo ends too early; it may not have been copied whole.",
     "unreadable": "The photo is damaged and cannot be decoded.",
-    "not-an-image": "This is no image in a known format. Send a JPEG, PNG, HEIC, AVIF, WebP, GIF, BMP or TIFF.",
+    "not-an-image": "This is no image in a format that is taken here. Send a JPEG, PNG or WebP.",
     "too-large": "The photo has too many pixels.",
     "too-small": "The photo is too small.",
     "no-face": "No face was found in the photo. Try one where the face is larger, upright and seen from the front.",
@@ -63,6 +67,10 @@ MESSAGES = {
     "face-blurred": "The face in the photo is too blurred to compare by. Try a sharper one.",
     "face-turned": "The face in the photo is turned away too far. Try one seen more from the front.",
     "bad-box": "The part to search with could not be cut out of the photo.",
+    "too-many-scans": "The JPEG is made of too many scans to be decoded. Save it again, as a plain JPEG.",
+    "too-many-frames": "The photo is an animation of too many frames. Send one of them.",
+    "crashed": "The photo ended the process that decoded it; it is damaged.",
+    "timed-out": "The photo takes too long to decode. Save it again, as a plain JPEG of fewer pixels.",
     "bad-parameter": "This service cannot do what a parameter asks for.",
 }
 
@@ -75,13 +83,6 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
-}
-
-_PAGE = Path(__file__).parent / "page"
-_PAGE_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
 }
 
 
@@ -101,33 +102,22 @@ def refuse_photo(reason: str, detail: str) -> Refusal:
     return Refusal(known, f"{MESSAGES[known]} ({detail})" if detail else MESSAGES[known])
 
 
-def new_api() -> FastAPI:
-    """An empty API that answers every error in the form of `ErrorBody`, and adds `SECURITY_HEADERS` to all."""
+def new_api(metrics: Metrics | None = None) -> FastAPI:
+    """An empty API that answers every error in the form of `ErrorBody`, and adds `SECURITY_HEADERS` to all.
+
+    Args: metrics: told of every request and refusal.
+    """
     # FastAPI's own documentation pages load scripts from the internet.
     api = FastAPI(title="Image retrieval", docs_url=None, redoc_url=None)
+    api.state.metrics = metrics
     api.add_middleware(_SecurityHeaders)
+    if metrics is not None:
+        api.add_middleware(_Counted, metrics=metrics)
     api.add_exception_handler(Refusal, _on_refusal)
     api.add_exception_handler(RequestValidationError, _on_validation)
     api.add_exception_handler(HTTPException, _on_http)
     api.add_exception_handler(Exception, _on_crash)
     return api
-
-
-def add_page(api: FastAPI) -> None:
-    """A route for each file of the page, all read once: no address names a path."""
-    for path in sorted(path for path in _PAGE.rglob("*") if path.suffix in _PAGE_TYPES):
-        name = path.relative_to(_PAGE).as_posix()
-        file = functools.partial(_send_file, path.read_bytes(), _PAGE_TYPES[path.suffix])
-        route = "/" if name == "index.html" else f"/{name}"
-        api.add_route(route, file, methods=["GET"], include_in_schema=False)
-
-
-async def _send_file(content: bytes, media_type: str, request: Request) -> Response:
-    # Asked for again each time, so that a page never runs the modules of another version; mostly the answer is 304.
-    headers = {"Cache-Control": "no-cache", "ETag": f'"{hashlib.sha256(content).hexdigest()[:16]}"'}
-    if request.headers.get("if-none-match") == headers["ETag"]:
-        return Response(status_code=304, headers=headers)
-    return Response(content, media_type=media_type, headers=headers)
 
 
 def check_media_type(content_type: str | None) -> None:
@@ -139,24 +129,6 @@ def check_media_type(content_type: str | None) -> None:
             f"Content-Type is {media_type}, expected image/*: send the photo's bytes as the whole body, for example "
             f"curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'.",
         )
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """The request's body, never more than `limit` bytes of it.
-
-    Raises: Refusal from the declared length alone where there is one, else as soon as the limit is passed.
-    """
-    too_large = Refusal("body-too-large", f"The photo is larger than {limit} bytes, the limit of this server.")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise too_large
-    pieces, total = [], 0
-    async for piece in request.stream():
-        total += len(piece)
-        if total > limit:
-            raise too_large
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
@@ -172,6 +144,11 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
             f"box=40,30,620,410.",
         )
     return x1, y1, x2, y2
+
+
+def said_of(errors: Sequence[Any], skip: int = 0) -> str:
+    """What pydantic found wrong, as one sentence. Args: skip: first words of each place that are not the client's."""
+    return "; ".join(f"{'.'.join(str(place) for place in one['loc'][skip:])}: {one['msg']}" for one in errors)
 
 
 def busy(retry_after_s: float) -> Refusal:
@@ -193,15 +170,16 @@ def _error(reason: str, message: str, headers: Mapping[str, str] | None = None, 
     return JSONResponse(body.model_dump(), status_code=status or STATUS[reason], headers=everything)
 
 
-async def _on_refusal(_: Request, error: Exception) -> Response:
+async def _on_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
+    if (metrics := request.app.state.metrics) is not None:
+        metrics.refused(error.reason)
     return _error(error.reason, error.message, error.headers)
 
 
 async def _on_validation(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    said = "; ".join(f"{'.'.join(str(place) for place in one['loc'][1:])}: {one['msg']}" for one in error.errors())
-    return _error("bad-parameter", said)
+    return _error("bad-parameter", said_of(error.errors(), skip=1))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -235,3 +213,23 @@ class _SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+class _Counted:
+    """Counts each request by its route and status. An address that is no route counts as one, so that none is kept."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "unknown")
+                self._metrics.answered(route, message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, counted)
+        except Exception:  # answered outside all middleware
+            self._metrics.answered(getattr(scope.get("route"), "path", "unknown"), 500)
+            raise

@@ -21,7 +21,7 @@ import pytest
 from ray_jobs.presets import PRESETS
 from ray_jobs.runtime.command import parse
 from retrieval.reports.tables import BASELINES
-from serve.schemas import ServeArgs
+from serve.settings import ServeArgs
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -149,7 +149,7 @@ def test_imports_point_the_right_way(module: str) -> None:
         ("retrieval.training.losses", "import faiss"),
         ("retrieval.search.index", "import cv2.data"),
         ("retrieval.models.embedder", "import onnxruntime"),
-        ("serve.embedder", "def f():\n    import onnx.helper"),
+        ("serve.engine.version", "def f():\n    import onnx.helper"),
         ("retrieval.models.bundle", "import pickle"),
         ("retrieval.models.settings", "import torch"),
         ("retrieval.models.settings", "def f():\n    import ray.data"),

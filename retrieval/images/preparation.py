@@ -43,12 +43,14 @@ class Prepared:
 class Faces:
     """All faces of a photo, numbered from the largest, 0. Each number is in one of the two.
 
-    `best` is the number of the kept face that `prepare` would have taken; None if none is kept.
+    `best` is the number of the kept face that `prepare` would have taken; None if none is kept. `seen`: all of them,
+    as they were found, in pixels of the upright source photo.
     """
 
     kept: dict[int, Prepared]
     refused: dict[int, BadImage]
     best: int | None
+    seen: tuple[Face, ...] = ()
 
 
 def prepare(data: bytes, config: PrepareConfig, detector: FaceDetector | None, box: Box | None = None) -> Prepared:
@@ -101,6 +103,7 @@ def prepare_all(data: bytes, config: PrepareConfig, detector: FaceDetector | Non
         kept=kept,
         refused={number: cut for number, cut in enumerate(cuts) if isinstance(cut, BadImage)},
         best=next((number for number in order if number in kept), None),
+        seen=tuple(face.scaled(photo.reduction) for face in faces),
     )
 
 

@@ -8,7 +8,6 @@ images      images of the gallery: one, a page, adding, deleting
 people      groups and their corrections, duplicates
 info        what the service says of itself
 admin       what it is told by those who run it
-serve_args  its settings
 """
 
 from serve.schemas.admin import ReloadAnswer, ReloadRequest, SnapshotAnswer
@@ -56,11 +55,9 @@ from serve.schemas.search import (
     SearchAnswer,
     Seconds,
 )
-from serve.schemas.serve_args import MIB, ServeArgs
 
 __all__ = [
     "MAX_ALPHA",
-    "MIB",
     "AddAnswer",
     "AddItem",
     "AddOptions",
@@ -111,7 +108,6 @@ __all__ = [
     "SearchAnswer",
     "SearchOptions",
     "Seconds",
-    "ServeArgs",
     "ServiceInfo",
     "SnapshotAnswer",
     "SplitRequest",

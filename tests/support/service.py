@@ -13,10 +13,10 @@ import httpx
 from ray import serve
 
 from serve.app import build_app
-from serve.schemas import ServeArgs
+from serve.settings import ServeArgs
 from tests.support.workspace import Workspace, make_workspace
 
-MAX_BODY, MAX_QUEUE, MAX_K, TIMEOUT = 300_000, 4, 12, 10.0
+MAX_BODY, MAX_QUEUE, MAX_UPLOADS, MAX_K, TIMEOUT = 300_000, 4, 8, 12, 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +50,11 @@ def running_service(
         timeout_s=TIMEOUT,
         precision="fp32",
         engine=engine,
-        embedder_cpus=0.5,
-        max_embedders=1,
+        replica_cpus=0.5,
+        max_replicas=1,
+        max_uploads=MAX_UPLOADS,
+        upload_grace_s=8.0,
+        upload_timeout_s=TIMEOUT,
         **settings,
     )
     serve.start(http_options={"host": "127.0.0.1", "port": port})

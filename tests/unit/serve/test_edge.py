@@ -1,67 +1,25 @@
-"""The HTTP edge without a server: bodies are read under a limit, and errors have one form."""
+"""The HTTP edge without a server: errors have one form, and are counted."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 
 import httpx
 import pytest
-from fastapi import Request
-from starlette.types import Message
 
+import serve.routes.page
 from serve.edge import (
     MESSAGES,
     SECURITY_HEADERS,
     STATUS,
     Refusal,
-    add_page,
     busy,
     check_media_type,
     new_api,
     parse_box,
-    read_body,
     refuse_photo,
 )
-
-
-class Upload:
-    """A client that sends pieces, and counts how many were taken."""
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = iter(pieces)
-        self.taken = 0
-
-    async def receive(self) -> Message:
-        self.taken += 1
-        piece = next(self._pieces, None)
-        return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
-
-
-def read(upload: Upload, limit: int, length: str | None = None) -> bytes:
-    headers = [] if length is None else [(b"content-length", length.encode())]
-    request = Request({"type": "http", "method": "POST", "headers": headers}, upload.receive)
-    return asyncio.run(read_body(request, limit))
-
-
-def test_a_body_at_the_limit_is_read_whole() -> None:
-    assert read(Upload([b"abc", b"", b"de"]), 5, "5") == b"abcde"
-    assert read(Upload([]), 5) == b""
-
-
-def test_a_body_declared_too_large_is_not_read_at_all() -> None:
-    upload = Upload([b"abc"])
-    with pytest.raises(Refusal) as refused:
-        read(upload, 5, "6")
-    assert (refused.value.reason, upload.taken) == ("body-too-large", 0)
-
-
-@pytest.mark.parametrize("length", [None, "1", "nonsense", "-1"])
-def test_a_body_that_turns_out_too_large_is_not_read_further(length: str | None) -> None:
-    upload = Upload([b"abc"] * 1000)
-    with pytest.raises(Refusal) as refused:
-        read(upload, 5, length)
-    assert (refused.value.reason, upload.taken) == ("body-too-large", 2)
+from serve.metrics import Metrics
 
 
 def test_media_types() -> None:
@@ -79,10 +37,12 @@ def test_every_photo_reason_has_a_status_and_a_sentence() -> None:
     assert refuse_photo("a reason of tomorrow", "x").reason == "unreadable"
 
 
-def ask(method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
+def ask(
+    method: str, path: str, headers: dict[str, str] | None = None, metrics: Metrics | None = None
+) -> httpx.Response:
     """One request to a small API, in this process."""
-    api = new_api()
-    add_page(api)
+    api = new_api(metrics)
+    serve.routes.page.add(api)
 
     @api.get("/number")
     async def number(k: int) -> int:
@@ -129,13 +89,6 @@ def test_errors_have_one_form_and_the_headers_of_any_answer(path: str, status: i
 def test_a_wrong_method_names_the_right_ones() -> None:
     response = ask("POST", "/number")
     assert (response.status_code, response.headers["allow"]) == (405, "GET")
-
-
-def test_the_page_is_served() -> None:
-    for path, kind in (("/", "text/html"), ("/app.js", "text/javascript"), ("/style.css", "text/css")):
-        response = ask("GET", path)
-        assert response.status_code == 200
-        assert response.headers["content-type"].startswith(kind)
 
 
 @pytest.mark.parametrize("path", ["/", "/number?k=1", "/none", "/busy", "/crash"])
@@ -203,26 +156,6 @@ def test_who_is_turned_away_is_told_whole_seconds(seconds: float, header: str) -
     assert busy(seconds).headers == {"Retry-After": header}
 
 
-def test_a_digit_of_another_script_is_no_length() -> None:
-    with pytest.raises(Refusal):
-        read(Upload([b"abcdef"]), 5, "٣")
-    assert read(Upload([b"ab"]), 5, "4") == b"ab"
-
-
-def test_the_page_is_asked_for_again_each_time_and_is_no_part_of_the_schema() -> None:
-    assert ask("GET", "/app.js").headers["cache-control"] == "no-cache"
-    api = new_api()
-    add_page(api)
-    assert api.openapi()["paths"] == {}
-
-
-def test_a_file_of_the_page_that_did_not_change_is_not_sent_again() -> None:
-    first = ask("GET", "/style.css")
-    again = ask("GET", "/style.css", headers={"if-none-match": first.headers["etag"]})
-    assert (again.status_code, again.content) == (304, b"")
-    assert ask("GET", "/", headers={"if-none-match": first.headers["etag"]}).status_code == 200  # another file
-
-
 def test_a_parameter_that_is_wrong_is_named() -> None:
     assert ask("GET", "/number?k=x").json()["error"]["message"].startswith("k: ")
 
@@ -232,3 +165,14 @@ def test_a_crash_is_logged_with_its_stack(caplog: pytest.LogCaptureFixture) -> N
     (record,) = [record for record in caplog.records if record.name == "serve.edge"]
     assert record.levelname == "ERROR" and record.exc_info is not None
     assert "secret path" in str(record.exc_info[1])
+
+
+def test_requests_are_counted_by_route_and_status_and_refusals_by_reason() -> None:
+    metrics = Metrics("r1")
+    for path in ("/number?k=1", "/number?k=x", "/busy", "/crash", "/none/secret"):
+        ask("GET", path, metrics=metrics)
+    told = metrics.text().decode()
+    for route, status in (("/number", 200), ("/number", 422), ("/busy", 503), ("/crash", 500), ("unknown", 404)):
+        assert f'retrieval_requests_total{{replica="r1",route="{route}",status="{status}"}} 1.0' in told
+    assert 'retrieval_refusals_total{reason="busy",replica="r1"} 1.0' in told
+    assert "secret" not in told

@@ -7,12 +7,10 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 import serve.schemas
-from serve.schemas import Filter, NameRequest, RequestBody, SearchOptions, ServeArgs
+from serve.schemas import Filter, NameRequest, RequestBody, SearchOptions
 
 BODIES = {
-    name: body
-    for name, body in vars(serve.schemas).items()
-    if isinstance(body, type) and issubclass(body, BaseModel) and body is not ServeArgs
+    name: body for name, body in vars(serve.schemas).items() if isinstance(body, type) and issubclass(body, BaseModel)
 }
 OPERATIONS = [name for name, body in BODIES.items() if "json_schema_extra" in body.model_config]
 

@@ -7,12 +7,13 @@ from pydantic import ValidationError
 
 from retrieval.images.settings import MAX_PIXELS_LIMIT
 from serve.edge import STATUS
-from serve.schemas import MAX_ALPHA, MIB, ServeArgs
+from serve.schemas import MAX_ALPHA
+from serve.settings import MIB, ServeArgs
 
 
 def test_values_arrive_as_text_from_the_command_line() -> None:
-    args = ServeArgs.model_validate({"workspace": "w", "max_k": "50", "timeout_s": "2.5", "embedder_gpus": "0"})
-    assert (args.max_k, args.timeout_s, args.embedder_gpus) == (50, 2.5, 0.0)
+    args = ServeArgs.model_validate({"workspace": "w", "max_k": "50", "timeout_s": "2.5", "replica_gpus": "0"})
+    assert (args.max_k, args.timeout_s, args.replica_gpus) == (50, 2.5, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -26,8 +27,8 @@ def test_values_arrive_as_text_from_the_command_line() -> None:
         {"workspace": "w", "max_pixels": 10**12},
         {"workspace": "w", "timeout_s": 0},
         {"workspace": "w", "device": "tpu"},
-        {"workspace": "w", "min_embedders": 3, "max_embedders": 2},
-        {"workspace": "w", "min_embedders": 5},
+        {"workspace": "w", "min_replicas": 3, "max_replicas": 2},
+        {"workspace": "w", "min_replicas": 5},
         {"workspace": "w", "expand": 101},
         {"workspace": "w", "expand": 1, "max_expand": 0},
         {"workspace": "w", "expand": -1},
@@ -40,9 +41,14 @@ def test_values_arrive_as_text_from_the_command_line() -> None:
         {"workspace": "w", "timeout_s": 601},
         {"workspace": "w", "retry_after_s": 0},
         {"workspace": "w", "max_batch": 0},
-        {"workspace": "w", "embedder_cpus": 0},
-        {"workspace": "w", "embedder_gpus": -1},
-        {"workspace": "w", "index_replicas": 0},
+        {"workspace": "w", "replica_cpus": 0},
+        {"workspace": "w", "replica_gpus": -1},
+        {"workspace": "w", "photo_processes": 0},
+        {"workspace": "w", "formats": []},
+        {"workspace": "w", "formats": ["SVG"]},
+        {"workspace": "w", "photo_timeout_s": 0},
+        {"workspace": "w", "max_uploads": 0},
+        {"workspace": "w", "min_upload_rate": -1},
         {"workspace": "w", "precision": "fp16"},
     ],
 )
@@ -68,7 +74,7 @@ def test_every_setting_and_every_reason_is_in_the_docs() -> None:
         {"max_body_bytes": 256 * MIB, "max_pixels": 256, "max_k": 10_000, "max_expand": 1000},
         {"expand": 100},
         {"max_expand": 0, "alpha": MAX_ALPHA},
-        {"min_embedders": 4, "max_embedders": 4},
+        {"min_replicas": 4, "max_replicas": 4},
         {"timeout_s": 600, "retry_after_s": 3600, "max_queue": 1, "max_body_bytes": 1024},
     ],
 )
@@ -88,3 +94,9 @@ def test_a_stranger_s_photo_is_never_larger_than_ingest_takes() -> None:
     ServeArgs(workspace="w", max_pixels=MAX_PIXELS_LIMIT)
     with pytest.raises(ValidationError):
         ServeArgs(workspace="w", max_pixels=MAX_PIXELS_LIMIT + 1)
+
+
+def test_a_replica_has_as_many_threads_and_processes_as_cpus_unless_told() -> None:
+    for cpus, many, threads, processes in ((0.5, None, 1, 1), (3.9, None, 3, 3), (1, 4, 1, 4)):
+        args = ServeArgs(workspace="w", replica_cpus=cpus, photo_processes=many)
+        assert (args.threads, args.num_photo_processes) == (threads, processes)

@@ -1,0 +1,148 @@
+"""A model, an index and a gallery that were made from each other, loaded: photo in, neighbours out."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+from retrieval.artifacts.calibration import Calibration, KnownThreshold
+from retrieval.artifacts.collection import detector_of
+from retrieval.artifacts.published import Pair, version_name
+from retrieval.images import pixels
+from retrieval.images.settings import Box, PrepareConfig
+from retrieval.models import embedder
+from retrieval.models.queries.reader import query_preparation
+from retrieval.models.spec import known_threshold
+from serve.batching import Batcher
+from serve.engine.sealed import Hit, SealedGallery
+from serve.photos.messages import Look, Which
+from serve.schemas import IndexInfo, ModelInfo
+from serve.settings import ServeArgs
+
+Made = TypeVar("Made")
+
+
+class Version:
+    """Holds no lock and changes nothing: a query takes it once and uses nothing else.
+
+    name: 12 hex digits of the three fingerprints. config: how a query photo is prepared. calibration, known: what its
+    scores mean, if that was measured, or its publisher says.
+    """
+
+    def __init__(self, args: ServeArgs, pair: Pair, batched: Callable[[int], None] = lambda num: None) -> None:
+        """Loads all of it, which takes seconds. Args: batched: told the size of every batch.
+
+        Raises: ValueError if a part is not the one of the pair, or cannot do what the settings want of every query.
+        """
+        self.pair = pair
+        self.name = version_name(pair.collection_fingerprint, pair.model_fingerprint, pair.index_fingerprint)
+        self.embedder = _embedder(args, pair)
+        spec = self.embedder.spec
+        self.config: PrepareConfig = query_preparation(spec.preparation, args.max_pixels)
+        # A part of a photo is shrunk as much as the whole photo would be, on all its way into the network: with the
+        # stored size alone, a part could enter it at a larger scale than the gallery's photos do.
+        self._part_config = dataclasses.replace(self.config, size=min(self.config.size, spec.config.image_size))
+        self._network: bytes | None = detector_of(pair.model) or detector_of(pair.collection)
+        self.gallery = SealedGallery(pair)
+        if args.expand and self.gallery.vectors == "none":
+            raise ValueError(f"Queries cannot be expanded by default (expand=...): {self.gallery.why_no_vectors()}.")
+        self.calibration: Calibration | None = pair.calibration()
+        self.known: KnownThreshold | None = known_threshold(pair.model)
+        self._batched = batched
+        self._batcher: Batcher[bytes, np.ndarray] = Batcher(self._embed, args.max_batch, "embed")
+        self._threads = ThreadPoolExecutor(args.threads, thread_name_prefix="search")
+        self._warm_up()
+
+    @classmethod
+    def load(cls, args: ServeArgs, pair: Pair, batched: Callable[[int], None] = lambda num: None) -> Version:
+        """The pair, ready to answer."""
+        return cls(args, pair, batched)
+
+    def _warm_up(self) -> None:
+        """What is made on first use is made now: no client should wait for it."""
+        size = self.config.size
+        self._blank = pixels.encode_jpeg(np.zeros((size, size, 3), np.uint8))
+        self._asked = self.embedder.embed_jpegs([self._blank])
+        self.gallery.search(self._asked, 1)
+
+    async def check_model(self) -> None:
+        """Raises: ValueError if the network does not give what it gave at the start."""
+        if not np.allclose(await self.embed(self._blank), self._asked[0], atol=1e-2):
+            raise ValueError("The network gives another embedding than it did at the start.")
+
+    async def check_index(self) -> None:
+        """Raises: ValueError if the index finds nothing."""
+        if not (await self.search(self._asked, 1))[0]:
+            raise ValueError("The index finds nothing.")
+
+    async def check_gallery(self) -> None:
+        """Raises: whatever reading a stored crop raises; not from the memory of those asked for last."""
+        await asyncio.to_thread(self.gallery.read_one)
+
+    def _embed(self, jpegs: list[bytes]) -> Sequence[np.ndarray]:
+        self._batched(len(jpegs))
+        return list(self.embedder.embed_jpegs(jpegs))
+
+    def look(self, faces: Which = "best", box: Box | None = None) -> Look:
+        """How to look at a query photo for this gallery."""
+        config = self.config if box is None else self._part_config
+        return Look(config=config, network=self._network, faces=faces, box=box)
+
+    async def embed(self, jpeg: bytes) -> np.ndarray:
+        """(D,) float32, unit norm, of a crop as `look` cuts it; embedded with whatever else is waiting."""
+        return await self._batcher(jpeg)
+
+    async def search(self, queries: np.ndarray, k: int) -> list[list[Hit]]:
+        """The k best of each query, best first. Args: queries: (Q, D) float32."""
+        return await self.in_thread(lambda: self.gallery.search(queries, k))
+
+    async def in_thread(self, work: Callable[[], Made]) -> Made:
+        """In one of the threads for searches: what takes a millisecond holds up nobody who asks for a page."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def describe(self) -> ModelInfo:
+        return ModelInfo(
+            fingerprint=self.embedder.fingerprint,
+            embedding_dim=self.embedder.dim,
+            device=str(self.embedder.device),
+            crop=self.config.crop,
+        )
+
+    def describe_index(self) -> IndexInfo:
+        gallery = self.gallery
+        return IndexInfo(
+            fingerprint=self.pair.index_fingerprint,
+            factory=gallery.factory,
+            num_images=len(gallery),
+            num_identities=gallery.num_identities,
+            dim=gallery.dim,
+            vectors=gallery.vectors,
+        )
+
+    def close(self) -> None:
+        """Nobody asks it any more."""
+        self._threads.shutdown(wait=False)
+        self._batcher.close()
+
+
+def _embedder(args: ServeArgs, pair: Pair) -> embedder.Embedder:
+    """Raises: ValueError if the bundle is not the one of the pair."""
+    made = embedder.Embedder(
+        pair.model.uri,
+        device=args.device,
+        precision=args.precision,
+        num_threads=args.threads,
+        engine=args.engine,
+        num_photos=None,
+    )
+    if made.fingerprint != pair.model_fingerprint:
+        raise ValueError(
+            f"{pair.model} holds model {made.fingerprint[:12]}, expected {pair.model_fingerprint[:12]}: "
+            f"it was replaced while the service started. Start it again."
+        )
+    return made

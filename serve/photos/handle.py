@@ -1,0 +1,97 @@
+"""The service's end of one process that looks at photos."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from retrieval.images.settings import PrepareConfig
+from serve.photos.framing import Broken, receive_async, send_async
+from serve.photos.limits import Caps
+from serve.photos.messages import Look, Looked, Unusable, kind_to_json, seen_from_parts
+
+_MOST_KINDS = 16
+# Keys, tokens and addresses of the service are no business of who decodes photos.
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
+
+
+class Handle:
+    """A process, busy with one photo at most. Used from one event loop."""
+
+    def __init__(self, caps: Caps) -> None:
+        """Starts it. It takes half a second until it is ready."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self._connection = ours
+        self._kinds: dict[tuple[PrepareConfig, bytes | None], int] = {}
+        try:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "serve.photos.worker",
+                    str(theirs.fileno()),
+                    json.dumps(dataclasses.asdict(caps)),
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=_environment(),
+            )
+        finally:
+            theirs.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def worn(self) -> bool:
+        """Whether it has learnt so many ways of looking that a fresh one should take its place."""
+        return len(self._kinds) >= _MOST_KINDS
+
+    async def ready(self) -> None:
+        """Raises: Broken if it ends before it is."""
+        await receive_async(self._connection)
+
+    async def learn(self, how: Look) -> None:
+        """Have it make what this way of looking needs. Raises: Broken if it dies of it."""
+        if how.kind not in self._kinds:
+            head = {"learn": kind_to_json(how.config), "network": how.network is not None}
+            await send_async(self._connection, head, [how.network or b""])
+            await receive_async(self._connection)
+            self._kinds[how.kind] = len(self._kinds)
+
+    async def look(self, photo: bytes, how: Look, seconds: float) -> Looked | Unusable:
+        """Raises: Broken if it dies, or answers what is no answer."""
+        await self.learn(how)
+        head = {"kind": self._kinds[how.kind], "faces": how.faces, "box": how.box, "seconds": seconds}
+        await send_async(self._connection, head, [photo])
+        told, body = await receive_async(self._connection)
+        try:
+            return seen_from_parts(told, body)
+        except (ValueError, TypeError, KeyError) as error:
+            raise Broken(f"an answer that is none ({error!r})") from error
+
+    def kill(self) -> None:
+        """At once, whatever it does; also where it is stopped."""
+        self._process.kill()
+        self._connection.close()
+
+    async def ended(self) -> str:
+        """How it ended, once it has, in words; a zombie is nobody's then."""
+        code = await asyncio.to_thread(self._process.wait)
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    # One core, one arena: memory of a large photo goes back to the system when the photo is done.
+    quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    freed = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+    return {**kept, **quiet, **freed, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}

@@ -1,0 +1,58 @@
+"""The deployment that HTTP reaches: each replica answers whole queries, from bytes to names, in one process.
+
+A hop between replicas costs as much as a search, so there is none. What may crash or hang runs in processes of the
+replica's own (`serve.photos`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from retrieval.artifacts.published import Pair
+from serve import edge
+from serve.service import Service
+from serve.settings import ServeArgs
+
+
+def build_api(service: Service) -> FastAPI:
+    """All routes, around one service. No Ray in it: a test, or another server, may ask it as it is."""
+    from serve.routes import images, info, legacy, page, search
+
+    api = edge.new_api(service.metrics)
+    for routes in (search, images, info, legacy, page):
+        routes.add(api, service)
+    return api
+
+
+class Search:
+    """One replica."""
+
+    async def __init__(self, args: ServeArgs, pair: Pair) -> None:  # type: ignore[misc]
+        self._service = await Service.open(args, pair, _replica_name())
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Ray Serve asks for the routes once this replica's constructor is done."""
+        return build_api(self._service)
+
+    async def check_health(self) -> None:
+        """Ray Serve replaces a replica that raises here time and again. Only for what a fresh one would not have.
+
+        Raises: RuntimeError.
+        """
+        parts = (await self._service.ready()).parts
+        failed = [f"{name}: {parts[name].why}" for name in ("photos", "model") if not parts[name].ok]
+        if failed:
+            raise RuntimeError(f"A replica has failed. {'; '.join(failed)}")
+
+    def __del__(self) -> None:
+        if hasattr(self, "_service"):
+            self._service.close()
+
+
+def _replica_name() -> str:
+    from ray import serve
+
+    context: Any = serve.get_replica_context()
+    return context.replica_id.unique_id

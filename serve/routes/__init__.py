@@ -1,0 +1,8 @@
+"""The addresses of the service, a module each group: `add(api, service)` puts its routes into the API.
+
+search  POST /v1/search
+info    what is loaded, whether it is well, what is counted
+images  stored crops
+legacy  the addresses from before /v1
+page    the page's files
+"""

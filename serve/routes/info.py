@@ -1,0 +1,100 @@
+"""GET /v1/info, /livez, /readyz and /metrics: what is loaded, whether it is well, what is counted."""
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, Response
+
+from retrieval.artifacts.calibration import Calibration
+from serve.engine.version import Version
+from serve.routes.search import ERRORS
+from serve.schemas import (
+    AllLimits,
+    CalibrationInfo,
+    Defaults,
+    Features,
+    Health,
+    KnownRate,
+    Limits,
+    LoadedModel,
+    Ready,
+    ServiceInfo,
+)
+from serve.service import Service
+from serve.settings import ServeArgs
+
+
+def add(api: FastAPI, service: Service) -> None:
+    """Adds the routes."""
+
+    @api.get("/v1/info", responses=ERRORS, tags=["info"])
+    async def info() -> ServiceInfo:
+        """What is loaded, what can be asked for, what is refused."""
+        version = service.versions.current
+        return ServiceInfo(
+            model=_model(version),
+            index=version.describe_index(),
+            collection=version.pair.collection_fingerprint,
+            version=version.name,
+            live=0,
+            calibration=_calibration(version.calibration),
+            features=_features(service.args, version),
+            limits=AllLimits(**limits_of(service.args).model_dump(), max_batch_photos=1, max_rerank=0),
+            defaults=Defaults(expand=service.args.expand, alpha=service.args.alpha),
+            labels=version.gallery.num_identities,
+            started=service.started,
+            replica=service.replica,
+        )
+
+    @api.get("/livez", tags=["info"])
+    async def livez() -> Health:
+        """The process answers."""
+        return Health()
+
+    @api.get("/readyz", responses={503: {"model": Ready}}, tags=["info"])
+    async def readyz() -> Response:
+        """Every part was asked, at most a second ago, to do a little of its work."""
+        ready = await service.ready()
+        return JSONResponse(ready.model_dump(), status_code=200 if ready.status == "ok" else 503)
+
+    @api.get("/metrics", response_class=Response, tags=["info"])
+    async def metrics() -> Response:
+        """For Prometheus; of the replica that answers, which every series names."""
+        return Response(service.metrics.text(), media_type=service.metrics.content_type)
+
+
+def limits_of(args: ServeArgs) -> Limits:
+    return Limits(**{name: getattr(args, name) for name in Limits.model_fields})
+
+
+def _model(version: Version) -> LoadedModel:
+    told, embedder = version.describe(), version.embedder
+    return LoadedModel(
+        fingerprint=told.fingerprint,
+        name=embedder.spec.config.backbone,
+        dim=told.embedding_dim,
+        engine=embedder.engine,
+        format=embedder.format,
+        device=told.device,
+        crop=told.crop,
+    )
+
+
+def _features(args: ServeArgs, version: Version) -> Features:
+    return Features(
+        rerank=False,
+        faces=version.config.looks,
+        box=version.config.crop == "fit",
+        expand=args.max_expand > 0 and version.gallery.vectors != "none",
+        add=False,
+        people=False,
+        attributes=[],
+    )
+
+
+def _calibration(found: Calibration | None) -> CalibrationInfo | None:
+    if found is None:
+        return None
+    rates = [
+        KnownRate(far=rate.far, threshold=rate.threshold, true_accept=rate.true_accept, why=rate.why)
+        for rate in found.rates
+    ]
+    return CalibrationInfo(rates=rates, people=found.people, why=found.why)

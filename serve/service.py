@@ -1,0 +1,125 @@
+"""What a replica holds: everything that the routes are given."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from retrieval.artifacts.published import Pair
+from serve.edge import Refusal, busy
+from serve.engine.version import Version
+from serve.engine.versions import Versions
+from serve.metrics import Metrics
+from serve.photos.limits import Caps
+from serve.photos.pool import PhotoPool
+from serve.schemas import Part, Ready
+from serve.settings import ServeArgs
+from serve.uploads import Uploads
+
+logger = logging.getLogger(__name__)
+
+_READY_FOR_S = 1.0
+_PART_S = 5.0
+
+
+class Service:
+    """Made by `open`. Used from one event loop."""
+
+    def __init__(self, args: ServeArgs, versions: Versions, photos: PhotoPool, metrics: Metrics, replica: str) -> None:
+        self.args = args
+        self.versions = versions
+        self.photos = photos
+        self.metrics = metrics
+        self.replica = replica
+        self.uploads = Uploads(args)
+        self.started = datetime.now(UTC)
+        self._num_queries = 0
+        self._ready: tuple[float, Ready] | None = None
+        self._asking = asyncio.Lock()
+        metrics.watch("uploads", "Bodies being received.", lambda: self.uploads.num)
+        metrics.watch("upload_bytes", "Bytes of them in memory.", lambda: self.uploads.held)
+        metrics.watch("queries", "Queries in progress or waiting.", lambda: self._num_queries)
+        metrics.watch("photos_waiting", "Photos that wait for a process.", lambda: photos.num_waiting)
+        metrics.watch("photo_processes", "Processes for photos that are up.", lambda: photos.num_alive)
+        current = versions.current
+        metrics.loaded(current.name, current.pair.model_fingerprint, current.pair.index_fingerprint)
+
+    @classmethod
+    async def open(cls, args: ServeArgs, pair: Pair, replica: str = "local") -> Service:
+        """Loads the pair and starts the processes for photos, side by side.
+
+        Raises: ValueError if the pair cannot be served; RuntimeError if no process for photos starts.
+        """
+        metrics = Metrics(replica)
+        caps = Caps(formats=args.formats, scans=args.max_scans, frames=args.max_frames, pixels=args.max_pixels)
+        photos = PhotoPool(args.num_photo_processes, caps, seconds=args.photo_timeout_s, lost=metrics.lost)
+        try:
+            _, version = await asyncio.gather(
+                photos.start(), asyncio.to_thread(Version.load, args, pair, metrics.batched)
+            )
+            photos.learn(version.look())
+            return cls(args, Versions(version), photos, metrics, replica)
+        except BaseException:
+            photos.close()
+            raise
+
+    def check_room(self) -> None:
+        """Raises: Refusal busy while all places are taken: then a body need not come at all."""
+        if self._num_queries >= self.args.max_queue:
+            raise busy(self.args.retry_after_s)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """A place among the queries in progress, for as long as one may take.
+
+        Raises: Refusal busy without one; timeout.
+        """
+        self.check_room()
+        self._num_queries += 1
+        try:
+            async with asyncio.timeout(self.args.timeout_s):
+                yield
+        except TimeoutError as error:
+            raise Refusal("timeout", f"No answer within {self.args.timeout_s:g} s.") from error
+        finally:
+            self._num_queries -= 1
+
+    async def ready(self) -> Ready:
+        """Asks every part to do a little of its work; what it said counts for a second."""
+        async with self._asking:
+            if self._ready is None or time.monotonic() - self._ready[0] > _READY_FOR_S:
+                parts = await self._ask_parts()
+                status = "ok" if all(part.ok for part in parts.values()) else "failed"
+                self._ready = time.monotonic(), Ready(status=status, parts=parts)
+            return self._ready[1]
+
+    async def _ask_parts(self) -> dict[str, Part]:
+        version = self.versions.current
+        questions = {
+            "photos": self.photos.check(),
+            "model": version.check_model(),
+            "index": version.check_index(),
+            "gallery": version.check_gallery(),
+        }
+        answers = await asyncio.gather(
+            *(asyncio.wait_for(one, _PART_S) for one in questions.values()), return_exceptions=True
+        )
+        return {name: _part(name, answer) for name, answer in zip(questions, answers, strict=True)}
+
+    def close(self) -> None:
+        """Ends the processes for photos, and lets go of what is loaded."""
+        self.photos.close()
+        self.versions.close()
+
+
+def _part(name: str, answer: object) -> Part:
+    if isinstance(answer, TimeoutError):
+        return Part(ok=False, why=f"no answer within {_PART_S:g} s")
+    if isinstance(answer, BaseException):
+        logger.error("part %s of the service fails", name, exc_info=answer)
+        return Part(ok=False, why=f"it fails ({type(answer).__name__}); the log says more")
+    return Part(ok=True)

@@ -1,0 +1,33 @@
+"""The whole service in this process, without Ray: asked over ASGI, as a replica is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from retrieval.artifacts.published import Pair
+from serve.replica import build_api
+from serve.service import Service
+from serve.settings import ServeArgs
+from tests.support.workspace import Workspace
+
+
+def settings(made: Workspace, **more: Any) -> ServeArgs:
+    """For a small service that gives equal scores everywhere."""
+    return ServeArgs(**{"workspace": str(made.folder), "device": "cpu", "precision": "fp32", "engine": "torch", **more})
+
+
+@asynccontextmanager
+async def inside(made: Workspace, root_path: str = "", **more: Any) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
+    """A service and a client that asks it."""
+    args = settings(made, **more)
+    service = await Service.open(args, Pair.open(args.workspace))
+    try:
+        transport = httpx.ASGITransport(build_api(service), raise_app_exceptions=False, root_path=root_path)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
+            yield service, client
+    finally:
+        service.close()

@@ -1,0 +1,157 @@
+"""The pool of processes: real ones, really killed and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from retrieval.images.settings import PrepareConfig
+from serve.photos.limits import Caps
+from serve.photos.messages import Look, Looked, Unusable
+from serve.photos.pool import PhotoPool
+from tests.support.hostile import mutated, scan_bomb, written
+
+WHOLE = Look(config=PrepareConfig(crop="none", size=32))
+
+
+@asynccontextmanager
+async def pool_of(
+    size: int, *, seconds: float = 20.0, caps: Caps | None = None
+) -> AsyncIterator[tuple[PhotoPool, list[str]]]:
+    lost: list[str] = []
+    pool = PhotoPool(size, caps or Caps(), seconds=seconds, lost=lost.append)
+    await pool.start([WHOLE])
+    try:
+        yield pool, lost
+    finally:
+        pool.close()
+        await asyncio.sleep(0.05)
+
+
+async def until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not done():
+            await asyncio.sleep(0.01)
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(work())  # type: ignore[arg-type]
+
+
+def test_photos_are_seen_each_by_one_process() -> None:
+    async def work() -> None:
+        async with pool_of(2) as (pool, lost):
+            photos = [written("PNG", side=64 + number) for number in range(12)]
+            seen = await asyncio.gather(*(pool.look(photo, WHOLE) for photo in photos))
+            assert [one.width for one in seen if isinstance(one, Looked)] == list(range(64, 76))
+            assert (pool.num_alive, pool.num_waiting, lost) == (2, 0, [])
+
+    run(work)
+
+
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGKILL, "crashed"), (signal.SIGSTOP, "timed-out")])
+def test_a_process_that_dies_or_hangs_is_replaced_and_its_photo_remembered(number: int, reason: str) -> None:
+    async def work() -> None:
+        async with pool_of(1, seconds=2.0) as (pool, lost):
+            (pid,) = pool.pids
+            os.kill(pid, number)
+            photo = written("PNG")
+            seen = await pool.look(photo, WHOLE)
+            assert isinstance(seen, Unusable) and seen.reason == reason
+            assert lost == [reason]
+            again = await pool.look(photo, WHOLE)
+            assert isinstance(again, Unusable) and again.reason == reason and "before" in again.detail
+            other = await pool.look(written("PNG", side=65), WHOLE)
+            assert isinstance(other, Looked)
+            assert pool.pids != [pid] and lost == [reason]
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)  # buried, no zombie
+
+    run(work)
+
+
+def test_others_are_answered_while_one_hangs() -> None:
+    async def work() -> None:
+        async with pool_of(2, seconds=5.0) as (pool, _):
+            os.kill(pool._idle[0].pid, signal.SIGSTOP)
+            stuck = asyncio.create_task(pool.look(b"stuck", WHOLE))
+            await asyncio.sleep(0)
+            for side in range(64, 74):
+                assert isinstance(await pool.look(written("PNG", side=side), WHOLE), Looked)
+            assert not stuck.done()
+            seen = await stuck
+            assert isinstance(seen, Unusable) and seen.reason == "timed-out"
+            await until(lambda: pool.num_alive == 2)
+
+    run(work)
+
+
+def test_a_scan_bomb_that_no_cap_stops_is_stopped_by_the_deadline() -> None:
+    async def work() -> None:
+        async with pool_of(1, seconds=1.0, caps=Caps(scans=10_000, pixels=1 << 40)) as (pool, _):
+            bomb = scan_bomb(4000, side=1500)
+            started = time.monotonic()
+            seen = await pool.look(bomb, Look(config=PrepareConfig(crop="none", size=32, max_pixels=10_000_000)))
+            assert isinstance(seen, Unusable) and seen.reason == "timed-out"
+            assert time.monotonic() - started < 30
+
+    run(work)
+
+
+def test_callers_who_leave_take_nothing_with_them() -> None:
+    async def work() -> None:
+        async with pool_of(1) as (pool, lost):
+            asked = [asyncio.create_task(pool.look(written("PNG", side=400), WHOLE)) for _ in range(5)]
+            await asyncio.sleep(0)
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+            assert isinstance(await pool.look(written("PNG"), WHOLE), Looked)
+            assert (pool.num_waiting, pool.num_alive, lost) == (0, 1, [])
+
+    run(work)
+
+
+def test_a_way_of_looking_is_learnt_by_processes_that_come_later() -> None:
+    async def work() -> None:
+        async with pool_of(1) as (pool, _):
+            other = Look(config=PrepareConfig(crop="none", size=48))
+            pool.learn(other)
+            os.kill(pool.pids[0], signal.SIGKILL)
+            await pool.look(b"x", WHOLE)
+            await until(lambda: pool.num_alive == 1)
+            assert other.kind in pool._idle[0]._kinds
+
+    run(work)
+
+
+def test_it_says_whether_it_works() -> None:
+    async def work() -> None:
+        async with pool_of(1) as (pool, _):
+            await pool.check()
+            pool.close()
+            with pytest.raises(RuntimeError, match="No process"):
+                await pool.check()
+            with pytest.raises(RuntimeError, match="closed"):
+                await pool.look(b"x", WHOLE)
+
+    run(work)
+
+
+def test_hostile_photos_end_no_process_and_the_next_good_one_is_seen() -> None:
+    async def work() -> None:
+        everything = Caps(formats=("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"))
+        async with pool_of(1, caps=everything) as (pool, lost):
+            for photo in mutated(300):
+                seen = await pool.look(photo, WHOLE)
+                assert isinstance(seen, Looked | Unusable)
+            assert isinstance(await pool.look(written("JPEG"), WHOLE), Looked)
+            assert lost == []
+
+    run(work)
