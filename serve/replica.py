@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from retrieval.artifacts.published import Pair
 from serve import edge
+from serve.guard import Guard
 from serve.service import Service
 from serve.settings import ServeArgs
 
@@ -23,6 +24,7 @@ def build_api(service: Service) -> FastAPI:
     api = edge.new_api(service.metrics)
     for routes in (search, images, info, legacy, page):
         routes.add(api, service)
+    api.add_middleware(Guard, ring=service.keys, refused=service.metrics.refused)
     return api
 
 

@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.published import Pair
 from serve.edge import Refusal, busy
 from serve.engine.version import Version
 from serve.engine.versions import Versions
+from serve.guard import KeyRing
 from serve.metrics import Metrics
 from serve.photos.limits import Caps
 from serve.photos.pool import PhotoPool
@@ -36,6 +38,8 @@ class Service:
         self.metrics = metrics
         self.replica = replica
         self.uploads = Uploads(args)
+        # Who may ask so often a minute may do so when few replicas run; then each lets in its part.
+        self.keys = KeyRing(Folder.of(args.workspace), 1 / args.min_replicas)
         self.started = datetime.now(UTC)
         self._num_queries = 0
         self._ready: tuple[float, Ready] | None = None
