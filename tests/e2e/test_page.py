@@ -1,10 +1,12 @@
-"""The query page in a real browser: choose, drop and paste a photo, read the answer, be told what is wrong."""
+"""The page in a real browser, on a screen and on a phone: each thing that it does, and nothing that it should not."""
 
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,10 +14,15 @@ from retrieval.images import pixels
 from tests.support.browser import Page, open_page
 from tests.support.service import MAX_BODY, MAX_K, Service, running_service
 
-ANSWERED = "document.querySelectorAll('#results .card').length"
-BEST = "document.querySelector('#results .card .id')?.textContent"
+LOOKS = {"desktop": (1280, 900), "phone": (360, 760)}
+READY = "!!document.body?.classList.contains('ready')"
+CARDS = "document.querySelectorAll('#results .card[data-id]:not([hidden])').length"
+SHOWN = "[...document.querySelectorAll('#results .card[data-id]')].map((one) => one.dataset.id)"
+BEST = "document.querySelector('#results .card[data-id]')?.dataset.id"
 IDLE = "document.getElementById('answers').getAttribute('aria-busy') === 'false'"
 ERROR = "document.getElementById('error').hidden ? '' : document.getElementById('error').textContent"
+ASKED = f"{IDLE} && {CARDS} > 0 && !document.getElementById('facts').hidden"
+PICTURES = "[...document.querySelectorAll('#results img')].every((one) => one.complete && one.naturalWidth > 0)"
 
 
 @pytest.fixture(scope="module")
@@ -24,60 +31,95 @@ def service(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
-@pytest.fixture
-def page(service: Service, tmp_path: Path) -> Iterator[Page]:
-    with open_page(f"http://127.0.0.1:{service.port}/", tmp_path / "profile") as opened:
-        opened.wait_for("document.getElementById('about').textContent.startsWith('Searches')")
+@pytest.fixture(scope="module", params=LOOKS)
+def browser(
+    request: pytest.FixtureRequest, service: Service, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Page]:
+    with open_page(f"http://127.0.0.1:{service.port}/", tmp_path_factory.mktemp("browser") / "profile") as opened:
+        opened.look(*LOOKS[request.param], dark=request.param == "phone")
         yield opened
 
 
-def test_a_chosen_photo_is_answered_with_pictures_scores_and_its_box(service: Service, page: Page) -> None:
-    image_id, path = next(iter(service.made.photos.items()))
+@pytest.fixture
+def page(service: Service, browser: Page) -> Iterator[Page]:
+    """The page as it is first seen; afterwards it said nothing in the console and asked nobody else."""
+    visit(service, browser, "#/")
+    yield browser
+    assert browser.complaints == []
+    assert browser.hosts == {f"127.0.0.1:{service.port}"}
+    assert browser.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def visit(service: Service, page: Page, address: str) -> None:
+    page.call("Page.navigate", url="about:blank")
+    page.call("Page.navigate", url=f"http://127.0.0.1:{service.port}/{address}")
+    page.wait_for(READY)
+
+
+def photo(service: Service, number: int = 0) -> tuple[str, Path]:
+    return list(service.made.photos.items())[number]
+
+
+def quoted(image_id: str) -> str:
+    return image_id.replace("/", "%2F")
+
+
+def click(page: Page, selector: str) -> None:
+    page.run(f"document.querySelector({json.dumps(selector)}).click()")
+
+
+def press_button(page: Page, text: str) -> None:
+    """Press the button or link that is seen with this text."""
+    script = f"""(() => {{
+        const seen = [...document.querySelectorAll('button, a')].filter((one) => one.checkVisibility());
+        const found = seen.find((one) => one.textContent.trim() === {json.dumps(text)});
+        if (found) found.click();
+        return Boolean(found);
+    }})()"""
+    page.wait_for(script)
+
+
+def set_field(page: Page, selector: str, value: Any) -> None:
+    page.run(
+        f"(f => {{ f.value = {json.dumps(str(value))}; f.dispatchEvent(new Event('change', {{ bubbles: true }})); }})"
+        f"(document.querySelector({json.dumps(selector)}))"
+    )
+
+
+def search(service: Service, page: Page, number: int = 0) -> str:
+    image_id, path = photo(service, number)
     page.choose_file("#file", path)
-    page.wait_for(f"{ANSWERED} === 10")
+    page.wait_for(f"{ASKED} && document.title === 'Image search' && location.hash.startsWith('#/photo')")
+    return image_id
+
+
+# ---- a photo in
+
+
+def test_a_chosen_photo_is_answered_with_pictures_scores_a_decision_and_its_box(service: Service, page: Page) -> None:
+    image_id = search(service, page)
     assert page.run(BEST) == image_id
     scores = page.run("[...document.querySelectorAll('#results .score')].map((one) => Number(one.textContent))")
-    assert scores[0] == 1 and scores == sorted(scores, reverse=True)
-    page.wait_for("[...document.querySelectorAll('#results img')].every((one) => one.complete && one.naturalWidth > 0)")
-    assert not page.run("document.getElementById('box').hasAttribute('hidden')")
-    assert page.run("document.getElementById('box').getBoundingClientRect().width") > 0
+    assert scores[0] == 1 and scores == sorted(scores, reverse=True) and len(scores) == MAX_K
+    assert page.run("document.querySelector('#decision strong').textContent")
+    page.run("document.querySelectorAll('#results img').forEach((one) => (one.loading = 'eager'))")
+    page.wait_for(PICTURES)
+    box = page.run("(r => [r.width, r.height])(document.querySelector('#stage .face').getBoundingClientRect())")
+    assert min(box) > 20
     assert pixels.decode(page.screenshot())[0].std() > 10  # something is drawn
-
-
-def test_it_says_what_is_searched(service: Service, page: Page) -> None:
-    index = service.client.get("/info").json()["index"]
-    about = f"Searches {index['num_images']} stored photos of {index['num_identities']} people."
-    assert page.run("document.getElementById('about').textContent") == about
-
-
-def test_the_number_of_results_asked_for_is_shown(service: Service, page: Page) -> None:
-    page.choose_file("#file", next(iter(service.made.photos.values())))
-    page.wait_for(f"{ANSWERED} === 10")
-    offered = page.run("[...document.getElementById('k').options].map((one) => Number(one.value))")
-    assert offered == [5, 10] and MAX_K == 12  # no more than the server gives
-    page.run("(k => { k.value = '5'; k.dispatchEvent(new Event('change')); })(document.getElementById('k'))")
-    page.wait_for(f"{ANSWERED} === 5 && {IDLE}")
-
-
-def test_expansion_is_offered_asked_for_and_told(service: Service, page: Page) -> None:
-    page.choose_file("#file", next(iter(service.made.photos.values())))
-    page.wait_for(f"{ANSWERED} === 10")
-    facts = "document.getElementById('facts').textContent"
-    assert not page.run("document.getElementById('expansion').hidden") and "Expanded with" not in page.run(facts)
-    page.run("(e => { e.value = '5'; e.dispatchEvent(new Event('change')); })(document.getElementById('expand'))")
-    page.wait_for(f"{facts}.includes('Expanded with5 nearest, alpha 3') && {IDLE}")
+    assert page.barriers() == []
 
 
 def test_a_dropped_photo_is_searched_wherever_it_falls(service: Service, page: Page) -> None:
-    image_id, path = list(service.made.photos.items())[1]
-    page.drop_file(path, x=900, y=700)  # beside the field, over the results
-    page.wait_for(f"{ANSWERED} === 10")
+    image_id, path = photo(service, 1)
+    page.drop_file(path, x=200, y=600)  # beside the field
+    page.wait_for(ASKED)
     assert page.run(BEST) == image_id
     assert page.run("location.pathname") == "/"  # the browser did not leave the page to show the file
 
 
 def test_a_pasted_photo_is_searched(service: Service, page: Page) -> None:
-    image_id, path = list(service.made.photos.items())[2]
+    image_id, path = photo(service, 2)
     data = base64.b64encode(path.read_bytes()).decode()
     page.run(
         f"""(() => {{
@@ -87,7 +129,16 @@ def test_a_pasted_photo_is_searched(service: Service, page: Page) -> None:
             document.dispatchEvent(new ClipboardEvent("paste", {{ clipboardData: carried, bubbles: true }}));
         }})()"""
     )
-    page.wait_for(f"{ANSWERED} === 10")
+    page.wait_for(ASKED)
+    assert page.run(BEST) == image_id
+
+
+def test_a_photograph_can_be_taken(service: Service, page: Page) -> None:
+    field = "document.getElementById('camera')"
+    assert page.run(f"[{field}.accept, {field}.getAttribute('capture')]") == ["image/*", "environment"]
+    image_id, path = photo(service, 3)
+    page.choose_file("#camera", path)
+    page.wait_for(ASKED)
     assert page.run(BEST) == image_id
 
 
@@ -95,10 +146,133 @@ def test_what_is_wrong_is_said_and_the_next_photo_still_works(service: Service, 
     (tmp_path / "notes.jpg").write_text("this is no photograph")
     page.choose_file("#file", tmp_path / "notes.jpg")
     assert "image" in page.wait_for(ERROR)
-    assert page.run(ANSWERED) == 0
+    assert page.run(CARDS) == 0 and page.failed
     (tmp_path / "large.jpg").write_bytes(b"\xff\xd8" + bytes(MAX_BODY))
     page.choose_file("#file", tmp_path / "large.jpg")
     page.wait_for(f"({ERROR}).includes('this server takes up to')")
-    page.choose_file("#file", next(iter(service.made.photos.values())))
-    page.wait_for(f"{ANSWERED} === 10")
+    search(service, page)
     assert page.run(ERROR) == ""
+
+
+# ---- how to search
+
+
+def test_it_says_what_is_searched(service: Service, page: Page) -> None:
+    index = service.client.get("/info").json()["index"]
+    about = f"{index['num_images']} photos of {index['num_identities']} people"
+    assert page.run("document.getElementById('about').textContent") == about
+
+
+def test_options_are_asked_for_and_kept_in_the_address(service: Service, page: Page) -> None:
+    search(service, page)
+    offered = page.run("[...document.querySelector('[name=k]').options].map((one) => Number(one.value))")
+    assert offered == [5, 10, MAX_K]  # no more than the server gives
+    set_field(page, "[name=k]", 5)
+    page.wait_for(f"{CARDS} === 5 && {IDLE}")
+    set_field(page, "[name=expand]", 5)
+    page.wait_for(f"document.getElementById('fact-list').textContent.includes('5 nearest, alpha 3') && {IDLE}")
+    assert page.run("location.hash") == "#/photo?k=5&expand=5"
+
+
+def test_it_tells_who_answered_and_where_the_time_went(service: Service, page: Page) -> None:
+    search(service, page)
+    facts = page.run(
+        "Object.fromEntries([...document.querySelectorAll('#fact-list dt')]"
+        ".map((one) => [one.textContent, one.nextSibling.textContent]))"
+    )
+    info = service.client.get("/v1/info").json()
+    assert facts["Version"] == info["version"]
+    assert {"Find and cut", "Embed", "Search", "In all"} <= set(facts)
+    assert all(facts[name].endswith(("ms", " s")) for name in ("Find and cut", "Embed", "Search", "In all"))
+
+
+def test_more_like_this_is_a_link_that_shows_the_same_search_again(service: Service, page: Page) -> None:
+    search(service, page)
+    second = page.run("document.querySelectorAll('#results .card')[1].dataset.id")
+    page.run("document.querySelectorAll('#results .card-like')[1].click()")
+    asked = "document.querySelector('#asked figure span')?.title"
+    page.wait_for(f"location.hash.startsWith('#/search?image_id=') && {ASKED} && {asked} === {json.dumps(second)}")
+    assert second not in page.run(SHOWN)
+    set_field(page, "[name=k]", 5)
+    page.wait_for(f"{CARDS} === 5 && {IDLE}")
+    address, shown = page.run("location.hash"), page.run(SHOWN)
+    visit(service, page, address)
+    page.wait_for(f"{CARDS} === 5 && {IDLE}")
+    assert page.run(SHOWN) == shown
+
+
+def test_a_result_is_shown_beside_the_photo_and_closes_on_escape(service: Service, page: Page) -> None:
+    search(service, page)
+    page.run("document.querySelector('#results .card-main').focus()")
+    page.press("Enter")
+    page.wait_for("document.querySelectorAll('dialog .pair figure').length === 2")
+    assert page.barriers() == []
+    page.press("ArrowRight")
+    page.wait_for("document.querySelector('dialog h2').textContent === 'Result 2'")
+    page.press("Escape")
+    page.wait_for("!document.querySelector('dialog')")
+    assert page.run("document.activeElement.className") == "card-main"  # where one was
+
+
+def test_a_query_of_several_stored_photos(service: Service, page: Page) -> None:
+    first, other = photo(service, 0)[0], photo(service, 5)[0]
+    visit(service, page, f"#/search?image_id={quoted(first)}&unlike={quoted(other)}")
+    page.wait_for(ASKED)
+    assert page.run("document.querySelectorAll('#asked figure').length") == 2
+    click(page, "#asked .against button")
+    page.wait_for(f"{ASKED} && location.hash === '#/search?image_id={quoted(first)}'")
+    assert page.run("document.querySelectorAll('#asked figure').length") == 1
+
+
+# ---- with keys, and for those who listen
+
+
+def test_the_keyboard_reaches_the_photos_and_goes_from_one_to_the_next(service: Service, page: Page) -> None:
+    search(service, page)
+    stops = "[...document.querySelectorAll('#results .card-main')].filter((one) => one.tabIndex === 0).length"
+    assert page.run(stops) == 1
+    place = "[...document.querySelectorAll('#results .card')].indexOf(document.activeElement.closest('.card'))"
+    page.run("document.querySelector('#results .card-main').focus()")
+    page.press("ArrowRight")
+    assert page.run(place) == 1
+    page.press("ArrowDown")
+    below = page.run(place)
+    assert below > 2 and page.run(stops) == 1
+    page.press("ArrowUp")
+    assert page.run(place) == 1
+    page.press("End")
+    assert page.run(place) == MAX_K - 1
+
+
+def test_the_first_tab_skips_to_the_content(service: Service, page: Page) -> None:
+    page.press("Tab")
+    assert page.run("document.activeElement.id") == "skip"
+    page.press("Enter")
+    assert page.run("document.activeElement.id") == "main"
+
+
+def test_what_happens_is_said(service: Service, page: Page) -> None:
+    search(service, page)
+    assert f"{MAX_K} photos" in page.run("document.getElementById('said').textContent")
+    assert page.run("document.getElementById('said').getAttribute('aria-live')") == "polite"
+
+
+def test_without_motion_nothing_moves(service: Service, page: Page) -> None:
+    width, height = page.run("[innerWidth, innerHeight]")
+    page.look(width, height, still=True)
+    moving = "document.getAnimations().filter((one) => one.playState === 'running').length"
+    search(service, page)
+    assert page.run(moving) == 0
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_no_view_is_closed_to_anybody(service: Service, page: Page, dark: bool) -> None:
+    page.look(*page.run("[innerWidth, innerHeight]"), dark=dark)
+    views = page.run("[...document.querySelectorAll('#nav a')].map((one) => one.hash)")
+    assert "#/compare" in views
+    for view in [*views, f"#/search?image_id={quoted(photo(service)[0])}"]:
+        visit(service, page, view)
+        page.wait_for(IDLE)
+        page.run("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+        assert page.barriers() == [], view
+        assert page.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), view

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -21,6 +22,8 @@ from retrieval.artifacts.manifest import read_manifest
 from retrieval.images import pixels
 from serve.schemas import Answer, ErrorBody, Info
 from tests.support.service import MAX_BODY, MAX_K, MAX_QUEUE, MAX_UPLOADS, TIMEOUT, Service, running_service
+
+PAGE = Path(__file__).parents[2] / "serve/page"
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +114,11 @@ def test_the_page_is_whole_and_asks_nothing_of_other_servers(service: Service) -
     page = service.client.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert "script-src 'self'" in page.headers["content-security-policy"]
-    for name in ("app.js", "style.css"):
-        assert name in page.text
-        assert service.client.get(f"/{name}").status_code == 200
-    sources = page.text + service.client.get("/app.js").text + service.client.get("/style.css").text
+    names = [path.relative_to(PAGE).as_posix() for path in sorted(PAGE.rglob("*.*"))]
+    assert {"style.css", "modules/main.js"} <= set(names)
+    files = {name: service.client.get(f"/{'' if name == 'index.html' else name}") for name in names}
+    assert {name: file.status_code for name, file in files.items()} == dict.fromkeys(names, 200)
+    sources = "".join(file.text for file in files.values())
     assert "https://" not in sources and "innerHTML" not in sources
 
 
@@ -164,7 +168,9 @@ def test_multipart_and_json_bodies_are_refused_with_the_way_to_go_on(service: Se
     refusal(service.client.post("/search", json={}), 415, "not-a-photo")
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/search/x", "/gallery", "/app.js.map", "/page/app.js", "/docs"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/search/x", "/gallery", "/modules/main.js.map", "/page/x.css", "/docs"]
+)
 def test_unknown_addresses(service: Service, path: str) -> None:
     refusal(service.client.get(path), 404, "not-found")
 

@@ -46,11 +46,16 @@ _AXE = """axe.run(document, { resultTypes: ["violations"] }).then(({ violations 
 
 
 class Page:
-    """One open page. `complaints` holds what its console said; `hosts` whom it asked over the network."""
+    """One open page.
+
+    complaints: what its console said. failed: what the network answered with an error status; Chromium says so in the
+    console whatever the page does. hosts: whom it asked.
+    """
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket, self._numbers = socket, itertools.count(1)
         self.complaints: list[str] = []
+        self.failed: list[str] = []
         self.hosts: set[str] = set()
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
@@ -71,9 +76,9 @@ class Page:
         elif event == "Runtime.exceptionThrown":
             self.complaints.append(str(params["exceptionDetails"]))
         elif event == "Log.entryAdded":
-            self.complaints.append(
-                f"{params['entry']['level']}: {params['entry']['text']} {params['entry'].get('url')}"
-            )
+            entry = params["entry"]
+            told = self.failed if entry["source"] == "network" else self.complaints
+            told.append(f"{entry['level']}: {entry['text']} {entry.get('url')}")
         elif event == "Network.requestWillBeSent":
             address = urlsplit(params["request"]["url"])
             if address.scheme.startswith(("http", "ws")):

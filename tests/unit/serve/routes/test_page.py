@@ -32,14 +32,14 @@ def test_every_file_of_the_page_is_there_as_it_is() -> None:
 
 
 def test_the_page_is_served() -> None:
-    for path, kind in (("/", "text/html"), ("/app.js", "text/javascript"), ("/style.css", "text/css")):
+    for path, kind in (("/", "text/html"), ("/modules/main.js", "text/javascript"), ("/style.css", "text/css")):
         response = ask("GET", path)
         assert response.status_code == 200
         assert response.headers["content-type"].startswith(kind)
 
 
 def test_the_page_is_asked_for_again_each_time_and_is_no_part_of_the_schema() -> None:
-    assert ask("GET", "/app.js").headers["cache-control"] == "no-cache"
+    assert ask("GET", "/modules/main.js").headers["cache-control"] == "no-cache"
     api = new_api()
     page.add(api)
     assert api.openapi()["paths"] == {}
