@@ -168,9 +168,7 @@ def test_multipart_and_json_bodies_are_refused_with_the_way_to_go_on(service: Se
     refusal(service.client.post("/search", json={}), 415, "not-a-photo")
 
 
-@pytest.mark.parametrize(
-    "path", ["/nothing", "/search/x", "/gallery", "/modules/main.js.map", "/page/x.css", "/docs"]
-)
+@pytest.mark.parametrize("path", ["/nothing", "/search/x", "/gallery", "/modules/main.js.map", "/page/x.css", "/docs"])
 def test_unknown_addresses(service: Service, path: str) -> None:
     refusal(service.client.get(path), 404, "not-found")
 
