@@ -200,7 +200,7 @@ def _show(plan: PeoplePlan, counts: dict[str, Any]) -> dict[str, float]:
 
 def _told(manifest: Manifest) -> str:
     counts = manifest.counts
-    text = f"{counts['people']} people in {counts['grouped']} photos, {counts['single']} photos of nobody else, "
+    text = f"{counts['people']} people in {counts['grouped']} photos, {counts['single']} like no other, "
     text += f"{counts['unembedded']} not indexed, {counts['same_file'] + counts['same_picture']} there twice"
     if "bcubed_precision" in counts:
         text += f"; against the labels BCubed precision {counts['bcubed_precision']:.4f}, "

@@ -59,8 +59,8 @@ def _kept(manifest: Manifest, listed: Folder | None = None) -> str:
 def _people(folder: Folder) -> Iterator[tuple[str, str]]:
     counts = read_manifest(folder, "people").counts
     twice = counts["same_file"] + counts["same_picture"]
-    yield "people", f"{counts['people']:,} found on {counts['grouped']:,} photos; {counts['single']:,} photos of others"
-    yield "", f"{twice:,} photos are there twice; look at {folder}/people.html"
+    yield "people", f"{counts['people']:,} found on {counts['grouped']:,} photos; {counts['single']:,} like no other"
+    yield "", f"there twice: {twice:,}; look at {folder}/people.html"
 
 
 def _figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

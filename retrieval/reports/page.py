@@ -92,15 +92,18 @@ def page(
     lead: str = "",
     more: Sequence[str] = (),
     sheets: Sequence[Sheet] = (),
+    first: Sequence[Sheet] = (),
 ) -> str:
-    """A page of tables and pictures. `lead`, `more`: HTML that stands before and after the tables."""
+    """A page of tables and pictures. `lead`, `more`: HTML that stands before and after the tables; `first`: sheets that
+    are what the page is opened for, and stand above them."""
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="faint">{escape(summary)}</p>',
         lead,
+        *(_sheet(sheet) for sheet in first),
         *(_table(table) for table in tables),
         *more,
-        "<h2>Plots</h2>",
+        *(["<h2>Plots</h2>"] if plots else []),
         *(_picture(name, "png", data) for name, data in plots),
         *(_sheet(sheet) for sheet in sheets),
         _facts(facts),

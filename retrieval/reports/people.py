@@ -24,6 +24,7 @@ from retrieval.reports.tables import Table
 
 PAGE = "people.html"
 _GROUPS, _PHOTOS, _PAIRS = 20, 10, 40
+_OF_EARLIER = ("split", "merged", "gone")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +68,7 @@ def write_page(
         drawn.append(Sheet(title=title, note=_NOTES[name], data=picture))
     told = f"{counts['people']:,} groups in {counts['grouped']:,} of {counts['num']:,} photos; nobody named them."
     plots = [("How large the groups are", _sizes_png(grouped))] if grouped.num_rows else []
-    about: dict[str, Any] = {"tables": [_figures(counts)], "plots": plots, "sheets": drawn, "facts": facts}
+    about: dict[str, Any] = {"tables": [_figures(counts)], "plots": plots, "first": drawn, "facts": facts}
     out.write_bytes(PAGE, page(title=f"{MANY[subject].capitalize()} nobody named", summary=told, **about).encode())
 
 
@@ -153,7 +154,7 @@ def _figures(counts: Mapping[str, Any]) -> Table:
     told = {
         "groups": "people",
         "photos in a group": "grouped",
-        "photos of nobody else": "single",
+        "photos like no other": "single",
         "photos not in the index": "unembedded",
         "photos in the largest group": "largest",
         "groups that kept their number": "kept",
@@ -167,6 +168,8 @@ def _figures(counts: Mapping[str, Any]) -> Table:
         "BCubed recall, by the labels": "bcubed_recall",
         "pairwise F, by the labels": "pair_f",
     }
+    if not any(counts.get(key) for key in ("kept", *_OF_EARLIER)):  # the first time there is nothing to compare with
+        told = {name: key for name, key in told.items() if key not in ("kept", "new", *_OF_EARLIER)}
     rows = [(name, _cell(counts[key])) for name, key in told.items() if key in counts]
     return Table(title="What was found", header=("", "count"), rows=tuple(rows))
 

@@ -62,8 +62,8 @@ def test_people_that_were_found_are_told_of_and_where_there_is_no_report_none_is
     where = Folder(folders["index"].uri.rpartition("/")[0]) / "people"
     folders["people"] = made(where, "people", people=1200, grouped=4000, single=30, same_file=2, same_picture=3)
     lines = said(folders)
-    assert "  people     1,200 found on 4,000 photos; 30 photos of others" in lines
-    assert f"             5 photos are there twice; look at {where}/people.html" in lines
+    assert "  people     1,200 found on 4,000 photos; 30 like no other" in lines
+    assert f"             there twice: 5; look at {where}/people.html" in lines
     assert not any("figures" in line or "report" in line for line in lines)
 
 

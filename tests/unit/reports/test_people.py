@@ -32,6 +32,14 @@ def test_a_page_with_its_sheets(tmp_path: Path) -> None:
     assert "BCubed precision, by the labels" in text and "0.5000" in text
     assert "http" not in text.replace("http-equiv", "")
     assert decode_whole(out.read_bytes("largest.jpg")).std() > 20
+    assert text.index("The largest groups") < text.index("What was found"), "faces are what one looks for"
+
+
+def test_what_became_of_earlier_groups_is_told_only_where_there_were_any() -> None:
+    new = dict.fromkeys(("kept", "split", "merged", "gone"), 0) | {"new": 2}
+    assert [row[0] for row in report._figures(COUNTS | new).rows] == [row[0] for row in report._figures(COUNTS).rows]
+    again = dict(report._figures(COUNTS | new | {"gone": 1}).rows)
+    assert (again["groups with a new number"], again["numbers that nobody bears any more"]) == ("2", "1")
 
 
 def test_nothing_found_is_a_page_too(tmp_path: Path) -> None:
