@@ -62,8 +62,8 @@ class DetectorConfig:
     all_side: int = 1920
     """With faces=all the search goes on, whatever was found, up to this long side: faces of 1/50 of it are found."""
     min_confidence: float = 0.85
-    """yunet: what is less surely a face, 0 to 1, is none. 0.87 lets no dog pass and loses a few people who look away;
-    0.7 takes in more of those, and of the blurred, and dogs."""
+    """yunet: what is less surely a face, 0 to 1, is none. 0.88 lets no dog or monkey pass and loses a few people who
+    look away; 0.7 takes in more of those, and of the blurred, and dogs."""
     cascade: Literal["alt2", "alt", "default"] = "alt2"
     """haar: OpenCV's cascade of frontal faces. alt2 gives the fewest false boxes."""
     scale_factor: float = 1.1
