@@ -12,6 +12,7 @@ import pytest
 
 from retrieval.images import pixels
 from tests.support.browser import Page, open_page
+from tests.support.photos import portrait
 from tests.support.service import MAX_BODY, MAX_K, Service, running_service
 
 LOOKS = {"desktop": (1280, 900), "phone": (360, 760)}
@@ -54,6 +55,12 @@ def visit(service: Service, page: Page, address: str) -> None:
     page.call("Page.navigate", url="about:blank")
     page.call("Page.navigate", url=f"http://127.0.0.1:{service.port}/{address}")
     page.wait_for(READY)
+
+
+def needs(service: Service, method: str, path: str) -> None:
+    """Skip where the service has no such address."""
+    if method not in service.client.get("/openapi.json").json()["paths"].get(path, {}):
+        pytest.skip(f"this service has no {method.upper()} {path}")
 
 
 def photo(service: Service, number: int = 0) -> tuple[str, Path]:
@@ -222,6 +229,144 @@ def test_a_query_of_several_stored_photos(service: Service, page: Page) -> None:
     click(page, "#asked .against button")
     page.wait_for(f"{ASKED} && location.hash === '#/search?image_id={quoted(first)}'")
     assert page.run("document.querySelectorAll('#asked figure').length") == 1
+
+
+# ---- what is in the gallery
+
+
+def test_filters_stand_above_the_photos_and_are_taken_away_there(service: Service, page: Page) -> None:
+    needs(service, "get", "/v1/images")
+    image_id = search(service, page)
+    label = service.made.labels[image_id]
+    set_field(page, "[name=label]", label)
+    page.wait_for(f"{ASKED} && location.hash.includes('label={label}') && {CARDS} < {MAX_K}")
+    wanted = {name for name, one in service.made.labels.items() if one == label}
+    assert set(page.run(SHOWN)) <= wanted
+    assert page.run("document.getElementById('filter-count').textContent") == "1"
+    click(page, "#chips button")
+    page.wait_for(f"{ASKED} && {CARDS} === {MAX_K} && document.getElementById('chips').hidden")
+
+
+def test_the_gallery_is_seen_before_anything_is_asked(service: Service, page: Page) -> None:
+    needs(service, "get", "/v1/images")
+    page.wait_for(f"{IDLE} && {CARDS} > 0")
+    shown = page.run(SHOWN)
+    assert set(shown) & set(service.made.photos) and shown == sorted(shown)
+    page.run("document.querySelector('#results .card-like').click()")
+    page.wait_for(f"{ASKED} && document.querySelector('#asked figure span').title === {json.dumps(shown[0])}")
+
+
+def test_two_photos_are_compared(service: Service, page: Page) -> None:
+    needs(service, "post", "/v1/verify")
+    visit(service, page, "#/compare")
+    first = photo(service)[1]
+    page.choose_file("#compare .side:nth-child(1) input", first)
+    page.choose_file("#compare .side:nth-child(2) input", first)
+    verdict = "document.querySelector('#compare .decision')"
+    page.wait_for(f"{verdict}?.textContent.includes('score 1.000')")
+    assert page.run("document.querySelectorAll('#compare .stage .face').length") == 2
+    assert page.barriers() == []
+
+
+def add_folder(page: Page, folder: Path) -> None:
+    """Drop a folder on the page and have it added."""
+    x, y = page.run("(r => [r.left + 20, r.top + 20])(document.querySelector('#add .drop').getBoundingClientRect())")
+    page.drop_file(folder, round(x), round(y))
+    page.wait_for(
+        "[...document.querySelectorAll('#add button')].some((one) => /^Add \\d/.test(one.textContent) && !one.hidden)"
+    )
+    page.run("[...document.querySelectorAll('#add button')].find((one) => /^Add \\d/.test(one.textContent)).click()")
+    page.wait_for("/photos? added, /.test(document.querySelector('#add p[role=status]').textContent)")
+
+
+def drawn(folder: Path, name: str, identity: int) -> Path:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(pixels.encode_jpeg(portrait(identity)))
+    return folder / name
+
+
+def test_a_dropped_folder_is_added_and_each_photo_is_told(service: Service, page: Page, tmp_path: Path) -> None:
+    needs(service, "post", "/v1/images")
+    visit(service, page, "#/add")
+    folder = tmp_path / f"new-{page.run('innerWidth')}"
+    path = drawn(folder, "ada/1.jpg", 901)
+    drawn(folder, "ada/2.jpg", 902)
+    (folder / "broken.jpg").write_text("no photo")
+    (folder / "notes.txt").write_text("not sent")
+    add_folder(page, folder)
+    told = page.run("[...document.querySelectorAll('#add .sent')].map((one) => one.className)")
+    assert told == ["sent refused", "sent added", "sent added"]
+    assert page.barriers() == []
+    add_folder(page, folder)
+    again = page.run("[...document.querySelectorAll('#add .sent')].map((one) => one.className)")
+    assert again == ["sent refused", "sent known", "sent known"]
+    visit(service, page, "#/")
+    page.choose_file("#file", path)
+    page.wait_for(f"{ASKED} && {BEST} === '{folder.name}/ada/1.jpg'")
+
+
+def test_a_delete_waits_is_undone_and_brings_a_receipt(service: Service, page: Page, tmp_path: Path) -> None:
+    needs(service, "post", "/v1/images")
+    visit(service, page, "#/add")
+    folder = tmp_path / f"old-{page.run('innerWidth')}"
+    path = drawn(folder, "1.jpg", 911)
+    add_folder(page, folder)
+    visit(service, page, "#/")
+    page.choose_file("#file", path)
+    mine = f"{folder.name}/1.jpg"
+    page.wait_for(f"{ASKED} && {BEST} === '{mine}'")
+    card = f"document.querySelector('.card[data-id=\"{mine}\"]')"
+    page.run(f"{card}.querySelector('.card-main').focus()")
+    page.press("Delete")
+    assert page.run(f"{card}.hidden")
+    there = f"http://127.0.0.1:{service.port}/v1/images/{quoted(mine)}"
+    assert service.client.get(there).status_code == 200  # nothing was sent
+    press_button(page, "Undo")
+    page.wait_for(f"!{card}.hidden")
+    page.run(f"{card}.querySelector('.card-main').focus()")
+    page.press("Delete")
+    press_button(page, "Delete now")
+    press_button(page, "Receipt")
+    page.wait_for(f"document.querySelector('dialog')?.textContent.includes('{mine}')")
+    assert page.barriers() == []
+    assert service.client.get(there).status_code == 404
+
+
+def test_people_are_named_merged_and_split(service: Service, page: Page) -> None:
+    needs(service, "get", "/v1/people")
+    visit(service, page, "#/people")
+    page.wait_for("document.querySelectorAll('.person').length > 1")
+    sizes = page.run(
+        "[...document.querySelectorAll('.person > a')].map((one) => Number(one.lastChild.textContent.split(' ')[0]))"
+    )
+    page.run("[...document.querySelectorAll('.person input')].slice(0, 2).forEach((one) => one.click())")
+    press_button(page, "Merge into one")
+    count = "document.querySelector('#people .head p')?.textContent"
+    page.wait_for(f"/people.\\d/.test(location.hash) && {count} === '{sizes[0] + sizes[1]} photos'")
+    press_button(page, "Name")
+    page.wait_for("!!document.querySelector('dialog input')")
+    for letter in "Ada":
+        page.press(letter)
+    page.press("Enter")
+    page.wait_for("document.querySelector('#people h1').textContent === 'Ada'")
+    press_button(page, "Rename")
+    page.wait_for("!!document.querySelector('dialog input')")
+    page.run("(document.querySelector('dialog input').value = '')")
+    page.press("Enter")
+    page.wait_for("document.querySelector('#people h1').textContent.startsWith('person')")
+    page.run(
+        f"[...document.querySelectorAll('#people .card-pick input')].slice(0, {sizes[1]}).forEach((one) => one.click())"
+    )
+    press_button(page, "This is somebody else")
+    page.wait_for(f"{count} === '{sizes[0]} photos'")
+    assert page.barriers() == []
+
+
+def test_copies_are_side_by_side(service: Service, page: Page) -> None:
+    needs(service, "get", "/v1/duplicates")
+    visit(service, page, "#/duplicates")
+    page.wait_for("document.querySelectorAll('#duplicates .copies .copy').length >= 2")
+    assert page.run("document.querySelector('#duplicates h2').textContent").startswith("2 photos: same")
 
 
 # ---- with keys, and for those who listen

@@ -5,6 +5,7 @@ import { announce, at, button, fill, h, svg } from "./dom.js";
 import { bytes, number, plural } from "./format.js";
 import { info } from "./info.js";
 import { similar } from "./grid.js";
+import { isBack } from "./remove.js";
 
 const AT_ONCE = 8,
   BYTES_AT_ONCE = 8 << 20;
@@ -125,6 +126,7 @@ async function send() {
     const params = { keep_original: parts.keep.checked || null, faces: parts.allFaces?.checked ? "all" : null };
     try {
       const answer = await api.add(batch, options, params, signal);
+      isBack(answer.items.flatMap((item) => item.images ?? []));
       answer.items.forEach((item, place) => report(item, batch[place], counts));
     } catch (error) {
       if (error.name === "AbortError") break;

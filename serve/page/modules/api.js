@@ -50,7 +50,8 @@ async function refusal(response) {
     if (failure.name === "AbortError") throw failure; // else not JSON: a proxy in between answered
   }
   const message = error?.message ?? `The server answered ${response.status}.`;
-  return new Refused(message, error?.reason, response.status);
+  const wait = response.headers.get("Retry-After");
+  return new Refused(wait ? `${message} It will take about ${wait} s.` : message, error?.reason, response.status);
 }
 
 function sleep(seconds, signal) {

@@ -6,7 +6,7 @@ import { fileOf, percent, plural } from "./format.js";
 import { moreButton, similar } from "./grid.js";
 import { info } from "./info.js";
 import { picture } from "./picture.js";
-import { isWaiting, removeLater } from "./remove.js";
+import { isAway, removeLater } from "./remove.js";
 
 const PAGE = 40;
 const root = at("duplicates");
@@ -32,7 +32,7 @@ function copy(imageId, thumbnail, first) {
     h("span", { class: "muted line" }, first ? "first" : imageId.slice(0, -fileOf(imageId).length)),
     acts,
   );
-  made.hidden = isWaiting(imageId);
+  made.hidden = isAway(imageId);
   return made;
 }
 

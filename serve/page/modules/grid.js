@@ -4,7 +4,7 @@ import { button, h, icon } from "./dom.js";
 import * as api from "./api.js";
 import { fileOf, nameOf, percent, score } from "./format.js";
 import { picture } from "./picture.js";
-import { isWaiting } from "./remove.js";
+import { isAway } from "./remove.js";
 import { address } from "./route.js";
 
 export const similar = (imageId) => address("search", new URLSearchParams({ image_id: imageId }));
@@ -83,7 +83,7 @@ export function card(image, { onOpen, selectable = null, like = true } = {}) {
     });
     made.append(h("label", { class: "card-pick" }, box));
   }
-  made.hidden = isWaiting(image.image_id);
+  made.hidden = isAway(image.image_id);
   return made;
 }
 

@@ -173,8 +173,10 @@ async function showPerson(id) {
     await api.namePerson(one.person, name || null);
     one.name = name || null;
     heading.textContent = title(one);
+    naming.textContent = one.name ? "Rename" : "Name";
     announce(`Named ${title(one)}.`);
   };
+  const naming = button(one.name ? "Rename" : "Name", rename);
   async function split() {
     const { people } = await api.splitPerson(one.person, [...picked]);
     const fresh = people.find((person) => person.person !== one.person);
@@ -193,7 +195,7 @@ async function showPerson(id) {
       { class: "head" },
       heading,
       h("p", { class: "muted" }, plural(one.photos, "photo")),
-      button(one.name ? "Rename" : "Name", rename),
+      naming,
       button("Merge with…", () => mergeWith(one)),
       h(
         "a",

@@ -7,12 +7,15 @@ import { fileOf, plural, when } from "./format.js";
 import { toast, undoable } from "./toast.js";
 
 const UNDO_MS = 8000;
-const waiting = new Set(); // ids that are hidden and not sent yet, or being sent
+const away = new Set(); // ids that are hidden: not sent yet, being sent, or deleted
 
-export const isWaiting = (imageId) => waiting.has(imageId);
+export const isAway = (imageId) => away.has(imageId);
+
+/** Photos that came, perhaps under the name of one that was deleted. */
+export const isBack = (imageIds) => imageIds.forEach((id) => away.delete(id));
 
 function mark(imageIds, hidden) {
-  for (const id of imageIds) hidden ? waiting.add(id) : waiting.delete(id);
+  for (const id of imageIds) hidden ? away.add(id) : away.delete(id);
   document.dispatchEvent(new CustomEvent("removal", { detail: { imageIds, hidden } }));
 }
 
@@ -38,12 +41,12 @@ async function send(imageIds) {
       if (error.reason !== "not-found") failed.push([id, error.message]); // not there: somebody else deleted it
     }
   }
-  imageIds.forEach((id) => waiting.delete(id)); // a photo that gets one of these names later is seen
   mark(
     failed.map(([id]) => id),
     false,
   );
   if (failed.length) toast(`${fileOf(failed[0][0])} was not deleted: ${failed[0][1]}`);
+  if (receipts.length) document.dispatchEvent(new CustomEvent("gallery-changed"));
   if (receipts.length)
     toast(`${plural(receipts.length, "photo")} deleted.`, [["Receipt", () => showReceipts(receipts)]], 12000);
 }

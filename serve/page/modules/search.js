@@ -11,7 +11,7 @@ import { showFilters, showOptions, USUAL_K } from "./options.js";
 import { personChip } from "./people.js";
 import { picture } from "./picture.js";
 import { showAsked, showFaces, showPhoto, showPhotoBar, stage, whenChosen } from "./query.js";
-import { isWaiting, removeLater } from "./remove.js";
+import { isAway, removeLater } from "./remove.js";
 import { address, go, readFilter, readOptions, readQuery, replace } from "./route.js";
 import { toast } from "./toast.js";
 
@@ -155,7 +155,7 @@ function showAnswer({ answer: said, seconds }, query) {
     if (info.features.faces) showFaces(faces.length ? faces : [one], one.query.face ?? 0);
   }
   const own = idsOf(query);
-  const left = one.results.filter((result) => !isWaiting(result.image_id) && !own.includes(result.image_id));
+  const left = one.results.filter((result) => !isAway(result.image_id) && !own.includes(result.image_id));
   // That a stored photo matches itself is no news.
   showDecision(own.includes(one.results[0]?.image_id) ? null : one.decision, left);
   showFacts(said, seconds);
@@ -226,7 +226,7 @@ async function browse() {
           if (error.status === 404 || error.status === 405) return { images: [], next: null, unlisted: true };
           throw error;
         });
-      const fresh = page.images.filter((one) => !isWaiting(one.image_id));
+      const fresh = page.images.filter((one) => !isAway(one.image_id));
       images.push(...fresh);
       const options = {
         onOpen: (image) => showDetail(images, images.indexOf(image), { canDelete: info.features.add }),
