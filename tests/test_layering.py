@@ -26,9 +26,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"artifacts", "data", "search"},
     "training": {"artifacts", "images", "models", "evaluation"},
     "grouping": {"artifacts", "search"},
+    "live": {"artifacts", "data", "search"},
     "reports": {"artifacts", "images", "geometry", "search", "evaluation"},
 }
-SERVE_MAY_IMPORT = {"artifacts", "grouping", "images", "models", "search"}
+SERVE_MAY_IMPORT = {"artifacts", "grouping", "images", "live", "models", "search"}
 
 # What a module below a prefix must never import, at top level or inside a function.
 FORBIDDEN = {
@@ -208,7 +209,7 @@ def test_the_arrows_are_those_of_the_table_and_go_round_in_no_circle() -> None:
     print(f"{len(found)} arrows between {len(MAY_IMPORT)} rooms")
     unused = [(a, b) for a, allowed in MAY_IMPORT.items() for b in allowed if (a, b) not in found]
     assert unused == [], "the table allows what nothing needs"
-    assert len(found) <= 22
+    assert len(found) <= 25
     order: list[str] = []
     while len(order) < len(MAY_IMPORT):
         free = [room for room in MAY_IMPORT if room not in order and MAY_IMPORT[room] <= set(order)]

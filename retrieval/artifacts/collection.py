@@ -71,6 +71,10 @@ CATALOG_SCHEMA = pa.schema(
     ]
 )
 
+ADDED = "added"
+ADDED_FIELD = pa.field(ADDED, pa.timestamp("us", "UTC"))
+"""One more column of the catalog, where photos were added to a running service and folded in: when, else null."""
+
 
 def detector_of(folder: Folder) -> bytes | None:
     """The network that found the faces of a collection, or that a bundle wants queries searched with, if there is."""
@@ -89,7 +93,7 @@ def read_catalog(
     columns: Sequence[str] = ("image_id", "label", "part", "row"),
 ) -> pa.Table:
     """These columns of the catalog, of the photos in `splits`, sorted by image_id (as UTF-8 bytes); None: of all."""
-    needed = [name for name in CATALOG_SCHEMA.names if name in {*columns, "image_id", "split"}]
+    needed = [name for name in (*CATALOG_SCHEMA.names, ADDED) if name in {*columns, "image_id", "split"}]
     catalog = _read_columns(collection, needed)
     if splits is not None:
         catalog = catalog.filter(pc.is_in(catalog["split"], pa.array(list(splits), pa.string())))
@@ -99,13 +103,15 @@ def read_catalog(
 def _read_columns(collection: Folder, needed: list[str]) -> pa.Table:
     """Columns of the catalog, also of one from when a photo was one row: it does not say of which photo a row is."""
     there = set(needed)
-    if there & {"photo", "face"}:
+    if there & {"photo", "face", ADDED}:
         there &= set(pq.read_schema(collection.file(CATALOG), filesystem=collection.fs).names)
     catalog = collection.read_table(CATALOG, columns=[name for name in needed if name in there])
     if "photo" in set(needed) - there:
         catalog = catalog.append_column("photo", catalog["image_id"])
     if "face" in set(needed) - there:
         catalog = catalog.append_column("face", pa.nulls(len(catalog), pa.int32()))
+    if ADDED in set(needed) - there:
+        catalog = catalog.append_column(ADDED_FIELD, pa.nulls(len(catalog), ADDED_FIELD.type))
     return catalog
 
 
