@@ -19,10 +19,10 @@ from serve.settings import ServeArgs
 
 def build_api(service: Service) -> FastAPI:
     """All routes, around one service. No Ray in it: a test, or another server, may ask it as it is."""
-    from serve.routes import images, info, legacy, page, search
+    from serve.routes import batch, faces, images, info, legacy, page, search, verify
 
     api = edge.new_api(service.metrics)
-    for routes in (search, images, info, legacy, page):
+    for routes in (search, batch, verify, faces, images, info, legacy, page):
         routes.add(api, service)
     api.add_middleware(Guard, ring=service.keys, refused=service.metrics.refused)
     return api

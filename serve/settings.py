@@ -37,6 +37,10 @@ class ServeArgs(BaseModel):
     photo_timeout_s: float = Field(
         default=5.0, gt=0, le=600, description="Longest that decoding, finding and cutting one photo may take (422)."
     )
+    max_batch_photos: int = Field(default=32, ge=1, le=1000, description="Most photos in one request (400).")
+    max_batch_bytes: int = Field(
+        default=64 * MIB, ge=1024, le=1024 * MIB, description="Largest request of several photos, in bytes (413)."
+    )
     # Uploads: they wait in a place of their own.
     max_uploads: int = Field(
         default=256, ge=1, le=100_000, description="Bodies being received at once per replica; more are refused (503)."

@@ -97,13 +97,12 @@ async def answer(
     made = _Answer(version, options, prefix)
     first = _best_place(seen)
     faces = made.faces(seen, found) if seen is not None and options.face == "all" else None
-    if not found:  # face=all, and every face too poor
-        assert seen is not None
-        poor = seen.refused[0]
-        raise refuse_photo(poor.reason, poor.detail)
+    if not found:  # face=all, and there is none, or every one is too poor
+        poor = seen.refused[0] if seen is not None and seen.refused else None
+        raise refuse_photo("no-face" if poor is None else poor.reason, "" if poor is None else poor.detail)
     service.metrics.took(clock.spent)
     return SearchAnswer(
-        query=None if seen is None else made.photo(seen, seen.faces[first]),
+        query=None if seen is None else photo_of(seen, seen.faces[first], options.crop),
         results=made.results(found[first]),
         decision=made.decision(found[first]),
         faces=faces,
@@ -192,6 +191,21 @@ def _embedding_of(version: Version, options: SearchOptions) -> np.ndarray:
     return (total / norm).astype(np.float32)
 
 
+def photo_of(seen: Looked, face: PreparedFace, with_crop: bool = False) -> QueryPhoto:
+    """What was seen in a photo, in words: of one face, or of the whole."""
+    crop = f"data:image/jpeg;base64,{base64.b64encode(face.jpeg).decode()}" if with_crop else None
+    of = face.quality
+    return QueryPhoto(
+        width=seen.width,
+        height=seen.height,
+        box=face.box,
+        crop=crop,
+        face=face.number,
+        points=None if face.points is None else list(face.points),
+        quality=of and Quality(confidence=of.confidence, size=of.size, sharpness=of.sharpness, turn=of.turn),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """Puts what was found into words."""
@@ -199,23 +213,6 @@ class _Answer:
     version: Version
     options: SearchOptions
     prefix: str
-
-    def photo(self, seen: Looked, face: PreparedFace) -> QueryPhoto:
-        crop = f"data:image/jpeg;base64,{base64.b64encode(face.jpeg).decode()}" if self.options.crop else None
-        quality = None
-        if face.quality is not None:
-            of = face.quality
-            quality = Quality(confidence=of.confidence, size=of.size, sharpness=of.sharpness, turn=of.turn)
-        points = None if face.points is None else list(face.points)
-        return QueryPhoto(
-            width=seen.width,
-            height=seen.height,
-            box=face.box,
-            crop=crop,
-            face=face.number,
-            points=points,
-            quality=quality,
-        )
 
     def results(self, found: Found) -> list[Result]:
         """With an expanded query no probabilities: what its scores mean was not measured."""
@@ -256,7 +253,9 @@ class _Answer:
         """Every face of the photo by its number, also those that are too poor to search with."""
         answers = {
             face.number or 0: FaceAnswer(
-                query=self.photo(seen, face), results=self.results(one), decision=self.decision(one)
+                query=photo_of(seen, face, self.options.crop),
+                results=self.results(one),
+                decision=self.decision(one),
             )
             for face, one in zip(seen.faces, found, strict=True)
         }

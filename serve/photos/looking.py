@@ -41,7 +41,13 @@ class Looker:
         if how.faces == "best" or not how.config.looks:
             ready = prepare(photo, how.config, detector, part)
             return Looked(width=width, height=height, faces=(_prepared(None, ready),))
-        return _chosen(prepare_all(photo, how.config, detector), how.faces, width, height)
+        try:
+            found = prepare_all(photo, how.config, detector)
+        except BadImage as error:
+            if error.reason != "no-face" or how.faces != "all":
+                raise
+            return Looked(width=width, height=height, faces=())  # all of them are none
+        return _chosen(found, how.faces, width, height)
 
     def _checked(self, photo: bytes) -> tuple[int, int]:
         """The upright size of a photo that is worth decoding. Raises: BadImage."""

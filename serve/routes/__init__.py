@@ -1,6 +1,10 @@
 """The addresses of the service, a module each group: `add(api, service)` puts its routes into the API.
 
 search  POST /v1/search
+batch   the same with many photos
+verify  whether two photos show the same
+faces   what is found in a photo
+bodies  forms of several photos
 info    what is loaded, whether it is well, what is counted
 images  stored crops
 legacy  the addresses from before /v1

@@ -37,7 +37,11 @@ def add(api: FastAPI, service: Service) -> None:
             live=0,
             calibration=_calibration(version.calibration),
             features=_features(service.args, version),
-            limits=AllLimits(**limits_of(service.args).model_dump(), max_batch_photos=1, max_rerank=0),
+            limits=AllLimits(
+                **limits_of(service.args).model_dump(),
+                max_batch_photos=service.args.max_batch_photos,
+                max_rerank=0,
+            ),
             defaults=Defaults(expand=service.args.expand, alpha=service.args.alpha),
             labels=version.gallery.num_identities,
             started=service.started,

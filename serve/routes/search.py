@@ -15,6 +15,7 @@ from serve.engine.query import Clock
 from serve.forms import is_form, parts_of
 from serve.schemas import MAX_ALPHA, ErrorBody, Filter, SearchAnswer, SearchOptions
 from serve.service import Service
+from serve.settings import ServeArgs
 
 _MOST_OPTIONS = 1 << 20
 ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in sorted(set(edge.STATUS.values()))}
@@ -82,8 +83,7 @@ async def _search(service: Service, request: Request, given: dict[str, Any]) -> 
     service.check_room()
     photo, told = await photo_and_options(service, request)
     clock.spent["upload"] = time.perf_counter() - clock.began
-    default = {"k": min(10, service.args.max_k)}
-    options = _validated({**default, **given, **told})
+    options = options_of(service.args, {**given, **told})
     async with service.place():
         return await query.answer(service, options, photo, clock, prefix_of(request))
 
@@ -97,7 +97,7 @@ async def photo_and_options(service: Service, request: Request) -> tuple[bytes |
     media_type = (kind or "").split(";")[0].strip().lower()
     limit = service.args.max_body_bytes
     if media_type == "application/json":
-        return None, _object(await service.uploads.read(request, _MOST_OPTIONS, "JSON"), "The body")
+        return None, object_of(await service.uploads.read(request, _MOST_OPTIONS, "JSON"), "The body")
     if not is_form(kind):
         edge.check_media_type(kind)
         return await service.uploads.read(request, limit), {}
@@ -107,11 +107,12 @@ async def photo_and_options(service: Service, request: Request) -> tuple[bytes |
         raise Refusal("bad-request", f"The form has no part 'photo'; it has: {', '.join(sorted(parts)) or 'none'}.")
     if len(parts["photo"].data) > limit:
         raise Refusal("body-too-large", f"The photo is larger than {limit} bytes, the limit of this server.")
-    told = _object(parts["options"].data, "The part 'options'") if "options" in parts else {}
+    told = object_of(parts["options"].data, "The part 'options'") if "options" in parts else {}
     return parts["photo"].data, told
 
 
-def _object(text: bytes, what: str) -> dict[str, Any]:
+def object_of(text: bytes, what: str) -> dict[str, Any]:
+    """A JSON object. Args: what: is called so in a refusal. Raises: Refusal bad-request."""
     try:
         told = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -128,9 +129,10 @@ def _filter(text: str) -> Filter:
         raise Refusal("bad-parameter", f"filter: {edge.said_of(error.errors())}") from error
 
 
-def _validated(values: dict[str, Any]) -> SearchOptions:
+def options_of(args: ServeArgs, given: dict[str, Any]) -> SearchOptions:
+    """What a search was told, and the rest as this service has it. Raises: Refusal bad-parameter."""
     try:
-        return SearchOptions.model_validate(values)
+        return SearchOptions.model_validate({"k": min(10, args.max_k), **given})
     except ValidationError as error:
         raise Refusal("bad-parameter", edge.said_of(error.errors())) from error
 

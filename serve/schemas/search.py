@@ -37,7 +37,9 @@ class Quality(BaseModel):
 
     confidence: float | None = Field(default=None, description="That it is a face, 0 to 1; null: not known.")
     size: float = Field(description="Shorter side of its box, pixels of the upright photo.")
-    sharpness: float = Field(description="0 is one colour; a sharp face has 0.5 and more.")
+    sharpness: float | None = Field(
+        default=None, description="0 is one colour; a sharp face has 0.5 and more; null: not measured."
+    )
     turn: float | None = Field(
         default=None, description="0 is seen from the front, about 0.5 turned by 45 degrees; null: not known."
     )

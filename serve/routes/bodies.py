@@ -1,0 +1,42 @@
+"""Bodies of several photos: forms, read under a limit, and how they are described."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Request
+
+from serve.edge import Refusal
+from serve.forms import Part, is_form, parts_of
+from serve.uploads import Uploads
+
+FILE: dict[str, Any] = {"type": "string", "format": "binary"}
+_ROOM_FOR_HEADS = 4096
+"""Bytes of a part besides its photo: its head, and the line between two parts."""
+
+
+def form_of(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    """`openapi_extra` of a route that takes a form."""
+    schema = {"type": "object", "required": required, "properties": properties}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+async def read_form(uploads: Uploads, request: Request, limit: int, max_parts: int) -> list[Part]:
+    """The parts of a form of `limit` bytes at most, and what goes between them.
+
+    Raises: Refusal not-a-photo for another kind of body; those of `Uploads.read` and `parts_of`.
+    """
+    kind = request.headers.get("content-type")
+    if not is_form(kind):
+        raise Refusal(
+            "not-a-photo", "Send a form (multipart/form-data), for example curl -F photo=@a.jpg -F photo=@b.jpg."
+        )
+    body = await uploads.read(request, limit + max_parts * _ROOM_FOR_HEADS, "form")
+    return parts_of(body, kind or "", max_parts)
+
+
+def checked_photo(part: Part, limit: int) -> bytes:
+    """Raises: Refusal body-too-large."""
+    if len(part.data) > limit:
+        raise Refusal("body-too-large", f"The photo is larger than {limit} bytes, the limit of this server.")
+    return part.data
