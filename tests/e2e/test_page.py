@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from retrieval.images import pixels
+from serve import keys
 from tests.support.browser import Page, open_page
 from tests.support.photos import portrait
 from tests.support.service import MAX_BODY, MAX_K, Service, running_service
@@ -345,8 +347,7 @@ def test_people_are_named_merged_and_split(service: Service, page: Page) -> None
     page.wait_for(f"/people.\\d/.test(location.hash) && {count} === '{sizes[0] + sizes[1]} photos'")
     press_button(page, "Name")
     page.wait_for("!!document.querySelector('dialog input')")
-    for letter in "Ada":
-        page.press(letter)
+    page.type("Ada")
     page.press("Enter")
     page.wait_for("document.querySelector('#people h1').textContent === 'Ada'")
     press_button(page, "Rename")
@@ -421,3 +422,24 @@ def test_no_view_is_closed_to_anybody(service: Service, page: Page, dark: bool) 
         page.run("document.querySelectorAll('details').forEach((one) => (one.open = true))")
         assert page.barriers() == [], view
         assert page.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), view
+
+
+def test_a_key_is_asked_for_once_and_a_service_that_is_busy_is_asked_again(service: Service, tmp_path: Path) -> None:
+    """The last test: from the first key on, the service lets nobody in without one."""
+    key = keys.create(service.made.folder, "page", "search", per_minute=20)
+    while service.client.get("/v1/info").status_code != 401:
+        time.sleep(0.1)
+    with open_page(f"http://127.0.0.1:{service.port}/", tmp_path / "profile") as page:
+        page.wait_for("!!document.querySelector('dialog input')")
+        page.type(key)
+        page.press("Enter")
+        page.wait_for(READY)
+        search(service, page)
+        page.run("document.querySelectorAll('#results img').forEach((one) => one.scrollIntoView())")
+        page.wait_for("document.querySelector('#results img').src.startsWith('blob:')")  # an <img> sends no key
+        while service.client.get("/v1/info", headers={"x-api-key": key}).status_code == 200:
+            pass  # until the minute's worth is used up
+        set_field(page, "[name=k]", 5)
+        page.wait_for("document.getElementById('toasts').textContent.startsWith('The server is busy. Asking again')")
+        page.wait_for(f"{CARDS} === 5 && {IDLE}")
+        assert page.complaints == [] and page.barriers() == []

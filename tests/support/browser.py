@@ -118,6 +118,10 @@ class Page:
         self.call("Input.dispatchKeyEvent", type="keyDown", **told, **({"text": typed} if typed else {}))
         self.call("Input.dispatchKeyEvent", type="keyUp", **told)
 
+    def type(self, text: str) -> None:
+        """Text into the field that has the focus."""
+        self.call("Input.insertText", text=text)
+
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         """Press the mouse at one place of the window, and let go at another."""
         for kind, (x, y) in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):

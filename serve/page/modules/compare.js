@@ -105,7 +105,7 @@ async function compareBoth() {
   fill(verdict, h("p", {}, "Comparing…"));
   verdict.dataset.answer = "";
   try {
-    const said = await api.verify(sides[0].file, sides[1].file, far ? Number(far.value) : null, mine.signal);
+    const said = await api.verify(sides[0].file, sides[1].file, far ? Number(far.value) : usualFar(), mine.signal);
     showVerdict(said);
   } catch (error) {
     if (error.name === "AbortError") return;

@@ -134,7 +134,10 @@ async function answer(withPhoto, query) {
       const started = performance.now();
       const said = withPhoto
         ? await api.searchPhoto(photo, options, signal)
-        : await api.search({ ...options, k: Math.min(options.k + idsOf(query).length, info.limits.max_k), ...query }, signal);
+        : await api.search(
+            { ...options, k: Math.min(options.k + idsOf(query).length, info.limits.max_k), ...query },
+            signal,
+          );
       found = { asked, answer: said, seconds: (performance.now() - started) / 1000 };
     }
     if (withPhoto) stage.setRegion(options.box ?? null);

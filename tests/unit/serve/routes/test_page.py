@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import httpx
@@ -50,3 +51,17 @@ def test_a_file_of_the_page_that_did_not_change_is_not_sent_again() -> None:
     again = ask("GET", "/style.css", headers={"if-none-match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert ask("GET", "/", headers={"if-none-match": first.headers["etag"]}).status_code == 200  # another file
+
+
+def test_no_module_waits_for_another_to_be_asked_for() -> None:
+    text = (PAGE / "index.html").read_text()
+    asked = set(re.findall(r'(?:src|href)="(modules/[^"]+)"', text))
+    assert asked == {path.relative_to(PAGE).as_posix() for path in PAGE.glob("modules/*.js")}
+
+
+def test_nothing_in_the_page_is_html_made_of_text_or_style_in_a_tag() -> None:
+    sources = {path.name: path.read_text() for path in PAGE.rglob("*") if path.suffix in (".js", ".html")}
+    forbidden = re.compile(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|\sstyle=|\son\w+="
+    )
+    assert {name: found for name, text in sources.items() if (found := forbidden.findall(text))} == {}
