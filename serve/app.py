@@ -41,7 +41,7 @@ def build_app(args: ServeArgs) -> serve.Application:
         max_queued_requests=256,
         backpressure_config={"status_code": 503, "retry_after_s": args.retry_after_s},
     )
-    return search.bind(args, pair)
+    return search.bind(args)
 
 
 def _deployment(kind: Any, **options: Any) -> Any:

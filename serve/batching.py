@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+
+def _closed(_: list[Any]) -> Sequence[Any]:
+    raise RuntimeError("This batcher was closed.")
 
 
 class Batcher(Generic[Item, Answer]):
@@ -37,6 +41,10 @@ class Batcher(Generic[Item, Answer]):
     def close(self) -> None:
         """No more items come; those at work are finished."""
         self._pool.shutdown(wait=False)
+
+    def forget(self) -> None:
+        """Let go of `work`, and of all that it holds."""
+        self._work = _closed
 
     async def _run(self) -> None:
         try:

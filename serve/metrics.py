@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -36,10 +36,24 @@ class Metrics:
             buckets=_SIZES,
             registry=self._registry,
         )
+        self._watching()
         self._loaded = Gauge(
             "retrieval_loaded",
             "What is loaded; 1 for what answers.",
             ["version", "model", "index", "replica"],
+            registry=self._registry,
+        )
+
+    def _watching(self) -> None:
+        self._swaps = self._counter("swaps", "Times that another version took over.")
+        self._refused_versions = self._counter("versions_refused", "Published versions that were refused.", "why")
+        self._compared = self._counter("candidate_queries", "Queries offered to the candidate.", "what")
+        self._same_first = self._counter("candidate_same_first", "Compared queries with the same image first.")
+        self._overlap = self._counter("candidate_overlap", "Sum of the shares of the first ten that both have.")
+        self._difference = Summary(
+            "retrieval_candidate_score_difference",
+            "The candidate's best score less the other's.",
+            ["replica"],
             registry=self._registry,
         )
 
@@ -74,6 +88,24 @@ class Metrics:
         """This answers from now on, and nothing else does."""
         self._loaded.clear()
         self._loaded.labels(version, model[:12], index[:12], self._replica).set(1)
+
+    def swapped(self) -> None:
+        """Another version took over."""
+        self._swaps.labels(self._replica).inc()
+
+    def refused_version(self, why: str) -> None:
+        """Args: why: unfit, or storage."""
+        self._refused_versions.labels(why, self._replica).inc()
+
+    def compared(self, what: str) -> None:
+        """A query was offered to the candidate: compared, passed-by, unusable or failed."""
+        self._compared.labels(what, self._replica).inc()
+
+    def agreed(self, same_first: int, overlap: float, score_difference: float) -> None:
+        """A query was compared. Args: overlap: 0 to 1. score_difference: the candidate's best less the other's."""
+        self._same_first.labels(self._replica).inc(same_first)
+        self._overlap.labels(self._replica).inc(overlap)
+        self._difference.labels(self._replica).observe(score_difference)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

@@ -10,8 +10,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from retrieval.artifacts.published import Pair
 from serve import edge
+from serve.engine.versions import OneVersion
 from serve.guard import Guard
 from serve.service import Service
 from serve.settings import ServeArgs
@@ -19,11 +19,12 @@ from serve.settings import ServeArgs
 
 def build_api(service: Service) -> FastAPI:
     """All routes, around one service. No Ray in it: a test, or another server, may ask it as it is."""
-    from serve.routes import batch, faces, images, info, legacy, page, search, verify
+    from serve.routes import admin, batch, faces, images, info, legacy, page, search, verify
 
     api = edge.new_api(service.metrics)
-    for routes in (search, batch, verify, faces, images, info, legacy, page):
+    for routes in (search, batch, verify, faces, images, info, admin, legacy, page):
         routes.add(api, service)
+    api.add_middleware(OneVersion, versions=service.versions)
     api.add_middleware(Guard, ring=service.keys, refused=service.metrics.refused)
     return api
 
@@ -31,8 +32,8 @@ def build_api(service: Service) -> FastAPI:
 class Search:
     """One replica."""
 
-    async def __init__(self, args: ServeArgs, pair: Pair) -> None:  # type: ignore[misc]
-        self._service = await Service.open(args, pair, _replica_name())
+    async def __init__(self, args: ServeArgs) -> None:  # type: ignore[misc]
+        self._service = await Service.open(args, _replica_name())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve asks for the routes once this replica's constructor is done."""

@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.published import Pair
 from serve.edge import Refusal, busy
+from serve.engine.candidate import Candidate
+from serve.engine.loading import First, load_first
 from serve.engine.version import Version
 from serve.engine.versions import Versions
+from serve.engine.watch import Watch
 from serve.guard import KeyRing
 from serve.metrics import Metrics
 from serve.photos.limits import Caps
@@ -31,9 +33,9 @@ _PART_S = 5.0
 class Service:
     """Made by `open`. Used from one event loop."""
 
-    def __init__(self, args: ServeArgs, versions: Versions, photos: PhotoPool, metrics: Metrics, replica: str) -> None:
+    def __init__(self, args: ServeArgs, first: First, photos: PhotoPool, metrics: Metrics, replica: str) -> None:
         self.args = args
-        self.versions = versions
+        self.versions = versions = Versions(first.version)
         self.photos = photos
         self.metrics = metrics
         self.replica = replica
@@ -49,24 +51,27 @@ class Service:
         metrics.watch("queries", "Queries in progress or waiting.", lambda: self._num_queries)
         metrics.watch("photos_waiting", "Photos that wait for a process.", lambda: photos.num_waiting)
         metrics.watch("photo_processes", "Processes for photos that are up.", lambda: photos.num_alive)
-        current = versions.current
-        metrics.loaded(current.name, current.pair.model_fingerprint, current.pair.index_fingerprint)
+        metrics.watch("versions_open", "Versions that answer or still finish.", lambda: versions.num_open)
+        self._taken(first.version)
+        self.watch = Watch(args, versions, metrics, first, self._taken)
+        self.watch.start()
+        self.candidate: Candidate | None = None
+        if args.candidate is not None:
+            self.candidate = Candidate(args, versions, photos, metrics, replica)
+            self.candidate.start()
 
     @classmethod
-    async def open(cls, args: ServeArgs, pair: Pair, replica: str = "local") -> Service:
-        """Loads the pair and starts the processes for photos, side by side.
+    async def open(cls, args: ServeArgs, replica: str = "local") -> Service:
+        """Loads what is published and starts the processes for photos, side by side.
 
-        Raises: ValueError if the pair cannot be served; RuntimeError if no process for photos starts.
+        Raises: ValueError if nothing that can be served is; RuntimeError if no process for photos starts.
         """
         metrics = Metrics(replica)
         caps = Caps(formats=args.formats, scans=args.max_scans, frames=args.max_frames, pixels=args.max_pixels)
         photos = PhotoPool(args.num_photo_processes, caps, seconds=args.photo_timeout_s, lost=metrics.lost)
         try:
-            _, version = await asyncio.gather(
-                photos.start(), asyncio.to_thread(Version.load, args, pair, metrics.batched)
-            )
-            photos.learn(version.look())
-            return cls(args, Versions(version), photos, metrics, replica)
+            _, first = await asyncio.gather(photos.start(), asyncio.to_thread(load_first, args, metrics.batched))
+            return cls(args, first, photos, metrics, replica)
         except BaseException:
             photos.close()
             raise
@@ -102,22 +107,31 @@ class Service:
             return self._ready[1]
 
     async def _ask_parts(self) -> dict[str, Part]:
-        version = self.versions.current
-        questions = {
-            "photos": self.photos.check(),
-            "model": version.check_model(),
-            "index": version.check_index(),
-            "gallery": version.check_gallery(),
-        }
-        answers = await asyncio.gather(
-            *(asyncio.wait_for(one, _PART_S) for one in questions.values()), return_exceptions=True
-        )
+        with self.versions.holding() as version:
+            questions = {
+                "photos": self.photos.check(),
+                "model": version.check_model(),
+                "index": version.check_index(),
+                "gallery": version.check_gallery(),
+            }
+            answers = await asyncio.gather(
+                *(asyncio.wait_for(one, _PART_S) for one in questions.values()), return_exceptions=True
+            )
         return {name: _part(name, answer) for name, answer in zip(questions, answers, strict=True)}
 
     def close(self) -> None:
         """Ends the processes for photos, and lets go of what is loaded."""
+        self.watch.close()
+        if self.candidate is not None:
+            self.candidate.close()
         self.photos.close()
         self.versions.close()
+
+    def _taken(self, version: Version) -> None:
+        """It answers from now on."""
+        self.photos.learn(version.look())
+        self.metrics.loaded(version.name, version.pair.model_fingerprint, version.pair.index_fingerprint)
+        self.started = datetime.now(UTC)
 
 
 def _part(name: str, answer: object) -> Part:

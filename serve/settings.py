@@ -96,6 +96,27 @@ class ServeArgs(BaseModel):
     min_replicas: int = Field(default=1, ge=1, description="Replicas kept when idle; each answers whole queries.")
     max_replicas: int = Field(default=4, ge=1, description="Replicas under load, where the cluster has room.")
 
+    # What is served, and how it changes.
+    watch_s: float = Field(
+        default=2.0, ge=0, le=3600, description="Seconds between two looks at what is published; 0: only when told."
+    )
+    check_files: bool = Field(
+        default=True, description="Compare the files of a model and an index with their seals before they answer."
+    )
+    cache: str | None = Field(
+        default=None, description="Folder for copies from an object store. Default: $RETRIEVAL_CACHE/copies."
+    )
+    cache_gb: float | None = Field(
+        default=None, gt=0, description="Most that those copies may take, in 10^9 bytes. Default: $RETRIEVAL_CACHE_GB."
+    )
+    cache_local: bool = Field(
+        default=False, description="Copy model and index also where they have a path, as on a network file system."
+    )
+    candidate: str | None = Field(
+        default=None, min_length=4, max_length=100, description="A version that a share of the queries is tried on too."
+    )
+    candidate_share: float = Field(default=0.1, ge=0, le=1, description="That share.")
+
     @model_validator(mode="after")
     def _consistent(self) -> "ServeArgs":
         if self.min_replicas > self.max_replicas:

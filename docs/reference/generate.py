@@ -31,6 +31,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "ray_jobs.benchmark": [[]],
     "ray_jobs.verify": [[]],
     "ray_jobs.publish": [[]],
+    "ray_jobs.agreement": [[]],
     "serve.demo": [[]],
     "serve.keys": [["create"], ["list"], ["revoke"]],
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,6 +21,8 @@ from typing import Any
 from retrieval.artifacts.calibration import Calibration, read_calibration
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, check_made_from, read_manifest
+
+logger = logging.getLogger(__name__)
 
 CURRENT = "CURRENT.json"
 
@@ -93,8 +96,7 @@ def publish(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     with _alone(workspace):
-        before = _history(workspace)[1] if is_published(workspace) else []
-        kept = [one for one in before if one.version != new.version]
+        kept = [one for one in _remembered(workspace) if one.version != new.version]
         _write(workspace, new, [*kept, new][-KEPT:])
     return new.version
 
@@ -161,6 +163,15 @@ def _history(workspace: Folder) -> tuple[Published, list[Published]]:
             f"damaged: run the pipeline again, which finds its steps done and publishes them."
         ) from error
     return current, kept if current.version in [one.version for one in kept] else [*kept, current]
+
+
+def _remembered(workspace: Folder) -> list[Published]:
+    """All that was published before; nothing where the file is damaged, which is the way to mend it."""
+    try:
+        return _history(workspace)[1] if is_published(workspace) else []
+    except ValueError as error:
+        logger.warning("%s What it remembered is lost.", error)
+        return []
 
 
 def _published(told: Mapping[str, Any]) -> Published:

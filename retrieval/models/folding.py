@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ def fold(module: nn.Module) -> nn.Module:
 
     One that follows no convolution, or a convolution whose output is used elsewhere too, stays.
     """
-    traced = torch.fx.symbolic_trace(copy.deepcopy(module))
+    traced = _trace(copy.deepcopy(module))
     _fold_norms(traced, fuse_conv_bn_eval)
     traced.delete_all_unused_submodules()
     traced.recompile()
@@ -39,7 +40,7 @@ def rewrite(module: nn.Sequential) -> nn.Module:
       ReLU6 in place keeps a copy of its input.
     - A SiLU is not in place, for the same reason.
     """
-    traced = torch.fx.symbolic_trace(module)
+    traced = _trace(module)
     _fold_norms(traced, _Folded)
     convolutions = (nn.Conv2d, _Folded)
     for at, node in enumerate(list(traced.graph.nodes)):
@@ -52,6 +53,38 @@ def rewrite(module: nn.Sequential) -> nn.Module:
             _put(traced, node, nn.SiLU(), f"silu_{at}")
     traced.recompile()
     return traced
+
+
+_TRACING = threading.Lock()
+
+
+class _Tracer(torch.fx.Tracer):
+    """While it traces, it stands in the place of every module's call, in all threads. Calls of the others, which embed
+    meanwhile, are let through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+def _trace(module: nn.Module) -> GraphModule:
+    """As `torch.fx.symbolic_trace`, which leaves a wrong stand-in behind where two threads trace at once."""
+    with _TRACING:
+        tracer = _Tracer()
+        graph = tracer.trace(module)
+        return GraphModule(tracer.root, graph, type(module).__name__)
 
 
 def _fold_norms(traced: GraphModule, make: Callable[[nn.Conv2d, nn.BatchNorm2d], nn.Module]) -> None:

@@ -7,4 +7,5 @@ shards     from embeddings to the files of an index
 vectors    the gallery's own vectors, by row
 expansion  queries expanded by their neighbours
 rerank     first results in order of geometry
+agreement  how far two versions agree on the same queries
 """

@@ -1,7 +1,11 @@
 """What answers queries inside a replica: a model, an index and a gallery that belong together.
 
-version   one of them, loaded: photo in, neighbours out
-sealed    the gallery as it was indexed
-query     what a search was told, and its answer
-versions  which version answers now
+version    one of them, loaded: photo in, neighbours out
+sealed     the gallery as it was indexed
+query      what a search was told, and its answer
+selftest   what a version must show before it answers anybody
+loading    from what was published to a version that is fit to answer
+versions   which version answers now, and who still uses another
+watch      follows what is published
+candidate  another version that is asked too, and compared
 """

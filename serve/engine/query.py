@@ -101,6 +101,8 @@ async def answer(
         poor = seen.refused[0] if seen is not None and seen.refused else None
         raise refuse_photo("no-face" if poor is None else poor.reason, "" if poor is None else poor.detail)
     service.metrics.took(clock.spent)
+    if photo is not None and seen is not None:
+        _offer(service, version, options, photo, seen, asked)
     return SearchAnswer(
         query=None if seen is None else photo_of(seen, seen.faces[first], options.crop),
         results=made.results(found[first]),
@@ -138,6 +140,14 @@ def check_options(args: ServeArgs, version: Version, options: SearchOptions, wit
             version.calibration.rate(options.far)
         except ValueError as error:
             raise _bad(f"far: {error}") from error
+
+
+def _offer(
+    service: Service, version: Version, options: SearchOptions, photo: bytes, seen: Looked, asked: list[np.ndarray]
+) -> None:
+    """A candidate may be asked too what one face, or one whole photo, is like."""
+    if service.candidate is not None and options.box is None and len(asked) == 1:
+        service.candidate.offer(version, photo, seen.faces[0].jpeg, asked[0])
 
 
 async def look(service: Service, version: Version, options: SearchOptions, photo: bytes, clock: Clock) -> Looked:

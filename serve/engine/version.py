@@ -6,13 +6,14 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TypeVar
 
 import numpy as np
 
 from retrieval.artifacts.calibration import Calibration, KnownThreshold
 from retrieval.artifacts.collection import detector_of
-from retrieval.artifacts.published import Pair, version_name
+from retrieval.artifacts.published import Pair, Published, version_name
 from retrieval.images import pixels
 from retrieval.images.settings import Box, PrepareConfig
 from retrieval.models import embedder
@@ -40,6 +41,10 @@ class Version:
         Raises: ValueError if a part is not the one of the pair, or cannot do what the settings want of every query.
         """
         self.pair = pair
+        self.published: Published | None = None
+        """What the workspace said of it, where it was taken from there."""
+        self.closing = ExitStack()
+        """What ends with it."""
         self.name = version_name(pair.collection_fingerprint, pair.model_fingerprint, pair.index_fingerprint)
         self.embedder = _embedder(args, pair)
         spec = self.embedder.spec
@@ -125,9 +130,14 @@ class Version:
         )
 
     def close(self) -> None:
-        """Nobody asks it any more."""
+        """Nobody asks it any more: its memory and its maps are let go at once, not when a collector comes by."""
         self._threads.shutdown(wait=False)
         self._batcher.close()
+        if hasattr(self, "gallery"):
+            self.gallery.close()
+            del self.gallery, self.embedder
+            self._batcher.forget()
+        self.closing.close()
 
 
 def _embedder(args: ServeArgs, pair: Pair) -> embedder.Embedder:

@@ -7,6 +7,7 @@ faces   what is found in a photo
 bodies  forms of several photos
 info    what is loaded, whether it is well, what is counted
 images  stored crops
+admin   which version answers, changed while it runs
 legacy  the addresses from before /v1
 page    the page's files
 """

@@ -9,6 +9,7 @@ from serve.routes.search import ERRORS
 from serve.schemas import (
     AllLimits,
     CalibrationInfo,
+    CandidateInfo,
     Defaults,
     Features,
     Health,
@@ -16,6 +17,7 @@ from serve.schemas import (
     Limits,
     LoadedModel,
     Ready,
+    RefusedVersion,
     ServiceInfo,
 )
 from serve.service import Service
@@ -46,6 +48,8 @@ def add(api: FastAPI, service: Service) -> None:
             labels=version.gallery.num_identities,
             started=service.started,
             replica=service.replica,
+            refused=_refused(service),
+            candidate=_candidate(service),
         )
 
     @api.get("/livez", tags=["info"])
@@ -92,6 +96,16 @@ def _features(args: ServeArgs, version: Version) -> Features:
         people=False,
         attributes=[],
     )
+
+
+def _refused(service: Service) -> RefusedVersion | None:
+    one = service.watch.refused
+    return None if one is None else RefusedVersion(version=one.version, why=one.why, at=one.at)
+
+
+def _candidate(service: Service) -> CandidateInfo | None:
+    one = service.candidate
+    return None if one is None else CandidateInfo(version=one.name, share=service.args.candidate_share, why=one.why_not)
 
 
 def _calibration(found: Calibration | None) -> CalibrationInfo | None:

@@ -17,6 +17,7 @@ from serve.schemas.images import AddAnswer, AddedItem, AddItem, AddOptions, Imag
 from serve.schemas.info import (
     AllLimits,
     CalibrationInfo,
+    CandidateInfo,
     Defaults,
     Features,
     Health,
@@ -28,6 +29,7 @@ from serve.schemas.info import (
     ModelInfo,
     Part,
     Ready,
+    RefusedVersion,
     ServiceInfo,
 )
 from serve.schemas.options import MAX_ALPHA, Filter, SearchOptions, WeightedImage
@@ -67,6 +69,7 @@ __all__ = [
     "BatchAnswer",
     "BatchItem",
     "CalibrationInfo",
+    "CandidateInfo",
     "Decision",
     "Defaults",
     "DuplicateGroup",
@@ -101,6 +104,7 @@ __all__ = [
     "QueryPhoto",
     "Ready",
     "Receipt",
+    "RefusedVersion",
     "ReloadAnswer",
     "ReloadRequest",
     "RequestBody",

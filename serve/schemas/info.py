@@ -147,6 +147,22 @@ class Features(BaseModel):
     attributes: list[str] = Field(description="Names that a filter may ask for.")
 
 
+class RefusedVersion(BaseModel):
+    """A version that was published and does not answer."""
+
+    version: str = Field(description="Its name; empty if not even that could be read.")
+    why: str = Field(description="Why it was refused, in words.")
+    at: datetime = Field(description="When.")
+
+
+class CandidateInfo(BaseModel):
+    """A version that a share of the queries is tried on too."""
+
+    version: str | None = Field(description="Its name; null while it is not loaded.")
+    share: float = Field(description="Of the queries that are compared.")
+    why: str = Field(default="", description="Why it is not compared.")
+
+
 class ServiceInfo(BaseModel):
     """GET /v1/info."""
 
@@ -187,6 +203,10 @@ class ServiceInfo(BaseModel):
     labels: int = Field(description="Identities in the gallery.")
     started: datetime = Field(description="When this replica loaded what it has.")
     replica: str = Field(description="Which replica answered.")
+    refused: RefusedVersion | None = Field(
+        default=None, description="What was published last, if it was refused: an older version answers on."
+    )
+    candidate: CandidateInfo | None = Field(default=None, description="What is tried beside it.")
 
 
 class Health(BaseModel):

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 
-from retrieval.artifacts.published import Pair
 from serve.replica import build_api
 from serve.service import Service
 from serve.settings import ServeArgs
@@ -24,7 +23,7 @@ def settings(made: Workspace, **more: Any) -> ServeArgs:
 async def inside(made: Workspace, root_path: str = "", **more: Any) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
     """A service and a client that asks it."""
     args = settings(made, **more)
-    service = await Service.open(args, Pair.open(args.workspace))
+    service = await Service.open(args)
     try:
         transport = httpx.ASGITransport(build_api(service), raise_app_exceptions=False, root_path=root_path)
         async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:

@@ -264,6 +264,8 @@ def test_what_is_no_publication_is_told_in_one_sentence(workspace: Path, text: s
     (workspace / CURRENT).write_text(text)
     with pytest.raises(ValueError, match="cannot be read .*run the pipeline again"):
         Pair.open(str(workspace))
+    version = publish(Folder.of(workspace), **make(workspace, 7))
+    assert [one.version for one in history(Folder.of(workspace))[1]] == [version]
 
 
 def test_several_publishers_at_once_are_all_remembered(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import pytest
@@ -184,3 +186,30 @@ def test_a_convolution_that_something_else_reads_too_keeps_its_batchnorm() -> No
     with torch.no_grad():
         assert torch.equal(folding.fold(trunk)(x), trunk(x))
         assert torch.equal(folding.rewrite(trunk)(x), trunk(x))
+
+
+def test_others_compute_while_one_thread_folds() -> None:
+    """A service answers with one network while it loads another."""
+    running, other = folding.fold(trunk_of("mobilenet_v2").eval()), trunk_of("resnet18").eval()
+    batch, stop, computed = photos(), threading.Event(), []
+    with torch.inference_mode():
+        expected, wanted = running(batch), other(batch)
+
+    def compute() -> None:
+        with torch.inference_mode():
+            while not stop.is_set():
+                computed.append(torch.equal(running(batch), expected))
+
+    def fold_twice(_: int) -> Tensor:
+        with torch.inference_mode():
+            return folding.fold(folding.fold(other))(batch)
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(compute) for _ in range(2)]
+        found = list(pool.map(fold_twice, range(4)))
+        stop.set()
+        for client in clients:
+            client.result()  # raises what it met
+    assert all(computed) and computed
+    assert all(torch.allclose(one, wanted) for one in found)
+    assert nn.Module.__call__.__name__ == "_wrapped_call_impl", "PyTorch's own call is back in its place"

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from pathlib import Path
 
 import pytest
 
-from retrieval.artifacts.published import Pair
 from serve.edge import Refusal
 from serve.photos.pool import PhotoPool
 from serve.service import Service
 from tests.support.inside import inside, settings
+from tests.support.versions import flip
 from tests.support.workspace import make_workspace
 
 
 def test_a_service_that_cannot_load_leaves_no_process_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_workspace(tmp_path, num_identities=2)
-    pair = dataclasses.replace(Pair.open(str(made.folder)), model_fingerprint="f" * 64)
+    flip(made.folder, "model/test/model.safetensors")
     pools: list[PhotoPool] = []
     close = PhotoPool.close
     monkeypatch.setattr(PhotoPool, "close", lambda pool: (pools.append(pool), close(pool))[1])
-    with pytest.raises(ValueError, match="expected ffffffffffff"):
-        asyncio.run(Service.open(settings(made), pair))
+    with pytest.raises(ValueError, match="No version of .* can be served.*is not the file that was sealed"):
+        asyncio.run(Service.open(settings(made)))
     assert [pool.num_alive for pool in pools] == [0]
 
 

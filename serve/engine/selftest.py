@@ -1,0 +1,101 @@
+"""What a version must show before it answers anybody: its files are what was sealed, and it finds its own photos.
+
+Crops of the gallery are embedded again: each must come out as the vector that the index holds of it, and must be found
+first. A model of another gallery, an index whose rows are mixed up and a network that this machine computes wrongly all
+fail that, whatever their fingerprints say.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retrieval.artifacts.collection import CATALOG, DETECTOR
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import hash_file
+from retrieval.artifacts.manifest import read_manifest
+from retrieval.artifacts.published import Pair
+from serve.engine.version import Version
+
+QUERIES = 16
+"""Photos of the gallery that are asked for again."""
+
+SAME = 0.98
+"""Least cosine of a crop's embedding to the one that the index holds. Other number formats come to 0.999."""
+
+_TIE = 1e-3
+_EXACT = ("Flat", "KDTree")
+_NEAR, _LEAST_NEAR, _LEAST_FIRST = 10, 0.9, 0.5
+
+
+class Unfit(ValueError):
+    """A version that must not answer; the message says why, in a sentence for those who run the service."""
+
+
+def check_files(pair: Pair) -> None:
+    """Every file of the model and of the index, and the tables of the collection, are what was sealed.
+
+    Photos of the collection are looked at when they are shown; here it is enough that they are there.
+
+    Raises: Unfit.
+    """
+    for folder in (pair.model, pair.index):
+        wanted = read_manifest(folder).all_files
+        _all_there(folder, wanted)
+        for name, sha256 in wanted.items():
+            _unhurt(folder, name, sha256)
+    wanted = read_manifest(pair.collection).all_files
+    _all_there(pair.collection, wanted)
+    for name in (CATALOG, DETECTOR):
+        if name in wanted:
+            _unhurt(pair.collection, name, wanted[name])
+
+
+def check_answers(version: Version) -> None:
+    """It finds its own photos. Takes as long as embedding `QUERIES` photos.
+
+    Raises: Unfit.
+    """
+    gallery, size = version.gallery, len(version.gallery)
+    if version.embedder.dim != gallery.dim:
+        raise Unfit(f"The model gives {version.embedder.dim} numbers a photo, and the index holds {gallery.dim}.")
+    rows = np.unique(np.linspace(0, size - 1, min(QUERIES, size)).round().astype(int)).tolist()
+    ids = [str(gallery.searcher.ids[row]) for row in rows]
+    asked = version.embedder.embed_jpegs([gallery.jpeg_at(row) for row in rows])
+    if not np.isfinite(asked).all():
+        raise Unfit("The model gives numbers that are none (NaN) for photos of the gallery.")
+    if gallery.vectors != "none":
+        _check_vectors(ids, asked, gallery.vectors_of(ids))
+    found = gallery.search(asked, min(_NEAR, size))
+    first = [
+        any(hit.image_id == image_id and hit.score >= hits[0].score - _TIE for hit in hits)
+        for image_id, hits in zip(ids, found, strict=True)
+    ]
+    near = [any(hit.image_id == image_id for hit in hits) for image_id, hits in zip(ids, found, strict=True)]
+    exact = gallery.factory in _EXACT
+    if not (np.mean(first) >= (1.0 if exact else _LEAST_FIRST) and np.mean(near) >= (1.0 if exact else _LEAST_NEAR)):
+        raise Unfit(
+            f"It does not find its own photos: of {len(ids)} that were asked for, {sum(first)} came first and "
+            f"{sum(near)} among the first {_NEAR} (index '{gallery.factory}')."
+        )
+
+
+def _check_vectors(ids: list[str], asked: np.ndarray, stored: np.ndarray) -> None:
+    norms = np.maximum(np.linalg.norm(asked, axis=1) * np.linalg.norm(stored, axis=1), 1e-12)
+    cosines = (asked * stored).sum(axis=1) / norms
+    if not (cosines >= SAME).all():
+        worst = int(cosines.argmin())
+        raise Unfit(
+            f"The model does not give the vectors that the index holds: of {ids[worst]!r} the cosine is "
+            f"{cosines[worst]:.3f}, expected {SAME} or more ({int((cosines < SAME).sum())} of {len(ids)} are below)."
+        )
+
+
+def _all_there(folder: Folder, wanted: dict[str, str]) -> None:
+    there = folder.list()
+    if missing := [name for name in wanted if name not in there]:
+        raise Unfit(f"{folder} lacks {missing[0]}, which was sealed there ({len(missing)} of {len(wanted)} files).")
+
+
+def _unhurt(folder: Folder, name: str, sha256: str) -> None:
+    if hash_file(folder, name) != sha256:
+        raise Unfit(f"{folder}/{name} is not the file that was sealed: it was changed or damaged.")
