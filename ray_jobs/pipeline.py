@@ -31,6 +31,7 @@ from ray_jobs.presets import (
     num_steps,
     variants,
 )
+from ray_jobs.runtime import quiet
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.detector import with_detector
 from ray_jobs.runtime.inputs import source_must_be_there, weights_must_be_there
@@ -86,6 +87,9 @@ def main(cfg: AnyConfig) -> dict[str, Folder]:
     workspace = Folder.of(cfg.workspace)
     store = store_uri(cfg.tracking_uri or None, workspace)
     started = time.monotonic()
+    quiet.set_up_logging()
+    # Said before anything heavy is imported: on a busy machine half a minute would pass without a word.
+    logger.info("%s -> %s: starting Ray and MLflow", cfg.source or "photos drawn here", workspace)
     with session():
         work = {name: value for name, value in plain(cfg).items() if name not in _NOT_THE_WORK}
         tracker = open_run(
