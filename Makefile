@@ -37,7 +37,7 @@ demo: setup ## Drawn faces by the best free network, then by one trained on them
 	$(BIN)/python -m serve.demo --workspace $(WORKSPACE)-landmarks
 
 serve: setup ## Serve the demo's result on http://127.0.0.1:8000 until Ctrl-C
-	$(BIN)/serve run serve.app:build_app workspace=$(WORKSPACE)-people
+	$(BIN)/python -m serve --workspace $(WORKSPACE)-people
 
 test: setup ## All tests but those that need the network or ../shared/data (CPU, about 17 minutes on 2 cores)
 	$(BIN)/python -m pytest tests retrieval -m "$(MARKS)" --durations=15 $(PYTEST_ARGS)

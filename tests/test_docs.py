@@ -17,10 +17,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import tyro
 
 from ray_jobs.presets import PRESETS
 from ray_jobs.runtime.command import parse
 from retrieval.reports.tables import BASELINES
+from serve.__main__ import ServeConfig
 from serve.settings import ServeArgs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -153,7 +155,17 @@ def test_settings_of_the_service_exist(page: Path) -> None:
     for line in code_of(page.read_text()):
         if named := re.search(r"serve run serve\.app:build_app((?: [a-z_]+=[^\s`]+)*)", line):
             settings = dict(part.split("=", 1) for part in named[1].split())
-            ServeArgs.model_validate(settings)
+            if settings:  # else the command is only spoken of
+                ServeArgs.model_validate(settings)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_the_service_is_started_with_settings_that_exist(page: Path) -> None:
+    for line in code_of(page.read_text()):
+        if named := re.search(r"python -m serve((?: --[^`#]*)?)$", line.partition("#")[0].rstrip()):
+            given = shlex.split(named[1])
+            if "--workspace" in given:
+                tyro.cli(ServeConfig, args=given, config=(tyro.conf.OmitArgPrefixes,))
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "ray_jobs.verify": [[]],
     "ray_jobs.publish": [[]],
     "ray_jobs.agreement": [[]],
+    "serve": [[]],
     "serve.demo": [[]],
     "serve.keys": [["create"], ["list"], ["revoke"]],
 }

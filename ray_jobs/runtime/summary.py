@@ -38,7 +38,7 @@ def summary(
     lines.append(("MLflow", f"run {tracker.run_id}: mlflow ui --backend-store-uri {shlex.quote(tracker.uri)}"))
     lines.append(("registered", _registered(registration)))
     told = "\n".join(f"  {name:<11}{text}" for name, text in lines)
-    serve = f"serve run serve.app:build_app {shlex.quote(f'workspace={workspace}')}"
+    serve = f"python -m serve --workspace {shlex.quote(str(workspace))}"
     return f"\nDone in {seconds:.0f} s.\n{told}\nServe it:\n  {serve}"
 
 

@@ -121,9 +121,9 @@ async def answer(
 def check_options(args: ServeArgs, version: Version, options: SearchOptions, with_photo: bool) -> None:
     """Raises: Refusal bad-parameter for what this service or this gallery cannot do."""
     if options.k > args.max_k:
-        raise _bad(f"k is {options.k}, the limit of this server is {args.max_k}.")
+        raise _bad(f"k: {options.k} is above {args.max_k}, the limit of this server.")
     if (options.expand or 0) > args.max_expand:
-        raise _bad(f"expand is {options.expand}, the limit of this server is {args.max_expand}.")
+        raise _bad(f"expand: {options.expand} is above {args.max_expand}, the limit of this server.")
     if options.num_queries != (0 if with_photo else 1):
         raise _bad("Give one of: a photo, image_id, image_ids, embedding.")
     if options.box is not None and version.config.crop != "fit":

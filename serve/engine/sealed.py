@@ -80,7 +80,7 @@ class SealedGallery:
         ids, labels = self.searcher.ids, self.searcher.labels
         return [
             [
-                Hit(ids[row], score, labels[row], row)
+                Hit(str(ids[row]), score, None if labels[row] is None else str(labels[row]), row)
                 for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
                 if row >= 0
             ]

@@ -3,9 +3,10 @@
 # No `from __future__ import annotations`: FastAPI reads the annotations as types.
 import json
 import time
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
 from pydantic import ValidationError
 
 from serve import edge
@@ -13,7 +14,7 @@ from serve.edge import Refusal
 from serve.engine import query
 from serve.engine.query import Clock
 from serve.forms import is_form, parts_of
-from serve.schemas import MAX_ALPHA, ErrorBody, Filter, SearchAnswer, SearchOptions
+from serve.schemas import ErrorBody, Filter, SearchAnswer, SearchOptions
 from serve.service import Service
 from serve.settings import ServeArgs
 
@@ -42,50 +43,63 @@ _BODY = {
 
 def add(api: FastAPI, service: Service) -> None:
     """Adds the route."""
-    args = service.args
+    extra = {"requestBody": _BODY, "parameters": parameters(service.args)}
 
-    @api.post("/v1/search", responses=ERRORS, openapi_extra={"requestBody": _BODY}, tags=["search"])
-    async def search(
-        request: Request,
-        k: Annotated[int | None, Query(ge=1, le=args.max_k, description="Most results.")] = None,
-        min_score: Annotated[float | None, Query(ge=-1, le=1, allow_inf_nan=False)] = None,
-        min_probability: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)] = None,
-        far: Annotated[float | None, Query(gt=0, lt=1, allow_inf_nan=False)] = None,
-        expand: Annotated[int | None, Query(ge=0, le=args.max_expand)] = None,
-        alpha: Annotated[float | None, Query(ge=0, le=MAX_ALPHA, allow_inf_nan=False)] = None,
-        rerank: Annotated[int | None, Query(ge=0, le=1000)] = None,
-        evidence: bool | None = None,
-        face: Annotated[str | None, Query(description="best, all, or a number", max_length=8)] = None,
-        crop: bool | None = None,
-        box: Annotated[str | None, Query(description="x1,y1,x2,y2 of the upright photo, pixels")] = None,
-        filter: Annotated[str | None, Query(description="A Filter as JSON", max_length=65536)] = None,
-    ) -> SearchAnswer:
+    @api.post("/v1/search", response_model=SearchAnswer, responses=ERRORS, openapi_extra=extra, tags=["search"])
+    async def search(request: Request) -> Response:
         """Search with a photo (the body, or the part `photo` of a form), or with images of the gallery (JSON)."""
-        given: dict[str, Any] = {
-            "k": k,
-            "min_score": min_score,
-            "min_probability": min_probability,
-            "far": far,
-            "expand": expand,
-            "alpha": alpha,
-            "rerank": rerank,
-            "evidence": evidence,
-            "face": int(face) if face is not None and face.isdecimal() and face.isascii() else face,
-            "crop": crop,
-            "box": None if box is None else edge.parse_box(box),
-            "filter": None if filter is None else _filter(filter),
-        }
-        return await _search(service, request, {name: value for name, value in given.items() if value is not None})
+        clock = Clock()
+        service.check_room()
+        given = given_in_address(request)
+        photo, told = await photo_and_options(service, request)
+        clock.spent["upload"] = time.perf_counter() - clock.began
+        options = options_of(service.args, {**given, **told})
+        async with service.place():
+            answer = await query.answer(service, options, photo, clock, prefix_of(request))
+        # Written here: FastAPI would check every result again before it writes them.
+        return Response(answer.model_dump_json(), media_type="application/json")
 
 
-async def _search(service: Service, request: Request, given: dict[str, Any]) -> SearchAnswer:
-    clock = Clock()
-    service.check_room()
-    photo, told = await photo_and_options(service, request)
-    clock.spent["upload"] = time.perf_counter() - clock.began
-    options = options_of(service.args, {**given, **told})
-    async with service.place():
-        return await query.answer(service, options, photo, clock, prefix_of(request))
+_IN_ADDRESS = ("k", "min_score", "min_probability", "far", "expand", "alpha", "rerank", "evidence", "crop")
+_AS_TEXT = {
+    "face": "best, all, or a number as POST /v1/faces counts.",
+    "box": "x1,y1,x2,y2 of the upright photo, pixels (places).",
+    "filter": "A Filter as JSON.",
+}
+
+
+def parameters(args: ServeArgs) -> list[dict[str, Any]]:
+    """The options that an address may hold, for the OpenAPI document."""
+    fields = SearchOptions.model_json_schema()["properties"]
+    limits = {"k": args.max_k, "expand": args.max_expand}
+    told = []
+    for name in _IN_ADDRESS:
+        schema = {key: value for key, value in fields[name].items() if key not in ("title", "default", "description")}
+        schema = next((one for one in schema.get("anyOf", [schema]) if one.get("type") != "null"), schema)
+        if name in limits:
+            schema = {**schema, "maximum": limits[name]}
+        told.append({"name": name, "in": "query", "description": fields[name]["description"], "schema": schema})
+    return told + [
+        {"name": name, "in": "query", "description": says, "schema": {"type": "string"}}
+        for name, says in _AS_TEXT.items()
+    ]
+
+
+def given_in_address(request: Request) -> dict[str, Any]:
+    """The options of an address, those that are not plain values read. Raises: Refusal bad-parameter."""
+    given: dict[str, Any] = {}
+    for name, text in request.query_params.multi_items():
+        if name in given or name not in (*_IN_ADDRESS, *_AS_TEXT):
+            what = "comes twice" if name in given else "is no parameter of this address"
+            raise Refusal("bad-parameter", f"{name[:80]}: {what}.")
+        given[name] = text
+    if given.get("face", "").isdecimal() and given["face"].isascii():
+        given["face"] = int(given["face"][:9])
+    if "box" in given:
+        given["box"] = edge.parse_box(given["box"])
+    if "filter" in given:
+        given["filter"] = _filter(given["filter"])
+    return given
 
 
 async def photo_and_options(service: Service, request: Request) -> tuple[bytes | None, dict[str, Any]]:

@@ -87,7 +87,7 @@ def test_the_commands_can_be_pasted(folders: dict[str, Folder]) -> None:
     lines = said(folders)
     root = folders["index"].uri.rpartition("/")[0]
     assert lines[-2] == "Serve it:"
-    assert shlex.split(lines[-1]) == ["serve", "run", "serve.app:build_app", f"workspace={root}"]
+    assert shlex.split(lines[-1]) == ["python", "-m", "serve", "--workspace", str(root)]
     (line,) = [line for line in lines if "mlflow ui" in line]
     assert shlex.split(line)[-2:] == ["--backend-store-uri", "sqlite:////a b/mlflow.db"]
 

@@ -23,6 +23,12 @@ def test_every_route_is_there_and_every_answer_described(tmp_path: Path) -> None
             assert {"/v1/search", "/v1/info", "/livez", "/readyz", "/metrics", "/search", "/info"} <= set(paths)
             kinds = paths["/v1/search"]["post"]["requestBody"]["content"]
             assert {"image/*", "multipart/form-data", "application/json"} <= set(kinds)
+            asked = {one["name"]: one["schema"] for one in paths["/v1/search"]["post"]["parameters"]}
+            assert set(asked) == {
+                *("k", "min_score", "min_probability", "far", "expand", "alpha", "rerank", "evidence", "crop"),
+                *("face", "box", "filter"),
+            }
+            assert (asked["k"]["maximum"], asked["expand"]["maximum"]) == (service.args.max_k, service.args.max_expand)
             assert "429" in paths["/v1/search"]["post"]["responses"]
             assert build_api(service).openapi()["info"]["title"] == "Image retrieval"
             assert (await client.get("/")).headers["content-type"].startswith("text/html")

@@ -93,8 +93,8 @@ def test_no_result_scores_less_than_was_asked_for(version: Version, vectors: np.
 @pytest.mark.parametrize(
     ("options", "with_photo", "says"),
     [
-        ({"k": 101}, True, "k is 101, the limit of this server is 100"),
-        ({"expand": 101}, True, "expand is 101"),
+        ({"k": 101}, True, "k: 101 is above 100, the limit of this server"),
+        ({"expand": 101}, True, "expand: 101 is above 100"),
         ({}, False, "Give one of"),
         ({"image_id": "a"}, True, "Give one of"),
         ({"image_id": "a", "embedding": [1.0]}, False, "Give one of"),

@@ -104,6 +104,8 @@ def test_all_faces_and_one_of_them(made: Workspace) -> None:
         ('?filter={"colour":1}', "bad-parameter", "colour"),
         ("?min_score=2", "bad-parameter", "min_score: "),
         ("?far=0", "bad-parameter", "far: "),
+        ("?colour=red", "bad-parameter", "colour: is no parameter"),
+        ("?k=1&k=2", "bad-parameter", "k: comes twice"),
     ],
 )
 def test_limits_of_the_parameters(made: Workspace, address: str, reason: str, says: str) -> None:

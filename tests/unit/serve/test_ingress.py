@@ -1,0 +1,64 @@
+"""How requests come in: what Ray Serve's processes find in their environment, and that HAProxy stays on loopback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from serve import ingress
+from serve.ingress import environment, free_port
+
+CONFIG = """global
+    stats socket /tmp/x/admin.sock mode 666 level admin expose-fd listeners
+frontend prometheus
+    bind :9101
+frontend http_frontend
+    bind *:8000
+listen stats
+  bind *:8404
+"""
+
+
+def test_each_way_in_has_its_environment(tmp_path: Path) -> None:
+    assert environment("serve", 8000, tmp_path) == {}
+    direct = environment("direct", 8123, tmp_path)
+    assert direct["RAY_SERVE_ENABLE_DIRECT_INGRESS"] == "1" and "RAY_SERVE_ENABLE_HA_PROXY" not in direct
+    assert direct["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] == "8123"
+    found = environment("haproxy", 8000, tmp_path)
+    assert found["RAY_SERVE_ENABLE_HA_PROXY"] == found["RAY_SERVE_ENABLE_DIRECT_INGRESS"] == "1"
+    assert all(value.startswith(str(tmp_path)) for name, value in found.items() if "SOCKET" in name or "FILE" in name)
+    assert found["RAY_SERVE_HAPROXY_METRICS_PORT"] != found["RAY_SERVE_HAPROXY_STATS_PORT"]
+    assert os.access(found["RAY_SERVE_HAPROXY_BINARY_PATH"], os.X_OK)
+    assert Path(found["RETRIEVAL_HAPROXY"]).name == "haproxy"
+
+
+@pytest.mark.parametrize("arguments", [["-db", "-f", "CONFIG"], ["-db", "-f", "CONFIG", "-x", "old.sock", "-sf", "7"]])
+def test_only_haproxy_s_own_ports_and_its_socket_are_closed_to_others(tmp_path: Path, arguments: list[str]) -> None:
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(CONFIG)
+    arguments = [str(config) if argument == "CONFIG" else argument for argument in arguments]
+    env = {
+        **os.environ,
+        "RETRIEVAL_HAPROXY": "/bin/echo",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": "9101",
+        "RAY_SERVE_HAPROXY_STATS_PORT": "8404",
+    }
+    for _ in range(2):  # Ray writes the file anew for each start, and may start twice from one
+        done = subprocess.run([ingress._WRAPPER, *arguments], env=env, check=True, capture_output=True, text=True)
+        assert done.stdout.split() == arguments, "HAProxy is started as Ray wants it"
+        binds = [line.strip() for line in config.read_text().splitlines() if "bind" in line]
+        assert binds == ["bind 127.0.0.1:9101", "bind *:8000", "bind 127.0.0.1:8404"]
+        assert "mode 600" in config.read_text()
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(OSError):
+            free_port(taken.getsockname()[1])
+    assert free_port() != free_port(host="::1")

@@ -1,0 +1,41 @@
+"""`python -m serve`: what is wrong is said before anything is started."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serve.__main__ import ServeConfig, running
+from serve.settings import ServeArgs
+from tests.support.workspace import make_workspace
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_a_workspace_that_is_not_finished_and_a_port_that_is_taken_are_told(tmp_path: Path) -> None:
+    empty = ServeConfig(settings=ServeArgs(workspace=str(tmp_path / "none")))
+    with pytest.raises(ValueError, match="no pipeline has finished there"), running(empty):
+        pass
+    made = make_workspace(tmp_path, num_identities=2)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = ServeConfig(settings=ServeArgs(workspace=str(made.folder)), port=port)
+        with pytest.raises(ValueError, match=f"Port {port} of 127.0.0.1 cannot be had"), running(config):
+            pass
+
+
+def test_it_listens_on_loopback_unless_told_otherwise() -> None:
+    assert ServeConfig(settings=ServeArgs(workspace="w")).host == "127.0.0.1"
+
+
+def test_a_wrong_setting_is_told_without_loading_ray(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "serve", "--workspace", str(tmp_path), "--max-k", "0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "serve: --max-k: Input should be" in done.stderr
+    assert not [line for line in done.stderr.splitlines() if line.rpartition("|")[2].strip() in ("ray", "torch", "cv2")]
