@@ -21,7 +21,7 @@ export function percent(probability) {
   if (probability > 0.999) return "> 99.9 %";
   if (probability < 0.001) return "< 0.1 %";
   const value = 100 * probability;
-  return `${value > 99 || value < 1 ? value.toFixed(1) : Math.round(value)} %`;
+  return `${value >= 98.95 || value <= 1.05 ? value.toFixed(1) : Math.round(value)} %`;
 }
 
 /** 0.001 -> "1 in 1,000". */

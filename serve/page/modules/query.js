@@ -106,9 +106,9 @@ export function showFaces(faces, chosen) {
   const text = (one) => {
     const first = one.results[0];
     if (one.error) return one.error.message;
-    return one.decision.answer === "nobody" || !first
-      ? "nobody here"
-      : `${nameOf(first)}${first.probability === null ? "" : `, ${percent(first.probability)}`}`;
+    if (one.decision.answer === "nobody" || !first) return "nobody here";
+    const likely = first.probability === null ? "" : `, ${percent(first.probability)}`;
+    return `${one.decision.answer === "match" ? "" : "perhaps "}${nameOf(first)}${likely}`;
   };
   const entries = faces.map((one, place) => ({
     number: one.query.face ?? place,

@@ -240,6 +240,7 @@ async function browse() {
       results.rove();
       at("more").hidden = !page.next;
       at("more").onclick = () => load(page.next);
+      at("answers-title").textContent = page.unlisted ? "Results" : "Photos";
       at("status").textContent = images.length ? `${number(images.length)}${page.next ? "+" : ""} shown` : "";
       at("empty").hidden = images.length > 0;
       at("empty").textContent = page.unlisted
