@@ -137,6 +137,35 @@ def test_the_page_says_that_places_are_searched(service: Service, tmp_path: Path
         assert page.run(about) == f"{index['num_images']} photos of {index['num_identities']} places"
 
 
+def test_a_region_is_drawn_moved_by_keys_and_taken_away(service: Service, made: Workspace, tmp_path: Path) -> None:
+    """In the page, on a photo of 400 x 300 pixels; the answer is that of the same box asked for by hand."""
+    shown = "[...document.querySelectorAll('#results .card[data-id]')].map((one) => one.dataset.id)"
+    box = "new URLSearchParams(location.hash.split('?')[1]).get('box')"
+    done = "document.getElementById('answers').getAttribute('aria-busy') === 'false'"
+    with open_page(f"http://127.0.0.1:{service.port}/", tmp_path / "profile") as page:
+        page.wait_for("!!document.body?.classList.contains('ready')")
+        page.choose_file("#file", made.photos["a/0.jpg"])
+        page.wait_for(f"{done} && {shown}.length > 0")
+        left, top, width = page.run(
+            "(r => [r.left, r.top, r.width])(document.getElementById('stage').getBoundingClientRect())"
+        )
+        scale = width / 400
+        page.drag((left + 100 * scale, top + 40 * scale), (left + 340 * scale, top + 200 * scale))
+        page.wait_for(f"{box} !== null && {done}")
+        drawn = [int(edge) for edge in page.run(box).split(",")]
+        assert np.abs(np.array(drawn) - (100, 40, 340, 200)).max() <= 2
+        answer = search(service, "a/0.jpg", f"k=9&box={page.run(box)}").json()
+        assert page.run(shown) == [one["image_id"] for one in answer["results"]][: len(page.run(shown))]
+        assert page.barriers() == []
+        page.run("document.querySelector('.region').focus()")
+        page.press("ArrowRight")
+        page.wait_for(f"{box} !== '{','.join(map(str, drawn))}' && {done}")
+        assert page.run(box).split(",")[0] == str(drawn[0] + 8)  # a step is 2 % of the photo
+        page.press("Delete")
+        page.wait_for(f"{box} === null && {done} && !document.querySelector('.region')")
+        assert page.complaints == []
+
+
 @pytest.mark.parametrize(
     ("name", "box"),
     [
