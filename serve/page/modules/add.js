@@ -9,6 +9,7 @@ import { isBack } from "./remove.js";
 
 const AT_ONCE = 8,
   BYTES_AT_ONCE = 8 << 20;
+const MOST_ROWS = 500; // the counts tell of all
 const PHOTO = /\.(jpe?g|png|webp|gif|bmp|tiff?|heic|avif)$/i;
 const root = at("add");
 let queue = []; // { file, imageId }

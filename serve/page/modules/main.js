@@ -9,7 +9,7 @@ import * as duplicates from "./duplicates.js";
 import { plural } from "./format.js";
 import { info, loadInfo } from "./info.js";
 import * as people from "./people.js";
-import { address, read } from "./route.js";
+import { address, go, read } from "./route.js";
 import * as search from "./search.js";
 import { toast } from "./toast.js";
 
@@ -116,7 +116,13 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("over");
   const view = VIEWS[shown]?.module;
-  if (view?.drop) view.drop(event.dataTransfer, event);
+  const isFolder = event.dataTransfer.items[0]?.webkitGetAsEntry?.()?.isDirectory;
+  if (isFolder && info.features.add) {
+    add.show();
+    add.drop(event.dataTransfer);
+    go(address("add"));
+  } else if (isFolder) search.fail(new api.Refused("A folder cannot be searched with. Drop one photo."));
+  else if (view?.drop) view.drop(event.dataTransfer, event);
   else search.take(event.dataTransfer.files[0]);
 });
 

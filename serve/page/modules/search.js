@@ -33,7 +33,7 @@ function change(edit) {
 
 whenChosen(change);
 
-function fail(error) {
+export function fail(error) {
   at("error").textContent = error instanceof api.Refused ? error.message : `The page failed: ${error.message}`;
   at("error").hidden = false;
 }

@@ -18,9 +18,11 @@ export class Stage {
     root.addEventListener("pointerdown", (event) => this.#press(event));
   }
 
-  /** Show a photo. Returns its size, or null where this browser cannot show its format. */
+  /** Show a photo; a blob: address is taken over. Returns its size, or null where this browser cannot show its format. */
   async show(address, alt) {
     this.size = this.region = null;
+    if (this.address) URL.revokeObjectURL(this.address);
+    this.address = address;
     const image = h("img", { src: address, alt, draggable: "false" });
     this.root.replaceChildren(image);
     this.root.hidden = false;
