@@ -113,7 +113,7 @@ def _report(out: Folder, manifest: Manifest) -> None:
     for book in manifest.books:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(book["rejected"].items())) or "none"
         logger.info("%s: %d in, %d kept, rejected: %s", book["stage"], book["taken"], book["kept"], reasons)
-    counts = {name: count for name, count in manifest.counts.items() if not isinstance(count, dict)}
+    counts = {name: count for name, count in manifest.counts.items() if not isinstance(count, dict) and count}
     logger.info("collection at %s: %s", out, ", ".join(f"{name} {count}" for name, count in counts.items()))
 
 

@@ -76,10 +76,10 @@ class SourceReport:
 def told(report: SourceReport) -> list[str]:
     """What a source was taken for, in a line or two each: to be read before any work is put into it."""
     how = f"layout {report.layout}" + (", told by what is there" if report.guessed else "")
-    labels = f"{report.labels:,} labels" if report.labels else "no labels"
+    labels = _many(report.labels, "label") if report.labels else "no labels"
     if report.labels and report.unlabelled:
-        labels += f", {report.unlabelled:,} photos without one"
-    lines = [f"{report.photos:,} photos in {report.folders:,} folders ({how}), {labels}"]
+        labels += f", {_many(report.unlabelled, 'photo')} without one"
+    lines = [f"{_many(report.photos, 'photo')} in {_many(report.folders, 'folder')} ({how}), {labels}"]
     if report.guessed and report.layout == "folder" and report.folders > 1:
         lines.append("folders are not taken for people or places; if each is one, say --layout lfw")
     if report.guessed and report.layout == "lfw":
@@ -99,6 +99,10 @@ def told(report: SourceReport) -> list[str]:
         if counts:
             lines.append(f"{kind}: {', '.join(f'{num:,} {suffix}' for suffix, num in sorted(counts.items()))}")
     return lines
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -110,7 +110,12 @@ def test_what_a_source_is_taken_for_is_told(tmp_path: Path) -> None:
         lines(tmp_path, "lfw")[0] == "2 photos in 2 folders (layout lfw), 2 labels" and len(lines(tmp_path, "lfw")) == 3
     )
     touch(tmp_path, "8.jpg")
-    assert lines(tmp_path, "lfw")[0] == "3 photos in 3 folders (layout lfw), 2 labels, 1 photos without one"
+    assert lines(tmp_path, "lfw")[0] == "3 photos in 3 folders (layout lfw), 2 labels, 1 photo without one"
+
+
+def test_one_photo_is_told_of_as_one(tmp_path: Path) -> None:
+    touch(tmp_path, "8.jpg")
+    assert lines(tmp_path, "folder")[0] == "1 photo in 1 folder (layout folder), no labels"
 
 
 def test_a_guess_that_folders_are_people_is_told_with_the_way_out(tmp_path: Path) -> None:
