@@ -1,0 +1,152 @@
+"""Faults while clients ask: what failed, why, and how long it took until all was well again. Over HTTP, on Ray Serve.
+
+    python benchmarks/serve_faults.py
+    python benchmarks/serve_faults.py --faults replica proxy --clients 8
+
+Each fault is done to a running service of two replicas under load: kill -9 of a replica, of a process that decodes
+photos, of the proxy, of Serve's controller; the workspace away for a while; a bad version published. Every answer is
+compared with what was answered before: one that differs is wrong, and there must be none. Recovery is from the fault to
+the last request that failed. What meets no reason of ours ("without a reason", a connection that breaks) is told apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.swap_under_load import Config as LoadConfig
+from benchmarks.swap_under_load import Expected, Load, Running, known_answers, running
+from retrieval.artifacts.published import go_to, publish
+
+FAULTS = ("replica", "photo-process", "proxy", "controller", "workspace", "bad-version")
+_PROCESSES = {
+    "replica": "ray::ServeReplica:default:Search",
+    "photo-process": "serve.photos.worker",
+    "proxy": "ray::ProxyActor",
+    "controller": "ray::ServeController",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """Which faults, under how much load."""
+
+    faults: tuple[str, ...] = FAULTS
+    """Of: replica, photo-process, proxy, controller (each ended by kill -9), workspace (away), bad-version."""
+    clients: int = 4
+    """Clients that ask all the time."""
+    replicas: int = 2
+    """Replicas of the service."""
+    calm: float = 5.0
+    """Seconds of load before a fault."""
+    away: float = 30.0
+    """Seconds that the workspace is away."""
+    settle: float = 30.0
+    """Seconds of load after a fault."""
+
+
+def ours(name: str) -> list[int]:
+    """Processes below this one whose command, or the name that Ray gave them, holds `name`; the oldest first."""
+    parents, commands = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            commands[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue  # it has ended
+
+    def below(pid: int) -> bool:
+        while pid in parents and pid != os.getpid():
+            pid = parents[pid]
+        return pid == os.getpid()
+
+    return sorted(pid for pid, command in commands.items() if name in command and below(pid))
+
+
+def kill(kind: str) -> str:
+    """kill -9 of one process of the kind. Returns what was done."""
+    pids = ours(_PROCESSES[kind])
+    if not pids:
+        raise ValueError(f"There is no process '{_PROCESSES[kind]}'.")
+    os.kill(pids[0], signal.SIGKILL)
+    return f"kill -9 of one of {len(pids)} '{_PROCESSES[kind]}'"
+
+
+def workspace_away(at: Running, seconds: float) -> str:
+    here = Path(at.workspace.path)
+    here.rename(aside := here.with_name(f"{here.name}-away"))
+    time.sleep(seconds)
+    aside.rename(here)
+    return f"the workspace was away for {seconds:g} s"
+
+
+def bad_version(at: Running) -> str:
+    """Publish an index with another byte in it, and go back after a while."""
+    from retrieval.artifacts.manifest import MANIFEST
+
+    folder, bad = at.workspace / "index/1", at.workspace / "index/bad"
+    for name in folder.list():
+        data = bytearray(folder.read_bytes(name))
+        if name.startswith("shard-"):
+            data[len(data) // 2] ^= 0xFF
+        if name != MANIFEST:
+            bad.write_bytes(name, bytes(data))
+    bad.write_bytes(MANIFEST, folder.read_bytes(MANIFEST))
+    publish(at.workspace, collection=at.workspace / "collection/test", model=at.workspace / "model/1", index=bad)
+    time.sleep(5)
+    return "an index with another byte in it was published"
+
+
+def one_fault(fault: str, cfg: Config) -> tuple[int, int]:
+    """Do it, and print what came of it. Returns answers that were wrong, and failures without a reason of ours."""
+    with running(LoadConfig(clients=cfg.clients, replicas=cfg.replicas)) as at:
+        at = dataclasses.replace(at, names=at.names[-1:])
+        with httpx.Client(base_url=at.address, timeout=60) as client:
+            known: dict[tuple[str, int], Expected] = known_answers(client, at)
+        deeds: dict[str, Callable[[], str]] = {
+            "workspace": lambda: workspace_away(at, cfg.away),
+            "bad-version": lambda: bad_version(at),
+        }
+        with Load(at, known, cfg.clients) as load:
+            time.sleep(cfg.calm)
+            calm, began = sum(load.counts.values()), time.monotonic()
+            done = deeds[fault]() if fault in deeds else kill(fault)
+            over = time.monotonic()
+            time.sleep(cfg.settle)
+        if fault == "bad-version":
+            go_to(at.workspace, at.names[0])
+    total = sum(load.counts.values())
+    print(f"{fault}: {done}")
+    print(f"  {calm} answers before it, {total - calm} in the {over - began + cfg.settle:.0f} s from it on")
+    for what, num in sorted(load.counts.items()):
+        print(f"  {num:6}  {what}")
+    late = [moment - began for moment in load.failed_at if moment > began]
+    early = len(load.failed_at) - len(late)
+    print(f"  failed {len(late)} (and {early} before it), wrong {load.mixed}", end="")
+    print(f", the last failure {max(late):.1f} s after it began" if late else ", nobody noticed", flush=True)
+    strange = sum(num for what, num in load.counts.items() if "without a reason" in what)
+    return load.mixed, strange
+
+
+def main(cfg: Config) -> int:
+    """All of them, each on a fresh service. Returns how many answers were wrong."""
+    wrong = 0
+    for fault in cfg.faults:
+        wrong += one_fault(fault, cfg)[0]
+    print(f"wrong answers in all: {wrong}")
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main(tyro.cli(Config, description=__doc__)) else 0)
