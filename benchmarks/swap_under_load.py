@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import socket
 import sys
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import numpy as np
@@ -47,6 +47,8 @@ class Config:
     """Clients that ask all the time."""
     replicas: int = 2
     """Replicas of the service; each swaps by itself."""
+    ingress: Literal["haproxy", "serve"] = "haproxy"
+    """How requests reach them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,32 +67,16 @@ def running(cfg: Config, **settings: object) -> Iterator[Running]:
     """The service on Ray Serve, on this machine, with a cluster of its own."""
     with tempfile.TemporaryDirectory(prefix="sw") as scratch:
         workspace, photos, names = prepared(cfg, Path(scratch))
-        import ray
-        from ray import serve
-
-        from serve.app import build_app
+        from serve.__main__ import ServeConfig
+        from serve.__main__ import running as service
+        from serve.ingress import free_port
         from serve.settings import ServeArgs
 
         how = {"replica_cpus": 0.5, "min_replicas": cfg.replicas, "max_replicas": cfg.replicas, "precision": "fp32"}
         args = ServeArgs(**{"workspace": str(workspace), "device": "cpu", "watch_s": 0.2, **how, **settings})
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        ray.init(num_cpus=max(2, cfg.replicas), include_dashboard=False, log_to_driver=False, _temp_dir=f"{scratch}/r")
-        try:
-            serve.start(http_options={"host": "127.0.0.1", "port": port})
-            serve.run(build_app(args))
-            yield Running(
-                address=f"http://127.0.0.1:{port}",
-                workspace=workspace,
-                photos=photos,
-                names=names,
-                replicas=cfg.replicas,
-            )
-        finally:
-            with contextlib.suppress(Exception):  # the end of a cluster that was killed in parts
-                serve.shutdown()
-            ray.shutdown()
+        started = ServeConfig(settings=args, port=free_port(), ingress=cfg.ingress)
+        with service(started, num_cpus=max(2, cfg.replicas), _temp_dir=f"{scratch}/r") as address:
+            yield Running(address=address, workspace=workspace, photos=photos, names=names, replicas=cfg.replicas)
 
 
 def prepared(cfg: Config, scratch: Path) -> tuple[Folder, list[bytes], list[str]]:
@@ -117,10 +103,11 @@ def wait_for(client: httpx.Client, version: str, replicas: int, within: float = 
     began, seen = time.monotonic(), set()
     while time.monotonic() - began < within:
         info = client.get("/v1/info").json()
-        if info["version"] != version:
-            seen.clear()
-        seen.add(info["replica"])
-        if len(seen) >= replicas and info["version"] == version:
+        if info["version"] == version:
+            seen.add(info["replica"])
+        else:
+            seen.discard(info["replica"])
+        if len(seen) >= replicas:
             return time.monotonic() - began
         time.sleep(0.01)
     raise TimeoutError(f"not every replica answers with {version} after {within:g} s")
@@ -134,7 +121,10 @@ def known_answers(client: httpx.Client, at: Running) -> dict[tuple[str, int], Ex
         wait_for(client, name, at.replicas)
         for number, photo in enumerate(at.photos):
             if (response := ask(client, photo)).status_code == 200:
-                known[name, number] = expected_of(response.json())
+                answer = response.json()
+                if answer["version"] != name:
+                    raise ValueError(f"{answer['version']} answers, and every replica said that it has {name}.")
+                known[name, number] = expected_of(answer)
     return known
 
 
@@ -177,13 +167,17 @@ class Load:
                     time.sleep(0.05)
 
     def _one(self, client: httpx.Client, photo: int) -> str:
+        """One search, and one thumbnail of its results."""
         try:
             response = ask(client, self._at.photos[photo])
+            if response.status_code != 200:
+                return f"failed: {reason_of(response)}"
+            answer = response.json()
+            crop = client.get(answer["results"][photo % len(answer["results"])]["thumbnail"])
+            if crop.status_code != 200:
+                return f"failed: thumbnail {reason_of(crop)}"
         except httpx.HTTPError as error:
             return f"failed: {type(error).__name__}"
-        if response.status_code != 200:
-            return f"failed: {reason_of(response)}"
-        answer = response.json()
         expected = self._known.get((answer["version"], photo))
         differs = "a version nobody published" if expected is None else expected.differs(answer)
         return f"mixed: {differs}" if differs else f"version {answer['version']}"

@@ -116,6 +116,7 @@ def new_api(metrics: Metrics | None = None) -> FastAPI:
     api.add_exception_handler(Refusal, _on_refusal)
     api.add_exception_handler(RequestValidationError, _on_validation)
     api.add_exception_handler(HTTPException, _on_http)
+    api.add_exception_handler(OSError, _on_storage)
     api.add_exception_handler(Exception, _on_crash)
     return api
 
@@ -191,6 +192,14 @@ async def _on_http(request: Request, error: Exception) -> Response:
         "method-not-allowed": f"{request.method} is not possible here.",
     }.get(reason, str(error.detail))
     return _error(reason, message, error.headers, error.status_code)
+
+
+async def _on_storage(request: Request, error: Exception) -> Response:
+    """A workspace that is away, a disk that fails: no fault of the request, and it may be back in a moment."""
+    logger.error("storage fails", exc_info=error)
+    if (metrics := request.app.state.metrics) is not None:
+        metrics.refused("unavailable")
+    return _error("unavailable", "Storage cannot be reached just now. Try again shortly.", {"Retry-After": "1"})
 
 
 async def _on_crash(_: Request, error: Exception) -> Response:

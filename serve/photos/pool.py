@@ -76,8 +76,16 @@ class PhotoPool:
         """What is seen in the photo. A caller who goes away costs nobody anything: the process goes on to its end."""
         if (refused := self._refused_before(photo)) is not None:
             return refused
+        # The first process that dies may have been ended by somebody else; a photo that ends two has done it.
+        seen = await self._look_once(photo, how, last=False)
+        seen = await self._look_once(photo, how, last=True) if seen is None else seen
+        assert seen is not None
+        return seen
+
+    async def _look_once(self, photo: bytes, how: Look, last: bool) -> Looked | Unusable | None:
+        """None if the process died and this is not the last try."""
         handle = await self._take()
-        work = asyncio.create_task(self._work(handle, photo, how))
+        work = asyncio.create_task(self._work(handle, photo, how, last))
         self._keep(work)
         return await asyncio.shield(work)
 
@@ -91,14 +99,18 @@ class PhotoPool:
         if self._idle and self._known:
             await self.look(b"", self._known[0])
 
-    async def _work(self, handle: Handle, photo: bytes, how: Look) -> Looked | Unusable:
+    async def _work(self, handle: Handle, photo: bytes, how: Look, last: bool) -> Looked | Unusable | None:
         try:
             async with asyncio.timeout(self._seconds):
                 seen = await handle.look(photo, how, self._seconds)
         except TimeoutError:
             return self._replace(handle, photo, "timed-out", f"it took more than {self._seconds:g} s to look at")
         except Broken as error:
-            return self._replace(handle, photo, "crashed", str(error))
+            if last:
+                return self._replace(handle, photo, "crashed", str(error))
+            self._replace(handle, None, "crashed", str(error))
+            self._lost("crashed")
+            return None
         except BaseException:
             self._replace(handle, None, "crashed", "the service failed")
             raise

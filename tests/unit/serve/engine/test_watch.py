@@ -240,9 +240,13 @@ def test_a_workspace_that_is_away_changes_nothing_and_is_taken_up_when_it_is_bac
             with away(made.folder):
                 await service.watch.look()
                 assert expected_of(before).differs((await ask(client, photo)).json()) == ""
+                crop = await client.get(before["results"][3]["thumbnail"])
+                assert (crop.status_code, crop.json()["error"]["reason"]) == (503, "unavailable")
+                assert crop.headers["retry-after"] == "1"
                 answer = (await client.post("/v1/admin/reload", json={})).json()
                 assert (answer["swapped"], answer["why"]) == (False, "Nothing is published.")
                 assert (await client.post("/v1/admin/reload", json={"version": "previous"})).status_code == 404
+            assert (await client.get(before["results"][3]["thumbnail"])).status_code == 200
             go_to(made.folder, names[0])
             await service.watch.look()
             assert service.versions.current.name == names[0] and service.watch.refused is None
