@@ -53,6 +53,14 @@ class LiveRow:
     prepared: str
 
 
+_CUT = ("crop", "margin", "size")
+
+
+def preparation_key(preparation: Mapping[str, Any]) -> str:
+    """What of a preparation says how a crop looks: a model may embed only crops that are cut as it wants them."""
+    return json.dumps([preparation.get(name) for name in _CUT])
+
+
 def values_of(image: NewImage, seq: int, at: int) -> tuple[list[str], list[Any]]:
     """Columns of the table and what goes into them. at: microseconds since 1970."""
     values = {name: getattr(image, name) for name in ("image_id", "photo", "jpeg", "width", "height", "content_hash")}

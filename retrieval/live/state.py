@@ -12,10 +12,12 @@ import numpy as np
 
 from retrieval.artifacts.published import Pair
 from retrieval.live.columns import Columns
-from retrieval.live.entries import Entry
+from retrieval.live.entries import Entry, Hit
+from retrieval.live.filters import Filter, allows
 from retrieval.live.people import People, apply_edits
 from retrieval.live.rows import LiveRow
 from retrieval.live.store import Store
+from retrieval.search.ranking import scan
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,20 @@ class State:
     def without_changes(cls, columns: Columns, dim: int, seq: int = 0) -> State:
         vectors, hidden = np.empty((0, dim), np.float32), np.empty(0, np.int64)
         return cls(seq, [], vectors, {}, hidden, People(columns.person, {}, {}))
+
+    def nearest(self, queries: np.ndarray, k: int, allowed: Filter | None) -> list[list[Hit]]:
+        """The k best of what was added, for each query; each is compared. Args: queries: (Q, D) float32."""
+        entries, vectors = self.entries, self.vectors
+        if allowed is not None:
+            places = [place for place, one in enumerate(entries) if allows(allowed, one)]
+            entries, vectors = [entries[place] for place in places], vectors[places]
+        if not entries:
+            return [[] for _ in queries]
+        found = scan(np.asarray(queries, dtype=np.float32), vectors, k)
+        return [
+            [Hit.of(entries[row], score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True) if row >= 0]
+            for rows, scores in zip(found.rows, found.scores, strict=True)
+        ]
 
 
 class Changes:

@@ -10,8 +10,10 @@ holds them (`note_fold`); a view of it looks at those after.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ from retrieval.artifacts.folder import Folder
 from retrieval.live.database import Database
 from retrieval.live.rows import LiveRow, NewImage, row_of, values_of
 from retrieval.live.schema import CHANGED_ROWS, SCHEMA, VERSION
+
+logger = logging.getLogger(__name__)
 
 FOLDER, FILE = "live", "gallery.db"
 
@@ -70,6 +74,19 @@ class Store:
         folder = Path(root.path) / FOLDER
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return cls(folder / FILE)
+
+    @classmethod
+    def open_if_possible(cls, workspace: Folder | str) -> Store | None:
+        """None where the gallery cannot be changed: in an object store, on a disk that is read only."""
+        try:
+            return cls.open(workspace)
+        except (ReadOnly, PermissionError) as error:
+            logger.warning("the gallery stays as it was sealed: %s", error)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            logger.warning("the gallery stays as it was sealed: %s", error)
+        return None
 
     def seq(self) -> int:
         """The number of the newest change."""

@@ -23,7 +23,6 @@ from retrieval.live.people import People
 from retrieval.live.sealed import SealedGallery
 from retrieval.live.state import Changes, Embed, State
 from retrieval.live.store import Store
-from retrieval.search.ranking import scan
 from retrieval.search.vectors import Source
 
 _FEW = 64  # as many deleted images are asked for in excess, which costs an index less than a selector
@@ -52,7 +51,7 @@ class GalleryView:
         Raises: ValueError if the index is not the one of the pair.
         """
         self.pair, self.sealed = pair, SealedGallery(pair, num_cached=num_cached)
-        self._store = store
+        self.store, self.searcher = store, self.sealed.searcher
         self._changes = None
         self._lock = threading.Lock()
         if store is not None:
@@ -98,12 +97,23 @@ class GalleryView:
         return len(self.sealed) - len(state.hidden) + len(state.entries)
 
     @property
-    def num_labels(self) -> int:
+    def num_identities(self) -> int:
         """Different labels."""
         return len({*self.sealed.columns.label.names} | {one.label for one in self._state.entries} - {None})
 
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """That filters may ask for."""
+        return self.sealed.columns.attribute_names if self.sealed.columns.attributes is not None else ()
+
     def why_no_vectors(self) -> str:
         return self.sealed.why_no_vectors()
+
+    def close(self) -> None:
+        """Nobody asks it any more: lets go of the store, the maps and the memory."""
+        if self.store is not None:
+            self.store.close()
+        del self.sealed, self.searcher, self._mask, self._changes, self._still
 
     def refresh(self) -> int:
         """Take in what was committed until now. Returns the number of the newest change.
@@ -125,7 +135,7 @@ class GalleryView:
         self.refresh()
         state = self._state
         allowed = None if allowed is None or allowed.is_empty else allowed
-        sealed, live = self._among_sealed(state, queries, k, allowed), self._among_live(state, queries, k, allowed)
+        sealed, live = self._among_sealed(state, queries, k, allowed), state.nearest(queries, k, allowed)
         return [
             heapq.nsmallest(k, [*one, *other], key=lambda hit: (-hit.score, hit.image_id)) if other else one[:k]
             for one, other in zip(sealed, live, strict=True)
@@ -146,6 +156,11 @@ class GalleryView:
         rows = np.flatnonzero(self._allowed(state, wanted))
         sealed = self.sealed.columns.ids.take(rows).to_pylist()
         return sealed + [one.image_id for one in state.entries if allows(wanted, one)]
+
+    def sealed_rows(self) -> np.ndarray:
+        """(n,) int64: rows of the sealed index whose images are still there."""
+        self.refresh()
+        return np.setdiff1d(np.arange(len(self.sealed)), self._state.hidden)
 
     def entry(self, image_id: str) -> Entry:
         """Raises: KeyError if there is no such image, or it was deleted."""
@@ -177,15 +192,11 @@ class GalleryView:
         self.refresh()
         state = self._state
         if image_id in state.places:
-            assert self._store is not None
-            jpeg = self._store.jpeg(image_id)
+            jpeg = None if self.store is None else self.store.jpeg(image_id)
             if jpeg is None:  # deleted since
                 raise KeyError(image_id)
             return jpeg
-        row = self._row(state, image_id)
-        if row is None:
-            raise KeyError(image_id)
-        return self.sealed.jpeg_at(row)
+        return self.sealed.jpeg_at(self._there(state, image_id))
 
     def jpeg_at(self, row: int) -> bytes:
         """The stored crop of a row of the sealed index.
@@ -200,7 +211,12 @@ class GalleryView:
     def original(self, image_id: str) -> bytes | None:
         """The photo as it was sent; None where it was not kept. Raises: KeyError."""
         entry = self.entry(image_id)
-        return self._store.original(entry.photo) if self._store is not None and entry.original else None
+        return self.store.original(entry.photo) if self.store is not None and entry.original else None
+
+    def row_of(self, image_id: str) -> int:
+        """The row of the sealed index. Raises: KeyError for a live image too, which has none."""
+        self.refresh()
+        return self._there(self._state, image_id)
 
     def read_one(self) -> bytes:
         """A stored crop, from where it is stored. Raises: OSError or ValueError if it cannot be read."""
@@ -220,10 +236,8 @@ class GalleryView:
         for place, image_id in enumerate(image_ids):
             if image_id in places:
                 out[place] = state.vectors[places[image_id]]
-            elif (row := self._row(state, image_id)) is not None:
-                rows[place] = row
             else:
-                raise KeyError(image_id)
+                rows[place] = self._there(state, image_id)
         if rows:
             out[list(rows)] = self.sealed.vectors_of_rows(np.array(list(rows.values()), dtype=np.int64))
         return out
@@ -242,19 +256,6 @@ class GalleryView:
             for rows, scores, kept in zip(found.rows, found.scores, keep, strict=True)
         ]
 
-    def _among_live(self, state: State, queries: np.ndarray, k: int, allowed: Filter | None) -> list[list[Hit]]:
-        if not state.places:
-            return [[] for _ in queries]
-        entries, vectors = state.entries, state.vectors
-        if allowed is not None:
-            places = [place for place, one in enumerate(entries) if allows(allowed, one)]
-            entries, vectors = [entries[place] for place in places], vectors[places]
-        found = scan(np.asarray(queries, dtype=np.float32), vectors, k)
-        return [
-            [Hit.of(entries[row], score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True) if row >= 0]
-            for rows, scores in zip(found.rows, found.scores, strict=True)
-        ]
-
     def _allowed(self, state: State, wanted: Filter) -> np.ndarray:
         """(N,) bool: the sealed rows that pass, and are not deleted."""
         mask = self._mask(wanted, state.people).copy()
@@ -268,13 +269,16 @@ class GalleryView:
         row = self.sealed.columns.row_of(image_id)
         return None if row is None or row in state.hidden else row
 
-    def _entry(self, state: State, image_id: str) -> Entry:
-        if image_id in state.places:
-            return state.entries[state.places[image_id]]
+    def _there(self, state: State, image_id: str) -> int:
         row = self._row(state, image_id)
         if row is None:
             raise KeyError(image_id)
-        return self.sealed.entry(row, state.people.person)
+        return row
+
+    def _entry(self, state: State, image_id: str) -> Entry:
+        if image_id in state.places:
+            return state.entries[state.places[image_id]]
+        return self.sealed.entry(self._there(state, image_id), state.people.person)
 
     def _sealed_ids(self, state: State, after: str | None, wanted: Filter | None) -> Iterator[str]:
         columns = self.sealed.columns

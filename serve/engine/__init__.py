@@ -1,7 +1,8 @@
 """What answers queries inside a replica: a model, an index and a gallery that belong together.
 
 version    one of them, loaded: photo in, neighbours out
-sealed     the gallery as it was indexed
+clock      where the time of one query goes
+filtering  a filter and an image in the words of the API
 query      what a search was told, and its answer
 selftest   what a version must show before it answers anybody
 loading    from what was published to a version that is fit to answer

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import time
-import urllib.parse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retrieval.artifacts.calibration import Judgement, judge
+from retrieval.live.entries import Hit
+from retrieval.live.filters import Filter
 from retrieval.search.expansion import expand
 from retrieval.search.settings import ExpansionConfig
 from serve.edge import Refusal, refuse_photo
-from serve.engine.sealed import Hit
+from serve.engine.clock import Clock
+from serve.engine.filtering import filter_of, thumbnail_of
 from serve.engine.version import Version
 from serve.photos.messages import Looked, PreparedFace, Unusable
 from serve.schemas import (
@@ -30,7 +30,6 @@ from serve.schemas import (
     Result,
     SearchAnswer,
     SearchOptions,
-    Seconds,
 )
 from serve.settings import ServeArgs
 
@@ -38,26 +37,6 @@ if TYPE_CHECKING:
     from serve.service import Service
 
 _DECIDED = {"same": "match", "different": "nobody", "cannot tell": "cannot tell"}
-
-
-@dataclass(slots=True)
-class Clock:
-    """Where the time of one query goes."""
-
-    began: float = field(default_factory=time.perf_counter)
-    spent: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - started
-
-    def seconds(self) -> Seconds:
-        spent = {name: self.spent.get(name, 0.0) for name in ("upload", "prepare", "embed", "search", "rerank")}
-        return Seconds(total=time.perf_counter() - self.began, **spent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +71,15 @@ async def answer(
         seen = await look(service, version, options, photo, clock)
         with clock.stage("embed"):
             asked = list(await asyncio.gather(*(version.embed(face.jpeg) for face in seen.faces)))
+    allowed = filter_of(options.filter)
     with clock.stage("search"):
-        found = await version.in_thread(lambda: [search(service.args, version, options, one) for one in asked])
+        live, searched, found = await version.in_thread(
+            lambda: (
+                version.gallery.refresh(),
+                version.gallery.num_allowed(allowed),
+                [search(service.args, version, options, one, allowed) for one in asked],
+            )
+        )
     made = _Answer(version, options, prefix)
     first = _best_place(seen)
     faces = made.faces(seen, found) if seen is not None and options.face == "all" else None
@@ -108,12 +94,12 @@ async def answer(
         results=made.results(found[first]),
         decision=made.decision(found[first]),
         faces=faces,
-        searched=len(version.gallery),
+        searched=searched,
         expansion=_expansion(found[first]),
         model=version.pair.model_fingerprint,
         index=version.pair.index_fingerprint,
         version=version.name,
-        live=0,
+        live=live,
         seconds=clock.seconds(),
     )
 
@@ -131,8 +117,8 @@ def check_options(args: ServeArgs, version: Version, options: SearchOptions, wit
         raise refuse_photo("bad-parameter", detail)
     if options.face != "best" and not version.config.looks:
         raise _bad("face: this gallery is of whole photos, in which no face is looked for. Leave it out.")
-    if options.filter is not None or options.rerank:
-        raise _bad("filter, rerank: not with this gallery.")
+    if options.rerank:
+        raise _bad("rerank: not with this gallery.")
     if options.min_probability is not None and (version.calibration is None or version.calibration.curve is None):
         raise _bad("min_probability: the scores of this model were never calibrated. Use min_score.")
     if version.calibration is not None:
@@ -159,20 +145,29 @@ async def look(service: Service, version: Version, options: SearchOptions, photo
     return seen
 
 
-def search(args: ServeArgs, version: Version, options: SearchOptions, embedding: np.ndarray) -> Found:
-    """The neighbours of one embedding, (D,) float32, expanded if the options or the settings say so."""
+def search(
+    args: ServeArgs,
+    version: Version,
+    options: SearchOptions,
+    embedding: np.ndarray,
+    allowed: Filter | None = None,
+) -> Found:
+    """The neighbours of one embedding, (D,) float32, expanded if the options or the settings say so.
+
+    Args: allowed: which images may answer, and be taken on.
+    """
     gallery, asked = version.gallery, embedding[None]
     num = args.expand if options.expand is None else options.expand
     expansion, near = None, None
     if num:
         if gallery.vectors == "none":
             raise refuse_photo("bad-parameter", f"expand: {gallery.why_no_vectors()}")
-        near = gallery.search(asked, num)[0]
+        near = gallery.search(asked, num, allowed)[0]
         alpha = args.alpha if options.alpha is None else options.alpha
         vectors = gallery.vectors_of([hit.image_id for hit in near])[None]
         asked = expand(asked, vectors, np.array([[hit.score for hit in near]]), alpha)
         expansion = ExpansionConfig(num=len(near), alpha=alpha)
-    hits = gallery.search(asked, options.k)[0]
+    hits = gallery.search(asked, options.k, allowed)[0]
     first = (hits if near is None else near)[:1]
     kept = [hit for hit in hits if options.min_score is None or hit.score >= options.min_score]
     return Found(kept, first[0].score if first else None, expansion)
@@ -227,7 +222,7 @@ class _Answer:
     def results(self, found: Found) -> list[Result]:
         """With an expanded query no probabilities: what its scores mean was not measured."""
         calibration = None if found.expansion else self.version.calibration
-        results = []
+        names, results = self.version.gallery.people.names, []
         for hit in found.hits:
             probability = None if calibration is None else calibration.probability(hit.score)
             if self.options.min_probability is not None and (probability or 0.0) < self.options.min_probability:
@@ -239,8 +234,13 @@ class _Answer:
                     score=hit.score,
                     probability=probability,
                     label=hit.label,
-                    photo=hit.image_id.partition("#")[0],
-                    thumbnail=f"{self.prefix}/v1/images/{urllib.parse.quote(hit.image_id, safe='')}/thumbnail",
+                    person=hit.person,
+                    person_name=None if hit.person is None else names.get(hit.person),
+                    split=hit.split,
+                    added=hit.added,
+                    photo=hit.photo,
+                    face=hit.face,
+                    thumbnail=thumbnail_of(hit.image_id, self.prefix),
                 )
             )
         return results

@@ -55,10 +55,13 @@ def check_answers(version: Version) -> None:
 
     Raises: Unfit.
     """
-    gallery, size = version.gallery, len(version.gallery)
+    gallery = version.gallery
+    rows, size = gallery.sealed_rows(), len(gallery)
+    if not len(rows):  # all of it was deleted since
+        return
     if version.embedder.dim != gallery.dim:
         raise Unfit(f"The model gives {version.embedder.dim} numbers a photo, and the index holds {gallery.dim}.")
-    rows = np.unique(np.linspace(0, size - 1, min(QUERIES, size)).round().astype(int)).tolist()
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(QUERIES, len(rows))).round().astype(int))].tolist()
     ids = [str(gallery.searcher.ids[row]) for row in rows]
     asked = version.embedder.embed_jpegs([gallery.jpeg_at(row) for row in rows])
     if not np.isfinite(asked).all():

@@ -13,14 +13,19 @@ import numpy as np
 
 from retrieval.artifacts.calibration import Calibration, KnownThreshold
 from retrieval.artifacts.collection import detector_of
+from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.published import Pair, Published, version_name
 from retrieval.images import pixels
 from retrieval.images.settings import Box, PrepareConfig
+from retrieval.live.entries import Hit
+from retrieval.live.filters import Filter
+from retrieval.live.rows import preparation_key
+from retrieval.live.store import Store
+from retrieval.live.view import GalleryView
 from retrieval.models import embedder
 from retrieval.models.queries.reader import query_preparation
 from retrieval.models.spec import known_threshold
 from serve.batching import Batcher
-from serve.engine.sealed import Hit, SealedGallery
 from serve.photos.messages import Look, Which
 from serve.schemas import IndexInfo, ModelInfo
 from serve.settings import ServeArgs
@@ -32,7 +37,8 @@ class Version:
     """Holds no lock and changes nothing: a query takes it once and uses nothing else.
 
     name: 12 hex digits of the three fingerprints. config: how a query photo is prepared. calibration, known: what its
-    scores mean, if that was measured, or its publisher says.
+    scores mean, if that was measured, or its publisher says. prepared: how its crops are cut, as the store of changes
+    notes it.
     """
 
     def __init__(self, args: ServeArgs, pair: Pair, batched: Callable[[int], None] = lambda num: None) -> None:
@@ -53,7 +59,9 @@ class Version:
         # stored size alone, a part could enter it at a larger scale than the gallery's photos do.
         self._part_config = dataclasses.replace(self.config, size=min(self.config.size, spec.config.image_size))
         self._network: bytes | None = detector_of(pair.model) or detector_of(pair.collection)
-        self.gallery = SealedGallery(pair)
+        self.prepared = preparation_key(plain(self.config))
+        store = Store.open_if_possible(pair.workspace)
+        self.gallery = GalleryView(pair, store, self.embedder.embed_jpegs, self.prepared)
         if args.expand and self.gallery.vectors == "none":
             raise ValueError(f"Queries cannot be expanded by default (expand=...): {self.gallery.why_no_vectors()}.")
         self.calibration: Calibration | None = pair.calibration()
@@ -102,9 +110,9 @@ class Version:
         """(D,) float32, unit norm, of a crop as `look` cuts it; embedded with whatever else is waiting."""
         return await self._batcher(jpeg)
 
-    async def search(self, queries: np.ndarray, k: int) -> list[list[Hit]]:
-        """The k best of each query, best first. Args: queries: (Q, D) float32."""
-        return await self.in_thread(lambda: self.gallery.search(queries, k))
+    async def search(self, queries: np.ndarray, k: int, allowed: Filter | None = None) -> list[list[Hit]]:
+        """The k best of each query, best first. Args: queries: (Q, D) float32. allowed: which images may answer."""
+        return await self.in_thread(lambda: self.gallery.search(queries, k, allowed))
 
     async def in_thread(self, work: Callable[[], Made]) -> Made:
         """In one of the threads for searches: what takes a millisecond holds up nobody who asks for a page."""

@@ -36,7 +36,7 @@ def add(api: FastAPI, service: Service) -> None:
             index=version.describe_index(),
             collection=version.pair.collection_fingerprint,
             version=version.name,
-            live=0,
+            live=version.gallery.refresh(),
             calibration=_calibration(version.calibration),
             features=_features(service.args, version),
             limits=AllLimits(
@@ -92,9 +92,9 @@ def _features(args: ServeArgs, version: Version) -> Features:
         faces=version.config.looks,
         box=version.config.crop == "fit",
         expand=args.max_expand > 0 and version.gallery.vectors != "none",
-        add=False,
-        people=False,
-        attributes=[],
+        add=version.gallery.store is not None,
+        people=version.pair.people is not None,
+        attributes=list(version.gallery.attribute_names),
     )
 
 

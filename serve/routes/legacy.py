@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from serve import edge
 from serve.edge import Refusal
 from serve.engine import query
+from serve.engine.filtering import thumbnail_of
 from serve.engine.query import Clock
 from serve.engine.version import Version
 from serve.routes.images import stored
@@ -44,9 +45,12 @@ def add(api: FastAPI, service: Service) -> None:
         """The stored crop of one row of the index, JPEG."""
         version = service.versions.current
         # ASCII digits only: int() also takes signs, spaces and other scripts' digits.
-        if not re.fullmatch(r"[0-9]{1,12}", row) or int(row) >= len(version.gallery):
-            raise Refusal("not-found", f"There is no such image: rows are 0 to {len(version.gallery) - 1}.")
-        jpeg = await asyncio.to_thread(version.gallery.jpeg_at, int(row))
+        if not re.fullmatch(r"[0-9]{1,12}", row) or int(row) >= len(version.gallery.sealed):
+            raise Refusal("not-found", f"There is no such image: rows are 0 to {len(version.gallery.sealed) - 1}.")
+        try:
+            jpeg = await asyncio.to_thread(version.gallery.jpeg_at, int(row))
+        except IndexError as error:
+            raise Refusal("not-found", "The image of this row was deleted.") from error
         return stored(jpeg, f"{version.pair.index_fingerprint[:16]}-{int(row)}", request)
 
     @api.get("/info", tags=["before /v1"])
@@ -77,7 +81,7 @@ async def _search(service: Service, request: Request, options: SearchOptions) ->
     assert found.query is not None, "a photo was sent"
     prefix = prefix_of(request)
     results = [
-        result.model_copy(update={"thumbnail": f"{prefix}/gallery/{version.gallery.row_of(result.image_id)}"})
+        result.model_copy(update={"thumbnail": _thumbnail(version, result.image_id, prefix)})
         for result in found.results
     ]
     return Answer(
@@ -88,6 +92,14 @@ async def _search(service: Service, request: Request, options: SearchOptions) ->
         index=found.index,
         seconds=found.seconds,
     )
+
+
+def _thumbnail(version: Version, image_id: str, prefix: str) -> str:
+    """By its row, as ever; what was added has none, and has its new address."""
+    try:
+        return f"{prefix}/gallery/{version.gallery.row_of(image_id)}"
+    except KeyError:
+        return thumbnail_of(image_id, prefix)
 
 
 def _info(service: Service, version: Version) -> Info:

@@ -152,6 +152,7 @@ def test_an_entry_says_where_it_lies_and_what_is_known(made: Sealed, store: Stor
     assert view.original("new.jpg") == b"as it was sent" and view.original("a/dan-003.jpg") is None
     assert view.jpeg("new.jpg") == new_image("new.jpg", 1).jpeg
     assert view.images_of("c/group.jpg") == [f"c/group.jpg#{face}" for face in range(3)]
+    assert view.num_identities == 5  # one of them in what was added, and nobody for photos without a label
     assert view.images_of("new.jpg") == ["new.jpg"] and view.images_of("no.jpg") == []
     (hit,) = view.search(view.vectors_of(["new.jpg"]), 1)[0]
     assert (hit.image_id, hit.row, hit.label, hit.where, hit.added) == ("new.jpg", None, "eve", "live", live.added)
@@ -168,6 +169,10 @@ def test_what_was_deleted_is_nowhere(made: Sealed, store: Store, view: GalleryVi
                 ask(name)
     with pytest.raises(IndexError, match="deleted"):
         view.jpeg_at(row)
+    for name in ("a/ada-000.jpg", "new.jpg", ""):
+        with pytest.raises(KeyError):
+            view.row_of(name)
+    assert view.row_of("a/dan-003.jpg") == view.sealed.columns.row_of("a/dan-003.jpg")
     with pytest.raises(KeyError):
         view.jpeg("a/twin.jpg")  # a copy that is not indexed
 
