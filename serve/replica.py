@@ -19,10 +19,10 @@ from serve.settings import ServeArgs
 
 def build_api(service: Service) -> FastAPI:
     """All routes, around one service. No Ray in it: a test, or another server, may ask it as it is."""
-    from serve.routes import admin, batch, faces, images, info, legacy, page, search, verify
+    from serve.routes import adding, admin, batch, faces, images, info, legacy, page, search, verify
 
     api = edge.new_api(service.metrics)
-    for routes in (search, batch, verify, faces, images, info, admin, legacy, page):
+    for routes in (search, batch, verify, faces, adding, images, info, admin, legacy, page):
         routes.add(api, service)
     api.add_middleware(OneVersion, versions=service.versions)
     api.add_middleware(Guard, ring=service.keys, refused=service.metrics.refused)

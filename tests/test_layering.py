@@ -59,7 +59,7 @@ HOMES = {
 HEAVY = ("torch", "torchvision", "ray", "mlflow", "faiss", "cv2", "pycolmap", "matplotlib", "onnx", "onnxruntime")
 
 # A job imports no other job, but for these, which put several together.
-COMPOSED = {"ray_jobs.pipeline", "ray_jobs.evaluate", "ray_jobs.benchmark"}
+COMPOSED = {"ray_jobs.compact", "ray_jobs.pipeline", "ray_jobs.evaluate", "ray_jobs.benchmark"}
 NOT_JOBS = {"ray_jobs.runtime", "ray_jobs.presets"}
 # Who may import the drawn photos.
 DEMO_GUESTS = ("retrieval.data.demo", "ray_jobs.draw", "ray_jobs.presets")

@@ -27,6 +27,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "ray_jobs.embed": [[]],
     "ray_jobs.build_index": [[]],
     "ray_jobs.group": [[]],
+    "ray_jobs.compact": [[]],
     "ray_jobs.evaluate": [[]],
     "ray_jobs.benchmark": [[]],
     "ray_jobs.verify": [[]],

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval.data.layouts.celeba import ATTRIBUTES
 from retrieval.live.entries import Entry
 
 LIVE_SPLIT = "gallery"
@@ -59,6 +60,11 @@ _CUT = ("crop", "margin", "size")
 def preparation_key(preparation: Mapping[str, Any]) -> str:
     """What of a preparation says how a crop looks: a model may embed only crops that are cut as it wants them."""
     return json.dumps([preparation.get(name) for name in _CUT])
+
+
+def unknown_attributes(said: Mapping[str, int] | None) -> list[str]:
+    """Names of attributes that no collection has a place for."""
+    return sorted(set(said or ()) - set(ATTRIBUTES))
 
 
 def values_of(image: NewImage, seq: int, at: int) -> tuple[list[str], list[Any]]:

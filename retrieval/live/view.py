@@ -113,6 +113,7 @@ class GalleryView:
         """Nobody asks it any more: lets go of the store, the maps and the memory."""
         if self.store is not None:
             self.store.close()
+        self.sealed.close()
         del self.sealed, self.searcher, self._mask, self._changes, self._still
 
     def refresh(self) -> int:

@@ -6,7 +6,8 @@ verify  whether two photos show the same
 faces   what is found in a photo
 bodies  forms of several photos
 info    what is loaded, whether it is well, what is counted
-images  stored crops
+images  images of the gallery, listed, shown and deleted
+adding  POST /v1/images
 admin   which version answers, changed while it runs
 legacy  the addresses from before /v1
 page    the page's files

@@ -98,7 +98,7 @@ def given_in_address(request: Request) -> dict[str, Any]:
     if "box" in given:
         given["box"] = edge.parse_box(given["box"])
     if "filter" in given:
-        given["filter"] = _filter(given["filter"])
+        given["filter"] = filter_from(given["filter"])
     return given
 
 
@@ -136,7 +136,7 @@ def object_of(text: bytes, what: str) -> dict[str, Any]:
     return told
 
 
-def _filter(text: str) -> Filter:
+def filter_from(text: str) -> Filter:
     try:
         return Filter.model_validate_json(text)
     except ValidationError as error:

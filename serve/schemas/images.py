@@ -53,12 +53,14 @@ class ImagePage(FromGallery):
 class AddItem(RequestBody):
     """What is said of one photo that is added; the photos and these are in the same order."""
 
-    model_config = ConfigDict(json_schema_extra=example(image_id="ada/3.jpg", label="ada", attributes={"hat": 1}))
+    model_config = ConfigDict(
+        json_schema_extra=example(image_id="ada/3.jpg", label="ada", attributes={"Wearing_Hat": 1})
+    )
 
     image_id: Text | None = Field(default=None, description="Its name; default: the file name that was sent.")
     label: Text | None = Field(default=None, description="Identity.")
     attributes: dict[Text, Literal[-1, 0, 1]] | None = Field(
-        default=None, max_length=64, description="Name -> 1 it is so, -1 it is not, 0 nobody said."
+        default=None, max_length=64, description="Name, one of CelebA's 40 -> 1 it is so, -1 it is not, 0 nobody said."
     )
 
 

@@ -76,6 +76,7 @@ def published(root: Path, rows: list[dict[str, Any]], factory: str, part_size: i
         images = [
             {
                 **{name: one.get(name) for name in ("image_id", "jpeg", "label", "attributes", "photo", "face")},
+                "box": [0, 0, 48, 48],
                 "width": 48,
                 "height": 48,
                 "content_hash": hashlib.sha256(one["jpeg"]).hexdigest(),

@@ -92,10 +92,11 @@ def test_a_model_that_did_not_make_the_vectors_is_found(copy: Workspace) -> None
 def test_an_index_whose_rows_are_mixed_up_is_found(copy: Workspace) -> None:
     version = version_of(copy)
     searcher = version.gallery.searcher
-    version.gallery._vectors.source = "none"  # as an index of codes: only what is found can tell
+    version.gallery.sealed.vectors_of_rows.source = "none"  # as an index of codes: only what is found can tell
     check_answers(version)
     places = np.roll(np.arange(len(searcher)), 3)
     searcher.parts, searcher.rows_in_part = searcher.parts[places], searcher.rows_in_part[places]
+    version.gallery.sealed.forget()
     with pytest.raises(Unfit, match="does not find its own photos: of 16 that were asked for, 0 came first"):
         check_answers(version)
 

@@ -1,0 +1,186 @@
+"""Compact: what was added to and deleted from a served gallery -> a sealed gallery, published; erased is erased.
+
+    python -m ray_jobs.compact --workspace workspace/mine
+    ray job submit --working-dir . -- python -m ray_jobs.compact --workspace ...
+
+A collection without what was deleted and with what was added, its embeddings, an index of the same kind and, where
+photos were grouped, the people, under their numbers. The service takes it up by itself; until then, and if this is
+killed, it answers from what it has. Folders that hold erased photos are removed at the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray_jobs import build_index, group
+from ray_jobs.runtime.command import command
+from ray_jobs.runtime.session import run_parts, session
+from retrieval.artifacts import published
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from retrieval.live.folding.plan import FoldPlan
+    from retrieval.live.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompactConfig:
+    """Fold the changes of a served gallery into a new one, and publish it."""
+
+    workspace: str
+    """Folder that the pipeline wrote and the service serves, on a disk of this host."""
+    wait_s: float = 30.0
+    """Seconds between publishing the new gallery and removing folders that hold erased photos: time for running
+    services to take it up."""
+    keep_old: bool = False
+    """Remove nothing. Erased photos then stay in old folders, and their receipts stay open."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.wait_s <= 86_400:
+            raise ValueError(f"wait_s is {self.wait_s}, expected 0 to 86400 seconds.")
+
+
+def main(cfg: CompactConfig) -> dict[str, Folder]:
+    """Returns the folders that are published: collection, model, index; report and people where there are any.
+
+    Raises: ValueError if nothing is published there, the workspace is in an object store, or something was published
+        meanwhile.
+    """
+    workspace = Folder.of(cfg.workspace)
+    pair = published.Pair.open(workspace.uri)
+    from retrieval.live.folding.plan import plan_fold
+    from retrieval.live.store import Store
+
+    store = Store.open(workspace)
+    try:
+        with _alone(workspace):
+            plan = plan_fold(pair, store)
+            if plan.is_empty:
+                logger.info("compact: nothing was added or deleted since the gallery was made")
+            else:
+                told = (len(plan.added), len(plan.deleted), len(plan.replaced))
+                logger.info("compact: %d images added, %d deleted, %d replaced -> %s", *told, plan.collection)
+                with session():
+                    _fold(plan, store)
+            if not cfg.keep_old:
+                _clean(workspace, store, plan, cfg.wait_s)
+    finally:
+        store.close()
+    return published.read_current(workspace)
+
+
+def _fold(plan: FoldPlan, store: Store) -> None:
+    """All of the new gallery, then its publication; what is sealed already is kept."""
+    from retrieval.live.folding import seal
+
+    made = seal.begin_collection(plan)
+    if made is None or seal.sealed_vectors(plan, made.fingerprint) is None:
+        parts = _parts(plan, store)
+        made = made or seal.seal_collection(plan, parts)
+        seal.seal_vectors(plan, made.fingerprint, parts)
+    folders = {"collection": plan.collection, "model": plan.pair.model, "index": _index(plan)}
+    if plan.pair.report is not None:
+        folders["report"] = plan.pair.report
+    if plan.pair.people is not None:
+        folders["people"] = _people(plan, folders["index"])
+    # Before it is published: no view of the new gallery may take for new what is in it.
+    store.note_fold(made.fingerprint, plan.seq)
+    if published.Pair.open(plan.pair.workspace.uri).version != plan.pair.version:
+        raise ValueError(f"Another gallery was published in {plan.pair.workspace} meanwhile. Run compact again.")
+    version = published.publish(plan.pair.workspace, **folders)
+    logger.info("compact: published version %s, %d images stored", version, made.counts["stored"])
+
+
+def _parts(plan: FoldPlan, store: Store) -> list[dict[str, Any]]:
+    """Storage to storage, a part a task; what was added comes from this host's disk and is written here."""
+    from retrieval.live.folding.parts import fold_part, write_added
+
+    dim = int(read_manifest(plan.embeddings).counts["dim"])
+    where = {"collection": plan.pair.collection, "embeddings": plan.embeddings}
+    fixed: dict[str, Any] = {**where, "to": plan.collection, "vectors": plan.vectors, "out_of": plan.out_of}
+    stored = int(read_manifest(plan.pair.collection).counts["stored"])
+    done = list(run_parts("fold", plan.parts, fold_part, total_items=stored, fixed=fixed))
+    for number, rows in plan.new_parts:
+        done.append(write_added(number, rows, store.jpeg, plan.collection, plan.vectors, dim))
+    return done
+
+
+def _index(plan: FoldPlan) -> Folder:
+    """Of the same kind and the same splits as the one before."""
+    from retrieval.live.folding.seal import folder_of
+    from retrieval.search.settings import IndexConfig
+
+    settings, out = read_manifest(plan.pair.index).config, folder_of(plan, "index")
+    build_index.main(
+        build_index.BuildIndexConfig(
+            embeddings=plan.vectors.uri,
+            collection=plan.collection.uri,
+            out=out.uri,
+            splits=tuple(settings["splits"]),
+            index=IndexConfig(**settings["index"]),
+        )
+    )
+    return out
+
+
+def _people(plan: FoldPlan, index: Folder) -> Folder:
+    """Grouped again from the groups before, whose numbers go on."""
+    from retrieval.grouping.settings import GroupingConfig
+    from retrieval.live.folding.seal import folder_of
+
+    assert plan.pair.people is not None
+    before, out = read_manifest(plan.pair.people), folder_of(plan, "people")
+    cfg = group.GroupConfig(
+        index=index.uri,
+        embeddings=plan.vectors.uri,
+        collection=plan.collection.uri,
+        out=out.uri,
+        previous=plan.pair.people.uri,
+        group=dataclasses.replace(GroupingConfig(**before.config["group"]), keep=True, threshold="auto"),
+    )
+    group.main(cfg)
+    return out
+
+
+def _clean(workspace: Folder, store: Store, plan: FoldPlan, wait_s: float) -> None:
+    """Folders with erased photos go; what is served stays."""
+    from retrieval.live.folding.cleaning import remove, to_remove
+
+    erased = {image_id for image_id, _ in store.changed(0, plan.pair.model_fingerprint).deleted} | plan.replaced
+    served = published.read_current(workspace)
+    # What came again under the name of a replaced photo is not the photo that was erased.
+    erased -= plan.replaced & {row.entry.image_id for row in plan.added}
+    old = [plan.pair.collection] if plan.out_of and served["collection"] != plan.pair.collection else []
+    found = to_remove(workspace, erased, list(served.values()), old)
+    if not found:
+        return
+    if wait_s:
+        logger.info("compact: %d folders hold erased photos, and are removed in %g s", len(found), wait_s)
+        time.sleep(wait_s)
+    remove(found)
+
+
+@contextmanager
+def _alone(workspace: Folder) -> Iterator[None]:
+    """Raises: ValueError if another one runs."""
+    with (Path(workspace.path) / "live/compact.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"Another compact runs on {workspace}. Wait for it.") from None
+        yield
+
+
+if __name__ == "__main__":
+    command(CompactConfig, main, __doc__)
