@@ -27,10 +27,14 @@ def environment(ingress: Ingress, port: int, scratch: Path) -> dict[str, str]:
 
     Args: port: that clients will be told. scratch: an empty folder of this service, for HAProxy's files.
     """
+    # Ray makes its workers step back before everything else on the machine (niceness 15): right for jobs, not for what
+    # people wait for.
+    kind = {"RAY_worker_niceness": "0"}
     if ingress == "serve":
-        return {}
+        return kind
     # A replica that goes is waited for by whoever still has its address; Ray's own 30 s make every stop that slow.
     found = {
+        **kind,
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
         # One event loop less on the way of every request: what takes long runs in threads and processes of ours.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",

@@ -65,7 +65,7 @@ class ServeArgs(BaseModel):
         default=100, ge=0, le=1000, description="Most neighbours a query may take on (422); 0: no expansion at all."
     )
     max_queue: int = Field(
-        default=32, ge=1, le=10_000, description="Queries in progress or waiting per replica; more are refused (503)."
+        default=12, ge=1, le=10_000, description="Queries in progress or waiting per replica; more are refused (503)."
     )
     retry_after_s: int = Field(
         default=1, ge=1, le=3600, description="What a refused client is told to wait, in seconds."

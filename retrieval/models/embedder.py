@@ -67,7 +67,12 @@ class Embedder:
         Returns: (N, D) float32, unit norm.
         """
         out, done = np.empty((len(jpegs), self.dim), dtype=np.float32), 0
-        for rows, pixels in prefetch(self._decoder, lambda rows: self._decode(jpegs, rows), self._batches(jpegs)):
+        batches = self._batches(jpegs)
+        if len(batches) == 1:  # a query: nothing could go on while it is decoded, and another thread has to be woken
+            ready = iter([(batches[0], self._decode(jpegs, batches[0]))])
+        else:
+            ready = prefetch(self._decoder, lambda rows: self._decode(jpegs, rows), batches)
+        for rows, pixels in ready:
             out[rows] = self.embed_pixels(pixels)
             done += len(rows)
             progress("photos", done, len(jpegs))

@@ -11,6 +11,7 @@ from typing import Any
 
 _LENGTHS = struct.Struct("!IQ")
 _MOST_HEAD, _MOST_BODY = 16 << 20, 1 << 30
+_SMALL = 64 << 10
 
 
 class Broken(Exception):
@@ -45,8 +46,7 @@ def parse(text: bytes) -> dict[str, Any]:
 
 def send(connection: socket.socket, head: Mapping[str, Any], bodies: Iterable[bytes] = ()) -> None:
     """Blocks until it is sent."""
-    for piece in pack(head, bodies):
-        connection.sendall(piece)
+    connection.sendall(b"".join(pack(head, bodies)))
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], bytes] | None:
@@ -72,7 +72,10 @@ async def send_async(connection: socket.socket, head: Mapping[str, Any], bodies:
     """Raises: Broken if the other end is gone."""
     loop = asyncio.get_running_loop()
     try:
-        for piece in pack(head, bodies):
+        first, *rest = pack(head, bodies)
+        if sum(map(len, rest)) < _SMALL:  # one piece wakes the other end once
+            first, rest = b"".join([first, *rest]), []
+        for piece in (first, *rest):
             await loop.sock_sendall(connection, piece)
     except OSError as error:
         raise Broken(str(error)) from error

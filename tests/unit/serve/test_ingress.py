@@ -24,7 +24,7 @@ listen stats
 
 
 def test_each_way_in_has_its_environment(tmp_path: Path) -> None:
-    assert environment("serve", 8000, tmp_path) == {}
+    assert environment("serve", 8000, tmp_path) == {"RAY_worker_niceness": "0"}
     direct = environment("direct", 8123, tmp_path)
     assert direct["RAY_SERVE_ENABLE_DIRECT_INGRESS"] == "1" and "RAY_SERVE_ENABLE_HA_PROXY" not in direct
     assert direct["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] == "8123"
