@@ -1,7 +1,7 @@
 """Compact: what was added to and deleted from a served gallery -> a sealed gallery, published; erased is erased.
 
     python -m ray_jobs.compact --workspace workspace/mine
-    ray job submit --working-dir . -- python -m ray_jobs.compact --workspace ...
+    ray job submit --working-dir . -- python -m ray_jobs.compact --workspace W
 
 A collection without what was deleted and with what was added, its embeddings, an index of the same kind and, where
 photos were grouped, the people, under their numbers. The service takes it up by itself; until then, and if this is

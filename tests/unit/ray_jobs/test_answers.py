@@ -62,6 +62,10 @@ COMMANDS: dict[str, tuple[str, str, str, str, str]] = {
         *("--out {0}/o --embeddings {0}/no --collection {0}/no", "--index {0} --group.neighbours 0", "--index {0}/no"),
         *("neighbours is 0", "No sealed index at"),
     ),
+    "ray_jobs.compact": (
+        *("--keep-old", "--workspace {0} --wait-s -1", "--workspace {0}/no"),
+        *("wait_s is -1", "has no CURRENT.json"),
+    ),
     "ray_jobs.build_index": (
         *("--out {0}/o --collection {0}/no", "--embeddings {0} --index.nprobe 0", "--embeddings {0}/no"),
         *("nprobe is 0", "No sealed embeddings at"),
