@@ -9,6 +9,7 @@ import { isBack } from "./remove.js";
 
 const AT_ONCE = 8,
   BYTES_AT_ONCE = 8 << 20;
+const OF_PHOTOS = new Set([400, 413, 415, 422]); // refused for what was sent
 const MOST_ROWS = 500; // the counts tell of all
 const PHOTO = /\.(jpe?g|png|webp|gif|bmp|tiff?|heic|avif)$/i;
 const root = at("add");
@@ -116,29 +117,35 @@ async function send() {
   };
   tell();
   let problem = null;
-  for (const batch of batches(queue)) {
-    if (signal.aborted) break;
-    const options = {
-      items: batch.map(({ imageId }) => ({
-        image_id: imageId,
-        label: parts.byFolder.checked ? folderLabel(imageId) : null,
-      })),
-    };
-    const params = { keep_original: parts.keep.checked || null, faces: parts.allFaces?.checked ? "all" : null };
+  const waiting = batches(queue);
+  while (waiting.length && !signal.aborted) {
+    const batch = waiting.shift();
     try {
-      const answer = await api.add(batch, options, params, signal);
+      const answer = await sendBatch(batch, signal);
       isBack(answer.items.flatMap((item) => item.images ?? []));
       answer.items.forEach((item, place) => report(item, batch[place], counts));
     } catch (error) {
       if (error.name === "AbortError") break;
-      problem = error;
-      if (![400, 409, 413, 415, 422].includes(error.status)) break; // not the photos' fault: the next will fare no better
-      batch.forEach((one) => report({ image_id: one.imageId, status: error.status, error }, one, counts));
+      if (!OF_PHOTOS.has(error.status)) {
+        problem = error; // not the photos' fault: the next will fare no better
+        break;
+      }
+      if (batch.length > 1) {
+        waiting.unshift(...batch.map((one) => [one])); // one of them spoils all: which?
+        continue;
+      }
+      report({ image_id: batch[0].imageId, status: error.status, error }, batch[0], counts);
     }
     done += batch.length;
     tell();
   }
-  finish(done, all, counts, signal.aborted, problem && done < all ? problem : null);
+  finish(done, all, counts, signal.aborted, problem);
+}
+
+function sendBatch(batch, signal) {
+  const said = ({ imageId }) => ({ image_id: imageId, label: parts.byFolder.checked ? folderLabel(imageId) : null });
+  const params = { keep_original: parts.keep.checked || null, faces: parts.allFaces?.checked ? "all" : null };
+  return api.add(batch, { items: batch.map(said) }, params, signal);
 }
 
 function finish(done, all, counts, stopped, problem) {

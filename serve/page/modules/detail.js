@@ -3,7 +3,7 @@
 import { button, fill, h, svg } from "./dom.js";
 import * as api from "./api.js";
 import { open } from "./dialog.js";
-import { label, number, percent, personName, plural, score, when } from "./format.js";
+import { fileOf, label, number, percent, personName, plural, score, when } from "./format.js";
 import { similar } from "./grid.js";
 import { picture } from "./picture.js";
 import { removeLater } from "./remove.js";
@@ -99,12 +99,18 @@ function actions(image, info, { canDelete, refine, close }) {
 }
 
 async function showOriginal(image) {
-  const place = h(
-    "div",
-    { class: "original" },
-    picture(api.original(image.image_id), `The photo as it was added: ${image.image_id}`),
-  );
-  open("Original", place);
+  const place = h("div", { class: "original stack" }, h("p", { class: "muted", role: "status" }, "Loading…"));
+  const box = open("Original", place);
+  try {
+    const blob = await (await api.request(api.original(image.image_id))).blob();
+    const url = URL.createObjectURL(new Blob([blob])); // without a type: the browser looks at the bytes
+    const file = h("a", { class: "button", href: url, download: fileOf(image.image_id) }, "Save");
+    fill(place, h("img", { src: url, alt: `The photo as it was added: ${image.image_id}` }), file);
+    await box.closed;
+    URL.revokeObjectURL(url);
+  } catch (error) {
+    place.textContent = error.message;
+  }
 }
 
 /**
