@@ -33,6 +33,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "ray_jobs.verify": [[]],
     "ray_jobs.publish": [[]],
     "ray_jobs.agreement": [[]],
+    "ray_jobs.snapshot": [[]],
     "serve": [[]],
     "serve.demo": [[]],
     "serve.keys": [["create"], ["list"], ["revoke"]],

@@ -8,7 +8,7 @@ bodies  forms of several photos
 info    what is loaded, whether it is well, what is counted
 images  images of the gallery, listed, shown and deleted
 adding  POST /v1/images
-admin   which version answers, changed while it runs
+admin   which version answers, changed while it runs; snapshots
 legacy  the addresses from before /v1
 page    the page's files
 """

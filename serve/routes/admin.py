@@ -1,10 +1,15 @@
-"""POST /v1/admin/reload: which version answers, changed while it runs."""
+"""POST /v1/admin/reload and snapshot: which version answers, changed while it runs; what is served, kept as it is."""
+
+import asyncio
 
 from fastapi import FastAPI
 
+from retrieval.artifacts.folder import Folder
+from retrieval.live.snapshots.snapshot import take
+from retrieval.live.store import ReadOnly
 from serve.edge import Refusal
 from serve.routes.search import ERRORS
-from serve.schemas import ReloadAnswer, ReloadRequest
+from serve.schemas import ReloadAnswer, ReloadRequest, SnapshotAnswer
 from serve.service import Service
 
 
@@ -24,3 +29,17 @@ def add(api: FastAPI, service: Service) -> None:
             raise Refusal("not-found", str(error)) from error
         with service.versions.holding() as version:
             return ReloadAnswer(version=version.name, swapped=swapped, why=why)
+
+    @api.post("/v1/admin/snapshot", responses=ERRORS, tags=["admin"])
+    async def snapshot() -> SnapshotAnswer:
+        """Keep which version is current, and every change to the gallery, as they are now, in the workspace.
+
+        `python -m ray_jobs.snapshot` checks it and puts it back.
+        """
+        try:
+            made = await asyncio.to_thread(take, Folder.of(service.args.workspace))
+        except ReadOnly as error:
+            raise Refusal("read-only", str(error)) from error
+        except ValueError as error:
+            raise Refusal("conflict", str(error)) from error
+        return SnapshotAnswer(name=made.name, path=made.path, files=made.files, bytes=made.num_bytes)

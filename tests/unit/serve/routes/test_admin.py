@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from retrieval.artifacts.published import CURRENT, history, publish
+from retrieval.live.snapshots.snapshot import check
 from tests.support.inside import inside
 from tests.support.versions import flip, make_versions
 
@@ -83,5 +84,18 @@ def test_a_workspace_that_cannot_be_written_keeps_its_version(tmp_path: Path) ->
             answer = (await client.post("/v1/admin/reload", json={"version": "previous"})).json()
             assert "cannot be read or written" in answer["why"] and service.versions.current.name == names[1]
             assert CURRENT in os.listdir(made.folder.path)
+
+    asyncio.run(work())
+
+
+def test_a_snapshot_is_taken_while_it_runs_and_is_whole(tmp_path: Path) -> None:
+    made, names = make_versions(tmp_path, 1, num_identities=2)
+
+    async def work() -> None:
+        async with inside(made, watch_s=0) as (_, client):
+            answer = (await client.post("/v1/admin/snapshot")).json()
+            assert answer["path"] == f"snapshots/{answer['name']}" and answer["files"] == 3
+            assert check(made.folder, answer["name"]).version == names[0]
+            assert sum((made.folder / answer["path"]).list().values()) == answer["bytes"]
 
     asyncio.run(work())
