@@ -25,7 +25,7 @@ from ray_jobs.runtime.command import command
 from ray_jobs.runtime.session import run_parts, session
 from retrieval.artifacts import published
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.manifest import read_manifest
+from retrieval.artifacts.manifest import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     from retrieval.live.folding.plan import FoldPlan
@@ -45,6 +45,9 @@ class CompactConfig:
     services to take it up."""
     keep_old: bool = False
     """Remove nothing. Erased photos then stay in old folders, and their receipts stay open."""
+    forget: bool = False
+    """Let the store of changes go of photos that every version which can still be gone back to holds sealed. Saves a
+    crop a photo, and originals; a pipeline that runs again over the sources then knows nothing of what was added."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.wait_s <= 86_400:
@@ -75,6 +78,8 @@ def main(cfg: CompactConfig) -> dict[str, Folder]:
                     _fold(plan, store)
             if not cfg.keep_old:
                 _clean(workspace, store, plan, cfg.wait_s)
+            if cfg.forget:
+                _forget(workspace, store)
     finally:
         store.close()
     return published.read_current(workspace)
@@ -169,6 +174,14 @@ def _clean(workspace: Folder, store: Store, plan: FoldPlan, wait_s: float) -> No
         logger.info("compact: %d folders hold erased photos, and are removed in %g s", len(found), wait_s)
         time.sleep(wait_s)
     remove(found)
+
+
+def _forget(workspace: Folder, store: Store) -> None:
+    """What all versions hold whose collections are still there."""
+    versions = published.history(workspace)[1]
+    there = [one for one in versions if one.folders(workspace)["collection"].exists(MANIFEST)]
+    least = min(store.folded(one.fingerprints["collection"]) for one in there)
+    logger.info("compact: the store let go of %d images that are sealed", store.forget_before(least))
 
 
 @contextmanager

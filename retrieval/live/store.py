@@ -189,6 +189,9 @@ class Store:
         """The photo as it was sent, where it was kept."""
         return self._db.value("SELECT bytes FROM originals WHERE photo = ?", photo)
 
+    def keeps_original(self, photo: str) -> bool:
+        return bool(self._db.value("SELECT EXISTS (SELECT 1 FROM originals WHERE photo = ?)", photo))
+
     def keep_embeddings(self, model: str, vectors: dict[tuple[str, int], np.ndarray]) -> None:
         """Embeddings that were made later, by another model: (image_id, number of its change) -> (D,) float32. What was
         deleted or replaced meanwhile is passed over."""

@@ -9,6 +9,7 @@ Deleted images are kept out inside the search, so that k stays k; those that wer
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import heapq
 import threading
@@ -279,7 +280,9 @@ class GalleryView:
     def _entry(self, state: State, image_id: str) -> Entry:
         if image_id in state.places:
             return state.entries[state.places[image_id]]
-        return self.sealed.entry(self._there(state, image_id), state.people.person)
+        entry = self.sealed.entry(self._there(state, image_id), state.people.person)
+        kept = entry.added is not None and self.store is not None and self.store.keeps_original(entry.photo)
+        return dataclasses.replace(entry, original=True) if kept else entry
 
     def _sealed_ids(self, state: State, after: str | None, wanted: Filter | None) -> Iterator[str]:
         columns = self.sealed.columns

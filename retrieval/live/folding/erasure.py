@@ -23,7 +23,9 @@ def erase(view: GalleryView, image_ids: Sequence[str]) -> dict[str, Any]:
     """
     if view.store is None:
         raise ReadOnly("This gallery cannot be changed: it is served from where no change can be kept.")
-    live = [image_id for image_id in image_ids if view.entry(image_id).where == "live"]
+    for image_id in image_ids:
+        view.entry(image_id)
+    live = [image_id for image_id in image_ids if view.store.jpeg(image_id) is not None]  # also where it was folded in
     pair = view.pair
     everything = sorted({*image_ids, *copies_of(pair.collection, image_ids)})
     held = holders(pair.workspace, everything)

@@ -99,6 +99,23 @@ def test_without_deletions_the_old_gallery_stays_and_can_be_gone_back_to(made: S
     assert old.entry("new.jpg").where == "live" and len(old) == len(GalleryView(pair, store)) == 41
 
 
+def test_what_every_version_holds_may_leave_the_store(made: Sealed) -> None:
+    store = Store.open(made.workspace)
+    image = new_image("new.jpg", 2)
+    store.add([image], made.pair.model_fingerprint, original=b"as sent")
+    forget = CompactConfig(workspace=made.workspace.uri, wait_s=0, forget=True)
+    compact.main(forget)
+    view = GalleryView(Pair.open(made.workspace.uri), store)
+    assert view.entry("new.jpg").original and view.original("new.jpg") == b"as sent"
+    assert store.jpeg("new.jpg") == image.jpeg, "the version before can still be gone back to"
+    store.delete(["a/ada-000.jpg"], {})
+    compact.main(forget)  # no version before holds no erased photo: all are gone
+    view = GalleryView(Pair.open(made.workspace.uri), store)
+    assert store.jpeg("new.jpg") is None and view.jpeg("new.jpg") == image.jpeg
+    assert view.entry("new.jpg").where == "sealed" and not view.entry("new.jpg").original
+    assert [name for name, _ in store.changed(0, made.pair.model_fingerprint).deleted] == ["a/ada-000.jpg"]
+
+
 def test_a_photo_that_was_replaced_leaves_with_its_folders(made: Sealed) -> None:
     store = Store.open(made.workspace)
     store.add([new_image("a/ada-000.jpg", 2)], made.pair.model_fingerprint)
