@@ -125,6 +125,7 @@ async function answer(withPhoto, query) {
   const box = route.params.get("box")?.split(",").map(Number);
   if (withPhoto && info.features.faces) options.face = "all";
   if (withPhoto && info.features.box && box?.length === 4 && box.every(Number.isFinite)) options.box = box;
+  if (query?.image_ids) for (const name of ["rerank", "evidence", "crop"]) delete options[name]; // no one photo to check by
   const asked = JSON.stringify([options, query, withPhoto && [photo.name, photo.size, photo.lastModified]]);
   at("answers-title").textContent = "Results";
   await run(async (signal) => {
@@ -163,7 +164,9 @@ function showAnswer({ answer: said, seconds }, query) {
   showDecision(own.includes(one.results[0]?.image_id) ? null : one.decision, left);
   showFacts(said, seconds);
   const threshold = one.decision.threshold;
-  const near = threshold === null || said.expansion ? left : left.filter((result) => result.score >= threshold);
+  // Scores of an expanded query are others, and geometry has an order of its own: no line can be drawn there.
+  const whole = threshold === null || said.expansion || left.some((result) => (result.inliers ?? null) !== null);
+  const near = whole ? left : left.filter((result) => result.score >= threshold);
   const options = { onOpen: (image) => openResult(image, left, one, query) };
   const far = left.slice(near.length);
   fill(
