@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -175,6 +176,15 @@ class Guard:
             again = {"Retry-After": str(math.ceil(wait))}
             raise Refusal("too-many", f"This key may ask {key.per_minute} times a minute. Wait {wait:.1f} s.", again)
         scope[_BUCKET] = bucket
+
+
+def describe(document: dict[str, Any]) -> None:
+    """Says in an OpenAPI document how a key is shown; none is needed where none was made."""
+    document.setdefault("components", {})["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "A key of `python -m serve.keys create`."},
+        "header": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key."},
+    }
+    document["security"] = [{"bearer": []}, {"header": []}, {}]
 
 
 def _token(headers: Mapping[str, str]) -> str | None:

@@ -12,18 +12,45 @@ from fastapi import FastAPI
 
 from serve import edge
 from serve.engine.versions import OneVersion
-from serve.guard import Guard
+from serve.guard import Guard, describe
 from serve.service import Service
 from serve.settings import ServeArgs
 
 
 def build_api(service: Service) -> FastAPI:
     """All routes, around one service. No Ray in it: a test, or another server, may ask it as it is."""
-    from serve.routes import adding, admin, batch, faces, images, info, legacy, page, search, verify
+    from serve.routes import (
+        adding,
+        admin,
+        batch,
+        duplicates,
+        faces,
+        images,
+        info,
+        legacy,
+        page,
+        people,
+        search,
+        verify,
+    )
 
     api = edge.new_api(service.metrics)
-    for routes in (search, batch, verify, faces, adding, images, info, admin, legacy, page):
+    for routes in (
+        search,
+        batch,
+        verify,
+        faces,
+        adding,
+        images,
+        people,
+        duplicates,
+        info,
+        admin,
+        legacy,
+        page,
+    ):
         routes.add(api, service)
+    describe(api.openapi())  # it is made once, and kept
     api.add_middleware(OneVersion, versions=service.versions)
     api.add_middleware(Guard, ring=service.keys, refused=service.metrics.refused)
     return api

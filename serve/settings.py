@@ -64,6 +64,12 @@ class ServeArgs(BaseModel):
     max_expand: int = Field(
         default=100, ge=0, le=1000, description="Most neighbours a query may take on (422); 0: no expansion at all."
     )
+    max_rerank: int = Field(
+        default=20, ge=0, le=1000, description="Most results of a query that are verified by geometry (422); 0: none."
+    )
+    rerank_timeout_s: float = Field(
+        default=3.0, ge=0, le=600, description="No result is verified later in a query; the others keep their places."
+    )
     max_queue: int = Field(
         default=12, ge=1, le=10_000, description="Queries in progress or waiting per replica; more are refused (503)."
     )

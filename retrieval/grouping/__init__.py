@@ -7,6 +7,5 @@ merging      linked photos become groups, by the mean of all their pairs
 numbering    groups keep their numbers when photos are added
 duplicates   the same picture twice: resized, recompressed, cropped
 people       the tables, their books and their seal
-corrections  what somebody says of the groups: merged, named, split
 copies       what is there twice, read again
 """

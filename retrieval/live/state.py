@@ -80,6 +80,7 @@ class Changes:
         self._watch, self._seen = store.watch(), -1
         self.left_out = 0
         self.state = State.without_changes(columns, dim, store.folded(pair.collection_fingerprint))
+        self._people = self.state.people  # also on images that are gone: they may come again
 
     def take_in(self) -> bool:
         """What was committed until now. Returns whether anything was deleted."""
@@ -96,9 +97,10 @@ class Changes:
             self._gone.discard(row.entry.image_id)
         self._edits += new.edits
         of = self._columns
-        people = apply_edits(of.person, self._edits, of.row_of) if new.edits else self.state.people
+        if new.edits:
+            self._people = apply_edits(of.person, self._edits, of.row_of)
         if new.seq != self.state.seq:
-            self.state = self._next(new.seq, people)
+            self.state = self._next(new.seq, self._people)
         self._seen = version
         return bool(new.deleted)
 
@@ -106,13 +108,15 @@ class Changes:
         usable = {name: row for name, row in sorted(self._rows.items()) if row.vector is not None}
         self.left_out = len(self._rows) - len(usable)
         vectors = [row.vector for row in usable.values() if row.vector is not None]
-        hidden = [row for row in map(self._columns.row_of, self._gone | set(self._rows)) if row is not None]
+        rows = sorted(row for row in map(self._columns.row_of, self._gone | set(self._rows)) if row is not None)
+        hidden = np.array(rows, dtype=np.int64)
+        people = people.of_those_there(hidden, usable)
         return State(
             seq=seq,
             entries=[_with_person(row.entry, people) for row in usable.values()],
             vectors=np.stack(vectors) if vectors else np.empty((0, self._dim), np.float32),
             places={name: place for place, name in enumerate(usable)},
-            hidden=np.array(sorted(hidden), dtype=np.int64),
+            hidden=hidden,
             people=people,
         )
 

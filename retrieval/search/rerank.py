@@ -6,6 +6,10 @@ matches that fit is evidence a person can look at: `reports.sheets` draws them.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import numpy as np
 
 from retrieval.artifacts.collection import Jpegs
@@ -49,6 +53,41 @@ def count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray, max_
         first, second = (known[int(part), int(row)] for part, row in (asked[query], found[query, column]))
         counts[query, column] = features.verify(first, second).num_inliers
     return counts
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What of two photos fits one geometry. matches: (M, 4) float32: x, y in the first and x, y in the second, pixels
+    of the stored photos."""
+
+    matches: np.ndarray
+
+    @property
+    def num_inliers(self) -> int:
+        return len(self.matches)
+
+
+def verify_each(
+    query: bytes, crops: Iterable[bytes], seconds: float, max_features: int = 1024
+) -> list[Evidence | None]:
+    """The query's stored photo against others, one after another, for as long as there is time.
+
+    Args: query, crops: JPEGs. seconds: no pair is begun later; one takes some tens of milliseconds.
+
+    Returns: evidence of each; None for those that there was no time for.
+    """
+    until = time.monotonic() + seconds
+    first = features.extract(query, max_features=max_features)
+    found: list[Evidence | None] = []
+    for crop in crops:
+        if time.monotonic() >= until:
+            found.append(None)
+            continue
+        second = features.extract(crop, max_features=max_features)
+        pairs = features.verify(first, second).matches
+        both = first.keypoints[pairs[:, 0], :2], second.keypoints[pairs[:, 1], :2]
+        found.append(Evidence(np.concatenate(both, axis=1)))
+    return found
 
 
 def rerank(found: Neighbours, inliers: np.ndarray, min_inliers: int = MIN_INLIERS) -> Neighbours:

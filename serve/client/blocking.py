@@ -121,10 +121,11 @@ class Client:
     ) -> AddAnswer:
         """Photos into the gallery, on disk when this returns. Sending the same again changes nothing.
 
-        Args: items: image_id, label and attributes of each photo, in the same order; default: by the files' names.
+        Args: items: image_id, label and attributes of each photo, in the same order; default: by the files' names, and
+            `label` for all.
         """
-        said = {"label": label, "keep_original": keep_original, "replace": replace, "faces": faces}
-        return self.send(calls.add(photos, items, said))
+        said = {"keep_original": keep_original, "replace": replace, "faces": faces}
+        return self.send(calls.add(photos, items, label, said))
 
     def images(self, *, after: str | None = None, limit: int | None = None, filter: Filter | None = None) -> ImagePage:
         """A page of the gallery; `after` is the `next` of the one before."""

@@ -131,12 +131,19 @@ def faces(photo: PhotoLike) -> Call[FacesAnswer]:
     return Call(method="POST", template="/v1/faces", read=_as(FacesAnswer), sent=_photo(photo))
 
 
-def add(photos: Iterable[PhotoLike | NamedPhoto], items: Sequence[AddItem] | None, params: Values) -> Call[AddAnswer]:
+def add(
+    photos: Iterable[PhotoLike | NamedPhoto], items: Sequence[AddItem] | None, label: str | None, params: Values
+) -> Call[AddAnswer]:
+    """Args: label: of every photo, where there are no items. Raises: ValueError for both."""
+    if items is not None and label is not None:
+        raise ValueError("label and items are both given: say the labels in items.")
+    named = named_photos(photos)
+    if label is not None:
+        items = [AddItem(label=label) for _ in named]
     options = None if items is None else AddOptions(items=list(items))
-    sent = _form([("photo", photo) for photo in named_photos(photos)], options)
+    sent = _form([("photo", photo) for photo in named], options)
     said = {name: _bool(value) for name, value in params.items()}
-    read = _as(AddAnswer)
-    return Call(method="POST", template="/v1/images", read=read, params=said, sent=sent, fine=(200, 201, 207))
+    return Call(method="POST", template="/v1/images", read=_as(AddAnswer), params=said, sent=sent)
 
 
 def _bool(value: Any) -> Any:

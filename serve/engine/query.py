@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval.artifacts.calibration import Judgement, judge
-from retrieval.live.entries import Hit
 from retrieval.live.filters import Filter
 from retrieval.search.expansion import expand
 from retrieval.search.settings import ExpansionConfig
 from serve.edge import Refusal, refuse_photo
 from serve.engine.clock import Clock
-from serve.engine.filtering import filter_of, thumbnail_of
+from serve.engine.filtering import filter_of
+from serve.engine.verifying import check_rerank, verified
 from serve.engine.version import Version
-from serve.photos.messages import Looked, PreparedFace, Unusable
+from serve.engine.wording import Found, Wording, expansion_of, photo_of
+from serve.photos.messages import Looked, Unusable
 from serve.schemas import (
-    Decision,
-    ErrorDetail,
-    Expansion,
-    FaceAnswer,
-    Quality,
-    QueryPhoto,
-    Result,
     SearchAnswer,
     SearchOptions,
 )
@@ -35,21 +25,6 @@ from serve.settings import ServeArgs
 
 if TYPE_CHECKING:
     from serve.service import Service
-
-_DECIDED = {"same": "match", "different": "nobody", "cannot tell": "cannot tell"}
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What was found for one embedding.
-
-    hits: best first, those kept that the options allow. nearest: the best score of the query as it is, not expanded;
-    None where nothing could answer. expansion: how it was expanded, its num being the neighbours that there were.
-    """
-
-    hits: list[Hit]
-    nearest: float | None
-    expansion: ExpansionConfig | None
 
 
 async def answer(
@@ -80,12 +55,16 @@ async def answer(
                 [search(service.args, version, options, one, allowed) for one in asked],
             )
         )
-    made = _Answer(version, options, prefix)
+    made = Wording(version, options, prefix)
     first = _best_place(seen)
     faces = made.faces(seen, found) if seen is not None and options.face == "all" else None
     if not found:  # face=all, and there is none, or every one is too poor
         poor = seen.refused[0] if seen is not None and seen.refused else None
         raise refuse_photo("no-face" if poor is None else poor.reason, "" if poor is None else poor.detail)
+    if options.rerank:
+        crop = None if seen is None else seen.faces[first].jpeg
+        with clock.stage("rerank"):
+            found[first] = await verified(service.args, version, options, found[first], crop)
     service.metrics.took(clock.spent)
     if photo is not None and seen is not None:
         _offer(service, version, options, photo, seen, asked)
@@ -95,7 +74,7 @@ async def answer(
         decision=made.decision(found[first]),
         faces=faces,
         searched=searched,
-        expansion=_expansion(found[first]),
+        expansion=expansion_of(found[first]),
         model=version.pair.model_fingerprint,
         index=version.pair.index_fingerprint,
         version=version.name,
@@ -117,8 +96,7 @@ def check_options(args: ServeArgs, version: Version, options: SearchOptions, wit
         raise refuse_photo("bad-parameter", detail)
     if options.face != "best" and not version.config.looks:
         raise _bad("face: this gallery is of whole photos, in which no face is looked for. Leave it out.")
-    if options.rerank:
-        raise _bad("rerank: not with this gallery.")
+    check_rerank(args, version, options, with_photo)
     if options.min_probability is not None and (version.calibration is None or version.calibration.curve is None):
         raise _bad("min_probability: the scores of this model were never calibrated. Use min_score.")
     if version.calibration is not None:
@@ -167,7 +145,7 @@ def search(
         vectors = gallery.vectors_of([hit.image_id for hit in near])[None]
         asked = expand(asked, vectors, np.array([[hit.score for hit in near]]), alpha)
         expansion = ExpansionConfig(num=len(near), alpha=alpha)
-    hits = gallery.search(asked, options.k, allowed)[0]
+    hits = gallery.search(asked, max(options.k, options.rerank), allowed)[0]
     first = (hits if near is None else near)[:1]
     kept = [hit for hit in hits if options.min_score is None or hit.score >= options.min_score]
     return Found(kept, first[0].score if first else None, expansion)
@@ -196,99 +174,10 @@ def _embedding_of(version: Version, options: SearchOptions) -> np.ndarray:
     return (total / norm).astype(np.float32)
 
 
-def photo_of(seen: Looked, face: PreparedFace, with_crop: bool = False) -> QueryPhoto:
-    """What was seen in a photo, in words: of one face, or of the whole."""
-    crop = f"data:image/jpeg;base64,{base64.b64encode(face.jpeg).decode()}" if with_crop else None
-    of = face.quality
-    return QueryPhoto(
-        width=seen.width,
-        height=seen.height,
-        box=face.box,
-        crop=crop,
-        face=face.number,
-        points=None if face.points is None else list(face.points),
-        quality=of and Quality(confidence=of.confidence, size=of.size, sharpness=of.sharpness, turn=of.turn),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """Puts what was found into words."""
-
-    version: Version
-    options: SearchOptions
-    prefix: str
-
-    def results(self, found: Found) -> list[Result]:
-        """With an expanded query no probabilities: what its scores mean was not measured."""
-        calibration = None if found.expansion else self.version.calibration
-        names, results = self.version.gallery.people.names, []
-        for hit in found.hits:
-            probability = None if calibration is None else calibration.probability(hit.score)
-            if self.options.min_probability is not None and (probability or 0.0) < self.options.min_probability:
-                continue
-            results.append(
-                Result(
-                    rank=len(results) + 1,
-                    image_id=hit.image_id,
-                    score=hit.score,
-                    probability=probability,
-                    label=hit.label,
-                    person=hit.person,
-                    person_name=None if hit.person is None else names.get(hit.person),
-                    split=hit.split,
-                    added=hit.added,
-                    photo=hit.photo,
-                    face=hit.face,
-                    thumbnail=thumbnail_of(hit.image_id, self.prefix),
-                )
-            )
-        return results
-
-    def decision(self, found: Found) -> Decision:
-        """Of the nearest as the query was asked."""
-        far = self.options.far
-        if found.nearest is None:
-            return Decision(answer="nobody", threshold=None, far=far, promised=False, why="the gallery is empty")
-        told: Judgement = judge(found.nearest, far, self.version.calibration, self.version.known)
-        return Decision(
-            answer=_DECIDED[told.answer],  # type: ignore[arg-type]
-            threshold=told.threshold,
-            far=far,
-            promised=told.promised,
-            why=told.why,
-        )
-
-    def faces(self, seen: Looked, found: Sequence[Found]) -> list[FaceAnswer]:
-        """Every face of the photo by its number, also those that are too poor to search with."""
-        answers = {
-            face.number or 0: FaceAnswer(
-                query=photo_of(seen, face, self.options.crop),
-                results=self.results(one),
-                decision=self.decision(one),
-            )
-            for face, one in zip(seen.faces, found, strict=True)
-        }
-        for poor in seen.refused:
-            why = refuse_photo(poor.reason, poor.detail)
-            points = None if poor.points is None else list(poor.points)
-            query = QueryPhoto(width=seen.width, height=seen.height, box=poor.box, face=poor.number, points=points)
-            undecided = Decision(
-                answer="cannot tell", threshold=None, far=self.options.far, promised=False, why=why.message
-            )
-            error = ErrorDetail(reason=why.reason, message=why.message)
-            answers[poor.number] = FaceAnswer(query=query, results=[], decision=undecided, error=error)
-        return [answers[number] for number in sorted(answers)]
-
-
 def _best_place(seen: Looked | None) -> int:
     if seen is None or seen.best is None:
         return 0
     return next((place for place, face in enumerate(seen.faces) if face.number == seen.best), 0)
-
-
-def _expansion(found: Found) -> Expansion | None:
-    return found.expansion and Expansion(num=found.expansion.num, alpha=found.expansion.alpha)
 
 
 def _bad(message: str) -> Refusal:

@@ -3,8 +3,8 @@
 from fastapi import FastAPI, Request
 
 from serve.edge import Refusal, refuse_photo
-from serve.engine.query import photo_of
 from serve.engine.version import Version
+from serve.engine.wording import photo_of
 from serve.photos.messages import Looked, PoorFace, PreparedFace, Unusable
 from serve.routes.bodies import FILE
 from serve.routes.search import ERRORS, photo_and_options

@@ -16,7 +16,7 @@ from retrieval.live.store import ReadOnly
 from serve.edge import Refusal
 from serve.engine.filtering import filter_of, info_of
 from serve.engine.version import Version
-from serve.routes.search import ERRORS, filter_from, prefix_of
+from serve.routes.search import ERRORS, JPEG, filter_from, prefix_of
 from serve.schemas import ImageInfo, ImagePage, Receipt
 from serve.service import Service
 
@@ -24,6 +24,8 @@ Made = TypeVar("Made")
 
 _PAGE = 100
 _MOST_DELETED = 100_000
+
+SENT = {**ERRORS, 200: {"content": {"application/octet-stream": {}}, "description": "A photo as it was sent."}}
 
 
 def add(api: FastAPI, service: Service) -> None:
@@ -51,7 +53,7 @@ def add(api: FastAPI, service: Service) -> None:
             raise Refusal("bad-parameter", f"{len(found)} images have this label: more than one request deletes.")
         return await _erase(version, sorted(found))
 
-    @api.get("/v1/images/{image_id:path}/thumbnail", response_class=Response, responses=ERRORS, tags=["images"])
+    @api.get("/v1/images/{image_id:path}/thumbnail", response_class=Response, responses=JPEG, tags=["images"])
     async def thumbnail(
         request: Request,
         image_id: str,
@@ -65,7 +67,7 @@ def add(api: FastAPI, service: Service) -> None:
             jpeg = await asyncio.to_thread(_shrunk, jpeg, size)
         return stored(jpeg, etag, request)
 
-    @api.get("/v1/images/{image_id:path}/original", response_class=Response, responses=ERRORS, tags=["images"])
+    @api.get("/v1/images/{image_id:path}/original", response_class=Response, responses=SENT, tags=["images"])
     async def original(image_id: str) -> Response:
         """The photo as it was sent, where it was kept."""
         photo = await _found(service.versions.current.gallery.original, image_id)

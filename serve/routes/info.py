@@ -1,5 +1,7 @@
 """GET /v1/info, /livez, /readyz and /metrics: what is loaded, whether it is well, what is counted."""
 
+from typing import Any
+
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
@@ -23,6 +25,8 @@ from serve.schemas import (
 from serve.service import Service
 from serve.settings import ServeArgs
 
+_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}, "description": "Prometheus's own form."}}
+
 
 def add(api: FastAPI, service: Service) -> None:
     """Adds the routes."""
@@ -42,7 +46,7 @@ def add(api: FastAPI, service: Service) -> None:
             limits=AllLimits(
                 **limits_of(service.args).model_dump(),
                 max_batch_photos=service.args.max_batch_photos,
-                max_rerank=0,
+                max_rerank=service.args.max_rerank if version.config.crop == "fit" else 0,
             ),
             defaults=Defaults(expand=service.args.expand, alpha=service.args.alpha),
             labels=version.gallery.num_identities,
@@ -57,13 +61,13 @@ def add(api: FastAPI, service: Service) -> None:
         """The process answers."""
         return Health()
 
-    @api.get("/readyz", responses={503: {"model": Ready}}, tags=["info"])
+    @api.get("/readyz", responses={200: {"model": Ready}, 503: {"model": Ready}}, tags=["info"])
     async def readyz() -> Response:
         """Every part was asked, at most a second ago, to do a little of its work."""
         ready = await service.ready()
         return JSONResponse(ready.model_dump(), status_code=200 if ready.status == "ok" else 503)
 
-    @api.get("/metrics", response_class=Response, tags=["info"])
+    @api.get("/metrics", response_class=Response, responses=_TEXT, tags=["info"])
     async def metrics() -> Response:
         """For Prometheus; of the replica that answers, which every series names."""
         return Response(service.metrics.text(), media_type=service.metrics.content_type)
@@ -88,7 +92,7 @@ def _model(version: Version) -> LoadedModel:
 
 def _features(args: ServeArgs, version: Version) -> Features:
     return Features(
-        rerank=False,
+        rerank=version.config.crop == "fit" and args.max_rerank > 0,
         faces=version.config.looks,
         box=version.config.crop == "fit",
         expand=args.max_expand > 0 and version.gallery.vectors != "none",

@@ -17,7 +17,7 @@ from serve.engine.query import Clock
 from serve.engine.version import Version
 from serve.routes.images import stored
 from serve.routes.info import limits_of
-from serve.routes.search import ERRORS, prefix_of
+from serve.routes.search import ERRORS, JPEG, prefix_of
 from serve.schemas import MAX_ALPHA, Answer, Defaults, Health, Info, SearchOptions
 from serve.service import Service
 
@@ -40,7 +40,7 @@ def add(api: FastAPI, service: Service) -> None:
         options = SearchOptions(k=k, crop=crop, expand=expand, alpha=alpha, box=part)
         return await _search(service, request, options)
 
-    @api.get("/gallery/{row}", response_class=Response, responses=ERRORS, tags=["before /v1"])
+    @api.get("/gallery/{row}", response_class=Response, responses=JPEG, tags=["before /v1"])
     async def gallery(request: Request, row: str) -> Response:
         """The stored crop of one row of the index, JPEG."""
         version = service.versions.current

@@ -21,6 +21,8 @@ from serve.settings import ServeArgs
 _MOST_OPTIONS = 1 << 20
 ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in sorted(set(edge.STATUS.values()))}
 """What any route may answer instead."""
+JPEG = {**ERRORS, 200: {"content": {"image/jpeg": {}}, "description": "A JPEG."}}
+"""The same of a route that shows pixels."""
 
 _PHOTO = {"schema": {"type": "string", "format": "binary"}}
 _OPTIONS = {"$ref": "#/components/schemas/SearchOptions"}

@@ -8,8 +8,8 @@ from fastapi import FastAPI, Query, Request
 
 from retrieval.artifacts.calibration import judge
 from serve.edge import MESSAGES, Refusal, refuse_photo
-from serve.engine.query import photo_of
 from serve.engine.version import Version
+from serve.engine.wording import photo_of
 from serve.photos.messages import Looked, Unusable
 from serve.routes.bodies import FILE, checked_photo, form_of, read_form
 from serve.routes.search import ERRORS

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrieval.artifacts.collection import Jpegs
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.data.demo.places import write_scenes
 from retrieval.data.settings import SplitConfig
@@ -112,3 +113,25 @@ def test_only_the_first_results_move_and_ties_stay() -> None:
     ]
     wide = rerank.rerank(found, np.array([[0, 0, 0, 30, 99, 99]] * 2))
     assert wide.rows.tolist() == [[4, 1, 2, 3], [8, 5, 6, 7]]
+
+
+def test_evidence_is_what_verification_counts(task: tuple[Folder, tasks.Task]) -> None:
+    collection, asked = task
+    places = asked.queries.places(np.arange(6))
+    jpegs = Jpegs(collection).read((int(part), int(row)) for part, row in places)
+    query, *crops = [jpegs[int(part), int(row)] for part, row in places]
+    found = rerank.verify_each(query, [query, *crops], 60.0)
+    counts = rerank.count_inliers(collection, places[:1], places[None])
+    assert [one.num_inliers for one in found if one is not None] == counts[0].tolist()
+    itself = found[0]
+    assert itself is not None and itself.matches.shape == (itself.num_inliers, 4)
+    assert itself.num_inliers > 50
+    assert np.abs(itself.matches[:, :2] - itself.matches[:, 2:]).max() < 1e-3, "a photo lies on itself"
+
+
+def test_without_time_nothing_is_said(task: tuple[Folder, tasks.Task]) -> None:
+    collection, asked = task
+    (place,) = asked.queries.places(np.arange(1))
+    jpeg = next(iter(Jpegs(collection).read([(int(place[0]), int(place[1]))]).values()))
+    assert rerank.verify_each(jpeg, [jpeg, jpeg], 0.0) == [None, None]
+    assert rerank.verify_each(jpeg, [], 1.0) == []

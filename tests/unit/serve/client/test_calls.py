@@ -21,7 +21,7 @@ CALLS: list[Call[Any]] = [
     calls.search_batch([b"a", b"b"], SearchOptions(k=3)),
     calls.verify(b"a", b"b", 0.01),
     calls.faces(b"a"),
-    calls.add([NamedPhoto("x/1.jpg", b"a")], None, {"label": "ada", "replace": True}),
+    calls.add([NamedPhoto("x/1.jpg", b"a")], None, "ada", {"replace": True}),
     calls.images("a", 10, Filter(label=["ada"])),
     calls.image("a/b c#1.jpg"),
     calls.thumbnail("a/b", 64),
@@ -85,11 +85,18 @@ def test_without_a_photo_the_options_are_the_body() -> None:
 
 
 def test_many_photos_go_under_their_names() -> None:
-    request = _request(calls.add([NamedPhoto("x/1.jpg", b"a"), b"b"], [AddItem(label="ada")], {"replace": True}))
+    request = _request(
+        calls.add([NamedPhoto("x/1.jpg", b"a"), b"b"], [AddItem(label="ada")] * 2, None, {"replace": True})
+    )
     photos = [part for part in parts_of(request.read(), request.headers["content-type"]) if part.name == "photo"]
     assert [(part.filename, part.data) for part in photos] == [("x/1.jpg", b"a"), ("1", b"b")]
     assert request.url.params["replace"] == "true"
-    assert "label" not in _request(calls.add([b"a"], None, {"label": None})).url.params
+    assert "faces" not in _request(calls.add([b"a"], None, None, {"faces": None})).url.params
+    request = _request(calls.add([b"a", b"b"], None, "ada", {}))
+    parts = {part.name: part for part in parts_of(request.read(), request.headers["content-type"])}
+    assert json.loads(parts["options"].data) == {"items": [{"label": "ada"}, {"label": "ada"}]}
+    with pytest.raises(ValueError, match="both given"):
+        calls.add([b"a"], [AddItem()], "ada", {})
 
 
 def test_a_filter_in_an_address_is_one_that_the_service_reads() -> None:

@@ -16,8 +16,9 @@ from retrieval.search.index import Searcher
 from retrieval.search.settings import ExpansionConfig
 from serve.edge import Refusal
 from serve.engine import query
-from serve.engine.query import Clock, Found
+from serve.engine.clock import Clock
 from serve.engine.version import Version
+from serve.engine.wording import Found, Wording
 from serve.schemas import SearchOptions
 from serve.settings import ServeArgs
 from tests.support.inside import settings
@@ -156,14 +157,14 @@ def test_parts_that_cancel_out_are_no_question(version: Version) -> None:
 def test_the_decision_is_the_calibration_s_for_the_nearest(version: Version, vectors: np.ndarray) -> None:
     calibrated = _with(version, calibration=CALIBRATION)
     found = query.search(args_of(), calibrated, SearchOptions(k=3), vectors[0])
-    told = query._Answer(calibrated, SearchOptions(k=3), "")
+    told = Wording(calibrated, SearchOptions(k=3), "")
     decided = told.decision(found)
     assert (decided.answer, decided.promised, decided.threshold, decided.far) == ("match", True, 0.8, 1e-3)
     far_off = dataclasses.replace(found, nearest=-0.9)
     assert told.decision(far_off).answer == "nobody"
     assert told.decision(dataclasses.replace(found, nearest=0.8)).answer == "cannot tell"
     assert told.decision(Found([], None, None)).answer == "nobody"
-    unknown = query._Answer(version, SearchOptions(), "").decision(found)
+    unknown = Wording(version, SearchOptions(), "").decision(found)
     assert unknown.answer == "cannot tell" and "never calibrated" in unknown.why
 
 
@@ -171,13 +172,13 @@ def test_results_say_how_probable_they_are_unless_the_query_was_expanded(version
     calibrated = _with(version, calibration=CALIBRATION)
     options = SearchOptions(k=24, min_probability=0.5)
     found = query.search(args_of(), calibrated, options, vectors[0])
-    results = query._Answer(calibrated, options, "/p").results(found)
+    results = Wording(calibrated, options, "/p").results(found)
     want = [CALIBRATION.probability(hit.score) for hit in found.hits]
     assert [result.probability for result in results] == [one for one in want if one is not None and one >= 0.5]
     assert [result.rank for result in results] == list(range(1, len(results) + 1))
     assert results[0].thumbnail.startswith("/p/v1/images/img_align_celeba%2F")
     expanded = query.search(args_of(), calibrated, SearchOptions(k=3, expand=2), vectors[0])
-    assert {one.probability for one in query._Answer(calibrated, SearchOptions(), "").results(expanded)} == {None}
+    assert {one.probability for one in Wording(calibrated, SearchOptions(), "").results(expanded)} == {None}
 
 
 def test_the_clock_adds_up_what_a_stage_took_also_when_it_fails() -> None:

@@ -1,0 +1,67 @@
+"""Results verified by geometry: of the first, those whose points fit one geometry with the query's come first (places).
+
+The crops are the service's own, so nothing hostile is read. No pair is begun after a time that is set, and what was
+not verified says so by having no count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from serve.edge import Refusal
+from serve.engine.version import Version
+from serve.engine.wording import Found
+from serve.schemas import SearchOptions
+from serve.settings import ServeArgs
+
+
+def check_rerank(args: ServeArgs, version: Version, options: SearchOptions, with_photo: bool) -> None:
+    """Raises: Refusal bad-parameter for what cannot be verified here."""
+    if not options.rerank:
+        return
+    if version.config.crop != "fit":
+        raise _bad("this gallery is of faces, which have no geometry of their own. Leave it out.")
+    if options.rerank > args.max_rerank:
+        raise _bad(f"it is {options.rerank}, the limit of this server is {args.max_rerank}.")
+    if not with_photo and options.image_id is None:
+        raise _bad("there is no photo to verify with. Send one, or give image_id.")
+
+
+async def verified(
+    args: ServeArgs, version: Version, options: SearchOptions, found: Found, crop: bytes | None
+) -> Found:
+    """Found, in order of evidence, and not more than `k` of it.
+
+    Args: crop: of the query, JPEG; None: that of `image_id`.
+    """
+    return await version.in_thread(lambda: _verified(args, version, options, found, crop))
+
+
+def _verified(args: ServeArgs, version: Version, options: SearchOptions, found: Found, crop: bytes | None) -> Found:
+    from retrieval.search.rerank import order_by_inliers, verify_each
+
+    query = _crop_of(version, options.image_id or "") if crop is None else crop
+    if query is None:
+        raise Refusal("not-found", f"There is no image {options.image_id!r} in the gallery.")
+    first = [(hit, _crop_of(version, hit.image_id)) for hit in found.hits[: options.rerank]]
+    there = [(hit, crop) for hit, crop in first if crop is not None]
+    hits = [*(hit for hit, _ in there), *found.hits[options.rerank :]]
+    told = verify_each(query, (crop for _, crop in there), args.rerank_timeout_s)
+    inliers = np.array([0 if one is None else one.num_inliers for one in told], dtype=np.int64)
+    order = order_by_inliers(np.arange(len(hits)), inliers)
+    evidence = {hit.image_id: one for hit, one in zip(hits, told, strict=False) if one is not None}
+    return dataclasses.replace(found, hits=[hits[place] for place in order][: options.k], evidence=evidence)
+
+
+def _crop_of(version: Version, image_id: str) -> bytes | None:
+    """None for an image that was deleted while the query was under way."""
+    try:
+        return version.gallery.jpeg(image_id)
+    except KeyError:
+        return None
+
+
+def _bad(message: str) -> Refusal:
+    return Refusal("bad-parameter", f"rerank: {message}")
