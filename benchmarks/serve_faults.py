@@ -11,13 +11,17 @@ the last request that failed. What meets no reason of ours ("without a reason", 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +31,11 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.swap_under_load import Config as LoadConfig
-from benchmarks.swap_under_load import Expected, Load, Running, known_answers, running
+from benchmarks.swap_under_load import Expected, Load, Running, known_answers, reason_of, running
+from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.published import go_to, publish
 
-FAULTS = ("replica", "photo-process", "proxy", "proxy-actor", "controller", "workspace", "bad-version")
+FAULTS = ("replica", "photo-process", "proxy", "proxy-actor", "controller", "workspace", "bad-version", "disk")
 _PROCESSES = {
     "replica": "ray::ServeReplica:default:Search",
     "photo-process": "serve.photos.worker",
@@ -46,7 +51,8 @@ class Config:
 
     faults: tuple[str, ...] = FAULTS
     """Of: replica, photo-process, proxy (HAProxy), proxy-actor (of Ray Serve), controller (each of them ended by
-    kill -9), workspace (away for a while), bad-version (published)."""
+    kill -9), workspace (away for a while), bad-version (published), disk (of the changes is full; needs the right to
+    mount one of 2 MB)."""
     clients: int = 4
     """Clients that ask all the time."""
     replicas: int = 2
@@ -111,10 +117,100 @@ def bad_version(at: Running) -> str:
     return "an index with another byte in it was published"
 
 
+class Adder:
+    """A client that adds photos all the time, and what was answered to each."""
+
+    def __init__(self, at: Running) -> None:
+        self.answers: list[tuple[float, str, str]] = []
+        """Moment, image_id, and 'added' or why not."""
+        self._at, self._stop = at, threading.Event()
+        self._thread = threading.Thread(target=self._add)
+
+    def __enter__(self) -> Adder:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _add(self) -> None:
+        with httpx.Client(base_url=self._at.address, timeout=60) as client:
+            for number in itertools.count():
+                if self._stop.is_set():
+                    return
+                name, photo = f"added-{number}.jpg", self._at.photos[number % len(self._at.photos)]
+                body = photo + bytes(str(number), "ascii")  # what follows a JPEG's end is ignored
+                kind = {"Content-Type": "image/jpeg"}
+                response = client.post("/v1/images", params={"image_id": name}, content=body, headers=kind)
+                said = "added" if response.status_code == 200 else reason_of(response)
+                self.answers.append((time.monotonic(), name, said))
+                time.sleep(0.02)
+
+
+def full_disk(at: Running, cfg: Config) -> int:
+    """Fill the disk that the changes lie on while photos are added and searched for, then free it. Returns how many
+    answers were not true afterwards."""
+    live = Path(at.workspace.path) / "live"
+    with httpx.Client(base_url=at.address, timeout=60) as client:
+        known = known_answers(client, at)
+        with Adder(at) as adder, Load(at, known, 1, only_first=True) as load:
+            time.sleep(cfg.calm)
+            began = time.monotonic()
+            fill(live / "filler")
+            time.sleep(cfg.settle)
+            freed = time.monotonic()
+            (live / "filler").unlink()
+            time.sleep(cfg.calm)
+        for phase, since, until in (("before", 0.0, began), ("full", began, freed), ("after", freed, float("inf"))):
+            counts = Counter(said for moment, _, said in adder.answers if since <= moment < until)
+            print(f"  adding, {phase}: {dict(counts)}")
+        print(f"  searching: {dict(load.counts)}")
+        after = [moment for moment, _, said in adder.answers if moment > freed and said == "added"]
+        print(
+            f"  the first photo was added {min(after) - freed:.2f} s after the disk was freed"
+            if after
+            else "  none after"
+        )
+        wrong = 0
+        for _, name, said in adder.answers:
+            there = client.get(f"/v1/images/{name}").status_code == 200
+            wrong += there != (said == "added")
+        print(f"  {len(adder.answers)} answers looked at again: {wrong} not true", flush=True)
+    return wrong + load.mixed
+
+
+def fill(path: Path) -> None:
+    """Until the disk takes no more."""
+    with path.open("wb", buffering=0) as sink:
+        for size in (65536, 4096, 1):
+            try:
+                while True:
+                    sink.write(b"x" * size)
+            except OSError:
+                continue
+
+
+@contextlib.contextmanager
+def small_disk(workspace: Folder) -> Iterator[None]:
+    """The changes of the workspace lie on a disk of 2 MB."""
+    live = f"{workspace.path}/live"
+    Path(live).mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "none", live], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", live], check=True)
+
+
 def one_fault(fault: str, cfg: Config) -> tuple[int, int]:
     """Do it, and print what came of it. Returns answers that were wrong, and failures without a reason of ours."""
-    with running(LoadConfig(clients=cfg.clients, replicas=cfg.replicas)) as at:
+    settings = LoadConfig(clients=cfg.clients, replicas=cfg.replicas)
+    with running(settings, small_disk if fault == "disk" else contextlib.nullcontext) as at:
         at = dataclasses.replace(at, names=at.names[-1:])
+        if fault == "disk":
+            print("disk: that of the changes was filled")
+            return full_disk(at, cfg), 0
         with httpx.Client(base_url=at.address, timeout=60) as client:
             known: dict[tuple[str, int], Expected] = known_answers(client, at)
         deeds: dict[str, Callable[[], str]] = {

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -116,7 +117,8 @@ def new_api(metrics: Metrics | None = None) -> FastAPI:
     api.add_exception_handler(Refusal, _on_refusal)
     api.add_exception_handler(RequestValidationError, _on_validation)
     api.add_exception_handler(HTTPException, _on_http)
-    api.add_exception_handler(OSError, _on_storage)
+    for storage in STORAGE:
+        api.add_exception_handler(storage, _on_storage)
     api.add_exception_handler(Exception, _on_crash)
     return api
 
@@ -150,6 +152,16 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
 def said_of(errors: Sequence[Any], skip: int = 0) -> str:
     """What pydantic found wrong, as one sentence. Args: skip: first words of each place that are not the client's."""
     return "; ".join(f"{'.'.join(str(place) for place in one['loc'][skip:])}: {one['msg']}" for one in errors)
+
+
+STORAGE = (OSError, sqlite3.OperationalError)
+"""What a workspace that is away and a disk that is full raise."""
+
+
+def storage_fails(error: Exception) -> Refusal:
+    """503 with Retry-After: no fault of the request, and it may be well again in a moment. The log has the stack."""
+    logger.error("storage fails", exc_info=error)
+    return Refusal("unavailable", "Storage fails just now. Try again shortly.", {"Retry-After": "1"})
 
 
 def busy(retry_after_s: float) -> Refusal:
@@ -195,11 +207,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 async def _on_storage(request: Request, error: Exception) -> Response:
-    """A workspace that is away, a disk that fails: no fault of the request, and it may be back in a moment."""
-    logger.error("storage fails", exc_info=error)
-    if (metrics := request.app.state.metrics) is not None:
-        metrics.refused("unavailable")
-    return _error("unavailable", "Storage cannot be reached just now. Try again shortly.", {"Retry-After": "1"})
+    return await _on_refusal(request, storage_fails(error))
 
 
 async def _on_crash(_: Request, error: Exception) -> Response:

@@ -88,7 +88,8 @@ def add(api: FastAPI, service: Service) -> None:
             items = await _add_all(service, version, sent, how)
             live = await asyncio.to_thread(version.gallery.refresh)
         if not is_form(request.headers.get("content-type")) and items[0].error is not None:
-            raise Refusal(items[0].error.reason, items[0].error.message)
+            again = {"Retry-After": "1"} if items[0].status == STATUS["unavailable"] else None
+            raise Refusal(items[0].error.reason, items[0].error.message, again)
         return AddAnswer(
             items=items,
             added=sum(item.status == 201 for item in items),
@@ -151,7 +152,8 @@ async def _add_all(service: Service, version: Version, sent: list[_Sent], how: _
         try:
             async with room:
                 return await _add(service, version, photo, how)
-        except Refusal as refusal:
+        except (Refusal, *edge.STORAGE) as failed:
+            refusal = failed if isinstance(failed, Refusal) else edge.storage_fails(failed)
             error = ErrorDetail(reason=refusal.reason, message=refusal.message)
             return AddedItem(image_id=name, status=STATUS[refusal.reason], error=error)
 

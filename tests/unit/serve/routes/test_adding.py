@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import resource
+import signal
 import urllib.parse
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -171,6 +173,30 @@ def test_what_was_acknowledged_is_on_disk_as_it_was_sent(made: Workspace) -> Non
         assert store.original("a.jpg") == photo and row.prepared == version.prepared
         assert row.vector is not None and row.box is not None and len(row.box) == 4
         store.close()
+
+    asked(made, work)
+
+
+def test_a_full_disk_refuses_what_is_added_and_nothing_else(made: Workspace) -> None:
+    first, second, *_ = photos_of(made)
+
+    async def work(service: Service, client: httpx.AsyncClient) -> None:
+        assert (await client.post("/v1/images?image_id=one", content=first)).status_code == 200
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (Path(made.folder.path, "live/gallery.db").stat().st_size, hard))
+        try:
+            body = await client.post("/v1/images?image_id=two", content=second)
+            assert (body.status_code, body.json()["error"]["reason"]) == (503, "unavailable"), body.text
+            assert body.headers["retry-after"] == "1"
+            form = await client.post("/v1/images", files=[("photo", ("two", second)), ("photo", ("one", first))])
+            assert [item["status"] for item in form.json()["items"]] == [503, 200]
+            found = (await client.post("/v1/search?k=50", content=second)).json()
+            assert "two" not in {one["image_id"] for one in found["results"]} and found["live"] == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, handled)
+        assert (await client.post("/v1/images?image_id=two", content=second)).json()["items"][0]["status"] == 201
 
     asked(made, work)
 
