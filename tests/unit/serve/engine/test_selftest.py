@@ -12,6 +12,7 @@ import pytest
 from retrieval.artifacts.collection import CATALOG
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.published import Pair
+from retrieval.live.rows import NewImage
 from retrieval.models.bundle import save_bundle, start
 from serve.engine.selftest import Unfit, check_answers, check_files
 from serve.engine.version import Version
@@ -107,3 +108,26 @@ def test_a_model_that_gives_no_numbers_is_found(copy: Workspace, monkeypatch: py
     monkeypatch.setattr(version.embedder, "embed_jpegs", lambda jpegs: real(jpegs) * np.nan)
     with pytest.raises(Unfit, match="NaN"):
         check_answers(version)
+
+
+def test_copies_that_were_added_since_hide_no_photo_of_the_index(copy: Workspace) -> None:
+    version = version_of(copy)
+    gallery = version.gallery
+    assert gallery.store is not None
+    first, deleted = str(gallery.searcher.ids[0]), str(gallery.searcher.ids[1])
+    vector, jpeg = gallery.vector(first), gallery.jpeg(first)
+    for number in range(30):
+        image = NewImage(
+            image_id=f"0/{number}.jpg",
+            photo=f"0/{number}.jpg",
+            jpeg=jpeg,
+            width=96,
+            height=96,
+            content_hash=str(number),
+            vector=vector,
+        )
+        gallery.store.add([image], version.pair.model_fingerprint)
+    gallery.store.delete([deleted], {})
+    check_answers(version)
+    gallery.store.delete([str(image_id) for image_id in gallery.searcher.ids], {})
+    check_answers(version)  # nothing of the index is left to ask for
