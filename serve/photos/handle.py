@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 from retrieval.images.settings import PrepareConfig
 from serve.photos.framing import Broken, receive_async, send_async
@@ -54,6 +55,16 @@ class Handle:
     def worn(self) -> bool:
         """Whether it has learnt so many ways of looking that a fresh one should take its place."""
         return len(self._kinds) >= _MOST_KINDS
+
+    @property
+    def worked(self) -> float:
+        """Seconds of a core that it has used in all; 0 once it is gone."""
+        try:
+            text = Path(f"/proc/{self.pid}/stat").read_text()
+        except OSError:
+            return 0.0
+        user, system = text.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     async def ready(self) -> None:
         """Raises: Broken if it ends before it is."""

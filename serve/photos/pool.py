@@ -36,7 +36,7 @@ class PhotoPool:
         self._waiting: deque[asyncio.Future[Handle]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._known: list[Look] = []
-        self._killers: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+        self._killers: OrderedDict[bytes, tuple[str, float, bool]] = OrderedDict()
         self._closed = False
 
     async def start(self, looks: Sequence[Look] = ()) -> None:
@@ -100,39 +100,48 @@ class PhotoPool:
             await self.look(b"", self._known[0])
 
     async def _work(self, handle: Handle, photo: bytes, how: Look, last: bool) -> Looked | Unusable | None:
+        worked = handle.worked
         try:
             async with asyncio.timeout(self._seconds):
                 seen = await handle.look(photo, how, self._seconds)
         except TimeoutError:
-            return self._replace(handle, photo, "timed-out", f"it took more than {self._seconds:g} s to look at")
+            # On a busy machine a photo may be late that is none of its fault.
+            self._remember(photo, "timed-out", sure=handle.worked - worked > self._seconds / 2)
+            return self._replace(handle, "timed-out", f"it took more than {self._seconds:g} s to look at")
         except Broken as error:
             if last:
-                return self._replace(handle, photo, "crashed", str(error))
-            self._replace(handle, None, "crashed", str(error))
-            self._lost("crashed")
-            return None
+                self._remember(photo, "crashed", sure=True)
+            refused = self._replace(handle, "crashed", str(error))
+            return refused if last else None
         except BaseException:
-            self._replace(handle, None, "crashed", "the service failed")
+            self._replace(handle, "crashed", "the service failed")
             raise
         if handle.worn:
-            self._replace(handle, None, "worn", "")
+            self._replace(handle, "worn", "")
         else:
             self._release(handle)
         return seen
 
-    def _replace(self, handle: Handle, photo: bytes | None, reason: str, detail: str) -> Unusable:
-        """End a process and start another; remember the photo that it was looking at."""
+    def _replace(self, handle: Handle, reason: str, detail: str) -> Unusable:
+        """End a process and start another."""
         self._all.discard(handle)
         handle.kill()
         self._keep(asyncio.create_task(self._bury(handle, reason)))
-        if photo is not None:
+        if reason != "worn":
             self._lost(reason)
-        if photo:  # the empty one is our own question whether all is well
-            self._killers[hashlib.sha256(photo).digest()] = reason, time.monotonic()
-            while len(self._killers) > _MOST_REMEMBERED:
-                self._killers.popitem(last=False)
         self._keep(asyncio.create_task(self._start_another()))
         return Unusable(reason=reason, detail=detail)
+
+    def _remember(self, photo: bytes, reason: str, sure: bool) -> None:
+        """A photo that ended a process: surely, or for the second time, it may not do so again."""
+        if not photo:  # our own question whether all is well
+            return
+        digest = hashlib.sha256(photo).digest()
+        sure = sure or digest in self._killers
+        self._killers.pop(digest, None)
+        self._killers[digest] = reason, time.monotonic(), sure
+        while len(self._killers) > _MOST_REMEMBERED:
+            self._killers.popitem(last=False)
 
     async def _bury(self, handle: Handle, reason: str) -> None:
         how = await handle.ended()
@@ -144,8 +153,8 @@ class PhotoPool:
             self._killers.popitem(last=False)
         if not self._killers:
             return None
-        reason, _ = self._killers.get(hashlib.sha256(photo).digest(), (None, 0.0))
-        return None if reason is None else Unusable(reason=reason, detail="as it was when it was sent before")
+        reason, _, sure = self._killers.get(hashlib.sha256(photo).digest(), ("", 0.0, False))
+        return None if not sure else Unusable(reason=reason, detail="as it was when it was sent before")
 
     async def _take(self) -> Handle:
         """The next idle process; callers are served in the order they came."""

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -55,24 +56,21 @@ def test_photos_are_seen_each_by_one_process() -> None:
     run(work)
 
 
-@pytest.mark.parametrize(("number", "reason"), [(signal.SIGKILL, "crashed"), (signal.SIGSTOP, "timed-out")])
-def test_a_process_that_dies_or_hangs_is_replaced_and_its_photo_remembered(number: int, reason: str) -> None:
-    processes = 2 if reason == "crashed" else 1  # one that died may have been ended by somebody else: it takes two
+def test_a_photo_that_ended_two_processes_is_remembered() -> None:
+    """One may have been ended by somebody else."""
 
     async def work() -> None:
-        async with pool_of(processes, seconds=2.0) as (pool, lost):
+        async with pool_of(2) as (pool, lost):
             pid = pool.pids[0]
             for each in pool.pids:
-                os.kill(each, number)
+                os.kill(each, signal.SIGKILL)
             photo = written("PNG")
             seen = await pool.look(photo, WHOLE)
-            assert isinstance(seen, Unusable) and seen.reason == reason
-            assert lost == [reason] * processes
+            assert isinstance(seen, Unusable) and seen.reason == "crashed"
             again = await pool.look(photo, WHOLE)
-            assert isinstance(again, Unusable) and again.reason == reason and "before" in again.detail
-            other = await pool.look(written("PNG", side=65), WHOLE)
-            assert isinstance(other, Looked)
-            assert pid not in pool.pids and lost == [reason] * processes
+            assert isinstance(again, Unusable) and again.reason == "crashed" and "before" in again.detail
+            assert isinstance(await pool.look(written("PNG", side=65), WHOLE), Looked)
+            assert pid not in pool.pids and lost == ["crashed"] * 2
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)  # buried, no zombie
 
@@ -86,6 +84,24 @@ def test_a_photo_whose_process_somebody_else_ended_is_looked_at_again() -> None:
                 os.kill(pool.pids[0], signal.SIGKILL)
                 assert isinstance(await pool.look(written("PNG"), WHOLE), Looked)
                 assert lost == ["crashed"] * turn
+
+    run(work)
+
+
+def test_a_photo_that_was_late_without_working_is_blamed_only_the_second_time() -> None:
+    """A machine that is busy, or stopped, makes any photo late."""
+
+    async def work() -> None:
+        async with pool_of(1, seconds=2.0) as (pool, lost):
+            photo = written("PNG")
+            for _ in range(2):
+                await until(lambda: len(pool.pids) == 1)
+                os.kill(pool.pids[0], signal.SIGSTOP)
+                seen = await pool.look(photo, WHOLE)
+                assert isinstance(seen, Unusable) and seen.reason == "timed-out" and "before" not in seen.detail
+            again = await pool.look(photo, WHOLE)
+            assert isinstance(again, Unusable) and again.reason == "timed-out" and "before" in again.detail
+            assert lost == ["timed-out"] * 2
 
     run(work)
 
@@ -114,6 +130,7 @@ def test_a_scan_bomb_that_no_cap_stops_is_stopped_by_the_deadline() -> None:
             seen = await pool.look(bomb, Look(config=PrepareConfig(crop="none", size=32, max_pixels=10_000_000)))
             assert isinstance(seen, Unusable) and seen.reason == "timed-out"
             assert time.monotonic() - started < 30
+            assert pool._killers
 
     run(work)
 
@@ -167,5 +184,26 @@ def test_hostile_photos_end_no_process_and_the_next_good_one_is_seen() -> None:
                 assert isinstance(seen, Looked | Unusable)
             assert isinstance(await pool.look(written("JPEG"), WHOLE), Looked)
             assert lost == []
+
+    run(work)
+
+
+def test_memory_of_large_and_hostile_photos_comes_back() -> None:
+    def held(pid: int) -> int:
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) >> 10
+
+    async def work() -> None:
+        async with pool_of(1, seconds=60.0) as (pool, _):
+            for photo in mutated(100):
+                await pool.look(photo, WHOLE)
+            (pid,) = pool.pids
+            before = held(pid)
+            for _ in range(3):
+                assert isinstance(await pool.look(written("JPEG", side=3000), WHOLE), Looked)
+                assert isinstance(await pool.look(written("PNG", side=2000), WHOLE), Looked)
+            for photo in mutated(100, seed=5):
+                await pool.look(photo, WHOLE)
+            assert pool.pids == [pid] and held(pid) < before + 80, "megabytes"
 
     run(work)
