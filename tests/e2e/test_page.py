@@ -9,13 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from retrieval.artifacts.published import read_current
+from retrieval.grouping.people import DUPLICATES_SCHEMA
+from retrieval.grouping.settings import DUPLICATES
 from retrieval.images import pixels
 from serve import keys
 from tests.support.browser import Page, open_page
 from tests.support.photos import portrait
 from tests.support.service import MAX_BODY, MAX_K, Service, running_service
+from tests.support.workspace import make_workspace
+from tests.unit.serve.routes.test_people import group
 
 LOOKS = {"desktop": (1280, 900), "phone": (360, 760)}
 READY = "!!document.body?.classList.contains('ready')"
@@ -30,7 +36,13 @@ PICTURES = "[...document.querySelectorAll('#results img')].every((one) => one.co
 
 @pytest.fixture(scope="module")
 def service(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running_service(tmp_path_factory.mktemp("page")) as running:
+    made = make_workspace(tmp_path_factory.mktemp("page"))
+    group(made)
+    ids = sorted(made.photos)
+    row = {"image_id": ids[1], "duplicate_of": ids[0], "how": "same picture", "likeness": 0.98}
+    copies = pa.Table.from_pylist([row], schema=DUPLICATES_SCHEMA)
+    read_current(made.folder)["people"].write_table(DUPLICATES, copies)
+    with running_service(tmp_path_factory.mktemp("service"), made) as running:
         yield running
 
 
@@ -57,12 +69,6 @@ def visit(service: Service, page: Page, address: str) -> None:
     page.call("Page.navigate", url="about:blank")
     page.call("Page.navigate", url=f"http://127.0.0.1:{service.port}/{address}")
     page.wait_for(READY)
-
-
-def needs(service: Service, method: str, path: str) -> None:
-    """Skip where the service has no such address."""
-    if method not in service.client.get("/openapi.json").json()["paths"].get(path, {}):
-        pytest.skip(f"this service has no {method.upper()} {path}")
 
 
 def photo(service: Service, number: int = 0) -> tuple[str, Path]:
@@ -237,7 +243,6 @@ def test_a_query_of_several_stored_photos(service: Service, page: Page) -> None:
 
 
 def test_filters_stand_above_the_photos_and_are_taken_away_there(service: Service, page: Page) -> None:
-    needs(service, "get", "/v1/images")
     image_id = search(service, page)
     label = service.made.labels[image_id]
     set_field(page, "[name=label]", label)
@@ -250,7 +255,6 @@ def test_filters_stand_above_the_photos_and_are_taken_away_there(service: Servic
 
 
 def test_the_gallery_is_seen_before_anything_is_asked(service: Service, page: Page) -> None:
-    needs(service, "get", "/v1/images")
     page.wait_for(f"{IDLE} && {CARDS} > 0")
     shown = page.run(SHOWN)
     assert set(shown) & set(service.made.photos) and shown == sorted(shown)
@@ -259,7 +263,6 @@ def test_the_gallery_is_seen_before_anything_is_asked(service: Service, page: Pa
 
 
 def test_two_photos_are_compared(service: Service, page: Page) -> None:
-    needs(service, "post", "/v1/verify")
     visit(service, page, "#/compare")
     first = photo(service)[1]
     page.choose_file("#compare .side:nth-child(1) input", first)
@@ -287,7 +290,6 @@ def drawn(folder: Path, name: str, identity: int) -> Path:
 
 
 def test_a_dropped_folder_is_added_and_each_photo_is_told(service: Service, page: Page, tmp_path: Path) -> None:
-    needs(service, "post", "/v1/images")
     width = page.run("innerWidth")  # other photos on each look: the service is the same
     folder = tmp_path / f"new-{width}"
     path = drawn(folder, "ada/1.jpg", width)
@@ -308,7 +310,6 @@ def test_a_dropped_folder_is_added_and_each_photo_is_told(service: Service, page
 
 
 def test_a_delete_waits_is_undone_and_brings_a_receipt(service: Service, page: Page, tmp_path: Path) -> None:
-    needs(service, "post", "/v1/images")
     width = page.run("innerWidth")
     folder = tmp_path / f"old-{width}"
     path = drawn(folder, "1.jpg", width + 3)
@@ -335,7 +336,6 @@ def test_a_delete_waits_is_undone_and_brings_a_receipt(service: Service, page: P
 
 
 def test_people_are_named_merged_and_split(service: Service, page: Page) -> None:
-    needs(service, "get", "/v1/people")
     visit(service, page, "#/people")
     page.wait_for("document.querySelectorAll('.person').length > 1")
     sizes = page.run(
@@ -364,7 +364,6 @@ def test_people_are_named_merged_and_split(service: Service, page: Page) -> None
 
 
 def test_copies_are_side_by_side(service: Service, page: Page) -> None:
-    needs(service, "get", "/v1/duplicates")
     visit(service, page, "#/duplicates")
     page.wait_for("document.querySelectorAll('#duplicates .copies .copy').length >= 2")
     assert page.run("document.querySelector('#duplicates h2').textContent").startswith("2 photos: same")

@@ -166,6 +166,24 @@ def test_a_region_is_drawn_moved_by_keys_and_taken_away(service: Service, made: 
         assert page.complaints == []
 
 
+def test_the_points_that_match_are_drawn_between_the_photos(service: Service, made: Workspace, tmp_path: Path) -> None:
+    with open_page(f"http://127.0.0.1:{service.port}/#/?rerank=20", tmp_path / "profile") as page:
+        page.wait_for("!!document.body?.classList.contains('ready')")
+        page.choose_file("#file", made.photos["a/0.jpg"])
+        first = "document.querySelector('#results .card[data-id]')"
+        page.wait_for(f"/\\d+ points/.test({first}?.textContent)")
+        assert page.run(f"{first}.dataset.id") == "a/0.jpg"
+        page.run(f"{first}.querySelector('.card-main').click()")
+        page.wait_for("document.querySelectorAll('dialog .matches line').length > 5")
+        # The photo is compared with itself: each line joins the same place of both pictures.
+        ends = page.run(
+            "[...document.querySelectorAll('dialog .matches line')].map((one) => [one.y1, one.y2]"
+            ".map((end) => end.baseVal.value))"
+        )
+        assert np.median(np.abs(np.diff(ends))) < 3
+        assert page.barriers() == [] and page.complaints == []
+
+
 @pytest.mark.parametrize(
     ("name", "box"),
     [
