@@ -36,6 +36,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "ray_jobs.snapshot": [[]],
     "serve": [[]],
     "serve.demo": [[]],
+    "serve.mcp": [[]],
     "serve.keys": [["create"], ["list"], ["revoke"]],
 }
 HEADER = "<!-- Written by `make reference` from --help. Do not edit. -->"

@@ -1,0 +1,113 @@
+"""The query service as tools of a language model: the Model Context Protocol on stdin and stdout, a line a message.
+
+python -m serve.mcp --address http://127.0.0.1:8000
+
+It changes nothing, and reads photos only where whoever starts it says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import tyro
+
+from serve.client import ApiError, Client
+from serve.schemas import SearchOptions
+
+PROTOCOL = "2025-06-18"
+_PHOTO = {"type": "string", "description": "File of a photo, below the folder that --photos names."}
+_OPTIONS = {**SearchOptions.model_json_schema(), "description": "k, filter, image_id, ..."}
+_PERSON = {"type": "integer", "description": "Number of a person."}
+TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "search": (
+        "Images most like a photo or an image_id.",
+        {"photo": _PHOTO, "options": _OPTIONS},
+    ),
+    "verify": ("Whether two photos show the same.", {"first": _PHOTO, "second": _PHOTO}),
+    "people": ("The people that were found, those of most photos first.", {}),
+    "person": ("One person's photos.", {"person": _PERSON}),
+    "info": ("What the gallery is, and what can be asked of it.", {}),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class McpConfig:
+    """Where the service is, and what may be shown to it."""
+
+    address: str = "http://127.0.0.1:8000"
+    """Of the query service."""
+    photos: str = ""
+    """Folder whose photos may be read; empty: none, and only what is in the gallery is searched with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Answers one message after another."""
+
+    client: Client
+    photos: Path | None
+
+    def answer(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """None for what wants no answer."""
+        if "id" not in message:
+            return None
+        told, method = {"jsonrpc": "2.0", "id": message["id"]}, message.get("method")
+        if method == "tools/call":
+            return {**told, "result": self._call(message.get("params") or {})}
+        about = {"name": "image-retrieval", "version": "1"}
+        results: dict[Any, dict[str, Any]] = {
+            "initialize": {"protocolVersion": PROTOCOL, "capabilities": {"tools": {}}, "serverInfo": about},
+            "ping": {},
+            "tools/list": {"tools": [_described(name) for name in TOOLS]},
+        }
+        if method in results:
+            return {**told, "result": results[method]}
+        return {**told, "error": {"code": -32601, "message": f"There is no method {method!r}."}}
+
+    def _call(self, params: dict[str, Any]) -> dict[str, Any]:
+        try:
+            text, failed = self._ask(str(params.get("name")), params.get("arguments") or {}), False
+        except (ApiError, httpx.HTTPError, ValueError, OSError, KeyError, TypeError) as error:
+            text, failed = str(error), True
+        return {"content": [{"type": "text", "text": text}], "isError": failed}
+
+    def _ask(self, tool: str, given: dict[str, Any]) -> str:
+        if tool not in TOOLS:
+            raise ValueError(f"There is no tool {tool!r}.")
+        photos = {name: self._photo(given.pop(name)) for name in ("photo", "first", "second") if name in given}
+        if tool == "search":
+            return self.client.search(photos.get("photo"), **given.get("options", {})).model_dump_json(
+                exclude_none=True
+            )
+        return getattr(self.client, tool)(*photos.values(), **given).model_dump_json(exclude_none=True)
+
+    def _photo(self, name: str) -> Path:
+        """Raises: ValueError for a file that is not below the folder of photos."""
+        if self.photos is None or not (path := (self.photos / name).resolve()).is_relative_to(self.photos.resolve()):
+            raise ValueError(f"{name!r} may not be read: it is not below the folder that --photos names.")
+        return path
+
+
+def _described(name: str) -> dict[str, Any]:
+    says, properties = TOOLS[name]
+    return {"name": name, "description": says, "inputSchema": {"type": "object", "properties": properties}}
+
+
+def main(cfg: McpConfig) -> None:
+    """Until stdin ends. The key of the service, if it wants one, is in $RETRIEVAL_KEY."""
+    with Client(cfg.address, key=os.environ.get("RETRIEVAL_KEY")) as client:
+        server = Server(client, Path(cfg.photos) if cfg.photos else None)
+        for line in sys.stdin:
+            if line.strip() and (answer := server.answer(json.loads(line))) is not None:
+                sys.stdout.write(json.dumps(answer) + "\n")
+                sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(McpConfig, prog="python -m serve.mcp", description=__doc__))
