@@ -106,7 +106,10 @@ class Changes:
 
     def _next(self, seq: int, people: People) -> State:
         usable = {name: row for name, row in sorted(self._rows.items()) if row.vector is not None}
-        self.left_out = len(self._rows) - len(usable)
+        before, self.left_out = self.left_out, len(self._rows) - len(usable)
+        if self.left_out > before:
+            what = "that this model has not embedded, and cannot from their crops, are left out of its answers"
+            logger.warning("%d images that were added, %s", self.left_out, what)
         vectors = [row.vector for row in usable.values() if row.vector is not None]
         rows = sorted(row for row in map(self._columns.row_of, self._gone | set(self._rows)) if row is not None)
         hidden = np.array(rows, dtype=np.int64)

@@ -68,7 +68,13 @@ def test_added_and_deleted_and_added_in_between_is_what_it_is_last(
     assert [one.content_hash for one in changes.state.entries] == [new_image("a", 2).content_hash]
 
 
-def test_what_this_model_cannot_embed_is_counted(made: Sealed, store: Store, changes: Changes) -> None:
+def test_what_this_model_cannot_embed_is_counted_and_said_once(
+    made: Sealed, store: Store, changes: Changes, caplog: pytest.LogCaptureFixture
+) -> None:
     store.add([new_image("a", 1)], "other")
     changes.take_in()
     assert (changes.left_out, changes.state.entries) == (1, [])
+    store.add([new_image("b", 2)], made.pair.model_fingerprint)
+    changes.take_in()
+    assert (changes.left_out, len(changes.state.entries)) == (1, 1)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
