@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -167,6 +168,22 @@ def test_what_is_wrong_is_said_and_the_next_photo_still_works(service: Service, 
     page.wait_for(f"({ERROR}).includes('this server takes up to')")
     search(service, page)
     assert page.run(ERROR) == ""
+
+
+def test_each_face_of_a_photo_can_be_chosen(service: Service, page: Page, tmp_path: Path) -> None:
+    sides = [pixels.decode(photo(service, number)[1].read_bytes())[0] for number in (0, 8)]
+    (tmp_path / "two.jpg").write_bytes(pixels.encode_jpeg(np.hstack(sides)))
+    page.choose_file("#file", tmp_path / "two.jpg")
+    page.wait_for(f"{ASKED} && document.querySelectorAll('#stage button.face').length === 2")
+    assert page.run("document.querySelectorAll('#faces .face-chip canvas').length") == 2
+    chosen = "document.querySelector('#stage .face[aria-pressed=true]').dataset.face"
+    first, other = page.run(f"[{chosen}, {SHOWN}]"), page.run(f"{chosen} === '0' ? '1' : '0'")
+    page.run(f"document.querySelector('#stage .face[data-face=\"{other}\"]').focus()")
+    page.press("Enter")
+    page.wait_for(f"location.hash.includes('face={other}') && {chosen} === '{other}'")
+    assert page.run(SHOWN) != first[1]
+    assert page.run("document.activeElement.dataset.face") == other  # the focus stays
+    assert page.barriers() == []
 
 
 # ---- how to search
