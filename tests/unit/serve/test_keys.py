@@ -1,5 +1,6 @@
 """Keys: shown once, hashed at rest, revoked by name; and the command."""
 
+import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -74,19 +75,19 @@ def test_a_damaged_file_is_no_open_door(tmp_path: Path, text: str) -> None:
     assert (tmp_path / FILE).read_text() == text
 
 
-def _create_some(folder: str, name: str) -> None:
-    for number in range(10):
-        create(Folder.of(folder), f"{name}{number}", "search")
+def _create(folder: str) -> None:
+    create(Folder.of(folder), "shop", "search")
 
 
-def test_two_who_make_keys_at_once_lose_none(tmp_path: Path) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    both = [spawn.Process(target=_create_some, args=(str(tmp_path), name)) for name in "ab"]
-    for one in both:
-        one.start()
-    for one in both:
-        one.join(60)
-    assert len(read_keys(Folder.of(tmp_path)) or ()) == 20
+def test_who_makes_a_key_waits_for_whoever_makes_another(tmp_path: Path) -> None:
+    other = multiprocessing.get_context("spawn").Process(target=_create, args=(str(tmp_path),))
+    with (tmp_path / f".{FILE}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        other.start()
+        other.join(5)
+        assert other.is_alive() and read_keys(Folder.of(tmp_path)) is None
+    other.join(60)
+    assert len(read_keys(Folder.of(tmp_path)) or ()) == 1
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

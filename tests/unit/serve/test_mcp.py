@@ -38,6 +38,7 @@ def test_a_model_asks(tmp_path: Path) -> None:
         assert json.loads(_call(server, "info")[1])["index"]["num_images"] == len(made.photos)
         assert json.loads(_call(server, "people")[1])["total"] == 0
         assert _call(server, "person", person=3) == (True, "404 not-found: There is no person 3.")
+        (path.parent.parent / path.name).write_bytes(path.read_bytes())
         for bad in ("../" + path.name, "/etc/hostname", "gone.jpg"):
             assert _call(server, "search", photo=bad)[0]
         assert "--photos" in _call(server, "search", photo="../x.jpg")[1]

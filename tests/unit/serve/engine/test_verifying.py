@@ -9,7 +9,9 @@ import pytest
 
 from retrieval.images.settings import PrepareConfig
 from retrieval.search.rerank import MIN_INLIERS
-from serve.schemas import SearchAnswer
+from serve.engine.verifying import verified
+from serve.engine.wording import Found
+from serve.schemas import SearchAnswer, SearchOptions
 from serve.service import Service
 from tests.support.asked import Client, refusal, run
 from tests.support.workspace import Workspace, make_workspace
@@ -55,6 +57,23 @@ def test_what_fits_comes_first_and_shows_why(made: Workspace) -> None:
         assert [result.matches for result in silent.results] == [None] * 4
         by_id = await _search(client, image_id=image_id, k=4, rerank=6)
         assert by_id.results[0].image_id == image_id and (by_id.results[0].inliers or 0) >= first.inliers
+
+    run(made, work)
+
+
+def test_what_fits_comes_first_wherever_it_was(made: Workspace) -> None:
+    image_id = list(made.photos)[2]
+
+    async def work(service: Service, _: Client) -> None:
+        version = service.versions.current
+        hits = version.gallery.search(version.gallery.vectors_of([image_id]), 6)[0]
+        assert hits[0].image_id == image_id
+        backwards = Found(list(reversed(hits)), hits[0].score, None)
+        options = SearchOptions(image_id=image_id, rerank=6, k=3)
+        told = await verified(service.args, version, options, backwards, None)
+        assert told.hits[0].image_id == image_id
+        assert len(told.hits) == 3
+        assert set(told.evidence) == {hit.image_id for hit in hits}
 
     run(made, work)
 

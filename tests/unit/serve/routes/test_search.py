@@ -72,6 +72,7 @@ def test_every_way_to_ask_gives_the_same_results(made: Workspace) -> None:
             assert [one.score for one in told] == pytest.approx([one.score for one in answer.results], abs=1e-4)
         default = await client.post("/v1/search", content=photo)
         assert len(default.json()["results"]) == 10
+        assert default.json()["query"]["crop"] is None
 
     run(made, work)
 
