@@ -31,6 +31,10 @@ class AgreementConfig:
     tracking_uri: str | None = None
     """MLflow's store. Default: MLFLOW_TRACKING_URI, else the workspace's own."""
 
+    def __post_init__(self) -> None:
+        if not self.experiment.strip():
+            raise ValueError("experiment is empty, expected the name of an MLflow experiment.")
+
 
 def main(cfg: AgreementConfig) -> dict[str, dict[str, float]]:
     """Log and print. Returns the figures by '<version> <candidate>'.

@@ -29,6 +29,7 @@ class ServeConfig:
     """Where the service listens, and its settings."""
 
     settings: Annotated[ServeArgs, tyro.conf.arg(name="")]
+    """Those of the service itself, each with a flag of its own."""
     host: str = "127.0.0.1"
     """Address to listen on. Loopback: this machine only. Before another, make keys: python -m serve.keys."""
     port: int = 8000

@@ -124,6 +124,7 @@ def go_to(workspace: Folder, version: str) -> Published:
 
     Raises: ValueError if there is no such version, or its folders are not what they were.
     """
+    _history(workspace)  # a workspace that is not there is said to be so, and not made by a lock in it
     with _alone(workspace):
         current, kept = _history(workspace)
         wanted = _find(workspace, version, current, kept)

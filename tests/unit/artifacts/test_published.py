@@ -273,3 +273,9 @@ def test_several_publishers_at_once_are_all_remembered(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         names = list(pool.map(lambda folders: publish(workspace, **folders), made))
     assert sorted(one.version for one in history(workspace)[1]) == sorted(names)
+
+
+def test_a_workspace_that_is_not_there_is_not_made_by_asking(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no CURRENT\.json"):
+        go_to(Folder.of(tmp_path / "nothing"), PREVIOUS)
+    assert list(tmp_path.iterdir()) == []

@@ -66,6 +66,18 @@ COMMANDS: dict[str, tuple[str, str, str, str, str]] = {
         *("--keep-old", "--workspace {0} --wait-s -1", "--workspace {0}/no"),
         *("wait_s is -1", "has no CURRENT.json"),
     ),
+    "ray_jobs.publish": (
+        *("--back", "--workspace {0} --list", "--workspace {0}/no"),
+        *("one of --list, --back", "has no CURRENT.json"),
+    ),
+    "ray_jobs.snapshot": (
+        *("--verify x", "--workspace {0} --list", "--workspace {0}/no"),
+        *("--list, --verify", "no snapshot"),
+    ),
+    "ray_jobs.agreement": (
+        *("--tracking-uri sqlite:///{0}/m.db", "--workspace {0} --experiment=", "--workspace {0}/no"),
+        *("experiment is empty", "No query service has counted"),
+    ),
     "ray_jobs.build_index": (
         *("--out {0}/o --collection {0}/no", "--embeddings {0} --index.nprobe 0", "--embeddings {0}/no"),
         *("nprobe is 0", "No sealed embeddings at"),

@@ -32,7 +32,7 @@ def test_the_service_loads_only_what_it_needs() -> None:
     answer = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=300)
     tops, rooms = map(set, json.loads(answer.stdout))
     assert not tops & {"pycolmap", "matplotlib", "mlflow", "ray_jobs", "sklearn"}
-    assert rooms <= {"artifacts", "images", "models", "search", "live"}
+    assert rooms <= {"artifacts", "images", "models", "search", "live", "data"}
     assert "faiss" in tops and "torch" not in tops, "only a GPU needs it"
 
 
