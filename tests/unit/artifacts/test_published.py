@@ -78,7 +78,8 @@ def test_folders_elsewhere_are_named_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["model", "collection"])
 def test_publish_refuses_an_index_of_another_model_or_collection(tmp_path: Path, kind: str) -> None:
     workspace = Folder.of(tmp_path)
-    folders = make(tmp_path, **{kind: "f00d"})
+    inputs: dict[str, Any] = {kind: "f00d"}
+    folders = make(tmp_path, **inputs)
     with pytest.raises(ValueError, match=f"made with {kind} f00d"):
         publish(workspace, **folders)
     with pytest.raises(ValueError, match="no pipeline has finished there"):

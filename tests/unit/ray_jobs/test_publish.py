@@ -31,7 +31,7 @@ def make(path: Path, number: int) -> dict[str, Folder]:
 
 
 def published_by_hand(path: Path, number: int) -> str:
-    places = {kind: str(folder) for kind, folder in make(path, number).items()}
+    places: dict[str, Any] = {kind: str(folder) for kind, folder in make(path, number).items()}
     return main(PublishConfig(workspace=str(path), **places))
 
 
@@ -84,7 +84,11 @@ def test_the_champion_is_served_with_its_newest_index(versions: list[str], tmp_p
     work["collection"] = read_manifest(Folder.of(tmp_path / "collection")).fingerprint
     begin(index, kind="index", config={}, inputs=work)
     seal(index, kind="index", config={}, inputs=work, counts={})
-    named = {"collection": str(tmp_path / "collection"), "model": str(tmp_path / "measured-0"), "index": str(index)}
+    named: dict[str, Any] = {
+        "collection": str(tmp_path / "collection"),
+        "model": str(tmp_path / "measured-0"),
+        "index": str(index),
+    }
     version = main(PublishConfig(workspace=str(tmp_path), **named))
     assert main(PublishConfig(workspace=str(tmp_path), back=True)) == versions[3]
     assert main(PublishConfig(workspace=str(tmp_path), champion="faces")) == version

@@ -38,7 +38,7 @@ def test_a_page_with_its_sheets(tmp_path: Path) -> None:
 def test_what_became_of_earlier_groups_is_told_only_where_there_were_any() -> None:
     new = dict.fromkeys(("kept", "split", "merged", "gone"), 0) | {"new": 2}
     assert [row[0] for row in report._figures(COUNTS | new).rows] == [row[0] for row in report._figures(COUNTS).rows]
-    again = dict(report._figures(COUNTS | new | {"gone": 1}).rows)
+    again = {row[0]: row[1] for row in report._figures(COUNTS | new | {"gone": 1}).rows}
     assert (again["groups with a new number"], again["numbers that nobody bears any more"]) == ("2", "1")
 
 

@@ -29,7 +29,11 @@ def test_model_and_index_are_copied_opened_there_and_kept_while_in_use(tmp_path:
         assert cache._fits(200) is False
         found = searcher.search(vectors, 1)
         assert np.array_equal(found.rows[:, 0], np.arange(len(vectors)))
+
     # Nobody uses them any more: both may go, and what is mapped can still be read.
-    cache.keep("other", lambda path: path.write_bytes(b"x") and None, size, "it").close()
+    def other(path: Path) -> None:
+        path.write_bytes(b"x")
+
+    cache.keep("other", other, size, "it").close()
     assert [path.name for path in cache.root.iterdir() if path.suffix != ".lock"] == ["other"]
     assert np.array_equal(searcher.search(vectors, 1).rows, found.rows)
