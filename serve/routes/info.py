@@ -36,7 +36,7 @@ def add(api: FastAPI, service: Service) -> None:
         """What is loaded, what can be asked for, what is refused."""
         version = service.versions.current
         return ServiceInfo(
-            model=_model(version),
+            model=loaded_model(version),
             index=version.describe_index(),
             collection=version.pair.collection_fingerprint,
             version=version.name,
@@ -77,7 +77,8 @@ def limits_of(args: ServeArgs) -> Limits:
     return Limits(**{name: getattr(args, name) for name in Limits.model_fields})
 
 
-def _model(version: Version) -> LoadedModel:
+def loaded_model(version: Version) -> LoadedModel:
+    """What GET /v1/info says of the model."""
     told, embedder = version.describe(), version.embedder
     return LoadedModel(
         fingerprint=told.fingerprint,
@@ -85,6 +86,7 @@ def _model(version: Version) -> LoadedModel:
         dim=told.embedding_dim,
         engine=embedder.engine,
         format=embedder.format,
+        licence=embedder.spec.network and embedder.spec.network.licence,
         device=told.device,
         crop=told.crop,
     )

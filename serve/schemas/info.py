@@ -79,7 +79,7 @@ class LoadedModel(BaseModel):
     name: str | None = Field(default=None, description="Of the network.")
     dim: int = Field(description="Length of an embedding.")
     engine: str | None = Field(default=None, description="What runs it: torch or onnxruntime.")
-    format: str | None = Field(default=None, description="Number format: fp32 or bf16.")
+    format: str | None = Field(default=None, description="Number format of the network, as its engine names it.")
     licence: str | None = Field(default=None, description="Of the weights, where the bundle says.")
     device: str = Field(description="Where photos are embedded.")
     crop: str = Field(description="How a query photo is cut: face, aligned, none or fit.")

@@ -21,6 +21,7 @@ from serve.engine.version import Version
 from serve.photos.limits import Caps
 from serve.photos.looking import Looker
 from serve.photos.messages import Looked
+from serve.routes.info import loaded_model
 from tests.support.frozen import DIM, tiny, write
 from tests.support.inside import settings
 from tests.support.workspace import SHALLOW, Workspace, make_workspace, stored_vectors, with_index
@@ -102,7 +103,8 @@ def test_a_frozen_network_answers_as_it_embedded(tmp_path: Path) -> None:
     ids = version.pair.index.read_table(IDS)["image_id"].to_pylist()
     (face,) = seen(version, made.photos[ids[7]].read_bytes()).faces
     assert np.allclose(asyncio.run(version.embed(face.jpeg)), vectors[7], atol=1e-5)
-    assert version.describe().embedding_dim == DIM
+    told = loaded_model(version)
+    assert (told.dim, told.licence, told.engine) == (DIM, "MIT", "onnxruntime")
 
 
 def test_a_part_of_a_whole_photo_is_shrunk_as_the_whole_photo_would_be_for_the_network(whole: Workspace) -> None:
