@@ -85,7 +85,7 @@ def test_no_share_compares_nothing_and_a_crowd_is_passed_by(ready: tuple[Workspa
                 await ask(client, photo)
             await asyncio.sleep(0.2)
             assert service.candidate.counted() == {}
-        async with inside(made, watch_s=0, candidate=old, candidate_share=1.0) as (service, client):
+        async with inside(made, watch_s=0, candidate=old, candidate_share=1.0, max_queue=12) as (service, client):
             assert service.candidate is not None and await eventually(lambda: service.candidate.name == old)  # type: ignore[union-attr]
             free = threading.Event()  # until it is set, the candidate can do nothing
             held = asyncio.get_running_loop().run_in_executor(service.candidate._thread, free.wait)
