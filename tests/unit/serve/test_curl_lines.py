@@ -30,8 +30,6 @@ SAID = [
 OF_PLACES = re.compile(r"box=|rerank=")
 """What a gallery of faces refuses in a sentence."""
 
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
-
 
 @dataclass(frozen=True, slots=True)
 class At:
@@ -46,6 +44,7 @@ class At:
 
 @pytest.fixture(scope="module")
 def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[At]:
+    assert shutil.which("curl"), "The documents' lines are run as they stand. Install curl."
     made = make_workspace(tmp_path_factory.mktemp("curl"))
     group(made)
     key = keys.create(Folder.of(made.folder), "docs", "admin")

@@ -217,7 +217,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True)
     if mounted.returncode:
-        pytest.skip("needs the right to mount")
+        pytest.skip(f"a disk of 1 MB can only be had by root, as CI is: {mounted.stderr.decode().strip()}")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
 
