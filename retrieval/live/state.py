@@ -6,7 +6,6 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -76,11 +75,12 @@ class Changes:
         self._model, self._embed, self._prepared = pair.model_fingerprint, embed, prepared
         self._rows: dict[str, LiveRow] = {}
         self._gone: set[str] = set()
-        self._edits: list[dict[str, Any]] = []
+        folded = store.folded(pair.collection_fingerprint)
+        self._edits = [edit for edit in store.edits() if edit["seq"] <= folded]  # later ones come with other changes
         self._watch, self._seen = store.watch(), -1
         self.left_out = 0
-        self.state = State.without_changes(columns, dim, store.folded(pair.collection_fingerprint))
-        self._people = self.state.people  # also on images that are gone: they may come again
+        self._people = apply_edits(columns.person, self._edits, columns.row_of)  # also on images that are gone
+        self.state = dataclasses.replace(State.without_changes(columns, dim, folded), people=self._people)
 
     def take_in(self) -> bool:
         """What was committed until now. Returns whether anything was deleted."""

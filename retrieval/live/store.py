@@ -172,14 +172,17 @@ class Store:
         with self._db.reading() as db:
             rows = db.execute(CHANGED_ROWS, (model, since)).fetchall()
             deleted = db.execute("SELECT image_id, seq FROM deletions WHERE seq > ?", (since,)).fetchall()
-            edits = db.execute("SELECT seq, at, kind, body FROM people_edits WHERE seq > ? ORDER BY seq", (since,))
-            told = [{**json.loads(body), "seq": seq, "at": at, "kind": kind} for seq, at, kind, body in edits]
             return Changed(
                 seq=self._seq(db),
                 rows=[row_of(row) for row in rows],
                 deleted=[tuple(one) for one in deleted],
-                edits=told,
+                edits=_edits(db, since),
             )
+
+    def edits(self) -> list[dict[str, Any]]:
+        """All that was said of people, oldest first, as in `Changed`: no sealed collection holds any of it."""
+        with self._db.reading() as db:
+            return _edits(db, 0)
 
     def jpeg(self, image_id: str) -> bytes | None:
         """The stored crop of a live image."""
@@ -242,3 +245,8 @@ def _now() -> int:
 
 def _blob(vector: np.ndarray) -> bytes:
     return np.ascontiguousarray(vector, dtype="<f4").tobytes()
+
+
+def _edits(db: sqlite3.Connection, since: int) -> list[dict[str, Any]]:
+    found = db.execute("SELECT seq, at, kind, body FROM people_edits WHERE seq > ? ORDER BY seq", (since,))
+    return [{**json.loads(body), "seq": seq, "at": at, "kind": kind} for seq, at, kind, body in found]

@@ -11,6 +11,7 @@ from retrieval.artifacts.embeddings import read_parts
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.live.folding import seal
 from retrieval.live.folding.plan import plan_fold
+from retrieval.live.people import SPLIT_FROM
 from retrieval.live.store import Store
 from retrieval.live.view import GalleryView
 from tests.support.folding import fold, write_parts
@@ -94,3 +95,14 @@ def test_what_was_interrupted_goes_on_and_comes_out_the_same(made: Sealed, store
     assert seal.begin_collection(plan_fold(made.pair, store)) == made_once
     store.add([new_image("more.jpg", 50)], made.pair.model_fingerprint)
     assert plan_fold(made.pair, store).collection != plan.collection
+
+
+def test_what_was_said_of_people_is_said_of_the_new_gallery_too(made: Sealed, store: Store) -> None:
+    number = SPLIT_FROM + store.edit_people("split", {"person": 1, "image_ids": ["new.jpg", "a/dan-015.jpg"]})
+    store.edit_people("name", {"person": number, "name": "Ada"})
+    _, _, pair = fold(made.pair, store)
+    new = GalleryView(pair, store)
+    assert new.people.names == {number: "Ada"}
+    assert new.entry("new.jpg").person == new.entry("a/dan-015.jpg").person == number
+    store.edit_people("name", {"person": number, "name": "Eve"})
+    assert new.people.names == {number: "Eve"} and new.entry("new.jpg").person == number
