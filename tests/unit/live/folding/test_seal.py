@@ -105,4 +105,5 @@ def test_what_was_said_of_people_is_said_of_the_new_gallery_too(made: Sealed, st
     assert new.people.names == {number: "Ada"}
     assert new.entry("new.jpg").person == new.entry("a/dan-015.jpg").person == number
     store.edit_people("name", {"person": number, "name": "Eve"})
+    new.refresh()
     assert new.people.names == {number: "Eve"} and new.entry("new.jpg").person == number
