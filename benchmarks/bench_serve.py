@@ -12,13 +12,11 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import asyncio
 import contextlib
 import functools
 import http.client
 import json
 import multiprocessing
-import random
 import socket
 import statistics
 import subprocess
@@ -27,18 +25,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import tyro
 from fastapi import FastAPI, Request
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.service_clients import arrivals, ask, batches, closed
 from serve.__main__ import ServeConfig, running
 from serve.ingress import Ingress, free_port
+from serve.photos.messages import Looked
 from serve.settings import ServeArgs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,6 +80,10 @@ class Work:
         pixels.limit_threads(1)
         self._version = Version.load(ServeArgs(workspace=workspace), Pair.open(workspace))
         self._looker = Looker(Caps())
+
+    def can_use(self, photo: bytes) -> bool:
+        """Whether the service would search with it."""
+        return isinstance(self._looker(photo, self._version.look()), Looked)
 
     def __call__(self, photo: bytes) -> list[dict[str, Any]]:
         seen = self._looker(photo, self._version.look())
@@ -143,92 +146,6 @@ class Processes:
         return sum(count for count, _ in found) / total, [took for _, all_of in found for took in all_of]
 
 
-@dataclass(slots=True)
-class Told:
-    """What clients saw."""
-
-    took: list[float] = field(default_factory=list)
-    refused: int = 0
-    seconds: float = 0.0
-
-    @property
-    def rate(self) -> float:
-        return len(self.took) / self.seconds
-
-    def quantile(self, part: float) -> float:
-        """Seconds that this part of the accepted stayed below."""
-        return sorted(self.took)[min(len(self.took) - 1, int(part * len(self.took)))]
-
-
-def ask(connection: http.client.HTTPConnection, address: str, photo: bytes) -> tuple[int, float]:
-    """(status, seconds to wait before the next)."""
-    connection.request("POST", address, photo, {"Content-Type": "image/jpeg"})
-    response = connection.getresponse()
-    response.read()
-    if response.status not in (200, 503):
-        raise RuntimeError(f"{address} answered {response.status}")
-    return response.status, float(response.headers.get("Retry-After", 0))
-
-
-def closed(port: int, address: str, photos: list[bytes], clients: int, seconds: float) -> Told:
-    """So many clients, each asking again as soon as it is answered; who is refused waits as long as he is told."""
-    told, lock, end = Told(), threading.Lock(), time.perf_counter() + seconds
-
-    def client(number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-        place = number
-        while time.perf_counter() < end:
-            started = time.perf_counter()
-            status, wait = ask(connection, address, photos[place % len(photos)])
-            with lock:
-                if status == 200:
-                    told.took.append(time.perf_counter() - started)
-                else:
-                    told.refused += 1
-            time.sleep(min(wait, max(0.0, end - time.perf_counter())))
-            place += 1
-        connection.close()
-
-    started = time.perf_counter()
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    told.seconds = time.perf_counter() - started
-    return told
-
-
-def arrivals(port: int, address: str, photos: list[bytes], rate: float, seconds: float) -> Told:
-    """Photos that come at random times, `rate` a second on average, whether or not the others were answered."""
-    told, rng = Told(), random.Random(0)
-
-    async def one(photo: bytes) -> None:
-        started = time.perf_counter()
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        head = f"POST {address} HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(photo)}\r\n"
-        with contextlib.suppress(ConnectionError):
-            writer.write(head.encode() + b"Connection: close\r\n\r\n" + photo)
-            answer = await reader.read()
-            if answer[9:12] == b"200":
-                told.took.append(time.perf_counter() - started)
-            else:
-                told.refused += 1
-        writer.close()
-
-    async def all_of_them() -> None:
-        end, tasks = time.perf_counter() + seconds, []
-        while time.perf_counter() < end:
-            tasks.append(asyncio.create_task(one(photos[len(tasks) % len(photos)])))
-            await asyncio.sleep(rng.expovariate(rate))
-        await asyncio.gather(*tasks)
-
-    started = time.perf_counter()
-    asyncio.run(all_of_them())
-    told.seconds = time.perf_counter() - started
-    return told
-
-
 @contextlib.contextmanager
 def plain(workspace: str, workers: int) -> Iterator[int]:
     """The plain app, up; its port."""
@@ -249,7 +166,7 @@ def plain(workspace: str, workers: int) -> Iterator[int]:
         process.wait()
 
 
-def measure(cfg: Config, workspace: str, photos: list[bytes], ingress: Ingress) -> dict[str, float]:
+def measure(cfg: Config, workspace: str, photos: list[bytes], ingress: Ingress, work: Work) -> dict[str, float]:
     """The figures of one way in."""
     args = ServeArgs(
         workspace=workspace,
@@ -263,7 +180,6 @@ def measure(cfg: Config, workspace: str, photos: list[bytes], ingress: Ingress) 
         processes = Processes(cfg.replicas, workspace, photos, cfg.seconds)
         for port, address in ((ours, "/v1/search"), (other, "/search")):
             closed(port, address, photos, 2 * cfg.replicas, 3.0)
-        work = Work(workspace)
         rounds = [one_round(cfg, photos, ours, other, work, processes) for _ in range(cfg.rounds)]
     return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
 
@@ -283,19 +199,6 @@ def in_turn(work: Work, photos: list[bytes], ours: int, other: int, seconds: flo
             one(photo)
             took[name].append(time.perf_counter() - started)
     return {name: 1e3 * statistics.median(times) for name, times in took.items()}
-
-
-def batches(port: int, photos: list[bytes], seconds: float, num: int = 32) -> float:
-    """Photos a second of one client who sends so many in a form."""
-    form = httpx.Request("POST", "http://x", files=[("photo", ("x.jpg", photos[n % len(photos)])) for n in range(num)])
-    body, headers = form.read(), {"Content-Type": form.headers["content-type"]}
-    connection, done = http.client.HTTPConnection("127.0.0.1", port, timeout=120), 0
-    started = time.perf_counter()
-    while time.perf_counter() < started + seconds:
-        connection.request("POST", "/v1/search/batch", body, headers)
-        told = json.loads(connection.getresponse().read())
-        done += sum(item["status"] == 200 for item in told["items"])
-    return done / (time.perf_counter() - started)
 
 
 def one_round(
@@ -363,8 +266,13 @@ def main(cfg: Config) -> None:
         workspace, photos = drawn(Path(folder)) if not cfg.workspace else (cfg.workspace, [])
         if cfg.photos:
             photos = [path.read_bytes() for path in sorted(Path(cfg.photos).rglob("*.jpg"))[:200]]
+        work = Work(workspace)
+        usable = [photo for photo in photos if work.can_use(photo)]
+        print(f"{len(usable)} photos to ask with; {len(photos) - len(usable)} others cannot be searched with, left out")
+        if not usable:
+            raise SystemExit("There is no photo to ask with. Name a folder of JPEGs: --photos.")
         for ingress in cfg.ingress:
-            found = measure(cfg, workspace, photos, ingress)
+            found = measure(cfg, workspace, usable, ingress, work)
             print(f"\n{ingress}")
             for name, value in found.items():
                 print(f"{value:10.1f}  {name}")
