@@ -173,13 +173,11 @@ class ListConfig:
         if keys is None:
             return "No key was made: whoever reaches the service may do everything."
         lines = [f"{'name':24} {'role':8} {'per minute':>10}  {'created':25}  revoked"]
-        return "\n".join([*lines, *(_line(asdict(key)) for key in keys)])
+        return "\n".join([*lines, *(_line(key) for key in keys)])
 
 
-def _line(key: dict[str, Any]) -> str:
-    return (
-        f"{key['name']:24} {key['role']:8} {key['per_minute'] or '-':>10}  {key['created']:25}  {key['revoked'] or '-'}"
-    )
+def _line(key: Key) -> str:
+    return f"{key.name:24} {key.role:8} {key.per_minute or '-':>10}  {key.created:25}  {key.revoked or '-'}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -42,7 +42,6 @@ class Service:
         self.uploads = Uploads(args)
         # Who may ask so often a minute may do so when few replicas run; then each lets in its part.
         self.keys = KeyRing(Folder.of(args.workspace), 1 / args.min_replicas)
-        self.started = datetime.now(UTC)
         self._num_queries = 0
         self._ready: tuple[float, Ready] | None = None
         self._asking = asyncio.Lock()

@@ -19,8 +19,8 @@ from serve.engine.version import Version
 from serve.forms import is_form
 from serve.guard import charge
 from serve.photos.messages import Looked, PreparedFace, Unusable
-from serve.routes.bodies import FILE, checked_photo, read_form
-from serve.routes.search import ERRORS, object_of
+from serve.routes.bodies import FILE, checked_photo, read_photos
+from serve.routes.search import ERRORS
 from serve.schemas import AddAnswer, AddedItem, AddItem, AddOptions, ErrorDetail
 from serve.service import Service
 
@@ -107,12 +107,7 @@ async def _read(service: Service, request: Request, image_id: str | None, label:
         edge.check_media_type(kind)
         item = AddItem(image_id=_name(image_id), label=label)
         return [_Sent(await service.uploads.read(request, args.max_body_bytes), item)]
-    parts = await read_form(service.uploads, request, args.max_batch_bytes, args.max_batch_photos + 8)
-    photos = [part for part in parts if part.name == "photo"]
-    if not 1 <= len(photos) <= args.max_batch_photos:
-        expected = f"expected 1 to {args.max_batch_photos}"
-        raise Refusal("bad-request", f"The form has {len(photos)} parts 'photo', {expected}.")
-    told = next((object_of(part.data, "The part 'options'") for part in parts if part.name == "options"), {})
+    photos, told = await read_photos(service.uploads, request, args)
     try:
         items = AddOptions.model_validate(told).items or [AddItem() for _ in photos]
     except ValidationError as error:

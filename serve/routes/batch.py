@@ -8,12 +8,12 @@ from fastapi import FastAPI, Request
 
 from serve.edge import STATUS, Refusal
 from serve.engine import query
-from serve.engine.query import Clock
+from serve.engine.clock import Clock
 from serve.engine.version import Version
 from serve.forms import Part
 from serve.guard import charge
-from serve.routes.bodies import FILE, checked_photo, form_of, read_form
-from serve.routes.search import ERRORS, object_of, options_of, prefix_of
+from serve.routes.bodies import FILE, checked_photo, form_of, read_photos
+from serve.routes.search import ERRORS, options_of, prefix_of
 from serve.schemas import BatchAnswer, BatchItem, ErrorDetail, SearchOptions
 from serve.service import Service
 
@@ -30,7 +30,8 @@ def add(api: FastAPI, service: Service) -> None:
         """Search with every part `photo` of a form; the part `options` holds for all of them."""
         clock = Clock()
         service.check_room()
-        photos, options = await _read(service, request)
+        photos, told = await read_photos(service.uploads, request, service.args)
+        options = options_of(service.args, told)
         clock.spent["upload"] = time.perf_counter() - clock.began
         charge(request, len(photos))
         async with service.place():
@@ -38,18 +39,6 @@ def add(api: FastAPI, service: Service) -> None:
             query.check_options(service.args, version, options, with_photo=True)
             items = await _answers(service, options, photos, prefix_of(request))
         return _together(version, items, clock)
-
-
-async def _read(service: Service, request: Request) -> tuple[list[Part], SearchOptions]:
-    args = service.args
-    parts = await read_form(service.uploads, request, args.max_batch_bytes, args.max_batch_photos + 8)
-    photos = [part for part in parts if part.name == "photo"]
-    if not 1 <= len(photos) <= args.max_batch_photos:
-        raise Refusal(
-            "bad-request", f"The form has {len(photos)} parts 'photo', expected 1 to {args.max_batch_photos}."
-        )
-    told = next((object_of(part.data, "The part 'options'") for part in parts if part.name == "options"), {})
-    return photos, options_of(args, told)
 
 
 async def _answers(service: Service, options: SearchOptions, photos: list[Part], prefix: str) -> list[BatchItem]:

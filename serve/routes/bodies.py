@@ -8,6 +8,8 @@ from fastapi import Request
 
 from serve.edge import Refusal
 from serve.forms import Part, is_form, parts_of
+from serve.routes.search import object_of
+from serve.settings import ServeArgs
 from serve.uploads import Uploads
 
 FILE: dict[str, Any] = {"type": "string", "format": "binary"}
@@ -33,6 +35,21 @@ async def read_form(uploads: Uploads, request: Request, limit: int, max_parts: i
         )
     body = await uploads.read(request, limit + max_parts * _ROOM_FOR_HEADS, "form")
     return parts_of(body, kind or "", max_parts)
+
+
+async def read_photos(uploads: Uploads, request: Request, args: ServeArgs) -> tuple[list[Part], dict[str, Any]]:
+    """The parts `photo` of a form, one or more, and the options beside them.
+
+    Raises: Refusal bad-request for too many or none; those of `read_form`.
+    """
+    parts = await read_form(uploads, request, args.max_batch_bytes, args.max_batch_photos + 8)
+    photos = [part for part in parts if part.name == "photo"]
+    if not 1 <= len(photos) <= args.max_batch_photos:
+        raise Refusal(
+            "bad-request", f"The form has {len(photos)} parts 'photo', expected 1 to {args.max_batch_photos}."
+        )
+    told = next((object_of(part.data, "The part 'options'") for part in parts if part.name == "options"), {})
+    return photos, told
 
 
 def checked_photo(part: Part, limit: int) -> bytes:

@@ -12,8 +12,8 @@ from fastapi.responses import Response
 from serve import edge
 from serve.edge import Refusal
 from serve.engine import query
+from serve.engine.clock import Clock
 from serve.engine.filtering import thumbnail_of
-from serve.engine.query import Clock
 from serve.engine.version import Version
 from serve.routes.images import stored
 from serve.routes.info import limits_of

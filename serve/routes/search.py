@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from serve import edge
 from serve.edge import Refusal
 from serve.engine import query
-from serve.engine.query import Clock
+from serve.engine.clock import Clock
 from serve.forms import is_form, parts_of
 from serve.schemas import ErrorBody, Filter, SearchAnswer, SearchOptions
 from serve.service import Service
