@@ -123,10 +123,9 @@ def _parts(plan: FoldPlan, store: Store) -> list[dict[str, Any]]:
 
 def _index(plan: FoldPlan) -> Folder:
     """Of the same kind and the same splits as the one before."""
-    from retrieval.live.folding.seal import folder_of
     from retrieval.search.settings import IndexConfig
 
-    settings, out = read_manifest(plan.pair.index).config, folder_of(plan, "index")
+    settings, out = read_manifest(plan.pair.index).config, plan.folder("index")
     build_index.main(
         build_index.BuildIndexConfig(
             embeddings=plan.vectors.uri,
@@ -142,10 +141,9 @@ def _index(plan: FoldPlan) -> Folder:
 def _people(plan: FoldPlan, index: Folder) -> Folder:
     """Grouped again from the groups before, whose numbers go on."""
     from retrieval.grouping.settings import GroupingConfig
-    from retrieval.live.folding.seal import folder_of
 
     assert plan.pair.people is not None
-    before, out = read_manifest(plan.pair.people), folder_of(plan, "people")
+    before, out = read_manifest(plan.pair.people), plan.folder("people")
     cfg = group.GroupConfig(
         index=index.uri,
         embeddings=plan.vectors.uri,

@@ -99,13 +99,14 @@ def make_embeddings(
     """
     import ray
 
+    from retrieval.artifacts.collection import image_parts
     from retrieval.models.embedder import begin_embeddings, seal_embeddings
 
     if (done := begin_embeddings(collection, model, out, precision)) is not None:
         logger.info("embed: %s is sealed already, %d embeddings", out, done.counts["num"])
         return done
     photos = read_manifest(collection, "collection")
-    parts = sorted(int(name[-13:-8]) for name in photos.files if name.startswith("images/"))
+    parts = image_parts(photos)
     resources = ray.cluster_resources()
     use_gpu = device != "cpu" and resources.get("GPU", 0) >= 1
     most = int(resources.get("GPU", 0)) if use_gpu else int(resources.get("CPU", 1)) // cpus

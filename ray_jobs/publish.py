@@ -19,7 +19,7 @@ from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_sealed
 from ray_jobs.runtime.quiet import set_up_logging
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.published import PREVIOUS, Published, find_version, go_to, history, publish
+from retrieval.artifacts.published import PREVIOUS, Published, go_to, history, publish
 
 _TRIPLE = ("collection", "model", "index")
 
@@ -108,7 +108,7 @@ def _of_champion(workspace: Folder, name: str, tracking_uri: str | None) -> str:
             f"The champion of '{name}' is the model {wanted[:12]}, and no version that {workspace} remembers has it. "
             f"Make a collection's index with it and publish that: --collection, --model and --index."
         )
-    return find_version(workspace, found[-1]).version
+    return found[-1]
 
 
 if __name__ == "__main__":

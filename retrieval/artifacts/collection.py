@@ -6,14 +6,15 @@ import functools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from retrieval.artifacts.folder import Folder, part_name
-from retrieval.artifacts.manifest import read_manifest
+from retrieval.artifacts.folder import Folder, part_name, part_number
+from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.artifacts.node.cache import Kept, NodeCache
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,9 @@ IMAGE_SCHEMA = pa.schema(
     ]
 )
 
+IMAGE_OPTIONS: dict[str, Any] = {"row_group_size": 64, "compression": "none"}
+"""How image parts are written: a group is what a reader must take in for one image, and JPEG does not shrink."""
+
 FACE_STAGE = "face"
 """The stage in the rejected table of a single face of a photo, whose image_id is <path>#<face>."""
 
@@ -74,6 +78,12 @@ CATALOG_SCHEMA = pa.schema(
 ADDED = "added"
 ADDED_FIELD = pa.field(ADDED, pa.timestamp("us", "UTC"))
 """One more column of the catalog, where photos were added to a running service and folded in: when, else null."""
+
+
+def image_parts(manifest: Manifest) -> list[int]:
+    """Numbers of the parts of a sealed collection, ascending."""
+    names = [name.removeprefix("images/") for name in manifest.files if name.startswith("images/")]
+    return sorted(part_number(name) for name in names)
 
 
 def detector_of(folder: Folder) -> bytes | None:

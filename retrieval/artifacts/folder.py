@@ -23,6 +23,11 @@ def part_name(part: int) -> str:
     return f"part-{part:05d}.parquet"
 
 
+def part_number(name: str) -> int:
+    """Number of a part, from its file name. Raises: ValueError if it is no part's."""
+    return int(name.removeprefix("part-").removesuffix(".parquet"))
+
+
 @functools.lru_cache(maxsize=32)
 def _open(uri: str) -> tuple[pafs.FileSystem, str]:
     if "://" not in uri:

@@ -28,7 +28,6 @@ CURRENT = "CURRENT.json"
 
 _KINDS = ("collection", "model", "index")
 
-
 KEPT = 20
 """Versions that a workspace remembers, the one that is served among them."""
 
@@ -104,51 +103,10 @@ def publish(
 def history(workspace: Folder) -> tuple[Published, list[Published]]:
     """The version that is current, and all that the workspace remembers, that one among them, the oldest first.
 
-    Raises: ValueError if nothing is published there yet.
-    """
-    return _history(workspace)
-
-
-def find_version(workspace: Folder, version: str) -> Published:
-    """A version by its name, the first digits of it (4 or more), or `PREVIOUS`: the one published before the current.
-
-    Raises: ValueError if the workspace remembers no such version, or several.
-    """
-    return _find(workspace, version, *_history(workspace))
-
-
-def go_to(workspace: Folder, version: str) -> Published:
-    """Make a version that was published before the current one again. `version`: as `find_version` takes it.
-
-    The order of the history stays, so that `PREVIOUS` again goes back one more, and the newest can be gone forward to.
-
-    Raises: ValueError if there is no such version, or its folders are not what they were.
-    """
-    _history(workspace)  # a workspace that is not there is said to be so, and not made by a lock in it
-    with _alone(workspace):
-        current, kept = _history(workspace)
-        wanted = _find(workspace, version, current, kept)
-        _seals(workspace, wanted)
-        if wanted != current:
-            _write(workspace, wanted, kept)
-    return wanted
-
-
-def read_current(workspace: Folder) -> dict[str, Folder]:
-    """The published folders: {"collection": ..., "model": ..., "index": ...}, and "report" and "people" if they were.
+    In one go: the file may be replaced at any moment.
 
     Raises: ValueError if nothing is published there yet.
     """
-    return _history(workspace)[0].folders(workspace)
-
-
-def is_published(workspace: Folder) -> bool:
-    """Whether a pipeline has finished there."""
-    return workspace.exists(CURRENT)
-
-
-def _history(workspace: Folder) -> tuple[Published, list[Published]]:
-    """As `history`. In one go: the file may be replaced at any moment."""
     if not is_published(workspace):
         raise ValueError(
             f"{workspace} has no {CURRENT}: no pipeline has finished there. "
@@ -166,10 +124,48 @@ def _history(workspace: Folder) -> tuple[Published, list[Published]]:
     return current, kept if current.version in [one.version for one in kept] else [*kept, current]
 
 
+def find_version(workspace: Folder, version: str) -> Published:
+    """A version by its name, the first digits of it (4 or more), or `PREVIOUS`: the one published before the current.
+
+    Raises: ValueError if the workspace remembers no such version, or several.
+    """
+    return _find(workspace, version, *history(workspace))
+
+
+def go_to(workspace: Folder, version: str) -> Published:
+    """Make a version that was published before the current one again. `version`: as `find_version` takes it.
+
+    The order of the history stays, so that `PREVIOUS` again goes back one more, and the newest can be gone forward to.
+
+    Raises: ValueError if there is no such version, or its folders are not what they were.
+    """
+    history(workspace)  # a workspace that is not there is said to be so, and not made by a lock in it
+    with _alone(workspace):
+        current, kept = history(workspace)
+        wanted = _find(workspace, version, current, kept)
+        _seals(workspace, wanted)
+        if wanted != current:
+            _write(workspace, wanted, kept)
+    return wanted
+
+
+def read_current(workspace: Folder) -> dict[str, Folder]:
+    """The published folders: {"collection": ..., "model": ..., "index": ...}, and "report" and "people" if they were.
+
+    Raises: ValueError if nothing is published there yet.
+    """
+    return history(workspace)[0].folders(workspace)
+
+
+def is_published(workspace: Folder) -> bool:
+    """Whether a pipeline has finished there."""
+    return workspace.exists(CURRENT)
+
+
 def _remembered(workspace: Folder) -> list[Published]:
     """All that was published before; nothing where the file is damaged, which is the way to mend it."""
     try:
-        return _history(workspace)[1] if is_published(workspace) else []
+        return history(workspace)[1] if is_published(workspace) else []
     except ValueError as error:
         logger.warning("%s What it remembered is lost.", error)
         return []
@@ -255,7 +251,7 @@ class Pair:
             published, or the index was made with another model or collection.
         """
         root = Folder.of(workspace)
-        return cls.of(root, _history(root)[0] if version is None else find_version(root, version))
+        return cls.of(root, history(root)[0] if version is None else find_version(root, version))
 
     @classmethod
     def of(cls, workspace: Folder, published: Published) -> Pair:

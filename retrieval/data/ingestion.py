@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from retrieval.artifacts.collection import FACE_STAGE, IMAGE_SCHEMA, REJECTED_SCHEMA, detector_of
+from retrieval.artifacts.collection import FACE_STAGE, IMAGE_OPTIONS, IMAGE_SCHEMA, REJECTED_SCHEMA, detector_of
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.progress import Progress, counted, silent
@@ -49,8 +49,6 @@ _STAGES = {
     **dict.fromkeys(("no-box", "bad-box"), "crop"),
     **dict.fromkeys(("face-too-small", "face-blurred", "face-turned"), "quality"),
 }  # all others: decode
-
-_ROWS_PER_GROUP = 64  # what a reader must take in for one image
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,8 +89,7 @@ def ingest_part(
     if not resumed:
         detector = _detector(config, detector_of(folder) if config.needs_network else None)
         kept, refused = _prepare_rows(rows.to_pylist(), source, config, detector, progress)
-        options: dict[str, Any] = {"row_group_size": _ROWS_PER_GROUP, "compression": "none"}  # JPEG does not shrink
-        folder.write_table(stored, pa.Table.from_pylist(kept, IMAGE_SCHEMA), use_dictionary=["label"], **options)
+        folder.write_table(stored, pa.Table.from_pylist(kept, IMAGE_SCHEMA), use_dictionary=["label"], **IMAGE_OPTIONS)
         folder.write_table(rejected, pa.Table.from_pylist(refused, REJECTED_SCHEMA))
     images = folder.read_table(stored, columns=["image_id", "photo"]).to_pylist()
     reasons = folder.read_table(rejected).to_pylist()

@@ -31,7 +31,7 @@ def fold(pair: Pair, store: Store) -> tuple[FoldPlan, Manifest, Pair]:
     made = seal.seal_collection(plan, parts)
     assert seal.sealed_vectors(plan, made.fingerprint) is None
     assert seal.seal_vectors(plan, made.fingerprint, parts) == seal.sealed_vectors(plan, made.fingerprint)
-    index = seal.folder_of(plan, "index")
+    index = plan.folder("index")
     make_index(index, plan.vectors, IndexConfig(**read_manifest(pair.index).config["index"]), plan.collection)
     store.note_fold(made.fingerprint, plan.seq)
     publish(pair.workspace, collection=plan.collection, model=pair.model, index=index)

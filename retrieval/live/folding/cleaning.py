@@ -9,7 +9,7 @@ import pyarrow.fs as pafs
 
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import MANIFEST, read_manifest
-from retrieval.live.folding.holders import MADE_OF_IT, collections_with, sealed_folders
+from retrieval.live.folding.holders import MADE_OF_IT, collections_with, made_of
 from retrieval.live.folding.plan import PREFIX
 
 logger = logging.getLogger(__name__)
@@ -31,13 +31,7 @@ def to_remove(
     keep = {folder.uri for folder in served}
     if wrong := [folder for folder in holding if folder.uri in keep]:
         raise ValueError(f"{wrong[0]} is served and holds images that were erased. Fold again.")
-    made = [
-        folder
-        for kind in MADE_OF_IT
-        for folder, manifest in sealed_folders(workspace, kind).items()
-        if manifest.inputs.get("collection") in holding.values()
-    ]
-    found = [*holding, *made, *_unfinished(workspace)]
+    found = [*holding, *made_of(workspace, holding.values()), *_unfinished(workspace)]
     return [folder for folder in found if folder.uri not in keep]
 
 

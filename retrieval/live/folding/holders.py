@@ -44,10 +44,14 @@ def collections_with(workspace: Folder, image_ids: Collection[str]) -> dict[Fold
 def holders(workspace: Folder, image_ids: Collection[str]) -> list[Folder]:
     """Every folder that holds a crop or an embedding of any of these: collections, and what was made of them."""
     collections = collections_with(workspace, image_ids)
-    made = [
+    return [*collections, *made_of(workspace, collections.values())]
+
+
+def made_of(workspace: Folder, collections: Collection[str]) -> list[Folder]:
+    """What was made of these collections. Args: collections: their fingerprints."""
+    return [
         folder
         for kind in MADE_OF_IT
         for folder, manifest in sealed_folders(workspace, kind).items()
-        if manifest.inputs.get("collection") in collections.values()
+        if manifest.inputs.get("collection") in collections
     ]
-    return [*collections, *made]

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from retrieval.artifacts.collection import IMAGE_SCHEMA, REJECTED_SCHEMA
+from retrieval.artifacts.collection import IMAGE_OPTIONS, IMAGE_SCHEMA, REJECTED_SCHEMA
 from retrieval.artifacts.embeddings import write_part
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
 from retrieval.data.layouts.celeba import ATTRIBUTES
 from retrieval.live.folding.plan import still_there
 from retrieval.live.rows import LiveRow
-
-_OPTIONS: dict[str, Any] = {"row_group_size": 64, "compression": "none"}  # as ingest writes them: JPEG does not shrink
 
 
 def fold_part(
@@ -32,7 +30,7 @@ def fold_part(
     before = collection.read_table(f"images/{name}")
     images = still_there(before, out_of)
     if not to.exists(f"images/{name}"):
-        to.write_table(f"images/{name}", images, **_OPTIONS)
+        to.write_table(f"images/{name}", images, **IMAGE_OPTIONS)
     if collection.exists(f"rejected/{name}") and not to.exists(f"rejected/{name}"):
         # Photos that were rejected are named here; one that was deleted later is named nowhere.
         to.write_table(f"rejected/{name}", still_there(collection.read_table(f"rejected/{name}"), out_of))
@@ -56,7 +54,7 @@ def write_added(
     name = part_name(part)
     if not to.exists(f"images/{name}"):
         images = [_image(row, jpeg(row.entry.image_id)) for row in rows]
-        to.write_table(f"images/{name}", pa.Table.from_pylist(images, schema=IMAGE_SCHEMA), **_OPTIONS)
+        to.write_table(f"images/{name}", pa.Table.from_pylist(images, schema=IMAGE_SCHEMA), **IMAGE_OPTIONS)
     to.write_table(f"rejected/{name}", REJECTED_SCHEMA.empty_table())
     if not vectors.exists(name):
         stacked = np.stack([row.vector for row in rows if row.vector is not None])

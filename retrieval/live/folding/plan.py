@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrieval.artifacts.collection import read_catalog
+from retrieval.artifacts.collection import image_parts, read_catalog
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest
 from retrieval.artifacts.manifest import Manifest, read_manifest
@@ -28,21 +28,33 @@ ROWS_A_PART = 256
 class FoldPlan:
     """What is made of what, and up to which change.
 
-    pair: the gallery as it is published. embeddings: those its index was built from. collection, vectors: the folders
-    to make. seq: the last change that is folded. out_of: image_ids that leave the collection, deleted or replaced.
-    added: what comes in, by image_id, split into parts. parts: numbers of the parts there are. key: names it all.
+    pair: the gallery as it is published. embeddings: those its index was built from. seq: the last change that is
+    folded. deleted, replaced: image_ids that leave the collection. added: what comes in, by image_id. parts: numbers of
+    the parts there are. key: names the folders to make.
     """
 
     pair: Pair
     embeddings: Folder
-    collection: Folder
-    vectors: Folder
     seq: int
     deleted: frozenset[str]
     replaced: frozenset[str]
     added: tuple[LiveRow, ...]
     parts: tuple[int, ...]
     key: str
+
+    def folder(self, kind: str) -> Folder:
+        """Where what is made of this kind lies."""
+        return self.pair.workspace / kind / f"{PREFIX}{self.key}"
+
+    @property
+    def collection(self) -> Folder:
+        """The collection to make."""
+        return self.folder("collection")
+
+    @property
+    def vectors(self) -> Folder:
+        """Its embeddings."""
+        return self.folder("embeddings")
 
     @property
     def out_of(self) -> frozenset[str]:
@@ -71,12 +83,10 @@ def plan_fold(pair: Pair, store: Store) -> FoldPlan:
 
     Raises: ValueError if the embeddings of the index are gone, or an image that was added has none of this model.
     """
-    workspace = pair.workspace
     index = read_manifest(pair.index, "index")
-    embeddings = _embeddings(workspace, index)
+    embeddings = _embeddings(pair.workspace, index)
     base = store.folded(pair.collection_fingerprint)
     changed = store.changed(base, pair.model_fingerprint)
-    stored = set(read_catalog(pair.collection, columns=("image_id",))["image_id"].to_pylist())
     added = tuple(sorted(changed.rows, key=lambda row: row.entry.image_id))
     if lacking := [row.entry.image_id for row in added if row.vector is None]:
         raise ValueError(
@@ -85,21 +95,19 @@ def plan_fold(pair: Pair, store: Store) -> FoldPlan:
         )
     deleted = {image_id for image_id, _ in changed.deleted}
     deleted |= set(copies_of(pair.collection, deleted))
-    again = stored & {row.entry.image_id for row in added}
-    replaced = frozenset(again | (set(copies_of(pair.collection, again)) & stored))
-    gone = frozenset((deleted & stored) - replaced)
+    again = _stored(pair.collection, {row.entry.image_id for row in added})
+    replaced = frozenset(again | set(copies_of(pair.collection, again)))
+    gone = frozenset(_stored(pair.collection, deleted) - replaced)
     names = [(row.entry.image_id, row.entry.content_hash) for row in added]
     key = digest([pair.version, index.fingerprint, sorted(gone | replaced), names])[:10]
     return FoldPlan(
         pair=pair,
         embeddings=embeddings,
-        collection=workspace / "collection" / f"{PREFIX}{key}",
-        vectors=workspace / "embeddings" / f"{PREFIX}{key}",
         seq=changed.seq,
         deleted=gone,
         replaced=replaced,
         added=added,
-        parts=tuple(sorted(_parts(read_manifest(pair.collection)))),
+        parts=tuple(image_parts(read_manifest(pair.collection))),
         key=key,
     )
 
@@ -116,10 +124,10 @@ def _embeddings(workspace: Folder, index: Manifest) -> Folder:
     )
 
 
-def _parts(collection: Manifest) -> Iterator[int]:
-    for name in collection.files:
-        if name.startswith("images/part-"):
-            yield int(name[-13:-8])
+def _stored(collection: Folder, image_ids: Collection[str]) -> set[str]:
+    """Those of them that the collection holds."""
+    ids = read_catalog(collection, columns=("image_id",))["image_id"]
+    return set(ids.filter(pc.is_in(ids, value_set=pa.array(list(image_ids), pa.string()))).to_pylist())
 
 
 def still_there(table: pa.Table, out_of: frozenset[str]) -> pa.Table:

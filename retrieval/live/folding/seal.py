@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from retrieval.artifacts import collection as collections
 from retrieval.artifacts.collection import ADDED, ADDED_FIELD, CATALOG, CATALOG_SCHEMA, DETECTOR
-from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.folder import part_name
 from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.manifest import MANIFEST, Books, Manifest, begin, read_manifest, seal
 from retrieval.live.folding.parts import attributes_of
@@ -93,7 +93,7 @@ def seal_vectors(plan: FoldPlan, made: str, parts: Sequence[Mapping[str, Any]]) 
     """Write the manifest of the embeddings. Args: made: fingerprint of the new collection. parts: as above."""
     old, kept = read_manifest(plan.embeddings), sum(part["kept"] for part in parts)
     books = [Books(stage="embed", taken=kept, kept=kept), Books(stage="write", taken=kept, kept=kept)]
-    files = {f"part-{part['part']:05d}.parquet": part["embedded"] for part in parts}
+    files = {part_name(part["part"]): part["embedded"] for part in parts}
     counts = {"num": kept, "dim": old.counts["dim"]}
     return seal(plan.vectors, counts=counts, books=books, files=files, **_vectors(plan, made))
 
@@ -124,8 +124,3 @@ def _counts(old: Manifest, catalog: pa.Table) -> dict[str, Any]:
         counts["photos"] = len(pc.unique(catalog["photo"]))
         counts["faces"] = len(catalog) + sum(old.counts.get("faces_refused", {}).values())
     return counts
-
-
-def folder_of(plan: FoldPlan, kind: str) -> Folder:
-    """Where an index, or people, of this folding lie."""
-    return plan.pair.workspace / kind / plan.collection.uri.rpartition("/")[2]

@@ -37,7 +37,7 @@ class Snapshot:
 
 
 def take(workspace: Folder, store: Store | None = None) -> Snapshot:
-    """Copy what is served at this moment. Args: store: that of the workspace, if it is open; it is closed by nobody.
+    """Copy what is served at this moment. Args: store: that of the workspace, if it is open; it stays open.
 
     Raises: ValueError if nothing is published; ReadOnly if the workspace is not on a disk of this host; OSError if the
         disk is full, and then the folder is not sealed.
@@ -73,9 +73,9 @@ def check(workspace: Folder, name: str) -> Published:
 
     Raises: ValueError if a file is not what was sealed, the changes cannot be read, or the version's folders are gone.
     """
-    if name not in [one.name for one in snapshots(workspace)]:
-        known = ", ".join(one.name for one in snapshots(workspace)) or "none"
-        raise ValueError(f"{workspace} has no snapshot {name[:80]!r}. It has: {known}.")
+    names = [one.name for one in snapshots(workspace)]
+    if name not in names:
+        raise ValueError(f"{workspace} has no snapshot {name[:80]!r}. It has: {', '.join(names) or 'none'}.")
     folder = workspace / SNAPSHOTS / name
     manifest = read_manifest(folder, KIND)
     for file, sha256 in manifest.all_files.items():

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval.artifacts import folder as artifacts_folder
-from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.folder import Folder, part_name, part_number
 
 
 def _table(folder: Folder, value: int) -> None:
@@ -70,6 +70,7 @@ def test_parts_sort_by_their_numbers() -> None:
         "part-00007.parquet",
         "part-12345.parquet",
     ]
+    assert [part_number(part_name(part)) for part in (0, 7, 12345, 123456)] == [0, 7, 12345, 123456]
 
 
 def test_finished_files_are_listed_below_the_folder_with_their_sizes(tmp_path: Path) -> None:
