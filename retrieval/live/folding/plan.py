@@ -14,7 +14,7 @@ from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest
 from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.artifacts.published import Pair
-from retrieval.live.folding.holders import copies_of, sealed_folders
+from retrieval.live.folding.holders import copies_of
 from retrieval.live.rows import LiveRow
 from retrieval.live.store import Store
 
@@ -114,14 +114,16 @@ def plan_fold(pair: Pair, store: Store) -> FoldPlan:
 
 def _embeddings(workspace: Folder, index: Manifest) -> Folder:
     """Raises: ValueError if they are not in the workspace."""
-    wanted = index.inputs.get("embeddings")
-    for folder, manifest in sealed_folders(workspace, "embeddings").items():
-        if manifest.fingerprint == wanted:
-            return folder
-    raise ValueError(
-        f"The embeddings that the published index was built from ({str(wanted)[:12]}) are not in {workspace}. "
-        f"Make them again: python -m ray_jobs.embed."
-    )
+    from retrieval.search.vectors import find_embeddings
+
+    wanted = index.inputs.get("embeddings", "")
+    found = find_embeddings(workspace, wanted)
+    if found is None:
+        raise ValueError(
+            f"The embeddings that the published index was built from ({wanted[:12]}) are not in {workspace}. "
+            f"Make them again: python -m ray_jobs.embed."
+        )
+    return found
 
 
 def _stored(collection: Folder, image_ids: Collection[str]) -> set[str]:
