@@ -23,6 +23,7 @@ from serve.schemas import SearchOptions
 PROTOCOL = "2025-06-18"
 _PHOTO = {"type": "string", "description": "File of a photo, below the folder that --photos names."}
 _OPTIONS = {**SearchOptions.model_json_schema(), "description": "k, filter, image_id, ..."}
+_NAMED = _OPTIONS.pop("$defs")  # references begin at the whole schema of a tool, so what they name must be there
 _PERSON = {"type": "integer", "description": "Number of a person."}
 TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
     "search": (
@@ -96,7 +97,8 @@ class Server:
 
 def _described(name: str) -> dict[str, Any]:
     says, properties = TOOLS[name]
-    return {"name": name, "description": says, "inputSchema": {"type": "object", "properties": properties}}
+    schema = {"type": "object", "properties": properties, "$defs": _NAMED if "options" in properties else {}}
+    return {"name": name, "description": says, "inputSchema": schema}
 
 
 def main(cfg: McpConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Mapping
 
 from retrieval.live.entries import Entry
 from retrieval.live.filters import Filter
@@ -29,14 +30,14 @@ def thumbnail_of(image_id: str, prefix: str) -> str:
     return f"{prefix}/v1/images/{urllib.parse.quote(image_id, safe='')}/thumbnail"
 
 
-def info_of(entry: Entry, name: str | None, prefix: str) -> ImageInfo:
-    """Args: name: of its person, if that was named."""
+def info_of(entry: Entry, names: Mapping[int, str], prefix: str) -> ImageInfo:
+    """Args: names: of people, by number."""
     return ImageInfo(
         image_id=entry.image_id,
         label=entry.label,
         split=entry.split,
         person=entry.person,
-        person_name=name,
+        person_name=None if entry.person is None else names.get(entry.person),
         attributes=None if entry.attributes is None else dict(entry.attributes),
         added=entry.added,
         where=entry.where,

@@ -81,8 +81,7 @@ def add(api: FastAPI, service: Service) -> None:
         """What is known of an image."""
         version = service.versions.current
         entry = await _found(version.gallery.entry, image_id)
-        names = version.gallery.people.names
-        return info_of(entry, names.get(-1 if entry.person is None else entry.person), prefix_of(request))
+        return info_of(entry, version.gallery.people.names, prefix_of(request))
 
     @api.delete("/v1/images/{image_id:path}", responses=ERRORS, tags=["images"])
     async def delete(image_id: str) -> Receipt:
@@ -113,7 +112,7 @@ def _page(version: Version, after: str | None, limit: int, wanted: Filter | None
     live = gallery.refresh()
     entries, following = gallery.entries(after, limit, wanted)
     return ImagePage(
-        images=[info_of(one, names.get(-1 if one.person is None else one.person), prefix) for one in entries],
+        images=[info_of(one, names, prefix) for one in entries],
         next=following,
         model=version.pair.model_fingerprint,
         index=version.pair.index_fingerprint,

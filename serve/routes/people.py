@@ -97,7 +97,7 @@ async def _say(
 def _photos(version: Version, person: int, after: str | None, limit: int, prefix: str) -> PersonPhotos:
     told = Groups(version.gallery).person(person, prefix)
     entries, following = version.gallery.entries(after, limit, Filter(person=(person,)))
-    images = [info_of(entry, told.name, prefix) for entry in entries]
+    images = [info_of(entry, version.gallery.people.names, prefix) for entry in entries]
     return PersonPhotos(
         person=person, name=told.name, photos=told.photos, images=images, next=following, **_gallery(version)
     )

@@ -12,7 +12,7 @@ LIMITS = {
     "max_pixels": 50000000,
     "max_k": 100,
     "max_expand": 100,
-    "max_queue": 32,
+    "max_queue": 8,
     "timeout_s": 20.0,
 }
 OLD_MODEL = {"fingerprint": MODEL, "embedding_dim": 512, "device": "cpu", "crop": "aligned"}
@@ -183,7 +183,7 @@ class ServiceInfo(BaseModel):
                 "people": True,
                 "attributes": [],
             },
-            limits={**LIMITS, "max_batch_photos": 64, "max_rerank": 0},
+            limits={**LIMITS, "max_batch_photos": 32, "max_rerank": 0},
             defaults={"expand": 0, "alpha": 3.0},
             labels=158,
             started="2026-03-01T12:00:00Z",
@@ -230,4 +230,4 @@ class Ready(BaseModel):
     model_config = ConfigDict(json_schema_extra=example(status="ok", parts={"photos": {"ok": True, "why": ""}}))
 
     status: Literal["ok", "failed"] = Field(description="ok: every part is.")
-    parts: dict[str, Part] = Field(description="photos, model, index, gallery, store.")
+    parts: dict[str, Part] = Field(description="photos, model, index, gallery.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,5 +66,8 @@ def test_the_protocol(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert told[0]["result"]["capabilities"] == {"tools": {}}
     assert [tool["name"] for tool in told[1]["result"]["tools"]] == list(TOOLS)
     assert all(tool["inputSchema"]["type"] == "object" for tool in told[1]["result"]["tools"])
+    for schema in (tool["inputSchema"] for tool in told[1]["result"]["tools"]):
+        named = set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(schema)))
+        assert named <= set(schema["$defs"]) and bool(named) == ("options" in schema["properties"])
     assert told[3]["error"]["code"] == -32601
     assert told[4]["result"]["isError"]

@@ -55,7 +55,7 @@ def test_an_image_in_the_words_of_the_api() -> None:
         height=5,
         original=True,
     )
-    told = info_of(entry, "Ada", "/below")
+    told = info_of(entry, {3: "Ada"}, "/below")
     assert told.thumbnail == thumbnail_of("a/b c#1.jpg", "/below") == "/below/v1/images/a%2Fb%20c%231.jpg/thumbnail"
     assert (told.person, told.person_name, told.attributes, told.added) == (3, "Ada", {"hat": 1}, AT)
     assert (told.where, told.original, told.width, told.height) == ("live", True, 4, 5)
