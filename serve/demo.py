@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -20,6 +19,7 @@ import tyro
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.published import read_current
+from serve.ingress import free_port
 from serve.schemas import Answer
 from serve.settings import ServeArgs
 
@@ -175,15 +175,10 @@ def _is_shown(record: logging.LogRecord) -> bool:
 
 def _free_port() -> int:
     """The page's usual port if nobody has it, else any."""
-    for port in (_PAGE_PORT, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return probe.getsockname()[1]
-    raise OSError("No free port on 127.0.0.1.")
+    try:
+        return free_port(_PAGE_PORT)
+    except OSError:
+        return free_port()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import httpx
 from ray import serve
 
 from serve.app import build_app
+from serve.ingress import free_port
 from serve.settings import ServeArgs
 from tests.support.workspace import Workspace, make_workspace
 
@@ -38,9 +38,7 @@ def running_service(
 ) -> Iterator[Service]:
     """Serve `made`, or a fresh workspace made in `folder`. Ray must be initialised; Serve is shut down at the end."""
     made = made or make_workspace(folder)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     args = ServeArgs(
         workspace=str(made.folder),
         max_body_bytes=MAX_BODY,
