@@ -260,7 +260,9 @@ class GalleryView:
 
     def _allowed(self, state: State, wanted: Filter) -> np.ndarray:
         """(N,) bool: the sealed rows that pass, and are not deleted."""
-        mask = self._mask(wanted, state.people).copy()
+        # Only who asks for people is answered anew after each change.
+        people = self._still.people if wanted.person is None else state.people
+        mask = self._mask(wanted, people).copy()
         mask[state.hidden] = False
         return mask
 

@@ -122,6 +122,20 @@ def test_a_filter_is_of_both_halves(made: Sealed, store: Store, view: GalleryVie
     assert [one.image_id for one in view.entries(None, 100, wanted)[0]] == sorted(left)
 
 
+def test_a_change_leaves_what_filters_said_of_the_sealed_in_memory(
+    made: Sealed, store: Store, view: GalleryView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, allowed = list[Filter](), view.sealed.columns.allowed
+    monkeypatch.setattr(
+        view.sealed.columns, "allowed", lambda wanted, person: asked.append(wanted) or allowed(wanted, person)
+    )
+    label, person = Filter(label=("ada",)), Filter(person=(1,))
+    before = [view.num_allowed(one) for one in (label, person)]
+    store.delete(["a/ada-000.jpg"], {})
+    after = [view.num_allowed(one) for one in (label, person)]
+    assert after[0] == before[0] - 1 and asked == [label, person, person]
+
+
 def test_pages_of_the_gallery_hold_each_image_once(made: Sealed, store: Store, view: GalleryView) -> None:
     add(store, made, new_image("a/b/new.jpg", 1), new_image("zz.jpg", 2))
     store.delete(["a/ada-000.jpg"], {})
