@@ -79,7 +79,7 @@ class Client:
         waits = Waits(self._patience, call.again)
         while True:
             try:
-                response = self._http.request(call.method, call.path, **_with(self._headers, call.arguments()))
+                response = self._http.request(call.method, call.path, **call.arguments(self._headers))
             except httpx.TransportError as error:
                 if (wait := waits.after_failure(error)) is None:
                     raise
@@ -207,7 +207,3 @@ class Client:
             yield from page.images
             if (after := page.next) is None:
                 return
-
-
-def _with(headers: dict[str, str], arguments: dict[str, Any]) -> dict[str, Any]:
-    return {**arguments, "headers": {**headers, **arguments.get("headers", {})}}

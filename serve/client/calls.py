@@ -65,10 +65,10 @@ class Call(Generic[T]):
     def path(self) -> str:
         return self.template.format(**{name: quote(str(value), safe="") for name, value in self.place.items()})
 
-    def arguments(self) -> dict[str, Any]:
-        """What `httpx.Client.request` is given after method and address."""
+    def arguments(self, headers: Mapping[str, str]) -> dict[str, Any]:
+        """What `httpx.Client.request` is given after method and address. Args: headers: of every request."""
         said = {name: value for name, value in self.params.items() if value is not None}
-        return {**self.sent, "params": said}
+        return {**self.sent, "params": said, "headers": {**headers, **self.sent.get("headers", {})}}
 
 
 B = TypeVar("B", bound=BaseModel)

@@ -79,7 +79,7 @@ class AsyncClient:
         waits = Waits(self._patience, call.again)
         while True:
             try:
-                response = await self._http.request(call.method, call.path, **_with(self._headers, call.arguments()))
+                response = await self._http.request(call.method, call.path, **call.arguments(self._headers))
             except httpx.TransportError as error:
                 if (wait := waits.after_failure(error)) is None:
                     raise
@@ -210,7 +210,3 @@ class AsyncClient:
                 yield image
             if (after := page.next) is None:
                 return
-
-
-def _with(headers: dict[str, str], arguments: dict[str, Any]) -> dict[str, Any]:
-    return {**arguments, "headers": {**headers, **arguments.get("headers", {})}}

@@ -32,7 +32,7 @@ def add(api: FastAPI, service: Service) -> None:
         """The people that were found, those of most photos first."""
         version, prefix = service.versions.current, prefix_of(request)
         found, following, total = await asyncio.to_thread(Groups(version.gallery).page, after, limit, prefix)
-        return PeoplePage(people=found, next=following, total=total, **_gallery(version))
+        return PeoplePage(people=found, next=following, total=total, **gallery_of(version))
 
     @api.get("/v1/people/{person}", responses=ERRORS, tags=["people"])
     async def person(request: Request, person: Number, after: After = None, limit: Limit = 50) -> PersonPhotos:
@@ -89,7 +89,7 @@ async def _say(
             raise Refusal("read-only", "This gallery cannot be changed: its workspace is not on a disk of this host.")
         seq = gallery.store.edit_people(kind, told)
         gallery.refresh()
-        return PeopleAfter(people=[groups.person(number, prefix) for number in after(seq)], **_gallery(version))
+        return PeopleAfter(people=[groups.person(number, prefix) for number in after(seq)], **gallery_of(version))
 
     return await asyncio.to_thread(work)
 
@@ -99,11 +99,12 @@ def _photos(version: Version, person: int, after: str | None, limit: int, prefix
     entries, following = version.gallery.entries(after, limit, Filter(person=(person,)))
     images = [info_of(entry, version.gallery.people.names, prefix) for entry in entries]
     return PersonPhotos(
-        person=person, name=told.name, photos=told.photos, images=images, next=following, **_gallery(version)
+        person=person, name=told.name, photos=told.photos, images=images, next=following, **gallery_of(version)
     )
 
 
-def _gallery(version: Version) -> dict[str, Any]:
+def gallery_of(version: Version) -> dict[str, Any]:
+    """Which gallery an answer comes from: the fields of `FromGallery`."""
     pair = version.pair
     return {
         "model": pair.model_fingerprint,

@@ -45,7 +45,7 @@ CALLS: list[Call[Any]] = [
 
 def _request(call: Call[Any]) -> httpx.Request:
     with httpx.Client(base_url="http://here/prefix") as client:
-        return client.build_request(call.method, call.path, **call.arguments())
+        return client.build_request(call.method, call.path, **call.arguments({}))
 
 
 def test_every_operation_is_here() -> None:
