@@ -1,7 +1,7 @@
 """What filters ask of a sealed gallery, a row an image, in arrays that a million rows fit in.
 
 Names are codes into a list of the different ones; image_ids stay in the Arrow array that they were read into, sorted,
-so that a folder is a range of rows. A million images with 40 attributes take about 130 MB, without 90 MB.
+so that a folder is a range of rows. What a million take: docs/decisions/filters-inside-the-index.md.
 """
 
 from __future__ import annotations

@@ -41,8 +41,6 @@ class GalleryView:
         store: Store | None = None,
         embed: Embed | None = None,
         prepared: str = "",
-        *,
-        num_cached: int = 512,
     ) -> None:
         """Args:
             store: of the changes; None: the gallery stays as it was sealed.
@@ -51,7 +49,7 @@ class GalleryView:
 
         Raises: ValueError if the index is not the one of the pair.
         """
-        self.pair, self.sealed = pair, SealedGallery(pair, num_cached=num_cached)
+        self.pair, self.sealed = pair, SealedGallery(pair)
         self.store, self.searcher = store, self.sealed.searcher
         self._changes = None
         self._lock = threading.Lock()

@@ -18,6 +18,7 @@ from retrieval.geometry import features
 from retrieval.search.ranking import Neighbours
 
 MIN_INLIERS = 15
+MAX_FEATURES = 1024
 
 
 def order_by_inliers(rows: np.ndarray, inliers: np.ndarray, min_inliers: int = MIN_INLIERS) -> np.ndarray:
@@ -34,7 +35,9 @@ def order_by_inliers(rows: np.ndarray, inliers: np.ndarray, min_inliers: int = M
     return np.concatenate([rows[: len(inliers)][order], rows[len(inliers) :]])
 
 
-def count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray, max_features: int = 1024) -> np.ndarray:
+def count_inliers(
+    collection: Folder, asked: np.ndarray, found: np.ndarray, max_features: int = MAX_FEATURES
+) -> np.ndarray:
     """Matches that fit one geometry between each query and its first results.
 
     Local features are taken from the stored photos, each once.
@@ -67,9 +70,7 @@ class Evidence:
         return len(self.matches)
 
 
-def verify_each(
-    query: bytes, crops: Iterable[bytes], seconds: float, max_features: int = 1024
-) -> list[Evidence | None]:
+def verify_each(query: bytes, crops: Iterable[bytes], seconds: float) -> list[Evidence | None]:
     """The query's stored photo against others, one after another, for as long as there is time.
 
     Args: query, crops: JPEGs. seconds: no pair is begun later; one takes some tens of milliseconds.
@@ -77,13 +78,13 @@ def verify_each(
     Returns: evidence of each; None for those that there was no time for.
     """
     until = time.monotonic() + seconds
-    first = features.extract(query, max_features=max_features)
+    first = features.extract(query, max_features=MAX_FEATURES)
     found: list[Evidence | None] = []
     for crop in crops:
         if time.monotonic() >= until:
             found.append(None)
             continue
-        second = features.extract(crop, max_features=max_features)
+        second = features.extract(crop, max_features=MAX_FEATURES)
         pairs = features.verify(first, second).matches
         both = first.keypoints[pairs[:, 0], :2], second.keypoints[pairs[:, 1], :2]
         found.append(Evidence(np.concatenate(both, axis=1)))
