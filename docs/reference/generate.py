@@ -34,6 +34,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "ray_jobs.publish": [[]],
     "ray_jobs.agreement": [[]],
     "ray_jobs.snapshot": [[]],
+    "ray_jobs.status": [[]],
     "serve": [[]],
     "serve.demo": [[]],
     "serve.mcp": [[]],

@@ -7,6 +7,8 @@ session   the cluster, one task, work in numbered parts
 progress  how far work is: workers tell, the driver shows
 screen    lines, and a live bar below them
 quiet     what is printed and what is not; who sets handlers
+pulse     a job's sign of life, beside the folder it makes
+survey    what lies in a workspace, and in which state
 road      steps of a pipeline: where each lies, whether it is done
 summary   what a pipeline made, and what to do with it
 runs      a run of MLflow

@@ -45,7 +45,8 @@ def command(
     name = name or _started()
     cfg = parse(config, doc, name)
     try:
-        main(cfg)
+        with _heard_of(cfg, name):
+            main(cfg)
     except KeyboardInterrupt:
         sys.stderr.write("\nStopped. The same command goes on from here.\n")
         raise SystemExit(130) from None
@@ -55,6 +56,17 @@ def command(
         logger.debug("%s ends", name, exc_info=True)
         sys.stderr.write(f"\n{name}: {_message(error)}\n")
         raise SystemExit(2) from None
+
+
+def _heard_of(cfg: Any, name: str) -> contextlib.AbstractContextManager[None]:
+    """Work on a folder is heard of while it lasts; a command that makes none is not."""
+    out = getattr(cfg, "out", None)
+    if not isinstance(out, str) or not out:
+        return contextlib.nullcontext()
+    from ray_jobs.runtime.pulse import beating
+    from retrieval.artifacts.folder import Folder
+
+    return beating(Folder.of(out), name.rpartition(".")[2])
 
 
 def parse(

@@ -27,6 +27,7 @@ _TELL_EVERY = 0.3  # seconds between two messages of one worker: photos come at 
 _MOST_WORDS = 300  # a second, of all workers together
 _LAST_WORD_WITHIN = 1.0  # of a step that is over
 _NUMBERS = itertools.count(1)
+_UNDER_WAY: list[Step] = []  # of this process: a step within a step comes last
 
 
 class Mailbox:
@@ -200,6 +201,7 @@ def watch(
     step = Step(name, total, in_parts=in_parts, teller=Teller(mailbox, number, every=every), screen=screen)
     step.teller.begin()
     screen.begin(name)
+    _UNDER_WAY.append(step)
     poller = threading.Thread(target=_poll, args=(step, over, mailbox), name="progress", daemon=True)
     poller.start()
     try:
@@ -209,9 +211,17 @@ def watch(
         poller.join()
         screen.clear()
         raise
+    finally:
+        _UNDER_WAY.remove(step)
     over.set()
     poller.join()
     screen.end(step.count())
+
+
+def under_way() -> Count | None:
+    """How far the step is that this process is at; None between steps."""
+    steps = _UNDER_WAY[-1:]  # in one go: another thread asks
+    return steps[0].count() if steps else None
 
 
 def _poll(step: Step, over: threading.Event, mailbox: Any) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ray_jobs.runtime.pulse import beating
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
 from retrieval.artifacts.manifest import MANIFEST, read_manifest
@@ -99,7 +100,8 @@ class Road:
         there = out.exists(MANIFEST)
         self._say(f"{say}: there already, {out}" if there else say)
         if not there:
-            work(out)
+            with beating(out, say):
+                work(out)
         return out
 
     def pass_by(self, why: str) -> None:
