@@ -74,6 +74,7 @@ COMMANDS: dict[str, tuple[str, str, str, str, str]] = {
         *("--verify x", "--workspace {0} --list", "--workspace {0}/no"),
         *("--list, --verify", "no snapshot"),
     ),
+    "ray_jobs.status": ("--json", "--workspace {0} --every 0", "--workspace {0}/no", "every is 0", "nothing at"),
     "ray_jobs.agreement": (
         *("--tracking-uri sqlite:///{0}/m.db", "--workspace {0} --experiment=", "--workspace {0}/no"),
         *("experiment is empty", "No query service has counted"),
