@@ -2,7 +2,7 @@
 
 A folder that was begun says nothing of whether anybody still works on it. The pulse does: who, on which node, how far,
 when last heard of; and, where the job ended without a seal, why. A job that is killed leaves its last beat, which grows
-old. `python -m ray_jobs.status` reads them. It lies outside the folder, whose files are hashed and sealed::
+old. `ray_jobs.status` reads them. It lies outside the folder, whose files are hashed and sealed::
 
     W/model/4be1...        what the job makes
     W/model/.pulse/4be1...json

@@ -13,7 +13,7 @@ from ray_jobs.status import StatusConfig, as_json, main, size, told
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import begin
 from tests.support.fake_jobs import sealed
-from tests.unit.ray_jobs.test_survey import NOW, begun, pulse
+from tests.unit.ray_jobs.test_survey import begun, pulse
 
 
 @pytest.fixture
@@ -52,7 +52,9 @@ def test_books_and_versions_are_told() -> None:
         Version(name="111122223333", at="", served=False, missing=["model", "index"]),
         Version(name="aaaabbbbcccc", at="2026-01-01", served=True, missing=[]),
     ]
-    seen = Survey(workspace="W", at=NOW.isoformat(), work=[work], versions=versions, files=1, bytes=5, other={"x": 9})
+    seen = Survey(
+        workspace="W", at="2026-01-02T00:00:00+00:00", work=[work], versions=versions, files=1, bytes=5, other={"x": 9}
+    )
     text = told(seen)
     assert "8,000 of 9,203 kept" in text and "left out: 1,200 unreadable, 3 no-face" in text
     newest, oldest = text.index("served   aaaabbbbcccc  published 2026-01-01"), text.index("version  111122223333")
