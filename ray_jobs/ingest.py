@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from ray_jobs.runtime import meters
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.detector import with_detector
 from ray_jobs.runtime.inputs import source_must_be_there
@@ -156,7 +157,10 @@ def make_collection(
     fixed = {"folder": out, "source": Folder(plan["root"]), "config": prepare}
     parts = range(plan["parts"])
     rows = run_parts("ingest", parts, ingest_part, total_items=plan["photos"], fixed=fixed, num_cpus=cpus_per_part)
-    done = list(rows)
+    done = []
+    for row in rows:
+        done.append(row)
+        meters.left_out("ingest", {} if row["resumed"] else row["rejected"])
     if resumed := sum(part["resumed"] for part in done):
         logger.info("ingest: %d of %d parts had been done before", resumed, plan["parts"])
     divided = on_cluster(catalog.write_catalog, out.uri, plan["parts"], split, says="catalogue")

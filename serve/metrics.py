@@ -109,3 +109,9 @@ class Metrics:
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
+
+    def values(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+        """Every figure of `text` but the times at which it was made: (name, its labels) -> value."""
+        samples = [sample for family in self._registry.collect() for sample in family.samples]
+        kept = [sample for sample in samples if not sample.name.endswith("_created")]
+        return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in kept}

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from serve import edge
 from serve.engine.versions import OneVersion
 from serve.guard import Guard, describe
+from serve.mirror import Mirror
 from serve.service import Service
 from serve.settings import ServeArgs
 
@@ -61,6 +62,8 @@ class Search:
 
     async def __init__(self, args: ServeArgs) -> None:  # type: ignore[misc]
         self._service = await Service.open(args, _replica_name())
+        self._mirror = Mirror(self._service.metrics)
+        self._mirror.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve asks for the routes once this replica's constructor is done."""
@@ -77,6 +80,8 @@ class Search:
             raise RuntimeError(f"A replica has failed. {'; '.join(failed)}")
 
     def __del__(self) -> None:
+        if hasattr(self, "_mirror"):
+            self._mirror.close()
         if hasattr(self, "_service"):
             self._service.close()
 

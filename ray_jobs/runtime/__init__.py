@@ -6,6 +6,8 @@ inputs    what a command names must be there
 session   the cluster, one task, work in numbered parts
 progress  how far work is: workers tell, the driver shows
 screen    lines, and a live bar below them
+events    what happens, for machines: lines of JSON
+meters    figures at Ray's Prometheus endpoint
 quiet     what is printed and what is not; who sets handlers
 pulse     a job's sign of life, beside the folder it makes
 survey    what lies in a workspace, and in which state

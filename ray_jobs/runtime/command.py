@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 import tyro
 
+from ray_jobs.runtime import events
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -44,6 +46,7 @@ def command(
     """
     name = name or _started()
     cfg = parse(config, doc, name)
+    events.of_job(name)
     try:
         with _heard_of(cfg, name):
             main(cfg)

@@ -11,13 +11,16 @@ word on its way, the work goes on: the rows that come back from finished parts a
 from __future__ import annotations
 
 import itertools
+import json
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ray_jobs.runtime import events, meters
 from ray_jobs.runtime.screen import OURS, SCREEN, Count, Screen, ScreenHandler
 
 logger = logging.getLogger(__name__)
@@ -26,6 +29,7 @@ _POLL_EVERY = 0.25  # seconds between two questions of the driver, four times as
 _TELL_EVERY = 0.3  # seconds between two messages of one worker: photos come at hundreds a second
 _MOST_WORDS = 300  # a second, of all workers together
 _LAST_WORD_WITHIN = 1.0  # of a step that is over
+_SPENT = -1  # the level of a line that is JSON: what a part took, and where
 _NUMBERS = itertools.count(1)
 _UNDER_WAY: list[Step] = []  # of this process: a step within a step comes last
 
@@ -89,6 +93,10 @@ class Teller:
         """A line for the driver's log."""
         self._send("say", level, text)
 
+    def spent(self, seconds: float) -> None:
+        """What this part took, on this node."""
+        self.say(_SPENT, json.dumps({"part": self._part, "node": socket.gethostname(), "seconds": round(seconds, 3)}))
+
     def _send(self, method: str, *args: Any) -> None:
         if self._mailbox is not None:
             try:
@@ -109,8 +117,8 @@ class _Lines(logging.Handler):
 
 
 @contextmanager
-def told(teller: Teller, level: int = logging.WARNING) -> Iterator[Teller]:
-    """On a worker: our log lines from `level` on reach the driver, for the length of the block."""
+def told(teller: Teller, level: int = logging.WARNING, part: int | None = None) -> Iterator[Teller]:
+    """On a worker: our log lines from `level` on, and what a part took, reach the driver while the block lasts."""
     if any(isinstance(each, ScreenHandler) for each in logging.getLogger().handlers):  # this is the driver
         yield teller
         return
@@ -119,8 +127,11 @@ def told(teller: Teller, level: int = logging.WARNING) -> Iterator[Teller]:
     for each in loggers:
         each.addHandler(handler)
         each.setLevel(logging.INFO)
+    started = time.monotonic()
     try:
         yield teller
+        if part is not None:
+            teller.of(part).spent(time.monotonic() - started)
     finally:
         for each, was in zip(loggers, before, strict=True):
             each.removeHandler(handler)
@@ -155,7 +166,20 @@ class Step:
         with self._lock:
             self._begun.pop(part, None)
             self._finished[part] = taken
+        meters.count("retrieval_job_parts", 1, step=self._name)
+        meters.count("retrieval_job_items", taken, step=self._name)
         self.show()
+
+    def spent(self, part: int, node: str, seconds: float) -> None:
+        """A worker's word: what a part took. The counts do not rest on it, since a word may be lost."""
+        events.happened("part", step=self._name, part=part, node=node, seconds=seconds)
+        meters.count("retrieval_job_busy_seconds", seconds, step=self._name, host=node)
+        meters.count("retrieval_job_part_seconds", seconds, step=self._name)
+
+    def ended(self, how: str, seconds: float) -> None:
+        count = self.count()
+        events.happened(how, step=self._name, seconds=round(seconds, 3), items=count.done, of=count.total)
+        meters.count("retrieval_job_steps", 1, step=self._name, how=how)
 
     def heard(self, part: int, what: str, done: int, total: int) -> None:
         """A worker's word: what is being done, how much of it is done, of how much."""
@@ -177,7 +201,9 @@ class Step:
             return Count(self._name, min(done, self._total), self._total)
 
     def show(self) -> None:
-        self.screen.show(self.count(), self._inner)
+        count = self.count()
+        meters.is_at(self._name, count.done, count.total)
+        self.screen.show(count, self._inner)
 
 
 @contextmanager
@@ -204,24 +230,21 @@ def watch(
     _UNDER_WAY.append(step)
     poller = threading.Thread(target=_poll, args=(step, over, mailbox), name="progress", daemon=True)
     poller.start()
+    how, started = "failed", time.monotonic()
     try:
         yield step
-    except BaseException:
+        how = "done"
+    finally:
         over.set()
         poller.join()
-        screen.clear()
-        raise
-    finally:
         _UNDER_WAY.remove(step)
-    over.set()
-    poller.join()
-    screen.end(step.count())
+        step.ended(how, time.monotonic() - started)
+        screen.end(step.count()) if how == "done" else screen.clear()
 
 
 def under_way() -> Count | None:
     """How far the step is that this process is at; None between steps."""
-    steps = _UNDER_WAY[-1:]  # in one go: another thread asks
-    return steps[0].count() if steps else None
+    return next((step.count() for step in _UNDER_WAY[-1:]), None)  # in one go: another thread asks
 
 
 def _poll(step: Step, over: threading.Event, mailbox: Any) -> None:
@@ -247,7 +270,10 @@ def _heard(step: Step, asked: Any, within: float) -> bool:
         return False
     counts, lines = answer
     for level, text in lines:
-        logger.log(level, "%s", text)
+        if level == _SPENT:
+            step.spent(**json.loads(text))
+        else:
+            logger.log(level, "%s", text)
     for word in counts:
         step.heard(*word)
     return True

@@ -1,7 +1,8 @@
 """What a run prints: our lines, and the errors of others. The one place that sets handlers.
 
-Nothing is lost: what is kept from the screen is in Ray's session folder, logs/retrieval-driver.log (this process) and
-logs/worker-*, logs/ray-data, logs/train (Ray's own). A warning of Ray's is shown unless it is named here.
+Nothing is lost: what is kept from the screen is in Ray's session folder, logs/retrieval-driver.log (this process; for
+machines, .jsonl) and logs/worker-*, logs/ray-data, logs/train (Ray's own). A warning of Ray's is shown unless it is
+named here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ray_jobs.runtime import events
 from ray_jobs.runtime.screen import OURS, SCREEN, ScreenHandler
 
 LOG_FILE = "retrieval-driver.log"
@@ -74,18 +76,22 @@ def kept_in(logs: Path | None) -> Iterator[None]:
     if logs is None or not logs.is_dir():
         yield
         return
-    handler = logging.FileHandler(logs / LOG_FILE)
+    handler, lines = logging.FileHandler(logs / LOG_FILE), logging.FileHandler(logs / events.FILE)
     handler.setFormatter(logging.Formatter(_FORMAT))
+    lines.setFormatter(events.JsonLines())
     _files.append(handler)
-    logging.getLogger().addHandler(handler)
+    for each, to in ((handler, logging.getLogger()), (lines, logging.getLogger()), (lines, events.logger)):
+        to.addHandler(each)
     hush()
     try:
         yield
     finally:
         _files.remove(handler)
-        for name in ("", *_CHATTY):
+        for name in ("", events.logger.name, *_CHATTY):
             logging.getLogger(name).removeHandler(handler)
+            logging.getLogger(name).removeHandler(lines)
         handler.close()
+        lines.close()
 
 
 def without_native_chatter(rows: Iterable[Any]) -> Iterator[Any]:

@@ -167,7 +167,7 @@ def _row(
     if reports:
         arguments["progress"] = teller.of(part)
     try:
-        with told(teller):
+        with told(teller, part=part):
             done: Any = work(**arguments)
     except ValueError as error:
         if not of_the_user(error):

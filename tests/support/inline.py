@@ -24,6 +24,9 @@ class Cluster:
     def cluster_resources(self) -> dict[str, float]:
         return self.resources
 
+    def is_initialized(self) -> bool:
+        return False
+
     def remote(self, work: Callable[..., Any]) -> Any:
         return SimpleNamespace(remote=work)
 

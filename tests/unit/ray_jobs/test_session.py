@@ -86,7 +86,9 @@ def test_any_other_error_is_raised(error: Exception) -> None:
 def test_work_that_takes_a_progress_is_given_one_for_its_part_and_its_warnings_are_told() -> None:
     near = Near()
     session._task({"part": [5]}, watched, {}, "part", Teller(near, 1))
-    assert near.box.take() == ([(5, "photos", 3, 4)], [(logging.WARNING, "a light part")])
+    counts, [warned, (_, spent)] = near.box.take()
+    assert (counts, warned) == ([(5, "photos", 3, 4)], (logging.WARNING, "a light part"))
+    assert json.loads(spent)["part"] == 5
 
 
 def test_an_actor_is_made_once_and_called_for_each_part() -> None:
