@@ -145,8 +145,8 @@ def _pairs(cfg: ReconstructJobConfig, collection: Folder, out: Folder, parts: li
 
     from retrieval.geometry import pairing, stages
 
-    if out.exists(stages.pairs_name(0)):
-        return on_cluster(_count_pairs, out)
+    if (done := out.done(stages.pairs_name(0))) is not None:
+        return done.about["pairs"]
     options: dict[str, Any] = {"num_cpus": cfg.cpus_per_task}
     on_cluster(pairing.train_vocabulary, collection, out, cfg.splits, cfg.reconstruct, says="vocabulary")
     list(run_parts("words", parts, pairing.assign_part, total_items=num, fixed={"out": out}, **options))
@@ -166,12 +166,6 @@ def _parts(collection: Folder, splits: tuple[str, ...]) -> tuple[list[int], int]
             f"Name others with --splits, or ingest with --keep-singles, which keeps unlabelled photos."
         )
     return sorted(set(photos["part"].to_pylist())), len(photos)
-
-
-def _count_pairs(out: Folder) -> int:
-    from retrieval.geometry import stages
-
-    return len(out.read_table(stages.pairs_name(0), columns=["a"]))
 
 
 if __name__ == "__main__":

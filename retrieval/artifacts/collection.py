@@ -94,7 +94,7 @@ def detector_of(folder: Folder) -> bytes | None:
 def keep_detector(folder: Folder, out: Folder) -> None:
     """Copy that network, if there is one, so that queries are searched for faces as the photos were."""
     if (network := detector_of(folder)) is not None:
-        out.write_bytes(DETECTOR, network)
+        out.write_bytes(DETECTOR, network, about={})
 
 
 def read_catalog(

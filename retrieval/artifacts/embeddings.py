@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import read_manifest
+from retrieval.artifacts.writing.done import Done
 
 KIND = "embeddings"
 
 EMBEDDING_SCHEMA = pa.schema([("image_id", pa.string()), ("embedding", pa.list_(pa.float32()))])
 
 
-def write_part(embeddings: Folder, part: int, image_ids: pa.ChunkedArray | Sequence[str], vectors: np.ndarray) -> None:
-    """Write one part: (n,) image_ids in the order of the collection's part, and their (n, D) float32 vectors."""
+def write_part(
+    embeddings: Folder,
+    part: int,
+    image_ids: pa.ChunkedArray | Sequence[str],
+    vectors: np.ndarray,
+    about: Mapping[str, Any] | None = None,
+) -> Done:
+    """Write one part: (n,) image_ids in the order of the collection's part, and their (n, D) float32 vectors.
+
+    Args: about: as of `Folder.write_bytes`.
+    """
     num, dim = vectors.shape
     offsets = pa.array(np.arange(num + 1, dtype=np.int32) * dim)
     listed = pa.ListArray.from_arrays(offsets, pa.array(vectors.reshape(-1)))
     table = pa.table({"image_id": image_ids, "embedding": listed}, schema=EMBEDDING_SCHEMA)
-    embeddings.write_table(part_name(part), table)
+    return embeddings.write_table(part_name(part), table, about=about)
 
 
 def read_parts(embeddings: Folder) -> Iterator[tuple[list[str], np.ndarray]]:

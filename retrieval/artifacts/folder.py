@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+
+from retrieval.artifacts.writing.done import MARKS, Done, is_content, marker
+from retrieval.artifacts.writing.seam import publish
 
 
 def part_name(part: int) -> str:
@@ -77,11 +79,10 @@ class Folder:
 
     def list(self) -> dict[str, int]:
         """Relative names of all finished files below this folder, with their sizes in bytes, sorted by name."""
-        selector = pafs.FileSelector(self.path, recursive=True, allow_not_found=True)
         found = {}
-        for info in self.fs.get_file_info(selector):
+        for info in self._below():
             name = info.path[len(self.path) :].lstrip("/")
-            if info.type == pafs.FileType.File and ".tmp-" not in name:
+            if info.type == pafs.FileType.File and is_content(name):
                 found[name] = info.size
         return dict(sorted(found.items()))
 
@@ -89,47 +90,59 @@ class Folder:
         with self.fs.open_input_file(self.file(name)) as stream:
             return stream.read()
 
-    def write_bytes(self, name: str, data: bytes) -> None:
-        """Atomic: a reader sees the old file or the whole new one, never a half."""
-        with _atomic(self, name) as path, self.fs.open_output_stream(path) as stream:
-            stream.write(data)
+    def write_bytes(self, name: str, data: bytes, about: Mapping[str, Any] | None = None) -> Done:
+        """Atomic: a reader sees the old file or the whole new one, never a half.
+
+        Args: about: leaves a done-marker that tells this of the file; None: leaves none.
+        """
+        return self._write(name, lambda file: file.write(data), about)
 
     def read_json(self, name: str) -> Any:
         return json.loads(self.read_bytes(name))
 
-    def write_json(self, name: str, value: Any) -> None:
-        self.write_bytes(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+    def write_json(self, name: str, value: Any, about: Mapping[str, Any] | None = None) -> Done:
+        """As `write_bytes`."""
+        return self.write_bytes(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode(), about)
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         return pq.read_table(self.file(name), columns=columns, filesystem=self.fs)
 
-    def write_table(self, name: str, table: pa.Table, **options: Any) -> None:
-        """Atomic, as `write_bytes`."""
-        with _atomic(self, name) as path:
-            pq.write_table(table, path, filesystem=self.fs, **options)
+    def write_table(self, name: str, table: pa.Table, about: Mapping[str, Any] | None = None, **options: Any) -> Done:
+        """As `write_bytes`, in Parquet. Args: options: of `pyarrow.parquet.write_table`."""
+        return self._write(name, lambda file: pq.write_table(table, file, **options), about)
+
+    def _write(self, name: str, fill: Callable[[Any], Any], about: Mapping[str, Any] | None) -> Done:
+        self._unmark(name)  # or a death between the two steps below would leave the marker of the old file
+        written = publish(self.fs, self.file(name), fill)
+        done = Done(name=name, num_bytes=written.num_bytes, sha256=written.sha256, about=dict(about or {}))
+        if about is not None:
+            publish(self.fs, self.file(marker(name)), lambda file: file.write(done.to_bytes()))
+        return done
+
+    def done(self, name: str) -> Done | None:
+        """What the marker of a file says, if the file is there, as long as it was; None: make it, or make it again."""
+        try:
+            done = Done.from_bytes(self.read_bytes(marker(name)))
+        except FileNotFoundError:
+            return None
+        info = self.fs.get_file_info(self.file(name))
+        return done if info.type == pafs.FileType.File and info.size == done.num_bytes else None
 
     def remove(self, name: str) -> None:
+        """Nothing, if there is no such file."""
+        self._unmark(name)
         if self.exists(name):
             self.fs.delete_file(self.file(name))
 
+    def remove_marks(self) -> None:
+        """Of all files below this folder: its seal says what they said."""
+        inside = (info.path[len(self.path) :].strip("/").split("/") for info in self._below())
+        for place in sorted({"/".join(at[: at.index(MARKS) + 1]) for at in inside if MARKS in at}):
+            self.fs.delete_dir(self.file(place))
 
-class _atomic:
-    """Temp name, then rename, on a local disk. Object stores already publish an object only when it is complete."""
+    def _below(self) -> list[pafs.FileInfo]:
+        return self.fs.get_file_info(pafs.FileSelector(self.path, recursive=True, allow_not_found=True))
 
-    def __init__(self, folder: Folder, name: str) -> None:
-        self._fs, self._final = folder.fs, folder.file(name)
-        self._rename = folder.is_local
-        self._temp = f"{self._final}.tmp-{uuid.uuid4().hex[:8]}" if self._rename else self._final
-
-    def __enter__(self) -> str:
-        if self._rename:
-            os.makedirs(os.path.dirname(self._temp), exist_ok=True)
-        return self._temp
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if not self._rename:
-            return
-        if kind is None:
-            os.replace(self._temp, self._final)
-        elif os.path.exists(self._temp):
-            os.remove(self._temp)
+    def _unmark(self, name: str) -> None:
+        if self.exists(marker(name)):
+            self.fs.delete_file(self.file(marker(name)))

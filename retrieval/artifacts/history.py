@@ -22,7 +22,9 @@ def write_history(folder: Folder, history: Iterable[Mapping[str, Any]]) -> dict[
     Returns: those seconds, a row an epoch too, for the manifest's `run`.
     """
     rows = [dict(row) for row in history]
-    folder.write_json(HISTORY, [{key: row[key] for key in row if not key.startswith(_SECONDS)} for row in rows])
+    folder.write_json(
+        HISTORY, [{key: row[key] for key in row if not key.startswith(_SECONDS)} for row in rows], about={}
+    )
     return {"epochs": [{key: row[key] for key in row if key.startswith(_SECONDS)} for row in rows]}
 
 

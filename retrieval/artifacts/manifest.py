@@ -100,6 +100,8 @@ def begin(
         manifest = read_manifest(folder)
         found = {"kind": manifest.kind, "config": _without(manifest.config, ignore), "inputs": manifest.inputs}
         _refuse_other(folder, found, wanted)
+        if folder.exists(STARTED):  # whoever sealed it died before the last of it
+            _tidy(folder)
         return manifest
     if folder.exists(STARTED):
         found = folder.read_json(STARTED)
@@ -141,7 +143,7 @@ def seal(
     apart = {name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in aside)}
     hashes = dict(files or {})
     ours = set(names) if files is None else apart - set(hashes)
-    hashes |= {name: hash_file(folder, name) for name in sorted(ours)}
+    hashes |= {name: hash_of(folder, name) for name in sorted(ours)}
     if missing := sorted(set(hashes) ^ set(names)):
         raise ValueError(f"Cannot seal {folder}: files and hashes differ for {missing[:5]}. Run the step again.")
     body = {
@@ -161,8 +163,20 @@ def seal(
         aside={name: hashes[name] for name in sorted(apart)},
     )
     folder.write_json(MANIFEST, dataclasses.asdict(manifest))
-    folder.remove(STARTED)
+    _tidy(folder)
     return manifest
+
+
+def _tidy(folder: Folder) -> None:
+    """Take away what told of a folder's being made; last what tells that there is something to take away."""
+    folder.remove_marks()
+    folder.remove(STARTED)
+
+
+def hash_of(folder: Folder, name: str) -> str:
+    """sha256 hex of a file: what its marker says, else the file is read."""
+    done = folder.done(name)
+    return hash_file(folder, name) if done is None else done.sha256
 
 
 def read_manifest(folder: Folder, kind: str | None = None) -> Manifest:

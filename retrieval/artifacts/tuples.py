@@ -66,8 +66,8 @@ class TupleSet:
 
 def write_tuples(folder: Folder, images: pa.Table, tuples: pa.Table) -> None:
     """Both tables, atomically each."""
-    folder.write_table(IMAGES, images.cast(IMAGES_SCHEMA))
-    folder.write_table(TUPLES, tuples.cast(TUPLES_SCHEMA))
+    folder.write_table(IMAGES, images.cast(IMAGES_SCHEMA), about={})
+    folder.write_table(TUPLES, tuples.cast(TUPLES_SCHEMA), about={})
 
 
 def read_tuples(folder: Folder) -> TupleSet:

@@ -16,8 +16,7 @@ import pyarrow as pa
 
 from retrieval.artifacts.collection import CATALOG, CATALOG_SCHEMA, DETECTOR, KIND
 from retrieval.artifacts.folder import Folder, part_name
-from retrieval.artifacts.hashing import hash_file
-from retrieval.artifacts.manifest import Books, Manifest, begin, seal
+from retrieval.artifacts.manifest import Books, Manifest, begin, hash_of, seal
 from retrieval.data.ingestion import PLAN_SCHEMA
 from retrieval.data.listing import list_source
 from retrieval.data.settings import Layout, SplitConfig
@@ -77,8 +76,8 @@ def plan_collection(
         ) from error
     except ValueError as error:
         raise ValueError(f"{error}{_what_changed(folder, listed.photos, fingerprint)}") from error
-    if network is not None and not folder.exists(DETECTOR):
-        folder.write_bytes(DETECTOR, network)
+    if done is None and network is not None and folder.done(DETECTOR) is None:
+        folder.write_bytes(DETECTOR, network, about={})
     if not folder.exists(SOURCE):
         _write_plan(folder, listed, fingerprint, part_size)
     plan = folder.read_json(SOURCE)
@@ -118,10 +117,10 @@ def write_catalog(out: str, num_parts: int, config: SplitConfig) -> dict[str, An
         "photo": stored.column("photo"),
         "face": stored.column("face"),
     }
-    folder.write_table(CATALOG, pa.table(catalog, schema=CATALOG_SCHEMA))
+    folder.write_table(CATALOG, pa.table(catalog, schema=CATALOG_SCHEMA), about={})
     counts = _counts(labels, assigned) | {"with_attributes": len(assigned) - stored.column("attributes").null_count}
     dropped = Counter(one.reason for one in assigned if one.reason is not None)
-    files = {name: hash_file(folder, name) for name in (CATALOG, SOURCE, DETECTOR) if folder.exists(name)}
+    files = {name: hash_of(folder, name) for name in (CATALOG, SOURCE, DETECTOR) if folder.exists(name)}
     return {"counts": counts, "dropped": dict(sorted(dropped.items())), "files": files}
 
 
@@ -189,10 +188,10 @@ def _write_plan(folder: Folder, listed: Source, fingerprint: str, part_size: int
     num_parts = math.ceil(len(photos) / size)
     for part in range(num_parts):
         rows = [dataclasses.asdict(photo) for photo in photos[part * size : (part + 1) * size]]
-        folder.write_table(f"plan/{part_name(part)}", pa.Table.from_pylist(rows, PLAN_SCHEMA))
+        folder.write_table(f"plan/{part_name(part)}", pa.Table.from_pylist(rows, PLAN_SCHEMA), about={})
     report = dataclasses.asdict(listed.report)
     # Last, since its presence says that the plan is whole.
-    folder.write_json(SOURCE, report | {"parts": num_parts, "part_size": size, "fingerprint": fingerprint})
+    folder.write_json(SOURCE, report | {"parts": num_parts, "part_size": size, "fingerprint": fingerprint}, about={})
 
 
 def _fingerprint(photos: Sequence[Photo]) -> str:

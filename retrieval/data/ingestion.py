@@ -2,7 +2,7 @@
 
 A collection is made in numbered parts. `plan/part-N.parquet` says which photos part N is made of; `ingest_part` turns
 it into `images/part-N.parquet` and `rejected/part-N.parquet`, both published atomically and always with the same
-bytes, so that a part may be done again at any time, by anyone.
+bytes, so that a part may be done again at any time, by anyone. Their done-markers say what was counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from retrieval.artifacts.collection import FACE_STAGE, IMAGE_OPTIONS, IMAGE_SCHEMA, REJECTED_SCHEMA, detector_of
 from retrieval.artifacts.folder import Folder, part_name
-from retrieval.artifacts.hashing import hash_file
+from retrieval.artifacts.manifest import hash_of
 from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.data.source import open_uri
 from retrieval.images.detectors.face import FaceDetector
@@ -70,7 +70,7 @@ class PartResult:
     """With faces=all: faces that were found and are too poor, by reason; also those of rejected photos."""
     files: dict[str, str]
     resumed: bool
-    """Both outputs were there already and were only counted."""
+    """Both outputs were there already, and their markers were read."""
 
 
 def ingest_part(
@@ -84,27 +84,34 @@ def ingest_part(
     """
     limit_threads(1)  # as many parts are done at once as there are cores
     plan, stored, rejected = (f"{kind}/{part_name(part)}" for kind in ("plan", "images", "rejected"))
-    rows = folder.read_table(plan)
-    resumed = folder.exists(stored) and folder.exists(rejected)
-    if not resumed:
+    images, reasons = folder.done(stored), folder.done(rejected)
+    resumed = images is not None and reasons is not None
+    if images is None or reasons is None:
+        rows = folder.read_table(plan).to_pylist()
         detector = _detector(config, detector_of(folder) if config.needs_network else None)
-        kept, refused = _prepare_rows(rows.to_pylist(), source, config, detector, progress)
-        folder.write_table(stored, pa.Table.from_pylist(kept, IMAGE_SCHEMA), use_dictionary=["label"], **IMAGE_OPTIONS)
-        folder.write_table(rejected, pa.Table.from_pylist(refused, REJECTED_SCHEMA))
-    images = folder.read_table(stored, columns=["image_id", "photo"]).to_pylist()
-    reasons = folder.read_table(rejected).to_pylist()
-    numbered = [row["image_id"] for row in [*images, *(row for row in reasons if row["stage"] == FACE_STAGE)]]
-    return PartResult(
-        part=part,
-        taken=rows.num_rows,
-        photos=len({row["photo"] for row in images}),
-        stored=len(images),
-        faces=_found(numbered) if config.faces == "all" else len(images),
-        rejected=dict(Counter(row["reason"] for row in reasons if row["stage"] != FACE_STAGE)),
-        refused=dict(Counter(row["reason"] for row in reasons if row["stage"] == FACE_STAGE)),
-        files={name: hash_file(folder, name) for name in (plan, stored, rejected)},
-        resumed=resumed,
-    )
+        kept, refused = _prepare_rows(rows, source, config, detector, progress)
+        table = pa.Table.from_pylist(kept, IMAGE_SCHEMA)
+        images = folder.write_table(stored, table, about={}, use_dictionary=["label"], **IMAGE_OPTIONS)
+        told = _counts(rows, kept, refused, config)  # with the file that is written last
+        reasons = folder.write_table(rejected, pa.Table.from_pylist(refused, REJECTED_SCHEMA), about=told)
+    files = {plan: hash_of(folder, plan), stored: images.sha256, rejected: reasons.sha256}
+    return PartResult(part=part, files=files, resumed=resumed, **reasons.about)
+
+
+def _counts(
+    rows: list[dict[str, Any]], kept: list[dict[str, Any]], refused: list[dict[str, Any]], config: PrepareConfig
+) -> dict[str, Any]:
+    """What PartResult says of a part's photos."""
+    of_faces = [row for row in refused if row["stage"] == FACE_STAGE]
+    numbered = [row["image_id"] for row in [*kept, *of_faces]]
+    return {
+        "taken": len(rows),
+        "photos": len({row["photo"] for row in kept}),
+        "stored": len(kept),
+        "faces": _found(numbered) if config.faces == "all" else len(kept),
+        "rejected": dict(Counter(row["reason"] for row in refused if row["stage"] != FACE_STAGE)),
+        "refused": dict(Counter(row["reason"] for row in of_faces)),
+    }
 
 
 def _prepare_rows(

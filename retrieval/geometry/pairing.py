@@ -9,6 +9,7 @@
                  and the same photo
 
 Every file appears whole under its name, made from the same inputs to the same bytes, so any stage may be done again.
+Its done-marker says what was counted.
 """
 
 from __future__ import annotations
@@ -44,13 +45,14 @@ def train_vocabulary(collection: Folder, out: Folder, splits: Sequence[str], con
 
     Raises: ValueError if no photo has any descriptor.
     """
-    if not out.exists(_VOCABULARY):
+    if (done := out.done(_VOCABULARY)) is None:
         photos = read_catalog(collection, splits)
         sample = _sample(out, sorted(set(photos["part"].to_pylist())), len(photos), config)
         if not len(sample):
             raise ValueError(f"None of the {len(photos)} photos shows any local feature: they are blank, or too small.")
-        out.write_bytes(_VOCABULARY, train_words(sample, config.num_words, config.seed).tobytes())
-    return len(_vocabulary(out))
+        words = train_words(sample, config.num_words, config.seed)
+        done = out.write_bytes(_VOCABULARY, words.tobytes(), about={"words": len(words)})
+    return done.about["words"]
 
 
 def _sample(out: Folder, parts: Sequence[int], num_photos: int, config: ReconstructConfig) -> np.ndarray:
@@ -78,12 +80,13 @@ def _quantiser(out: Folder) -> Quantiser:
 def assign_part(out: Folder, part: int) -> dict[str, Any]:
     """Words of one part's descriptors, unless they are there. Returns part, taken, resumed."""
     name = f"words/{part_name(part)}"
-    resumed = int(out.exists(name))
-    if not resumed:
+    resumed = (done := out.done(name)) is not None
+    if done is None:
         found = features_of_part(out, part).items()
         rows = [{"image_id": i, "words": _quantiser(out).assign(f.descriptors).tobytes()} for i, f in found]
-        out.write_table(name, pa.Table.from_pylist(rows, _WORDS), compression="none")
-    return {"part": part, "taken": len(out.read_table(name, columns=["image_id"])), "resumed": resumed}
+        table = pa.Table.from_pylist(rows, _WORDS)
+        done = out.write_table(name, table, about={"taken": len(rows)}, compression="none")
+    return {"part": part, **done.about, "resumed": int(resumed)}
 
 
 def invert(collection: Folder, out: Folder, splits: Sequence[str]) -> InvertedFile:
@@ -98,7 +101,7 @@ def invert(collection: Folder, out: Folder, splits: Sequence[str]) -> InvertedFi
             words[row["image_id"]] = np.frombuffer(row["words"], np.int32)
     own = [words[image_id] for image_id in photos["image_id"].to_pylist()]
     columns = {name: photos[name] for name in ("image_id", "label", "part")} | {"num": [len(names) for names in own]}
-    out.write_table("photos.parquet", pa.table(columns, schema=_PHOTOS))
+    out.write_table("photos.parquet", pa.table(columns, schema=_PHOTOS), about={})
     return InvertedFile.build(own, len(_vocabulary(out)))
 
 
@@ -108,11 +111,11 @@ def look_up_block(
     """Candidates of photos [block * size, ...), unless they are there. Returns block, taken, resumed."""
     name = _block_name(block)
     photos = range(block * size, min((block + 1) * size, inverted.num_photos))
-    resumed = int(out.exists(name))
+    resumed = out.done(name) is not None
     if not resumed:
         pairs = np.array(sorted(set(candidate_pairs(inverted, photos, config.num_candidates))), np.int32).reshape(-1, 2)
-        out.write_table(name, pa.table({"a": pairs[:, 0], "b": pairs[:, 1]}, schema=_PAIRS))
-    return {"block": block, "taken": len(photos), "resumed": resumed}
+        out.write_table(name, pa.table({"a": pairs[:, 0], "b": pairs[:, 1]}, schema=_PAIRS), about={})
+    return {"block": block, "taken": len(photos), "resumed": int(resumed)}
 
 
 def join_blocks(out: Folder, num_blocks: int) -> int:
@@ -128,14 +131,14 @@ def follow_links(out: Folder, round_: int, config: ReconstructConfig) -> int:
     Two photos of a place from either end share few words, and yet many neighbours. Each photo proposes at most
     `num_candidates`, those with most neighbours in common, so that checks stay in proportion to photos.
     """
-    if not out.exists(pairs_name(round_)):
+    if (done := out.done(pairs_name(round_))) is None:
         num = len(out.read_table("photos.parquet", columns=["part"]))
         tried = pa.concat_tables([out.read_table(pairs_name(before)) for before in range(round_)])
         linked = _graph(num, links_of_rounds(out, round_, columns=["a", "b"]))
         checked = _graph(num, tried)
         found = [_proposals(linked, checked, at, config.num_candidates) for at in range(0, num, _ROWS_AT_ONCE)]
-        _write_pairs(out, round_, np.unique(np.concatenate(found), axis=0))
-    return len(out.read_table(pairs_name(round_), columns=["a"]))
+        return _write_pairs(out, round_, np.unique(np.concatenate(found), axis=0))
+    return done.about["pairs"]
 
 
 def _graph(num: int, pairs: pa.Table) -> sparse.csr_array:
@@ -162,7 +165,8 @@ def _write_pairs(out: Folder, round_: int, pairs: np.ndarray) -> int:
     a, b = pairs.T
     part = out.read_table("photos.parquet", columns=["part"])["part"].to_numpy()
     order = np.lexsort((b, a, part[b], part[a]))  # blocks of neighbours read few parts each
-    out.write_table(pairs_name(round_), pa.table({"a": a[order], "b": b[order]}, schema=_PAIRS))
+    table = pa.table({"a": a[order], "b": b[order]}, schema=_PAIRS)
+    out.write_table(pairs_name(round_), table, about={"pairs": len(a)})
     return len(a)
 
 

@@ -47,18 +47,17 @@ def extract_part(
 ) -> dict[str, Any]:
     """Local features of one part's photos, unless they are there. Returns part, taken, features, resumed."""
     name = f"features/{part_name(part)}"
-    resumed = int(out.exists(name))
-    if not resumed:
+    resumed = (done := out.done(name)) is not None
+    if done is None:
         photos = read_catalog(collection, splits)
         photos = photos.filter(pa.array(photos["part"].to_numpy() == part))
         jpegs = collection.read_table(f"images/{part_name(part)}", columns=["jpeg"]).take(photos["row"])["jpeg"]
         each = counted(jpegs, "photos", progress)
         found = [extract(jpeg.as_py(), max_features=config.max_features) for jpeg in each]
-        out.write_table(
-            name, features_table(photos["image_id"].to_pylist(), found), compression="none", row_group_size=64
-        )
-    num = out.read_table(name, columns=["num"])["num"].to_numpy()
-    return {"part": part, "taken": len(num), "features": int(num.sum()), "resumed": resumed}
+        table = features_table(photos["image_id"].to_pylist(), found)
+        counts = {"taken": len(table), "features": sum(len(one.keypoints) for one in found)}
+        done = out.write_table(name, table, about=counts, compression="none", row_group_size=64)
+    return {"part": part, **done.about, "resumed": int(resumed)}
 
 
 def verify_block(
@@ -66,9 +65,9 @@ def verify_block(
 ) -> dict[str, Any]:
     """Check pairs [block * size, ...) of a round, unless it is done. Returns block, taken, links, resumed."""
     name = f"links/round-{round_}/block-{block:05d}.parquet"
-    pairs = out.read_table(pairs_name(round_)).slice(block * size, size)
-    resumed = int(out.exists(name))
-    if not resumed:
+    resumed = (done := out.done(name)) is not None
+    if done is None:
+        pairs = out.read_table(pairs_name(round_)).slice(block * size, size)
         photos = out.read_table("photos.parquet", columns=["image_id", "part"])
         image_ids, parts = photos["image_id"].to_pylist(), photos["part"].to_numpy()
         rows = []
@@ -78,9 +77,9 @@ def verify_block(
             done = verify(first, second)
             if done.num_inliers >= config.weak_inliers:
                 rows.append({"a": a, "b": b, "num_inliers": done.num_inliers, "matches": done.matches.tobytes()})
-        out.write_table(name, pa.Table.from_pylist(rows, LINKS))
-    links = len(out.read_table(name, columns=["a"]))
-    return {"block": block, "taken": len(pairs), "links": links, "resumed": resumed}
+        counts = {"taken": len(pairs), "links": len(rows)}
+        done = out.write_table(name, pa.Table.from_pylist(rows, LINKS), about=counts)
+    return {"block": block, **done.about, "resumed": int(resumed)}
 
 
 def group(out: Folder, config: ReconstructConfig) -> dict[str, int]:
@@ -98,7 +97,7 @@ def group(out: Folder, config: ReconstructConfig) -> dict[str, int]:
         linked[at, a[kept]] = linked[at, b[kept]] = True
     cluster = np.unique(clusters, return_inverse=True)[1].astype(np.int32)
     columns = {"group": groups, "cluster": cluster, "linked": linked[0], "strong": linked[1]}
-    out.write_table("groups.parquet", pa.table({"image_id": photos["image_id"], **columns}))
+    out.write_table("groups.parquet", pa.table({"image_id": photos["image_id"], **columns}), about={})
     return {"links": len(links), "strong": int(strong.sum()), "groups": len(mapped)}
 
 
@@ -112,10 +111,10 @@ def components(num: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def map_group(out: Folder, number: int, config: ReconstructConfig) -> dict[str, Any]:
     """Map one group, unless it is done: its models under groups/<number>/. Returns group, taken, models, registered."""
     folder = out / "groups" / f"{number:05d}"
-    groups = out.read_table("groups.parquet")
-    members = np.flatnonzero(groups["group"].to_numpy() == number)
-    resumed = int(folder.exists("done.json"))
-    if not resumed:
+    resumed = (done := folder.done("done.json")) is not None
+    if done is None:
+        groups = out.read_table("groups.parquet")
+        members = np.flatnonzero(groups["group"].to_numpy() == number)
         photos = out.read_table("photos.parquet", columns=["image_id", "part"]).take(pa.array(members))
         features = {
             name: features_of_part(out, part)[name]
@@ -132,8 +131,9 @@ def map_group(out: Folder, number: int, config: ReconstructConfig) -> dict[str, 
         models = _kept(mapping.map_images(features, links, min_images=config.min_images), config)
         for at, model in enumerate(models):
             write_model(folder, at, model)
-        folder.write_json("done.json", {"models": len(models), "registered": sum(len(m.image_ids) for m in models)})
-    return {"group": number, "taken": len(members), "resumed": resumed, **folder.read_json("done.json")}
+        found = {"models": len(models), "registered": sum(len(m.image_ids) for m in models)}
+        done = folder.write_json("done.json", found, about={"taken": len(members), **found})
+    return {"group": number, **done.about, "resumed": int(resumed)}
 
 
 def _kept(models: Sequence[SparseModel], config: ReconstructConfig) -> list[SparseModel]:

@@ -189,7 +189,7 @@ def write_model(folder: Folder, number: int, model: SparseModel) -> None:
     points |= {colour: model.colours[:, at] for at, colour in enumerate(("red", "green", "blue"))}
     seen = {"image": model.obs_image, "point": model.obs_point, "scale": model.obs_scale}
     for kind, columns in zip(_KINDS, (cameras, points, seen), strict=True):
-        folder.write_table(_name(kind, number), pa.table(columns))
+        folder.write_table(_name(kind, number), pa.table(columns), about={})
 
 
 def read_model(folder: Folder, number: int) -> SparseModel:

@@ -63,13 +63,14 @@ def write_thumbnails(
     ids = index.read_table(IDS, columns=["part", "row_in_part"])
     rows = np.flatnonzero(ids["part"].to_numpy() == part)
     name, places = thumbnails_name(part), ids["row_in_part"].to_numpy()[rows].tolist()
-    if not out.exists(name):
+    if out.done(name) is None:
         jpegs, found = collection.read_table(f"images/{part_name(part)}", columns=["jpeg"])["jpeg"], []
         for done, place in enumerate(places, start=1):
             found.append(look(jpegs[place].as_py()).tobytes())
             if done % _TELL_EVERY == 0:
                 progress("thumbnails", done, len(places))
-        out.write_table(name, pa.table({"row": rows.astype(np.int32), "thumbnail": found}, schema=_THUMBNAIL_SCHEMA))
+        table = pa.table({"row": rows.astype(np.int32), "thumbnail": found}, schema=_THUMBNAIL_SCHEMA)
+        out.write_table(name, table, about={})
     return {"taken": len(rows)}
 
 
@@ -104,9 +105,9 @@ def compare(
     Returns: {"taken": pairs compared, "found": pairs written}.
     """
     name = f"compared/{part_name(block)}"
+    if (done := out.done(name)) is not None:
+        return dict(done.about)
     pairs = out.read_table(PAIRS).slice(block * _PAIRS_AT_ONCE, _PAIRS_AT_ONCE)
-    if out.exists(name):
-        return {"taken": len(pairs), "found": out.read_table(name, columns=["low"]).num_rows}
     low, high = (pairs[name].to_numpy().astype(np.int64) for name in ("low", "high"))
     wanted = np.unique(np.concatenate([low, high]))
     thumbnails = np.empty((len(wanted), side, side), dtype=np.uint8)
@@ -122,8 +123,9 @@ def compare(
             progress("compare", pair + 1, len(low))
     same = found >= least
     columns = {"low": low[same].astype(np.int32), "high": high[same].astype(np.int32), "likeness": found[same]}
-    out.write_table(name, pa.table(columns, schema=COMPARED_SCHEMA))
-    return {"taken": len(low), "found": int(same.sum())}
+    counts = {"taken": len(low), "found": int(same.sum())}
+    out.write_table(name, pa.table(columns, schema=COMPARED_SCHEMA), about=counts)
+    return counts
 
 
 def read_copies(out: Folder, blocks: int, num_rows: int) -> Copies:

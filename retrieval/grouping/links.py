@@ -1,7 +1,7 @@
 """Links between photos that are alike: each with its nearest, found by the index, a part of the embeddings at a time.
 
-Each part is one file of links, published whole, and a file that is there is done. What is held of the collection is
-the index and, of one part, its vectors.
+Each part is one file of links, published whole, and one that has its done-marker is done. What is held of the
+collection is the index and, of one part, its vectors.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from retrieval.artifacts.embeddings import read_rows
 from retrieval.artifacts.folder import Folder, part_name
-from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.search.index import Searcher
 from retrieval.search.ranking import Neighbours
@@ -61,11 +60,11 @@ class LinkFinder:
         Raises: ValueError if the embeddings are not those of the index.
         """
         name, of = links_name(part), self._searcher
-        rows = np.flatnonzero(of.parts == part)
-        if not self._out.exists(name):
-            self._out.write_table(name, self._find(rows, progress))
-        num = self._out.read_table(name, columns=["row"]).num_rows
-        return {"name": name, "sha256": hash_file(self._out, name), "taken": len(rows), "links": num}
+        if (done := self._out.done(name)) is None:
+            rows = np.flatnonzero(of.parts == part)
+            links = self._find(rows, progress)
+            done = self._out.write_table(name, links, about={"taken": len(rows), "links": len(links)})
+        return {"name": name, "sha256": done.sha256, **done.about}
 
     def _find(self, rows: np.ndarray, progress: Progress) -> pa.Table:
         of = self._searcher

@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.embeddings import read_rows
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.hashing import hash_file, plain
+from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.index import IDS
-from retrieval.artifacts.manifest import Books, Manifest, begin, check_made_from, read_manifest, seal
+from retrieval.artifacts.manifest import Books, Manifest, begin, check_made_from, hash_of, read_manifest, seal
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.grouping.duplicates import read_copies
 from retrieval.grouping.links import read_links
@@ -131,7 +131,7 @@ def write_people(plan: PeoplePlan, names: Sequence[str], progress: Progress = si
     score = cohesion(vectors, groups)
     person, numbered = _numbered(groups, stored.earlier, before)
     table = _people(stored, person, score)
-    plan.out.write_table(PEOPLE, table)
+    plan.out.write_table(PEOPLE, table, about={})
     roles = Counter(table["role"].to_pylist())
     counts = {"num": len(table), **{role: roles[role] for role in ("grouped", "single", "unembedded")}}
     counts |= {"links": len(links), "people": len(numbered.numbers)}
@@ -155,7 +155,7 @@ def write_duplicates(plan: PeoplePlan, blocks: int) -> None:
         "how": ["same file"] * len(files) + ["same picture"] * len(copies.row),
         "likeness": np.concatenate([np.ones(len(files), np.float32), copies.likeness]),
     }
-    plan.out.write_table(DUPLICATES, pa.table(both, schema=DUPLICATES_SCHEMA).sort_by("image_id"))
+    plan.out.write_table(DUPLICATES, pa.table(both, schema=DUPLICATES_SCHEMA).sort_by("image_id"), about={})
 
 
 def count_duplicates(out: Folder) -> dict[str, int]:
@@ -171,7 +171,7 @@ def seal_people(plan: PeoplePlan, counts: Mapping[str, Any], files: Mapping[str,
     """
     rejected = {role: counts[role] for role in ("single", "unembedded") if counts[role]}
     books = [Books(stage="group", taken=counts["num"], kept=counts["grouped"], rejected=rejected)]
-    hashes = {name: hash_file(plan.out, name) for name in (PEOPLE, DUPLICATES)} | dict(files)
+    hashes = {name: hash_of(plan.out, name) for name in (PEOPLE, DUPLICATES)} | dict(files)
     about: dict[str, Any] = {"kind": KIND, "config": plan.settings, "inputs": plan.inputs, "aside": ASIDE}
     return seal(plan.out, counts=counts, books=books, files=hashes, **about)
 

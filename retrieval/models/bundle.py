@@ -127,14 +127,14 @@ def save_bundle(
     """
     folder = Folder.of(folder)
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    folder.write_bytes(WEIGHTS_FILE, safetensors.torch.save(tensors))
-    folder.write_json(SPEC_FILE, net.spec.plain)
+    folder.write_bytes(WEIGHTS_FILE, safetensors.torch.save(tensors), about={})
+    folder.write_json(SPEC_FILE, net.spec.plain, about={})
     for name, content in (
         (NETWORK_FILE, net.content if isinstance(net, FrozenNet) else None),
         (DETECTOR, net.detector),
     ):
         if content is not None:
-            folder.write_bytes(name, content)
+            folder.write_bytes(name, content, about={})
     manifest = seal(
         folder,
         kind="model",
@@ -173,7 +173,7 @@ def kept_counts(manifest: Manifest) -> dict[str, Any]:
 def keep_history(bundle: Folder, out: Folder) -> dict[str, Any]:
     """Copy what a bundle tells of its training. Returns: what `save_bundle` takes as `run`."""
     if bundle.exists(TUPLES_SHEET):
-        out.write_bytes(TUPLES_SHEET, bundle.read_bytes(TUPLES_SHEET))
+        out.write_bytes(TUPLES_SHEET, bundle.read_bytes(TUPLES_SHEET), about={})
     history = read_history(bundle)
     return write_history(out, history) if history else {}
 

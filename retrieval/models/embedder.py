@@ -12,7 +12,6 @@ import numpy as np
 
 from retrieval.artifacts.embeddings import KIND, write_part
 from retrieval.artifacts.folder import Folder, part_name
-from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.images.batches import by_shape, images_at_once, prefetch
@@ -114,18 +113,14 @@ def embed_part(
         there), sha256 of the file.
     """
     name, started = part_name(part), time.monotonic()
-    resumed = int(out.exists(name))
-    images_of = collection.read_table(f"images/{name}", columns=["image_id"] if resumed else ["image_id", "jpeg"])
-    if not resumed:
+    resumed = (done := out.done(name)) is not None
+    if done is None:
+        images_of = collection.read_table(f"images/{name}", columns=["image_id", "jpeg"])
         vectors = embedder.embed_jpegs(images_of.column("jpeg").to_pylist(), progress)
-        write_part(out, part, images_of.column("image_id"), vectors)
-    kept = out.read_table(name, columns=["image_id"])
-    if kept.column("image_id") != images_of.column("image_id"):
-        raise ValueError(f"{out}/{name} does not match images/{name} of {collection}. Remove {out} and embed again.")
-    seconds = time.monotonic() - started
-    counts: dict[str, Any] = {"part": part, "taken": len(images_of), "kept": len(kept), "dim": embedder.dim}
-    counts |= {"engine": embedder.engine, "format": embedder.format}
-    return {**counts, "seconds": seconds, "resumed": resumed, "sha256": hash_file(out, name)}
+        counts = {"taken": len(images_of), "kept": len(vectors), "dim": embedder.dim}
+        done = write_part(out, part, images_of.column("image_id"), vectors, about=counts)
+    made = {"engine": embedder.engine, "format": embedder.format, "seconds": time.monotonic() - started}
+    return {"part": part, **done.about, **made, "resumed": int(resumed), "sha256": done.sha256}
 
 
 def begin_embeddings(collection: Folder, model: Folder, out: Folder, precision: Precision) -> Manifest | None:

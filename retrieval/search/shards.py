@@ -19,9 +19,8 @@ import pyarrow.compute as pc
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.embeddings import read_rows
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.index import IDS, KIND, TRAINED, settings_of
-from retrieval.artifacts.manifest import Books, Manifest, begin, check_made_from, read_manifest, seal
+from retrieval.artifacts.manifest import Books, Manifest, begin, check_made_from, hash_of, read_manifest, seal
 from retrieval.search.engines.engine import kind_of
 from retrieval.search.index import build_shard, needs_training, train_index
 from retrieval.search.settings import IndexConfig
@@ -95,7 +94,7 @@ def seal_index(
     counts = {"num": kept, "dim": plan.dim, "shards": len(shards), "trained_on": trained_on}
     counts["bytes"] = sum(shard["bytes"] for shard in shards)
     files = {shard["name"]: shard["sha256"] for shard in shards}
-    files |= {name: hash_file(plan.out, name) for name in (IDS, TRAINED) if plan.out.exists(name)}
+    files |= {name: hash_of(plan.out, name) for name in (IDS, TRAINED) if plan.out.exists(name)}
     books = [Books(stage="index", taken=plan.num, kept=kept, rejected=left_out)]
     return seal(plan.out, kind=KIND, config=plan.settings, inputs=plan.inputs, counts=counts, books=books, files=files)
 
@@ -114,7 +113,7 @@ def assign_rows(collection: Folder, out: Folder, splits: Sequence[str]) -> dict[
     if not len(kept):
         raise ValueError(f"No image of {collection} is in splits {tuple(splits)}: it has {found}. Choose from these.")
     kept = kept.rename_columns(["image_id", "label", "split", "part", "row_in_part"])
-    out.write_table(IDS, kept.drop_columns(["split"]))
+    out.write_table(IDS, kept.drop_columns(["split"]), about={})
     return found
 
 
@@ -133,8 +132,8 @@ def write_trained(embeddings: Folder, out: Folder, config: IndexConfig, dim: int
         return 0
     num = min(config.train_sample, out.read_table(IDS, columns=["part"]).num_rows)
     num = num if needs_training(config, dim) else 0
-    if not out.exists(TRAINED):
-        out.write_bytes(TRAINED, train_index(config, _draw_sample(embeddings, out, num, config.seed, dim)))
+    if out.done(TRAINED) is None:
+        out.write_bytes(TRAINED, train_index(config, _draw_sample(embeddings, out, num, config.seed, dim)), about={})
     return num
 
 
@@ -158,14 +157,14 @@ def write_shard(
     """
     kind = kind_of(config.factory)
     name = f"shard-{shard:05d}{kind.suffix}"
-    ids = out.read_table(IDS)
-    stored = np.lexsort((ids["row_in_part"].to_numpy(), ids["part"].to_numpy()))
-    rows = np.sort(stored[len(stored) * shard // shards : len(stored) * (shard + 1) // shards])
-    if not out.exists(name):
+    if (done := out.done(name)) is None:
+        ids = out.read_table(IDS)
+        stored = np.lexsort((ids["row_in_part"].to_numpy(), ids["part"].to_numpy()))
+        rows = np.sort(stored[len(stored) * shard // shards : len(stored) * (shard + 1) // shards])
         trained = b"" if kind.train is None else out.read_bytes(TRAINED)
-        out.write_bytes(name, build_shard(config, trained, _read(embeddings, ids, rows, dim), rows))
-    size = out.list()[name]
-    return {"name": name, "sha256": hash_file(out, name), "num": len(rows), "taken": len(rows), "bytes": size}
+        built = build_shard(config, trained, _read(embeddings, ids, rows, dim), rows)
+        done = out.write_bytes(name, built, about={"num": len(rows), "taken": len(rows)})
+    return {"name": name, "sha256": done.sha256, "bytes": done.num_bytes, **done.about}
 
 
 def _read(embeddings: Folder, ids: pa.Table, rows: np.ndarray, dim: int) -> np.ndarray:

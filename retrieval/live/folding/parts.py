@@ -11,7 +11,7 @@ import pyarrow as pa
 from retrieval.artifacts.collection import IMAGE_OPTIONS, IMAGE_SCHEMA, REJECTED_SCHEMA
 from retrieval.artifacts.embeddings import write_part
 from retrieval.artifacts.folder import Folder, part_name
-from retrieval.artifacts.hashing import hash_file
+from retrieval.artifacts.manifest import hash_of
 from retrieval.data.layouts.celeba import ATTRIBUTES
 from retrieval.live.folding.plan import still_there
 from retrieval.live.rows import LiveRow
@@ -29,16 +29,16 @@ def fold_part(
     name = part_name(part)
     before = collection.read_table(f"images/{name}")
     images = still_there(before, out_of)
-    if not to.exists(f"images/{name}"):
-        to.write_table(f"images/{name}", images, **IMAGE_OPTIONS)
-    if collection.exists(f"rejected/{name}") and not to.exists(f"rejected/{name}"):
+    if to.done(f"images/{name}") is None:
+        to.write_table(f"images/{name}", images, about={}, **IMAGE_OPTIONS)
+    if collection.exists(f"rejected/{name}") and to.done(f"rejected/{name}") is None:
         # Photos that were rejected are named here; one that was deleted later is named nowhere.
-        to.write_table(f"rejected/{name}", still_there(collection.read_table(f"rejected/{name}"), out_of))
-    if not vectors.exists(name):
+        to.write_table(f"rejected/{name}", still_there(collection.read_table(f"rejected/{name}"), out_of), about={})
+    if vectors.done(name) is None:
         table = still_there(embeddings.read_table(name), out_of)
         if table["image_id"].to_pylist() != images["image_id"].to_pylist():
             raise ValueError(f"{embeddings}/{name} holds other images than {collection}/images/{name}. Embed again.")
-        vectors.write_table(name, table)
+        vectors.write_table(name, table, about={})
     return _told(part, len(before), len(images), to, vectors)
 
 
@@ -52,13 +52,13 @@ def write_added(
     Raises: ValueError if an image was deleted meanwhile.
     """
     name = part_name(part)
-    if not to.exists(f"images/{name}"):
+    if to.done(f"images/{name}") is None:
         images = [_image(row, jpeg(row.entry.image_id)) for row in rows]
-        to.write_table(f"images/{name}", pa.Table.from_pylist(images, schema=IMAGE_SCHEMA), **IMAGE_OPTIONS)
-    to.write_table(f"rejected/{name}", REJECTED_SCHEMA.empty_table())
-    if not vectors.exists(name):
+        to.write_table(f"images/{name}", pa.Table.from_pylist(images, schema=IMAGE_SCHEMA), about={}, **IMAGE_OPTIONS)
+    to.write_table(f"rejected/{name}", REJECTED_SCHEMA.empty_table(), about={})
+    if vectors.done(name) is None:
         stacked = np.stack([row.vector for row in rows if row.vector is not None])
-        write_part(vectors, part, [row.entry.image_id for row in rows], stacked.reshape(len(rows), dim))
+        write_part(vectors, part, [row.entry.image_id for row in rows], stacked.reshape(len(rows), dim), about={})
     return _told(part, len(rows), len(rows), to, vectors)
 
 
@@ -91,5 +91,5 @@ def attributes_of(said: Mapping[str, int] | None) -> list[int] | None:
 def _told(part: int, taken: int, kept: int, to: Folder, vectors: Folder) -> dict[str, Any]:
     name = part_name(part)
     names = [one for one in (f"images/{name}", f"rejected/{name}") if to.exists(one)]
-    files = {one: hash_file(to, one) for one in names}
-    return {"part": part, "taken": taken, "kept": kept, "files": files, "embedded": hash_file(vectors, name)}
+    files = {one: hash_of(to, one) for one in names}
+    return {"part": part, "taken": taken, "kept": kept, "files": files, "embedded": hash_of(vectors, name)}

@@ -13,8 +13,7 @@ import pyarrow.compute as pc
 from retrieval.artifacts import collection as collections
 from retrieval.artifacts.collection import ADDED, ADDED_FIELD, CATALOG, CATALOG_SCHEMA, DETECTOR
 from retrieval.artifacts.folder import part_name
-from retrieval.artifacts.hashing import hash_file
-from retrieval.artifacts.manifest import MANIFEST, Books, Manifest, begin, read_manifest, seal
+from retrieval.artifacts.manifest import MANIFEST, Books, Manifest, begin, hash_of, read_manifest, seal
 from retrieval.live.folding.parts import attributes_of
 from retrieval.live.folding.plan import FoldPlan, still_there
 
@@ -55,7 +54,7 @@ def write_catalog(plan: FoldPlan) -> pa.Table:
         for place, one in enumerate(rows)
     ]
     whole = pa.concat_tables([kept, pa.Table.from_pylist(came, schema=_SCHEMA)])
-    plan.collection.write_table(CATALOG, whole)
+    plan.collection.write_table(CATALOG, whole, about={})
     return whole
 
 
@@ -70,7 +69,7 @@ def seal_collection(plan: FoldPlan, parts: Sequence[Mapping[str, Any]]) -> Manif
     for part in parts:
         files |= part["files"]
     names = [name for name in (CATALOG, DETECTOR) if plan.collection.exists(name)]
-    files |= {name: hash_file(plan.collection, name) for name in names}
+    files |= {name: hash_of(plan.collection, name) for name in names}
     taken, kept = sum(part["taken"] for part in parts), sum(part["kept"] for part in parts)
     left = {"deleted": len(plan.deleted), "replaced": len(plan.replaced)}
     reasons = Counter(reason for reason in catalog["reason"].to_pylist() if reason is not None)

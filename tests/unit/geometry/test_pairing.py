@@ -129,7 +129,7 @@ def test_what_is_there_is_not_made_again(collected: tuple[Folder, Folder], tmp_p
     ]
     assert pairing.join_blocks(out, 3) == len({(row["a"], row["b"]) for row in each}) < len(each)
     before = out.read_bytes("vocabulary.f32")
-    out.write_bytes("vocabulary.f32", before[: 128 * 4 * 3])
+    out.write_bytes("vocabulary.f32", before[: 128 * 4 * 3], about={"words": 3})
     assert pairing.train_vocabulary(collection, out, ("train",), CONFIG) == 3  # it is read, not trained
 
 

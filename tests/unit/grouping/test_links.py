@@ -52,7 +52,7 @@ def test_only_the_nearest_are_read_where_they_are_asked_for(tmp_path: Path) -> N
 def test_a_part_that_is_there_is_not_found_again(tmp_path: Path) -> None:
     photos = people(2, 4)
     where, out = make_folders(tmp_path, photos), Folder.of(tmp_path / "out")
-    out.write_table(links_name(0), LINK_SCHEMA.empty_table())
+    out.write_table(links_name(0), LINK_SCHEMA.empty_table(), about={"taken": 7, "links": 0})
     done = LinkFinder(where["index"], where["embeddings"], out, 3, 0.5)(0)
     assert (done["links"], done["taken"]) == (0, 7)
 

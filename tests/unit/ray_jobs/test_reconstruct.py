@@ -129,7 +129,8 @@ def test_pairs_that_were_found_before_are_not_looked_for_again(
     out = Folder.of(cfg.out)
     work = {"kind": "tuples", "config": cfg, "inputs": {"collection": read_manifest(collection).fingerprint}}
     reconstruct.begin(out, **work, ignore=("collection", "out", "cpus_per_task"))
-    out.write_table("pairs.parquet", pa.table({"a": list(range(300)), "b": list(range(300))}))
+    found = pa.table({"a": list(range(300)), "b": list(range(300))})
+    out.write_table("pairs.parquet", found, about={"pairs": 300})
     made = reconstruct.main(cfg)
     assert names(cluster) == ["features", "links", "models"] and made.counts["pairs"] == 300
     assert cluster.parts[1]["parts"] == [0, 1]

@@ -159,7 +159,7 @@ def test_what_is_there_is_not_made_again(folders: tuple[Folder, Folder, Folder])
     assign_rows(collection, out, ["gallery"])
     write_trained(embeddings, out, config, DIM)
     first = write_shard(embeddings, out, config, DIM, shard=0, shards=1)
-    out.write_bytes(TRAINED, b"mark")
+    out.write_bytes(TRAINED, b"mark", about={})
     for part in (0, 1):
         embeddings.remove(part_name(part))
     assert write_trained(embeddings, out, config, DIM) == 10
