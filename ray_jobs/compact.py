@@ -13,10 +13,13 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import logging
+import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +29,15 @@ from ray_jobs.runtime.session import run_parts, session
 from retrieval.artifacts import published
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import MANIFEST, read_manifest
+from retrieval.live.log.objects import put_new
+from retrieval.live.store import FOLDER, Store, is_shared
 
 if TYPE_CHECKING:
     from retrieval.live.folding.plan import FoldPlan
-    from retrieval.live.store import Store
 
 logger = logging.getLogger(__name__)
+
+_RUNS = "compact-runs"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +45,7 @@ class CompactConfig:
     """Fold the changes of a served gallery into a new one, and publish it."""
 
     workspace: str
-    """Folder that the pipeline wrote and the service serves, on a disk of this host."""
+    """Folder that the pipeline wrote and the service serves."""
     wait_s: float = 30.0
     """Seconds between publishing the new gallery and removing folders that hold erased photos: time for running
     services to take it up."""
@@ -49,6 +55,9 @@ class CompactConfig:
     """Let the store of changes go of photos that every version which can still be gone back to holds sealed. Saves a
     crop a photo, and originals; a pipeline that runs again over the sources then knows nothing of what was added."""
 
+    take_over: bool = False
+    """In an object store: go on although another one seems to run there. Only if it was killed."""
+
     def __post_init__(self) -> None:
         if not 0 <= self.wait_s <= 86_400:
             raise ValueError(f"wait_s is {self.wait_s}, expected 0 to 86400 seconds.")
@@ -57,17 +66,16 @@ class CompactConfig:
 def main(cfg: CompactConfig) -> dict[str, Folder]:
     """Returns the folders that are published: collection, model, index; report and people where there are any.
 
-    Raises: ValueError if nothing is published there, the workspace is in an object store, or something was published
+    Raises: ValueError if nothing is published there, it cannot be written, another one runs, or something was published
         meanwhile.
     """
     workspace = Folder.of(cfg.workspace)
     pair = published.Pair.open(workspace.uri)
     from retrieval.live.folding.plan import plan_fold
-    from retrieval.live.store import Store
 
     store = Store.open(workspace)
     try:
-        with _alone(workspace):
+        with _alone(workspace, cfg.take_over):
             plan = plan_fold(pair, store)
             if plan.is_empty:
                 logger.info("compact: nothing was added or deleted since the gallery was made")
@@ -80,6 +88,8 @@ def main(cfg: CompactConfig) -> dict[str, Folder]:
                 _clean(workspace, store, plan, cfg.wait_s)
             if cfg.forget:
                 _forget(workspace, store)
+            if not cfg.keep_old:
+                store.compact_log()
     finally:
         store.close()
     return published.read_current(workspace)
@@ -183,14 +193,35 @@ def _forget(workspace: Folder, store: Store) -> None:
 
 
 @contextmanager
-def _alone(workspace: Folder) -> Iterator[None]:
+def _alone(workspace: Folder, take_over: bool) -> Iterator[None]:
     """Raises: ValueError if another one runs."""
+    if is_shared(workspace):
+        with _alone_among_hosts(workspace / FOLDER, take_over):
+            yield
+        return
     with (Path(workspace.path) / "live/compact.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"Another compact runs on {workspace}. Wait for it.") from None
         yield
+
+
+@contextmanager
+def _alone_among_hosts(live: Folder, take_over: bool) -> Iterator[None]:
+    """A file says that one runs; it outlives one that is killed. Raises: ValueError if it is there."""
+    told = f"{socket.gethostname()}, process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    if take_over:
+        live.remove(_RUNS)
+    if not put_new(live, _RUNS, told.encode()):
+        raise ValueError(
+            f"Another compact runs on {live}: {live.read_bytes(_RUNS).decode()}. Wait for it; if it was killed, run "
+            f"this with --take-over."
+        )
+    try:
+        yield
+    finally:
+        live.remove(_RUNS)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ class Service:
         metrics.watch("photos_waiting", "Photos that wait for a process.", lambda: photos.num_waiting)
         metrics.watch("photo_processes", "Processes for photos that are up.", lambda: photos.num_alive)
         metrics.watch("versions_open", "Versions that answer or still finish.", lambda: versions.num_open)
+        metrics.watch("changes_unseen_seconds", "Since changes of other hosts were last looked for.", self._unseen_s)
         self._taken(first.version)
         self.watch = Watch(args, versions, metrics, first, self._taken)
         self.watch.start()
@@ -125,6 +126,11 @@ class Service:
             self.candidate.close()
         self.photos.close()
         self.versions.close()
+
+    def _unseen_s(self) -> float:
+        with self.versions.holding() as version:
+            store = version.gallery.store
+            return 0.0 if store is None else store.unseen_s()
 
     def _taken(self, version: Version) -> None:
         """It answers from now on."""

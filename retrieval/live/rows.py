@@ -67,13 +67,22 @@ def unknown_attributes(said: Mapping[str, int] | None) -> list[str]:
     return sorted(set(said or ()) - set(ATTRIBUTES))
 
 
-def values_of(image: NewImage, seq: int, at: int) -> tuple[list[str], list[Any]]:
-    """Columns of the table and what goes into them. at: microseconds since 1970."""
-    values = {name: getattr(image, name) for name in ("image_id", "photo", "jpeg", "width", "height", "content_hash")}
-    values |= {"label": image.label, "split": image.split, "face": image.face, "prepared": image.prepared}
-    values |= {name: _packed(getattr(image, name)) for name in ("attributes", "box", "points", "quality")}
-    values |= {"seq": seq, "added": at}
-    return list(values), list(values.values())
+_PLAIN = ("image_id", "photo", "jpeg", "width", "height", "content_hash", "label", "split", "face", "prepared")
+_PACKED = ("attributes", "box", "points", "quality")
+COLUMNS = (*_PLAIN, *_PACKED)
+"""Of the table of images, but `seq` and `added`."""
+
+
+def values_of(image: NewImage) -> dict[str, Any]:
+    """What goes into each of COLUMNS, and `vector`, the bytes of its embedding."""
+    values = {name: getattr(image, name) for name in _PLAIN}
+    values |= {name: _packed(getattr(image, name)) for name in _PACKED}
+    return values | {"vector": blob_of(image.vector)}
+
+
+def blob_of(vector: np.ndarray) -> bytes:
+    """(D,) of any float type -> little-endian float32, as embeddings are stored."""
+    return np.ascontiguousarray(vector, dtype="<f4").tobytes()
 
 
 def row_of(row: Sequence[Any]) -> LiveRow:

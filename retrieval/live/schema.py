@@ -38,6 +38,15 @@ SCHEMA = (
     "CREATE TABLE folds (collection TEXT PRIMARY KEY, seq INTEGER NOT NULL, at INTEGER NOT NULL) STRICT",
 )
 
+TABLES = ("counter", "images", "embeddings", "originals", "deletions", "receipts", "people_edits", "folds")
+"""In an order in which each may be filled."""
+
+FOLLOWED = (
+    # Of the tables of a host that follows a log: up to which object they hold it; -1: not even its base.
+    "CREATE TABLE followed (one INTEGER PRIMARY KEY CHECK (one = 1), position INTEGER NOT NULL) STRICT",
+    "INSERT INTO followed VALUES (1, -1)",
+)
+
 CHANGED_ROWS = """
     SELECT i.*, e.vector, EXISTS (SELECT 1 FROM originals o WHERE o.photo = i.photo)
     FROM image_rows i LEFT JOIN embeddings e ON e.image_id = i.image_id AND e.model = ?

@@ -19,24 +19,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.node.cache import own_folder
 from retrieval.live.database import Database
-from retrieval.live.rows import LiveRow, NewImage, row_of, values_of
-from retrieval.live.schema import CHANGED_ROWS, SCHEMA, VERSION
+from retrieval.live.log.objects import Log, NotKept
+from retrieval.live.log.operations import Operation, Status, perform, seq_of
+from retrieval.live.log.shared import Shared
+from retrieval.live.rows import LiveRow, NewImage, blob_of, row_of, values_of
+from retrieval.live.schema import CHANGED_ROWS, FOLLOWED, SCHEMA, VERSION
 
 logger = logging.getLogger(__name__)
 
 FOLDER, FILE = "live", "gallery.db"
 
-Status = Literal["added", "same", "conflict"]
-
 
 class ReadOnly(ValueError):
-    """A gallery that cannot be changed, because its workspace is not on a disk of this host."""
+    """A gallery that cannot be changed, because its workspace cannot be written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,30 +56,41 @@ class Changed:
 class Store:
     """Opened once a process; safe to use from several threads."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises: ValueError if the file is of another version, or none of ours."""
-        self._db = Database(path, SCHEMA, VERSION)
-        self.watch, self.backup, self.close = self._db.watch, self._db.backup, self._db.close
+    def __init__(self, path: Path, log: Log | None = None) -> None:
+        """Args: log: that several hosts write; the file is this host's tables of it.
+
+        Raises: ValueError if the file is of another version, or none of ours; OSError if the log cannot be read.
+        """
+        self._db = Database(path, SCHEMA if log is None else (*SCHEMA, *FOLLOWED), VERSION)
+        self.watch, self.backup = self._db.watch, self._db.backup
+        self._shared = None
+        if log is not None:
+            try:
+                self._shared = Shared(self._db, log)
+            except BaseException:
+                self._db.close()
+                raise
 
     @classmethod
-    def open(cls, workspace: Folder | str) -> Store:
+    def open(cls, workspace: Folder | str, near: Path | None = None) -> Store:
         """That of a workspace; made if there is none yet.
 
-        Raises: ReadOnly if the workspace is not a local folder; ValueError as the constructor.
+        Args: near: where this host keeps its tables of a gallery that several share; $RETRIEVAL_CACHE says, otherwise.
+
+        Raises: ReadOnly if the workspace cannot be written, and nothing was ever changed there; OSError if storage
+            cannot be reached; ValueError as the constructor.
         """
-        root = Folder.of(workspace)
-        if not root.is_local:
-            raise ReadOnly(
-                f"The gallery of {root} cannot be changed: its workspace is in an object store, and changes need "
-                f"a disk of the host that serves it. Copy the workspace to a disk, or run the pipeline again."
-            )
-        folder = Path(root.path) / FOLDER
+        live = Folder.of(workspace) / FOLDER
+        if is_shared(workspace):
+            log = Log(live, beside=FILE)
+            return cls(_tables_of(log, near or own_folder(FOLDER)), log)
+        folder = Path(live.path)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return cls(folder / FILE)
 
     @classmethod
     def open_if_possible(cls, workspace: Folder | str) -> Store | None:
-        """None where the gallery cannot be changed: in an object store, on a disk that is read only."""
+        """None where the gallery cannot be changed: on a disk or in an object store that may only be read."""
         try:
             return cls.open(workspace)
         except (ReadOnly, PermissionError) as error:
@@ -87,6 +100,21 @@ class Store:
                 raise
             logger.warning("the gallery stays as it was sealed: %s", error)
         return None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other hosts may change it too."""
+        return self._shared is not None
+
+    def unseen_s(self) -> float:
+        """How long ago this host last saw all that others had changed, in seconds; 0 where there are no others."""
+        return 0.0 if self._shared is None else self._shared.unseen_s()
+
+    def close(self) -> None:
+        """Of all threads; none may be in the middle of something."""
+        if self._shared is not None:
+            self._shared.close()
+        self._db.close()
 
     def seq(self) -> int:
         """The number of the newest change."""
@@ -112,30 +140,8 @@ class Store:
 
         Returns: what became of it, and the number of the change; of the newest one where nothing was changed.
         """
-        photo, at = images[0].photo, _now()
-        ids = [one.image_id for one in images]
-        with self._db.writing() as db:
-            there = db.execute("SELECT image_id, content_hash FROM images WHERE photo = ?", (photo,)).fetchall()
-            if there and not replace:
-                same = {found for _, found in there} == {images[0].content_hash}
-                return ("same" if same else "conflict"), self._seq(db)
-            taken = [one for one in ids if one not in {name for name, _ in there} and self._has(db, one)]
-            if taken and not replace:
-                return "conflict", self._seq(db)
-            seq = self._next(db)
-            gone = {name for name, _ in there} | set(instead_of) | set(taken)
-            self._remove(db, gone)
-            for name in gone - set(ids):
-                db.execute("INSERT OR REPLACE INTO deletions VALUES (?, ?, ?, NULL)", (name, seq, at))
-            for one in images:
-                names, values = values_of(one, seq, at)
-                marks = ", ".join("?" * len(values))
-                db.execute(f"INSERT INTO images ({', '.join(names)}) VALUES ({marks})", values)
-                db.execute("INSERT INTO embeddings VALUES (?, ?, ?)", (one.image_id, model, _blob(one.vector)))
-                db.execute("DELETE FROM deletions WHERE image_id = ?", (one.image_id,))
-            if original is not None:
-                db.execute("INSERT OR REPLACE INTO originals VALUES (?, ?)", (photo, original))
-            return "added", seq
+        told = {"at": _now(), "model": model, "images": [values_of(one) for one in images], "original": original}
+        return self._do("add", **told, replace=replace, instead_of=list(instead_of))
 
     def delete(self, image_ids: Sequence[str], receipt: dict[str, Any]) -> dict[str, Any]:
         """Delete these images, live ones and sealed ones, and write a receipt. On disk when it returns.
@@ -144,24 +150,11 @@ class Store:
 
         Returns: the receipt, with receipt_id, deleted, at and live.
         """
-        at = _now()
-        with self._db.writing() as db:
-            seq = self._next(db)
-            token = hashlib.sha256("\0".join([str(seq), str(at), *image_ids]).encode()).hexdigest()[:8]
-            told = {**receipt, "receipt_id": f"r-{seq:06d}-{token}", "deleted": list(image_ids)}
-            told |= {"at": datetime.fromtimestamp(at / 1e6, UTC).isoformat(), "live": seq}
-            self._remove(db, set(image_ids))
-            rows = [(name, seq, at, told["receipt_id"]) for name in image_ids]
-            db.executemany("INSERT OR REPLACE INTO deletions VALUES (?, ?, ?, ?)", rows)
-            db.execute("INSERT INTO receipts VALUES (?, ?, ?, ?)", (told["receipt_id"], seq, at, json.dumps(told)))
-        return told
+        return self._do("delete", at=_now(), image_ids=list(image_ids), receipt=receipt)
 
     def edit_people(self, kind: str, body: dict[str, Any]) -> int:
         """Write down that people were put right: merge, name, split. Returns the number of the change."""
-        with self._db.writing() as db:
-            seq = self._next(db)
-            db.execute("INSERT INTO people_edits VALUES (?, ?, ?, ?)", (seq, _now(), kind, json.dumps(body)))
-        return seq
+        return self._do("edit_people", at=_now(), kind=kind, body=body)
 
     def receipt(self, receipt_id: str) -> dict[str, Any] | None:
         body = self._db.value("SELECT body FROM receipts WHERE receipt_id = ?", receipt_id)
@@ -173,7 +166,7 @@ class Store:
             rows = db.execute(CHANGED_ROWS, (model, since)).fetchall()
             deleted = db.execute("SELECT image_id, seq FROM deletions WHERE seq > ?", (since,)).fetchall()
             return Changed(
-                seq=self._seq(db),
+                seq=seq_of(db),
                 rows=[row_of(row) for row in rows],
                 deleted=[tuple(one) for one in deleted],
                 edits=_edits(db, since),
@@ -198,16 +191,12 @@ class Store:
     def keep_embeddings(self, model: str, vectors: dict[tuple[str, int], np.ndarray]) -> None:
         """Embeddings that were made later, by another model: (image_id, number of its change) -> (D,) float32. What was
         deleted or replaced meanwhile is passed over."""
-        with self._db.writing() as db:
-            for (image_id, seq), vector in vectors.items():
-                now = db.execute("SELECT seq FROM images WHERE image_id = ?", (image_id,)).fetchone()
-                if now is not None and now[0] == seq:
-                    db.execute("INSERT OR IGNORE INTO embeddings VALUES (?, ?, ?)", (image_id, model, _blob(vector)))
+        made = [[image_id, seq, blob_of(vector)] for (image_id, seq), vector in vectors.items()]
+        self._do("keep_embeddings", model=model, vectors=made)
 
     def note_fold(self, collection: str, seq: int) -> None:
         """A sealed collection, by its fingerprint, holds every change up to this one. Said before it is published."""
-        with self._db.writing() as db:
-            db.execute("INSERT OR REPLACE INTO folds VALUES (?, ?, ?)", (collection, seq, _now()))
+        self._do("note_fold", at=_now(), collection=collection, seq=seq)
 
     def folded(self, collection: str) -> int:
         """Up to which change a sealed collection holds them; 0: it was made of photos alone."""
@@ -216,35 +205,52 @@ class Store:
 
     def forget_before(self, seq: int) -> int:
         """Let go of images that every collection which may still be served holds. Returns how many."""
+        return self._do("forget_before", seq=seq)
+
+    def compact_log(self) -> None:
+        """Where several hosts share the gallery: let the log go of all that was erased. Nothing to do elsewhere."""
+        if self._shared is not None:
+            self._shared.compact()
+
+    def _do(self, kind: str, /, **told: Any) -> Any:
+        operation = Operation(kind, told)
+        if self._shared is not None:
+            try:
+                return self._shared.commit(operation)
+            except PermissionError as error:
+                raise ReadOnly(str(error)) from error
         with self._db.writing() as db:
-            names = {name for (name,) in db.execute("SELECT image_id FROM images WHERE seq <= ?", (seq,))}
-            self._remove(db, names)
-        return len(names)
+            return perform(db, operation)
 
-    @staticmethod
-    def _seq(db: sqlite3.Connection) -> int:
-        return db.execute("SELECT seq FROM counter").fetchone()[0]
 
-    @staticmethod
-    def _next(db: sqlite3.Connection) -> int:
-        return db.execute("UPDATE counter SET seq = seq + 1 RETURNING seq").fetchone()[0]
+def is_shared(workspace: Folder | str) -> bool:
+    """Whether several hosts may change a gallery: in an object store, and where somebody made `live/log`."""
+    root = Folder.of(workspace)
+    return not root.is_local or (Path(root.path) / FOLDER / "log").is_dir()
 
-    @staticmethod
-    def _has(db: sqlite3.Connection, image_id: str) -> bool:
-        return db.execute("SELECT 1 FROM images WHERE image_id = ?", (image_id,)).fetchone() is not None
 
-    @staticmethod
-    def _remove(db: sqlite3.Connection, image_ids: set[str]) -> None:
-        db.executemany("DELETE FROM images WHERE image_id = ?", [(name,) for name in image_ids])
-        db.execute("DELETE FROM originals WHERE photo NOT IN (SELECT photo FROM images)")
+def _tables_of(log: Log, near: Path) -> Path:
+    """This host's file for a log. Files of a log that is no more, with all that was in it, go.
+
+    Raises: ReadOnly if there is no log and none can be begun.
+    """
+    try:
+        name = log.begin()
+    except (OSError, NotKept) as error:
+        name = log.name()
+        if name is None:
+            raise ReadOnly(f"The gallery cannot be changed: {error}") from error
+        logger.warning("the gallery can be followed, not changed: %s", error)
+    folder = near / hashlib.sha256(log.live.uri.encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for other in folder.iterdir():
+        if other.is_file() and not other.name.startswith(name):
+            other.unlink(missing_ok=True)
+    return folder / f"{name}.db"
 
 
 def _now() -> int:
     return round(datetime.now(UTC).timestamp() * 1e6)
-
-
-def _blob(vector: np.ndarray) -> bytes:
-    return np.ascontiguousarray(vector, dtype="<f4").tobytes()
 
 
 def _edits(db: sqlite3.Connection, since: int) -> list[dict[str, Any]]:

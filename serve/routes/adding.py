@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from retrieval.images import pixels
 from retrieval.live.rows import NewImage, unknown_attributes
+from retrieval.live.store import ReadOnly
 from serve import edge
 from serve.edge import STATUS, Refusal, refuse_photo
 from serve.engine.version import Version
@@ -77,7 +78,7 @@ def add(api: FastAPI, service: Service) -> None:
         """Add a photo (the body), or every part `photo` of a form; the file's name is the image_id unless told."""
         version = service.versions.current
         if version.gallery.store is None:
-            raise Refusal("read-only", "This gallery cannot be changed: its workspace is not on a disk of this host.")
+            raise Refusal("read-only", "This gallery cannot be changed: its workspace cannot be written.")
         service.check_room()
         sent = await _read(service, request, image_id, label)
         charge(request, len(sent))
@@ -178,7 +179,10 @@ async def _add(service: Service, version: Version, sent: _Sent, how: _How) -> Ad
     assert store is not None
     kept = sent.photo if how.keep_original else None
     about = {"original": kept, "replace": how.replace, "instead_of": tuple(before)}
-    status, _ = await asyncio.to_thread(store.add, images, version.pair.model_fingerprint, **about)
+    try:
+        status, _ = await asyncio.to_thread(store.add, images, version.pair.model_fingerprint, **about)
+    except ReadOnly as error:
+        raise Refusal("read-only", str(error)) from error
     if status == "conflict":
         raise _conflict(name)
     return AddedItem(

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Path, Query, Request
 
 from retrieval.live.filters import Filter
 from retrieval.live.people import MERGE, NAME, SPLIT, SPLIT_FROM
+from retrieval.live.store import ReadOnly
 from serve.edge import Refusal
 from serve.engine.filtering import info_of
 from serve.engine.groups import Groups
@@ -86,8 +87,11 @@ async def _say(
         for number in about:
             groups.person(number, prefix)
         if gallery.store is None:
-            raise Refusal("read-only", "This gallery cannot be changed: its workspace is not on a disk of this host.")
-        seq = gallery.store.edit_people(kind, told)
+            raise Refusal("read-only", "This gallery cannot be changed: its workspace cannot be written.")
+        try:
+            seq = gallery.store.edit_people(kind, told)
+        except ReadOnly as error:
+            raise Refusal("read-only", str(error)) from error
         gallery.refresh()
         return PeopleAfter(people=[groups.person(number, prefix) for number in after(seq)], **gallery_of(version))
 

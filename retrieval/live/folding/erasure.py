@@ -7,7 +7,7 @@ from typing import Any
 
 from retrieval.artifacts.folder import Folder
 from retrieval.live.folding.holders import copies_of, holders
-from retrieval.live.store import ReadOnly
+from retrieval.live.store import FOLDER, ReadOnly
 from retrieval.live.view import GalleryView
 
 _NOW = ("every answer of this service", "crops kept in memory")
@@ -30,9 +30,12 @@ def erase(view: GalleryView, image_ids: Sequence[str]) -> dict[str, Any]:
     everything = sorted({*image_ids, *copies_of(pair.collection, image_ids)})
     held = holders(pair.workspace, everything)
     root = pair.workspace.uri + "/"
+    pending = [folder.uri.removeprefix(root) for folder in held]
+    if live and view.store.is_shared:
+        pending.append(FOLDER)  # the log that brought it to the other hosts
     receipt = {
         "removed": [*_NOW, *(_LIVE if live else ())],
-        "pending": [{"what": folder.uri.removeprefix(root), "until": _until(pair.workspace)} for folder in held],
+        "pending": [{"what": what, "until": _until(pair.workspace)} for what in pending],
         "not_ours": _not_ours(pair.report, sealed=bool(held)),
     }
     return view.store.delete(everything, receipt)

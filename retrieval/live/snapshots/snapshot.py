@@ -18,7 +18,7 @@ from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.manifest import MANIFEST, begin, read_manifest, seal
 from retrieval.artifacts.published import CURRENT, Published, history, publish
-from retrieval.live.store import FILE, FOLDER, Store
+from retrieval.live.store import FILE, FOLDER, ReadOnly, Store, is_shared
 
 SNAPSHOTS, KIND = "snapshots", "snapshot"
 
@@ -39,9 +39,14 @@ class Snapshot:
 def take(workspace: Folder, store: Store | None = None) -> Snapshot:
     """Copy what is served at this moment. Args: store: that of the workspace, if it is open; it stays open.
 
-    Raises: ValueError if nothing is published; ReadOnly if the workspace is not on a disk of this host; OSError if the
+    Raises: ValueError if nothing is published; ReadOnly if the workspace is not one host's own; OSError if the
         disk is full, and then the folder is not sealed.
     """
+    if is_shared(workspace):
+        raise ReadOnly(
+            f"{workspace} is in an object store, or several hosts share it: snapshots are of one host's disk. Copy the "
+            f"whole workspace instead, `live` last: its objects are never half written."
+        )
     current = history(workspace)[0]
     name = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S-%fZ")
     folder = workspace / SNAPSHOTS / name

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrieval.live.rows import COLUMNS as COLUMNS_OF_IMAGES
 from retrieval.live.rows import row_of, values_of
 from tests.support.gallery import new_image
 
@@ -23,8 +24,8 @@ COLUMNS = ("image_id", "seq", "added", "label", "split", "attributes", "content_
 )
 def test_round_trip(label: str | None, attributes: dict, box: list, quality: dict, at: int) -> None:
     image = new_image("g#1", 1, photo="g", label=label, attributes=attributes, box=box, quality=quality, face=1)
-    names, values = values_of(image, 7, at)
-    stored = dict(zip(names, values, strict=True))
+    stored = values_of(image) | {"seq": 7, "added": at}
+    assert set(COLUMNS_OF_IMAGES) <= stored.keys() and stored["vector"] == image.vector.tobytes()
     tail = (*(stored[name] for name in ("quality", "width", "height", "prepared")), image.vector.tobytes(), 1)
     row = row_of((*(stored[name] for name in COLUMNS), *tail))
     entry = row.entry
@@ -36,7 +37,7 @@ def test_round_trip(label: str | None, attributes: dict, box: list, quality: dic
 
 
 def test_no_vector_is_none() -> None:
-    stored = dict(zip(*values_of(new_image("p", 1), 1, 0), strict=True))
+    stored = values_of(new_image("p", 1)) | {"seq": 1, "added": 0}
     row = row_of((*(stored[name] for name in COLUMNS), None, 1, 1, "", None, 0))
     assert row.vector is None and row.entry.original is False
     with pytest.raises(ValueError, match="not enough values"):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import fcntl
 from pathlib import Path
 
+import pyarrow.fs as pafs
 import pytest
 
 from ray_jobs import build_index, compact, group
 from ray_jobs.compact import CompactConfig
+from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.published import Pair, history, publish
 from retrieval.grouping.settings import GroupingConfig
@@ -21,6 +24,7 @@ from retrieval.live.view import GalleryView
 from tests.support.folding import bytes_below
 from tests.support.gallery import Sealed, new_image, sealed_gallery
 from tests.support.inline import Cluster, install
+from tests.support.object_store import ObjectStore
 
 
 @pytest.fixture
@@ -178,3 +182,56 @@ def test_one_at_a_time_and_only_over_what_it_began_with(made: Sealed, monkeypatc
     monkeypatch.setattr(compact, "_people", publishes_meanwhile)
     with pytest.raises(ValueError, match="Another gallery was published"):
         compacted(made)
+
+
+@pytest.fixture
+def shared(made: Sealed, s3: ObjectStore) -> Folder:
+    """The workspace in an object store."""
+    bucket = Folder(s3.bucket()) / "w"
+    local = pafs.LocalFileSystem()
+    pafs.copy_files(made.workspace.path, bucket.path, source_filesystem=local, destination_filesystem=bucket.fs)
+    return bucket
+
+
+def test_in_an_object_store_no_object_holds_what_was_erased(
+    made: Sealed, shared: Folder, s3: ObjectStore, tmp_path: Path
+) -> None:
+    pair, sealed_too, added_too = Pair.open(shared.uri), "a/dan-003.jpg", new_image("gone.jpg", 1)
+    store, other = Store.open(shared), Store.open(shared, tmp_path / "other host")
+    for image in (added_too, new_image("stays.jpg", 2)):
+        other.add([image], pair.model_fingerprint)
+    view = GalleryView(pair, store)
+    receipts = [erase(view, [sealed_too]), erase(view, ["gone.jpg"])]
+    assert [one["what"] for one in receipts[1]["pending"]] == ["live"]
+    folders = compact.main(CompactConfig(workspace=shared.uri, wait_s=0))
+    assert folders["collection"].uri.startswith(f"{shared}/collection/folded-")
+    left = s3.objects(shared.uri)
+    everything = b"".join(left.values())
+    for image_id, crop, vector in (
+        (sealed_too, made.crops[sealed_too], made.vectors[sealed_too]),
+        ("gone.jpg", added_too.jpeg, added_too.vector),
+    ):
+        assert middle(crop) not in everything and vector.tobytes() not in everything, image_id
+        assert base64.b64encode(middle(crop))[4:-4] not in everything, image_id
+    assert middle(made.crops["a/ada-000.jpg"]) in everything
+    assert not any(data for name, data in left.items() if name.startswith("live/log/") and not name.endswith("0" * 12))
+    new = Store.open(shared, tmp_path / "new host")
+    for host in (store, other, new):
+        now = GalleryView(Pair.open(shared.uri), host)
+        assert now.entry("stays.jpg").where == "sealed" and len(now) == 40
+        with pytest.raises(KeyError):
+            now.entry("gone.jpg")
+    for host in (store, other, new):
+        host.close()
+
+
+def test_one_at_a_time_among_hosts_too(shared: Folder) -> None:
+    with compact._alone(shared, take_over=False):
+        with pytest.raises(ValueError, match=r"Another compact runs on .*process \d+.*--take-over"):
+            compact.main(CompactConfig(workspace=shared.uri, wait_s=0))
+    assert compact.main(CompactConfig(workspace=shared.uri, wait_s=0))
+    (shared / "live").write_bytes("compact-runs", b"of one that was killed")
+    with pytest.raises(ValueError, match="of one that was killed"):
+        compact.main(CompactConfig(workspace=shared.uri, wait_s=0))
+    assert compact.main(CompactConfig(workspace=shared.uri, wait_s=0, take_over=True))
+    assert not (shared / "live").exists("compact-runs")

@@ -1,0 +1,240 @@
+"""The tables of one host, kept as a log says that several hosts write.
+
+A change is tried on the tables, put into the log as the next object, and only then committed and acknowledged. If
+another host was first with that number, nothing of it stays: its object is taken in, and the change tried again on what
+is there then. Changes that wait while an object is put go into the next one together.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import random
+import sqlite3
+import tempfile
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from retrieval.live.database import Database
+from retrieval.live.log.coding import Group, decode, encode, size_of
+from retrieval.live.log.objects import Log
+from retrieval.live.log.operations import Operation, perform
+from retrieval.live.schema import TABLES, VERSION
+
+logger = logging.getLogger(__name__)
+
+FOLLOW_S = 1.0
+"""Seconds between two looks at the log, of all processes of a host together."""
+
+_PATIENCE_S = 20.0
+_GROUP_BYTES = 16 << 20
+_AHEAD = 32  # objects that are read at once
+
+
+class _Behind(Exception):
+    """The log goes on where this host thought it ended."""
+
+
+class _Waiting:
+    """A change that somebody waits for."""
+
+    def __init__(self, operation: Operation) -> None:
+        self.operation, self.result = operation, None
+        self.error: Exception | None = None
+        self.done = False
+
+
+class Shared:
+    """Safe to use from several threads. Follows the log in a thread of its own until it is closed."""
+
+    def __init__(self, database: Database, log: Log) -> None:
+        """Takes in all there is. Raises: OSError if storage cannot be reached; ValueError if the log is damaged."""
+        self._db, self._log = database, log
+        self._turn = threading.Lock()
+        self._waiting: collections.deque[_Waiting] = collections.deque()
+        self._closed = threading.Event()
+        self._looked = Path(f"{database.path}.looked")
+        self.follow()
+        self._thread = threading.Thread(target=self._follow_on, name="follow-log", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Waits for a look that is under way."""
+        self._closed.set()
+        self._thread.join()
+
+    def unseen_s(self) -> float:
+        """Seconds since a process of this host last saw the end of the log."""
+        return max(0.0, time.time() - self._looked.stat().st_mtime)
+
+    def commit(self, operation: Operation) -> Any:
+        """Returns what the operation does, once it is in the log.
+
+        Raises: OSError if that cannot be known: it may be there, now or later. What `perform` raises.
+        """
+        mine = _Waiting(operation)
+        self._waiting.append(mine)
+        with self._turn:
+            while not mine.done:
+                self._write(self._group())
+        if mine.error is not None:
+            raise mine.error
+        return mine.result
+
+    def follow(self) -> None:
+        """Take in what is in the log. Raises: OSError if storage cannot be reached; ValueError if it is damaged."""
+        while self._step():
+            pass
+        self._looked.touch(mode=0o600)
+
+    def compact(self) -> None:
+        """Make the tables the base of the log: of what was erased, no object holds anything then."""
+        self.follow()
+        with tempfile.TemporaryDirectory(dir=self._db.path.parent) as folder:
+            copy = Path(folder) / "base.db"
+            self._db.backup(copy)
+            with closing(sqlite3.connect(copy)) as tables:
+                number = _position(tables)
+            if number > 0:
+                self._log.rebase(number, copy)
+
+    def _group(self) -> list[_Waiting]:
+        """Those that wait, the first in any case."""
+        group = [self._waiting.popleft()]
+        num_bytes = size_of([group[0].operation])
+        while self._waiting and num_bytes < _GROUP_BYTES:
+            group.append(self._waiting.popleft())
+            num_bytes += size_of([group[-1].operation])
+        return group
+
+    def _write(self, group: list[_Waiting]) -> None:
+        token, until = uuid.uuid4().hex, time.monotonic() + _PATIENCE_S
+        try:
+            while not self._put(group, token):
+                if time.monotonic() > until:
+                    raise OSError(f"Other hosts write to {self._log.folder} all the time. Try again.")
+                self.follow()
+                time.sleep(random.uniform(0, 0.02))
+        except Exception as error:  # noqa: BLE001
+            for one in group:
+                one.error = error
+        for one in group:
+            one.done = True
+
+    def _put(self, group: list[_Waiting], token: str) -> bool:
+        """Returns False if the log goes on; then nothing was done."""
+        try:
+            with self._db.writing() as db:
+                # Readers read on while the object is put: no page may have to be written before.
+                db.execute("PRAGMA cache_spill = OFF")
+                number = _position(db) + 1
+                done = [one.operation for one in group if _try(db, one)]
+                if not done:  # said of what this host knows: is that all?
+                    if self._log.read(number) is not None:
+                        raise _Behind
+                elif not self._log.put_new(number, encode(Group(token, done))) and not self._is_mine(number, token):
+                    raise _Behind
+                else:
+                    db.execute("UPDATE followed SET position = ?", (number,))
+        except _Behind:
+            return False
+        finally:
+            self._db.connection().execute("PRAGMA cache_spill = ON")
+        return True
+
+    def _is_mine(self, number: int, token: str) -> bool:
+        """A client that hears nothing asks again, and is told then that its own object is there."""
+        data = self._log.read(number)
+        return bool(data) and decode(data).token == token
+
+    def _step(self) -> bool:
+        """Take in the next objects. Returns False if there are none."""
+        number = _position(self._db.connection()) + 1
+        data = self._log.read(number) if number else b""
+        if data is None:
+            return False
+        if not data:
+            self._load_base(number)
+            return True
+        found = [data]
+        with ThreadPoolExecutor(_AHEAD // 4, thread_name_prefix="read-log") as pool:
+            for more in pool.map(self._log.read, range(number + 1, number + _AHEAD)):
+                if not more:
+                    break
+                found.append(more)
+        groups = [decode(one) for one in found]
+        with self._db.writing() as db:
+            if _position(db) + 1 == number:  # else another process of this host was first
+                for group in groups:
+                    for operation in group.operations:
+                        perform(db, operation)
+                db.execute("UPDATE followed SET position = ?", (number + len(groups) - 1,))
+        return True
+
+    def _load_base(self, wanted: int) -> None:
+        """Raises: ValueError if no base holds the object that is wanted, or another release wrote it."""
+        found = self._log.newest_base()
+        number, base = found or (0, None)
+        if number < wanted:
+            raise ValueError(f"{self._log.live} has lost the base of its log: object {wanted} is empty. Restore it.")
+        with tempfile.TemporaryDirectory(dir=self._db.path.parent) as folder:
+            file = Path(folder) / "base.db"
+            if base is not None:
+                try:
+                    self._log.fetch(base, file)
+                except FileNotFoundError:
+                    return  # a newer one took its place: look again
+            with closing(sqlite3.connect(file)) as tables, self._db.writing() as db:
+                if _position(db) >= wanted:
+                    return
+                if base is not None:
+                    _copy_tables(tables, db, base)
+                db.execute("UPDATE followed SET position = ?", (number,))
+
+    def _follow_on(self) -> None:
+        failing = False
+        while not self._closed.wait(FOLLOW_S):
+            if self.unseen_s() < 0.9 * FOLLOW_S:
+                continue  # another process of this host looked
+            try:
+                self.follow()
+                failing = False
+            except (OSError, ValueError, sqlite3.Error) as error:
+                if not failing:
+                    logger.warning("what other hosts change is not seen just now: %s", error)
+                failing = True
+
+
+def _try(db: sqlite3.Connection, one: _Waiting) -> bool:
+    """Do it; one that fails leaves nothing, and the others alone. Returns whether it changed anything."""
+    before = db.total_changes
+    db.execute("SAVEPOINT one")
+    try:
+        one.result, one.error = perform(db, one.operation), None
+    except (sqlite3.IntegrityError, ValueError) as error:
+        one.error = error
+        db.execute("ROLLBACK TO one")
+    db.execute("RELEASE one")
+    return one.error is None and db.total_changes > before
+
+
+def _position(db: sqlite3.Connection) -> int:
+    """Of the newest object that is in the tables; -1: not even a base is."""
+    return db.execute("SELECT position FROM followed").fetchone()[0]
+
+
+def _copy_tables(tables: sqlite3.Connection, db: sqlite3.Connection, base: str) -> None:
+    """Raises: ValueError if they are of another version."""
+    (version,) = tables.execute("PRAGMA user_version").fetchone()
+    if version != VERSION:
+        raise ValueError(f"{base} is of version {version}, expected {VERSION}: another release wrote it.")
+    for table in TABLES:
+        rows = tables.execute(f"SELECT * FROM {table}")
+        marks = ", ".join("?" * len(rows.description))
+        db.execute(f"DELETE FROM {table}")
+        db.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)

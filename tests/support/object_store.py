@@ -1,0 +1,81 @@
+"""An S3 server on loopback: moto's, in a process of its own, so that it can be killed and come again."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow.fs as pafs
+
+_SERVER = """
+import sys
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
+"""
+"""One request at a time: moto looks whether an object is there and puts it in two steps, S3 does it in one."""
+
+
+class ObjectStore:
+    """Holds its objects in memory. `environment` is what a client must be told."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.environment = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        self._process = subprocess.Popen([sys.executable, "-c", _SERVER, str(self.port)], stderr=subprocess.DEVNULL)
+        self.fs = pafs.S3FileSystem(
+            access_key="test",
+            secret_key="test",
+            region="us-east-1",
+            endpoint_override=f"127.0.0.1:{self.port}",
+            scheme="http",
+            allow_bucket_creation=True,
+        )
+        until = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                if time.monotonic() > until or self._process.poll() is not None:
+                    raise
+                time.sleep(0.05)
+
+    def bucket(self) -> str:
+        """URI of a new bucket. No other ever had its name, so no client remembers anything of it."""
+        name = f"bucket-{uuid.uuid4().hex[:12]}"
+        self.fs.create_dir(name)
+        return f"s3://{name}"
+
+    def objects(self, uri: str) -> dict[str, bytes]:
+        """All that lies below a URI, by the name behind it."""
+        path = uri.removeprefix("s3://")
+        files = self.fs.get_file_info(pafs.FileSelector(path, recursive=True))
+        names = [info.path for info in files if info.type == pafs.FileType.File]
+        return {name.removeprefix(f"{path}/"): self.fs.open_input_file(name).read() for name in names}
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def object_store() -> Iterator[ObjectStore]:
+    made = ObjectStore()
+    try:
+        yield made
+    finally:
+        made.close()
