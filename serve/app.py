@@ -4,7 +4,7 @@
     serve run serve.app:build_app workspace=W           # the same behind Ray Serve's own proxy
 
 One deployment, `Search`: a replica takes the request, finds the face, embeds and searches. More load is answered by
-more replicas.
+more replicas. An index that is too large for each of them is held in parts by others (`index_parts`), whom they ask.
 """
 
 # No `from __future__ import annotations`: Ray Serve reads the annotations as types.
@@ -14,7 +14,10 @@ from typing import Any
 import ray
 from ray import serve
 
+from retrieval.artifacts.index import shards_of
+from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.published import Pair
+from serve.parts.part import Part
 from serve.replica import Search
 from serve.settings import ServeArgs
 
@@ -28,6 +31,7 @@ def build_app(args: ServeArgs) -> serve.Application:
     """
     pair = Pair.open(args.workspace)
     logger.info("serving model %s with index %s", pair.model_fingerprint[:12], pair.index_fingerprint[:12])
+    parts = _parts_of(args, pair) if args.index_parts > 1 else []
     search = _deployment(
         serve.ingress()(Search),
         ray_actor_options={"num_cpus": args.replica_cpus, "num_gpus": _gpus(args)},
@@ -43,7 +47,29 @@ def build_app(args: ServeArgs) -> serve.Application:
         # A line for every request costs as much as a search, and addresses hold names of images.
         logging_config={"enable_access_log": False},
     )
-    return search.bind(args)
+    return search.bind(args, *parts)
+
+
+def _parts_of(args: ServeArgs, pair: Pair) -> list[Any]:
+    """A deployment for each part of the index: one replica, on a node that has room for its shards.
+
+    Raises: ValueError if there are fewer shards than parts.
+    """
+    manifest, sizes = read_manifest(pair.index), pair.index.list()
+    made = []
+    for number in range(args.index_parts):
+        room = sum(sizes[name] for name in shards_of(manifest, number, args.index_parts))
+        part = _deployment(
+            Part,
+            name=f"Part{number + 1}",
+            num_replicas=1,
+            ray_actor_options={"num_cpus": args.replica_cpus, "num_gpus": 0, "memory": room},
+            # Replicas let in no more than they can ask: here nobody is turned away.
+            max_ongoing_requests=10_000,
+            logging_config={"enable_access_log": False},
+        )
+        made.append(part.bind(args, number))
+    return made
 
 
 def _deployment(kind: Any, **options: Any) -> Any:

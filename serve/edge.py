@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.metrics import Metrics
+from serve.parts.messages import PartLost
 from serve.schemas import ErrorBody, ErrorDetail
 
 logger = logging.getLogger(__name__)
@@ -160,6 +161,8 @@ STORAGE = (OSError, sqlite3.OperationalError)
 
 def storage_fails(error: Exception) -> Refusal:
     """503 with Retry-After: no fault of the request, and it may be well again in a moment. The log has the stack."""
+    if isinstance(error, PartLost):  # who asks the parts has told the log already
+        return Refusal("unavailable", str(error), {"Retry-After": "1"})
     logger.error("storage fails", exc_info=error)
     return Refusal("unavailable", "Storage fails just now. Try again shortly.", {"Retry-After": "1"})
 

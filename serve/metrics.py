@@ -22,6 +22,9 @@ class Metrics:
         self._requests = self._counter("requests", "Requests answered.", "route", "status")
         self._refusals = self._counter("refusals", "Requests refused, by reason.", "reason")
         self._lost = self._counter("photo_processes_lost", "Processes for photos that died or hung.", "why")
+        self._parts_failed = self._counter(
+            "index_part_failures", "Questions that a part of the index did not answer.", "part", "why"
+        )
         self._stages = Histogram(
             "retrieval_stage_seconds",
             "Seconds that a stage of a query took.",
@@ -75,6 +78,10 @@ class Metrics:
     def lost(self, why: str) -> None:
         """A process for photos was replaced."""
         self._lost.labels(why, self._replica).inc()
+
+    def part_failed(self, part: int, why: str) -> None:
+        """Args: part: from 0; it is shown from 1. why: lost, late, or without (it does not hold the index)."""
+        self._parts_failed.labels(str(part + 1), why, self._replica).inc()
 
     def took(self, seconds: Mapping[str, float]) -> None:
         """Seconds by stage."""

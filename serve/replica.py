@@ -60,8 +60,9 @@ def build_api(service: Service) -> FastAPI:
 class Search:
     """One replica."""
 
-    async def __init__(self, args: ServeArgs) -> None:  # type: ignore[misc]
-        self._service = await Service.open(args, _replica_name())
+    async def __init__(self, args: ServeArgs, *parts: Any) -> None:  # type: ignore[misc]
+        """Args: parts: handles of the parts of the index; none: the replica holds all of it."""
+        self._service = await Service.open(args, _replica_name(), parts)
         self._mirror = Mirror(self._service.metrics)
         self._mirror.start()
 

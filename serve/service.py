@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -18,6 +18,8 @@ from serve.engine.versions import Versions
 from serve.engine.watch import Watch
 from serve.guard import KeyRing
 from serve.metrics import Metrics
+from serve.parts.fanout import Handle, Parts
+from serve.parts.messages import PartLost
 from serve.photos.limits import Caps
 from serve.photos.pool import PhotoPool
 from serve.schemas import Part, Ready
@@ -33,8 +35,16 @@ _PART_S = 5.0
 class Service:
     """Made by `open`. Used from one event loop."""
 
-    def __init__(self, args: ServeArgs, first: First, photos: PhotoPool, metrics: Metrics, replica: str) -> None:
-        self.args = args
+    def __init__(
+        self,
+        args: ServeArgs,
+        first: First,
+        photos: PhotoPool,
+        metrics: Metrics,
+        replica: str,
+        parts: Parts | None = None,
+    ) -> None:
+        self.args, self.parts = args, parts
         self.versions = versions = Versions(first.version)
         self.photos = photos
         self.metrics = metrics
@@ -52,28 +62,36 @@ class Service:
         metrics.watch("photo_processes", "Processes for photos that are up.", lambda: photos.num_alive)
         metrics.watch("versions_open", "Versions that answer or still finish.", lambda: versions.num_open)
         metrics.watch("changes_unseen_seconds", "Since changes of other hosts were last looked for.", self._unseen_s)
+        if parts is not None:
+            metrics.watch("index_parts_away", "Parts of the index that do not answer.", lambda: parts.num_away)
         self._taken(first.version)
-        self.watch = Watch(args, versions, metrics, first, self._taken)
+        self.watch = Watch(args, versions, metrics, first, self._taken, parts)
         self.watch.start()
         self.candidate: Candidate | None = None
         if args.candidate is not None:
-            self.candidate = Candidate(args, versions, photos, metrics, replica)
+            self.candidate = Candidate(args, versions, photos, metrics, replica, parts=parts)
             self.candidate.start()
 
     @classmethod
-    async def open(cls, args: ServeArgs, replica: str = "local") -> Service:
+    async def open(cls, args: ServeArgs, replica: str = "local", parts: Sequence[Handle] = ()) -> Service:
         """Loads what is published and starts the processes for photos, side by side.
+
+        Args: parts: how the parts of the index are asked; none: the replica holds all of it.
 
         Raises: ValueError if nothing that can be served is; RuntimeError if no process for photos starts.
         """
         metrics = Metrics(replica)
         caps = Caps(formats=args.formats, scans=args.max_scans, frames=args.max_frames, pixels=args.max_pixels)
+        spread = Parts(parts, args.index_timeout_s, metrics.part_failed) if parts else None
         photos = PhotoPool(args.num_photo_processes, caps, seconds=args.photo_timeout_s, lost=metrics.lost)
         try:
-            _, first = await asyncio.gather(photos.start(), asyncio.to_thread(load_first, args, metrics.batched))
-            return cls(args, first, photos, metrics, replica)
+            loading = asyncio.to_thread(load_first, args, metrics.batched, spread)
+            _, first = await asyncio.gather(photos.start(), loading)
+            return cls(args, first, photos, metrics, replica, spread)
         except BaseException:
             photos.close()
+            if spread is not None:
+                spread.close()
             raise
 
     def check_room(self) -> None:
@@ -126,6 +144,8 @@ class Service:
             self.candidate.close()
         self.photos.close()
         self.versions.close()
+        if self.parts is not None:
+            self.parts.close()
 
     def _unseen_s(self) -> float:
         with self.versions.holding() as version:
@@ -142,6 +162,8 @@ class Service:
 def _part(name: str, answer: object) -> Part:
     if isinstance(answer, TimeoutError):
         return Part(ok=False, why=f"no answer within {_PART_S:g} s")
+    if isinstance(answer, PartLost):
+        return Part(ok=False, why=str(answer))
     if isinstance(answer, BaseException):
         logger.error("part %s of the service fails", name, exc_info=answer)
         return Part(ok=False, why=f"it fails ({type(answer).__name__}); the log says more")

@@ -91,7 +91,10 @@ class ServeArgs(BaseModel):
     )
     max_batch: int = Field(default=16, ge=1, le=1024, description="Most photos embedded in one forward pass.")
     replica_cpus: float = Field(
-        default=1.0, gt=0, description="CPUs reserved by a replica; also its threads, and its processes for photos."
+        default=1.0,
+        gt=0,
+        description="CPUs reserved by a replica, and by a part of the index; also their threads, and processes for "
+        "photos.",
     )
     replica_gpus: float | None = Field(
         default=None, ge=0, description="GPUs reserved by a replica. Default: 1 if there is one now, else 0."
@@ -101,6 +104,17 @@ class ServeArgs(BaseModel):
     )
     min_replicas: int = Field(default=1, ge=1, description="Replicas kept when idle; each answers whole queries.")
     max_replicas: int = Field(default=4, ge=1, description="Replicas under load, where the cluster has room.")
+
+    # Where the index is held.
+    index_parts: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Processes that the shards of the index are spread over; 1: each replica holds all of them.",
+    )
+    index_timeout_s: float = Field(
+        default=3.0, gt=0, le=600, description="Longest that a part of the index may take to answer (503)."
+    )
 
     # What is served, and how it changes.
     watch_s: float = Field(

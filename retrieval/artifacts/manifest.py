@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import importlib.metadata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -205,6 +205,23 @@ def check_made_from(name: object, manifest: Manifest, of: str, wanted: str) -> N
             f"The {manifest.kind} {name} {were} made with {of} {str(made)[:12]}, not with the one given, "
             f"{wanted[:12]}. Name folders that were made from each other, or make {them} again."
         )
+
+
+def check_files(folder: Folder, sealed: Mapping[str, str], hashed: Collection[str] | None = None) -> None:
+    """Files that were sealed are there, and are what they were.
+
+    Args: sealed: name -> sha256 of files that must be there. hashed: those that are compared with it; None: all.
+
+    Raises: ValueError.
+    """
+    there = folder.list()
+    if missing := [name for name in sealed if name not in there]:
+        raise ValueError(
+            f"{folder} lacks {missing[0]}, which was sealed there ({len(missing)} of {len(sealed)} files)."
+        )
+    for name in sealed if hashed is None else [name for name in sealed if name in hashed]:
+        if hash_file(folder, name) != sealed[name]:
+            raise ValueError(f"{folder}/{name} is not the file that was sealed: it was changed or damaged.")
 
 
 def versions() -> dict[str, str]:

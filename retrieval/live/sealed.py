@@ -18,7 +18,7 @@ from retrieval.artifacts.index import factory_of
 from retrieval.artifacts.published import Pair
 from retrieval.live.columns import Columns
 from retrieval.live.entries import Entry, Hit, photo_of
-from retrieval.search.index import Searcher
+from retrieval.search.index import Searchable, Searcher
 from retrieval.search.ranking import Neighbours
 from retrieval.search.vectors import GalleryVectors, Source
 
@@ -29,13 +29,14 @@ class SealedGallery:
     Holds the columns that filters ask, the footers of the parts used last, and the JPEGs asked for last.
     """
 
-    def __init__(self, pair: Pair, *, num_cached: int = 512) -> None:
-        """Args: num_cached: JPEGs kept in memory (about 15 KB each).
+    def __init__(self, pair: Pair, *, shards: Sequence[Searchable] | None = None, num_cached: int = 512) -> None:
+        """Args: shards: what searches the index; None: it is opened here. num_cached: JPEGs kept in memory (about 15 KB
+        each).
 
         Raises: ValueError if the index is not the one of the pair.
         """
         # One thread a query: two are slower on one query, and other queries have a use for the second core.
-        self.searcher = Searcher.open(pair.index, num_threads=1)
+        self.searcher = Searcher.open(pair.index, num_threads=1, shards=shards)
         loaded = self.searcher.manifest.fingerprint
         if loaded != pair.index_fingerprint:
             raise ValueError(

@@ -24,6 +24,7 @@ from retrieval.live.people import People
 from retrieval.live.sealed import SealedGallery
 from retrieval.live.state import Changes, Embed, State
 from retrieval.live.store import Store
+from retrieval.search.index import Searchable
 from retrieval.search.vectors import Source
 
 _FEW = 64  # as many deleted images are asked for in excess, which costs an index less than a selector
@@ -41,15 +42,17 @@ class GalleryView:
         store: Store | None = None,
         embed: Embed | None = None,
         prepared: str = "",
+        shards: Sequence[Searchable] | None = None,
     ) -> None:
         """Args:
             store: of the changes; None: the gallery stays as it was sealed.
             embed: by this pair's model. Images that another model embedded are embedded again from their crops.
             prepared: how this model wants photos cut (`preparation_key`); images cut otherwise are left out.
+            shards: what searches the sealed index; None: it is opened here.
 
         Raises: ValueError if the index is not the one of the pair.
         """
-        self.pair, self.sealed = pair, SealedGallery(pair)
+        self.pair, self.sealed = pair, SealedGallery(pair, shards=shards)
         self.store, self.searcher = store, self.sealed.searcher
         self._changes = None
         self._lock = threading.Lock()

@@ -13,13 +13,15 @@ among the k that FAISS returns, and which of several equal vectors reach the las
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.index import IDS, KIND
+from retrieval.artifacts.index import IDS, KIND, shards_of
 from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.search.engines.engine import Engine, kind_of, kind_of_file
 from retrieval.search.engines.faiss_factory import Flat
@@ -27,6 +29,7 @@ from retrieval.search.ranking import Neighbours, Search, as_queries, drop_rows, 
 from retrieval.search.settings import IndexConfig
 
 _QUERY_BLOCK = 4096
+_NOBODY = np.empty(0, dtype=np.int64)
 
 
 def needs_training(config: IndexConfig, dim: int) -> bool:
@@ -78,6 +81,34 @@ def _ordered(embeddings: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.n
     return np.ascontiguousarray(embeddings[order]), rows
 
 
+class Searchable(Protocol):
+    """Some rows of an index, or all: a shard that is opened here, or what stands for shards that lie elsewhere."""
+
+    dim: int
+
+    def __len__(self) -> int:
+        """How many rows."""
+        ...
+
+    @property
+    def keeps_vectors(self) -> bool:
+        """Whether `vectors_of` can be asked: an index may keep codes only."""
+        ...
+
+    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Neighbours:
+        """The k best of them for each query; see `Shard.search`."""
+        ...
+
+    def vectors_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the rows (n,) are among them, (n,) bool, and the vectors of those, (m, D) float32, as added."""
+        ...
+
+
+def search_all(shards: Sequence[Searchable], queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Neighbours:
+    """The k best of several, as if they were one: an exact index gives the same however its rows are divided."""
+    return merge_top_k([shard.search(queries, k, allowed) for shard in shards], k)
+
+
 class Shard:
     """One file of an index, opened.
 
@@ -106,6 +137,22 @@ class Shard:
             return cls(*kind_of_file(name).load(folder, name, num_threads, mmap))
         except (RuntimeError, AttributeError, KeyError, ValueError) as error:
             raise ValueError(f"{folder / name} is not a whole index shard ({error}). Build the index again.") from error
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def keeps_vectors(self) -> bool:
+        return self.engine.vectors_of(_NOBODY) is not None
+
+    def vectors_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the rows (n,) are this shard's, and their vectors. Raises: ValueError where it keeps codes only."""
+        local = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        mine = self.rows[local] == rows
+        vectors = self.engine.vectors_of(local[mine])
+        if vectors is None:
+            raise ValueError("This shard holds codes instead of vectors.")
+        return mine, vectors
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Neighbours:
         """The shard's k best for each query.
@@ -145,7 +192,7 @@ class Searcher:
     parts, rows_in_part: (N,) int32, where each image lies in its collection (images/part-*.parquet, row).
     """
 
-    def __init__(self, shards: list[Shard], table: pa.Table, manifest: Manifest) -> None:
+    def __init__(self, shards: Sequence[Searchable], table: pa.Table, manifest: Manifest) -> None:
         self.manifest = manifest
         self.table = table
         self.parts = table["part"].to_numpy()
@@ -154,19 +201,27 @@ class Searcher:
         self.shards = shards
 
     @classmethod
-    def open(cls, folder: Folder | str | Path, num_threads: int = 1, mmap: bool = True) -> Searcher:
-        """Open a sealed index folder; see `Shard.load` for the arguments.
+    def open(
+        cls,
+        folder: Folder | str | Path,
+        num_threads: int = 1,
+        mmap: bool = True,
+        shards: Sequence[Searchable] | None = None,
+    ) -> Searcher:
+        """Open a sealed index folder.
+
+        Args: num_threads, mmap: see `Shard.load`. shards: what searches its rows; None: its shards, opened here.
 
         Raises: ValueError if it is not sealed, or a shard is missing or broken.
         """
         folder = Folder.of(folder)
         manifest = read_manifest(folder, KIND)
-        names = [name for name in manifest.files if name.startswith("shard-")]
-        shards = [Shard.load(folder, name, num_threads=num_threads, mmap=mmap) for name in names]
+        if shards is None:
+            shards = [Shard.load(folder, name, num_threads=num_threads, mmap=mmap) for name in shards_of(manifest)]
         table = folder.read_table(IDS)
-        held = sum(len(shard.rows) for shard in shards)
+        held = sum(len(shard) for shard in shards)
         if not shards or held != len(table):
-            raise ValueError(f"{folder}: {len(names)} shards hold {held} of {len(table)} images. Build it again.")
+            raise ValueError(f"{folder}: {len(shards)} shards hold {held} of {len(table)} images. Build it again.")
         return cls(shards, table, manifest)
 
     @functools.cached_property
@@ -197,5 +252,5 @@ class Searcher:
         Raises: ValueError for another dimension, NaN, or k < 1.
         """
         wanted = k if exclude_rows is None else k + 1
-        found = merge_top_k([shard.search(queries, wanted, allowed) for shard in self.shards], wanted)
+        found = search_all(self.shards, queries, wanted, allowed)
         return found if exclude_rows is None else drop_rows(found, exclude_rows, k)

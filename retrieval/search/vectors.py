@@ -20,8 +20,6 @@ from retrieval.search.index import Searcher
 
 Source = Literal["index", "embeddings", "none"]
 
-_NOBODY = np.empty(0, dtype=np.int64)
-
 
 class GalleryVectors:
     """Called with rows, gives their vectors. `source` says where they come from; "none": they cannot be had."""
@@ -31,7 +29,7 @@ class GalleryVectors:
         self._searcher = searcher
         self._embeddings: Folder | None = None
         self.source: Source = "index"
-        if any(shard.engine.vectors_of(_NOBODY) is None for shard in searcher.shards):
+        if not all(shard.keeps_vectors for shard in searcher.shards):
             self._embeddings = find_embeddings(workspace, searcher.manifest.inputs.get("embeddings", ""))
             self.source = "none" if self._embeddings is None else "embeddings"
 
@@ -49,9 +47,8 @@ class GalleryVectors:
     def _from_index(self, rows: np.ndarray) -> np.ndarray:
         out = np.empty((len(rows), self._searcher.dim), dtype=np.float32)
         for shard in self._searcher.shards:
-            local = np.minimum(np.searchsorted(shard.rows, rows), len(shard.rows) - 1)
-            mine = shard.rows[local] == rows
-            out[mine] = shard.engine.vectors_of(local[mine])
+            mine, vectors = shard.vectors_of(rows)
+            out[mine] = vectors
         return out
 
     def _from_embeddings(self, rows: np.ndarray) -> np.ndarray:

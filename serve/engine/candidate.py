@@ -27,6 +27,7 @@ from serve.engine.loading import load
 from serve.engine.version import Version
 from serve.engine.versions import Versions
 from serve.metrics import Metrics
+from serve.parts.fanout import Parts
 from serve.photos.messages import Looked
 from serve.photos.pool import PhotoPool
 from serve.settings import ServeArgs
@@ -60,6 +61,7 @@ class Candidate:
         metrics: Metrics,
         replica: str,
         seed: int | None = None,
+        parts: Parts | None = None,
     ) -> None:
         assert args.candidate is not None
         self._args, self._versions, self._photos, self._metrics, self._replica = (
@@ -69,6 +71,7 @@ class Candidate:
             metrics,
             replica,
         )
+        self._parts = parts
         self._name, self._share = args.candidate, args.candidate_share
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="candidate", initializer=_step_back)
         self._random = random.Random(seed)
@@ -167,7 +170,7 @@ class Candidate:
             await self.write()
 
     def _load(self) -> Version:
-        return load(self._args, find_version(Folder.of(self._args.workspace), self._name))
+        return load(self._args, find_version(Folder.of(self._args.workspace), self._name), parts=self._parts)
 
     def _write(self) -> None:
         for name, counts in self._counted.items():

@@ -17,6 +17,8 @@ from retrieval.artifacts.node.triple import on_this_node
 from retrieval.artifacts.published import CURRENT, Pair, Published, history
 from serve.engine.selftest import Unfit, check_answers, check_files
 from serve.engine.version import Version
+from serve.parts.fanout import Parts
+from serve.parts.messages import IndexName, PartLost
 from serve.settings import ServeArgs
 
 logger = logging.getLogger(__name__)
@@ -52,18 +54,27 @@ def look(workspace: Folder) -> Seen | None:
         return Seen(digest=digest, published=Unfit(str(error)))
 
 
-def load(args: ServeArgs, published: Published, batched: Batched = lambda num: None) -> Version:
+def load(
+    args: ServeArgs, published: Published, batched: Batched = lambda num: None, parts: Parts | None = None
+) -> Version:
     """A published version, ready to answer.
+
+    Args: batched: told the size of every batch. parts: who hold the index; None: it is opened here.
 
     Raises: Unfit if it must not; OSError if storage cannot be reached just now.
     """
     with ExitStack() as held:
         try:
             pair = Pair.of(Folder.of(args.workspace), published)
-            near = held.enter_context(on_this_node(pair, _cache(args), also_local=args.cache_local))
+            here = parts is None
+            kept = on_this_node(pair, _cache(args), also_local=args.cache_local, with_shards=here)
+            near = held.enter_context(kept)
             if args.check_files:
-                check_files(near)
-            version = Version.load(args, near, batched)
+                check_files(near, with_shards=here)
+            shards = None if parts is None else parts.open(IndexName(pair.index.uri, pair.index_fingerprint))
+            if shards is not None:
+                held.callback(shards.close)
+            version = Version.load(args, near, batched, shards)
             version.published = published
         except (Unfit, OSError):
             raise
@@ -80,11 +91,13 @@ def load(args: ServeArgs, published: Published, batched: Batched = lambda num: N
     return version
 
 
-def load_first(args: ServeArgs, batched: Batched = lambda num: None) -> First:
+def load_first(args: ServeArgs, batched: Batched = lambda num: None, parts: Parts | None = None) -> First:
     """What a replica starts with: the current version, or the newest before it that is fit, as the replicas that are up
     would go on answering from the one they have.
 
-    Raises: ValueError if none is.
+    Args: see `load`.
+
+    Raises: ValueError if none is; PartLost if a part of the index is away, for then none can be.
     """
     seen = look(Folder.of(args.workspace))
     current, kept = history(Folder.of(args.workspace))
@@ -92,8 +105,10 @@ def load_first(args: ServeArgs, batched: Batched = lambda num: None) -> First:
     why = ""
     for one in [current, *reversed(before)]:
         try:
-            version = load(args, one, batched)
+            version = load(args, one, batched, parts)
             return First(version=version, seen="" if seen is None else seen.digest, why_not=why)
+        except PartLost:
+            raise
         except (Unfit, OSError) as error:
             why = why or str(error)
             logger.warning("version %s is refused: %s", one.version, error)

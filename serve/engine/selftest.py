@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from retrieval.artifacts import manifest as sealed
 from retrieval.artifacts.collection import CATALOG, DETECTOR
-from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.hashing import hash_file
+from retrieval.artifacts.index import small_files
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.published import Pair
 from serve.engine.version import Version
@@ -31,23 +31,23 @@ class Unfit(ValueError):
     """A version that must not answer; the message says why, in a sentence for those who run the service."""
 
 
-def check_files(pair: Pair) -> None:
+def check_files(pair: Pair, *, with_shards: bool = True) -> None:
     """Every file of the model and of the index, and the tables of the collection, are what was sealed.
 
     Photos of the collection are looked at when they are shown; here it is enough that they are there.
 
+    Args: with_shards: whether the shards of the index are looked at here too.
+
     Raises: Unfit.
     """
-    for folder in (pair.model, pair.index):
-        wanted = read_manifest(folder).all_files
-        _all_there(folder, wanted)
-        for name, sha256 in wanted.items():
-            _unhurt(folder, name, sha256)
-    wanted = read_manifest(pair.collection).all_files
-    _all_there(pair.collection, wanted)
-    for name in (CATALOG, DETECTOR):
-        if name in wanted:
-            _unhurt(pair.collection, name, wanted[name])
+    index = read_manifest(pair.index)
+    names = index.all_files if with_shards else small_files(index)
+    try:
+        sealed.check_files(pair.model, read_manifest(pair.model).all_files)
+        sealed.check_files(pair.index, {name: index.all_files[name] for name in names})
+        sealed.check_files(pair.collection, read_manifest(pair.collection).all_files, (CATALOG, DETECTOR))
+    except ValueError as error:
+        raise Unfit(str(error)) from error
 
 
 def check_answers(version: Version) -> None:
@@ -90,14 +90,3 @@ def _check_vectors(ids: list[str], asked: np.ndarray, stored: np.ndarray) -> Non
             f"The model does not give the vectors that the index holds: of {ids[worst]!r} the cosine is "
             f"{cosines[worst]:.3f}, expected {SAME} or more ({int((cosines < SAME).sum())} of {len(ids)} are below)."
         )
-
-
-def _all_there(folder: Folder, wanted: dict[str, str]) -> None:
-    there = folder.list()
-    if missing := [name for name in wanted if name not in there]:
-        raise Unfit(f"{folder} lacks {missing[0]}, which was sealed there ({len(missing)} of {len(wanted)} files).")
-
-
-def _unhurt(folder: Folder, name: str, sha256: str) -> None:
-    if hash_file(folder, name) != sha256:
-        raise Unfit(f"{folder}/{name} is not the file that was sealed: it was changed or damaged.")

@@ -25,6 +25,7 @@ from retrieval.live.view import GalleryView
 from retrieval.models import embedder
 from retrieval.models.queries.reader import query_preparation
 from retrieval.models.spec import known_threshold
+from retrieval.search.index import Searchable
 from serve.batching import Batcher
 from serve.photos.messages import Look, Which
 from serve.schemas import IndexInfo, ModelInfo
@@ -41,8 +42,16 @@ class Version:
     notes it.
     """
 
-    def __init__(self, args: ServeArgs, pair: Pair, batched: Callable[[int], None] = lambda num: None) -> None:
-        """Loads all of it, which takes seconds. Args: batched: told the size of every batch.
+    def __init__(
+        self,
+        args: ServeArgs,
+        pair: Pair,
+        batched: Callable[[int], None] = lambda num: None,
+        shards: Searchable | None = None,
+    ) -> None:
+        """Loads all of it, which takes seconds.
+
+        Args: batched: told the size of every batch. shards: what searches the index, where it is not held here.
 
         Raises: ValueError if a part is not the one of the pair, or cannot do what the settings want of every query.
         """
@@ -61,20 +70,30 @@ class Version:
         self._network: bytes | None = detector_of(pair.model) or detector_of(pair.collection)
         self.prepared = preparation_key(plain(self.config))
         store = Store.open_if_possible(pair.workspace)
-        self.gallery = GalleryView(pair, store, self.embedder.embed_jpegs, self.prepared)
+        self.gallery = GalleryView(
+            pair, store, self.embedder.embed_jpegs, self.prepared, None if shards is None else [shards]
+        )
         if args.expand and self.gallery.vectors == "none":
             raise ValueError(f"Queries cannot be expanded by default (expand=...): {self.gallery.why_no_vectors()}.")
         self.calibration: Calibration | None = pair.calibration()
         self.known: KnownThreshold | None = known_threshold(pair.model)
         self._batched = batched
         self._batcher: Batcher[bytes, np.ndarray] = Batcher(self._embed, args.max_batch, "embed")
-        self._threads = ThreadPoolExecutor(args.threads, thread_name_prefix="search")
+        # Who waits for other processes needs no core.
+        num_threads = args.threads if shards is None else max(args.threads, args.max_queue)
+        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="search")
         self._warm_up()
 
     @classmethod
-    def load(cls, args: ServeArgs, pair: Pair, batched: Callable[[int], None] = lambda num: None) -> Version:
+    def load(
+        cls,
+        args: ServeArgs,
+        pair: Pair,
+        batched: Callable[[int], None] = lambda num: None,
+        shards: Searchable | None = None,
+    ) -> Version:
         """The pair, ready to answer."""
-        return cls(args, pair, batched)
+        return cls(args, pair, batched, shards)
 
     def _warm_up(self) -> None:
         """What is made on first use is made now: no client should wait for it."""

@@ -21,6 +21,7 @@ from serve.engine.selftest import Unfit
 from serve.engine.version import Version
 from serve.engine.versions import Versions
 from serve.metrics import Metrics
+from serve.parts.fanout import Parts
 from serve.settings import ServeArgs
 
 logger = logging.getLogger(__name__)
@@ -49,10 +50,12 @@ class Watch:
         metrics: Metrics,
         first: First,
         taken: Callable[[Version], None] = lambda version: None,
+        parts: Parts | None = None,
     ) -> None:
-        """Args: first: what `versions` started with. taken: told each version right before it answers."""
+        """Args: first: what `versions` started with. taken: told each version right before it answers. parts: who hold
+        the index; None: it is opened here."""
         self._args, self._versions, self._metrics, self._taken = args, versions, metrics, taken
-        self._workspace = Folder.of(args.workspace)
+        self._workspace, self._parts = Folder.of(args.workspace), parts
         self._changing = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="watch")  # storage that hangs holds up nobody else
         self._task: asyncio.Task[None] | None = None
@@ -109,7 +112,7 @@ class Watch:
         made: Version | None = None
         if not self._answers(wanted):
             try:
-                made = await self._in_thread(lambda: load(self._args, wanted, self._metrics.batched))
+                made = await self._in_thread(lambda: self._load(wanted))
             except Unfit as error:
                 self._refuse(wanted.version, str(error))
                 return False, str(error)
@@ -142,7 +145,7 @@ class Watch:
             if isinstance(published, Unfit):
                 raise published
             if not self._answers(published):
-                made = await self._in_thread(lambda: load(self._args, published, self._metrics.batched))
+                made = await self._in_thread(lambda: self._load(published))
         except Unfit as error:
             self._seen = seen.digest
             self._refuse("" if isinstance(published, Unfit) else published.version, str(error))
@@ -172,6 +175,9 @@ class Watch:
         with self._versions.holding() as current:
             of = current.published
             return of is not None and (of.paths, of.fingerprints) == (published.paths, published.fingerprints)
+
+    def _load(self, published: Published) -> Version:
+        return load(self._args, published, self._metrics.batched, self._parts)
 
     async def _in_thread(self, work: Callable[[], Made]) -> Made:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

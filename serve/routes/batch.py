@@ -6,7 +6,7 @@ import time
 
 from fastapi import FastAPI, Request
 
-from serve.edge import STATUS, Refusal
+from serve.edge import STATUS, STORAGE, Refusal, storage_fails
 from serve.engine import query
 from serve.engine.clock import Clock
 from serve.engine.version import Version
@@ -53,7 +53,8 @@ async def _answers(service: Service, options: SearchOptions, photos: list[Part],
             async with room:
                 answer = await query.answer(service, options, photo, Clock(), prefix)
             return BatchItem(name=name, status=200, answer=answer)
-        except Refusal as refusal:
+        except (Refusal, *STORAGE) as failed:
+            refusal = failed if isinstance(failed, Refusal) else storage_fails(failed)
             error = ErrorDetail(reason=refusal.reason, message=refusal.message)
             return BatchItem(name=name, status=STATUS[refusal.reason], error=error)
 

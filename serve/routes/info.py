@@ -38,6 +38,7 @@ def add(api: FastAPI, service: Service) -> None:
         return ServiceInfo(
             model=loaded_model(version),
             index=version.describe_index(),
+            index_parts=service.args.index_parts,
             collection=version.pair.collection_fingerprint,
             version=version.name,
             live=version.gallery.refresh(),

@@ -193,6 +193,9 @@ class ServiceInfo(BaseModel):
 
     model: LoadedModel = Field(description="The model.")
     index: IndexInfo = Field(description="The index.")
+    index_parts: int = Field(
+        default=1, ge=1, description="Processes that the index is spread over; 1: each replica holds all of it."
+    )
     collection: str = Field(description="Fingerprint of the collection.")
     version: str = Field(description="First 12 digits of the SHA-256 of the three fingerprints.")
     live: int = Field(ge=0, description="Number of the last change to the gallery; 0: none.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import httpx
@@ -11,6 +11,7 @@ import httpx
 from serve.replica import build_api
 from serve.service import Service
 from serve.settings import ServeArgs
+from tests.support.parted import PartsHere, parts_here
 from tests.support.workspace import Workspace
 
 
@@ -20,13 +21,17 @@ def settings(made: Workspace, **more: Any) -> ServeArgs:
 
 
 @asynccontextmanager
-async def inside(made: Workspace, root_path: str = "", **more: Any) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
-    """A service and a client that asks it."""
+async def inside(
+    made: Workspace, root_path: str = "", parts: PartsHere | None = None, **more: Any
+) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
+    """A service and a client that asks it. Args: parts: of its index; None: its own, where the settings want any."""
     args = settings(made, **more)
-    service = await Service.open(args)
-    try:
-        transport = httpx.ASGITransport(build_api(service), raise_app_exceptions=False, root_path=root_path)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
-            yield service, client
-    finally:
-        service.close()
+    own = parts_here(args) if parts is None and args.index_parts > 1 else nullcontext(parts)
+    with own as held:
+        service = await Service.open(args, parts=() if held is None else held.handles)
+        try:
+            transport = httpx.ASGITransport(build_api(service), raise_app_exceptions=False, root_path=root_path)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
+                yield service, client
+        finally:
+            service.close()

@@ -17,7 +17,7 @@ from retrieval.search.settings import IndexConfig
 from tests.support.workspace import SHALLOW, Workspace, embed, make_index, make_workspace
 
 
-def publish_another(made: Workspace, number: int, factory: str = "Flat") -> str:
+def publish_another(made: Workspace, number: int, factory: str = "Flat", shards: int = 2) -> str:
     """Another model of the same photos, with an index of its own. Returns the version's name."""
     root, collection = made.folder, made.folder / "collection/test"
     bundle, embeddings, index = (root / f"{kind}/{number}" for kind in ("model", "embeddings", "index"))
@@ -25,7 +25,7 @@ def publish_another(made: Workspace, number: int, factory: str = "Flat") -> str:
     keep_detector(collection, bundle)
     save_bundle(start(SHALLOW, preparation=prepare, seed=number), bundle)
     embed(embeddings, collection, bundle)
-    make_index(index, embeddings, IndexConfig(factory=factory, num_shards=2), collection)
+    make_index(index, embeddings, IndexConfig(factory=factory, num_shards=shards), collection)
     return published.publish(root, collection=collection, model=bundle, index=index)
 
 

@@ -22,12 +22,13 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import digest
 from retrieval.artifacts.manifest import MANIFEST, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -115,12 +116,14 @@ class NodeCache:
         limit = None if limit_gb is None else int(limit_gb * 1e9)
         return cls(root=own_folder("copies") if root is None else Path(root), limit=limit)
 
-    def folder(self, folder: Folder, *, also_local: bool = False) -> Kept:
+    def folder(self, folder: Folder, *, also_local: bool = False, only: Sequence[str] | None = None) -> Kept:
         """A sealed folder as a folder on this node's disk: itself where it lies on one, else its copy.
 
         Each file is checked against the manifest's sha256 while it is copied.
 
-        Args: also_local: copy what has a path here too, for file systems that are mounted from elsewhere.
+        Args:
+            also_local: copy what has a path here too, for file systems that are mounted from elsewhere.
+            only: names of its files that are copied; None: all of them.
 
         Raises: ValueError if the folder is not sealed, a file is not what was sealed, or the disk is full.
         """
@@ -130,7 +133,8 @@ class NodeCache:
         sizes = folder.list()
         if missing := [name for name in manifest.all_files if name not in sizes]:
             raise ValueError(f"{folder} lacks {missing[0]}, which was sealed there. Run its step again.")
-        wanted = manifest.all_files
+        wanted = {name: sha256 for name, sha256 in manifest.all_files.items() if only is None or name in only}
+        some = "" if only is None else f"-{digest(sorted(only))[:12]}"
 
         def copy(to: Path) -> None:
             with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch") as pool:
@@ -139,7 +143,7 @@ class NodeCache:
             _fetch(folder, MANIFEST, to / MANIFEST, None)
 
         num_bytes = sum(sizes[name] for name in wanted)
-        return self.keep(f"{manifest.kind}-{manifest.fingerprint[:32]}", copy, num_bytes, f"the {manifest.kind}")
+        return self.keep(f"{manifest.kind}-{manifest.fingerprint[:32]}{some}", copy, num_bytes, f"the {manifest.kind}")
 
     def keep(self, name: str, make: Callable[[Path], None], num_bytes: int, what: str) -> Kept:
         """The copy called `name`, made by this process or any other of the node. The others wait while one makes it.

@@ -14,7 +14,7 @@ import pytest
 from retrieval.artifacts import manifest as artifacts_manifest
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file
-from retrieval.artifacts.manifest import MANIFEST, STARTED, Books, Manifest, read_manifest
+from retrieval.artifacts.manifest import MANIFEST, STARTED, Books, Manifest, check_files, read_manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -287,3 +287,18 @@ def test_books_are_kept_in_the_manifest(tmp_path: Path) -> None:
     manifest = seal(folder, books=[Books(stage="ingest", taken=2, kept=1, rejected={"no-face": 1})])
     assert read_manifest(folder).books == manifest.books
     assert manifest.books == [{"stage": "ingest", "taken": 2, "kept": 1, "rejected": {"no-face": 1}}]
+
+
+def test_files_that_are_gone_or_changed_are_told_and_only_those_asked_for_are_read(tmp_path: Path) -> None:
+    folder, sealed = Folder.of(tmp_path), {}
+    for name in ("a", "b"):
+        folder.write_bytes(name, name.encode())
+        sealed[name] = hash_file(folder, name)
+    check_files(folder, sealed)
+    folder.write_bytes("b", b"other")
+    check_files(folder, sealed, hashed=["a", "c"])
+    with pytest.raises(ValueError, match="/b is not the file that was sealed"):
+        check_files(folder, sealed)
+    folder.remove("b")
+    with pytest.raises(ValueError, match=r"lacks b, which was sealed there \(1 of 2 files\)"):
+        check_files(folder, sealed, hashed=["a"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,9 +112,9 @@ def test_the_crops_asked_for_last_are_kept_and_no_more(drawn: Pair, monkeypatch:
 def test_one_thread_answers_a_query(drawn: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, opened = {}, Searcher.open
 
-    def open_with(folder: Folder, num_threads: int) -> Searcher:
+    def open_with(folder: Folder, num_threads: int, **more: Any) -> Searcher:
         asked["threads"] = num_threads
-        return opened(folder, num_threads=num_threads)
+        return opened(folder, num_threads=num_threads, **more)
 
     monkeypatch.setattr(sealed.Searcher, "open", open_with)
     SealedGallery(drawn)

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from retrieval.artifacts.published import Pair
+from retrieval.search.settings import IndexConfig
 from serve import app
+from serve.parts.part import Part
 from serve.replica import Search
 from serve.settings import ServeArgs
 from tests.support.workspace import make_workspace
@@ -51,12 +54,13 @@ class Deployed:
 @pytest.fixture
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Deployed]:
     """Builds the service of a workspace with settings; the deployments by name."""
-    made = make_workspace(tmp_path, num_identities=2)
+    made = make_workspace(tmp_path, num_identities=2, index=IndexConfig(num_shards=3))
     monkeypatch.setattr(app, "_deployment", lambda kind, **options: Deployed(kind, options))
 
     def build(**settings: Any) -> Deployed:
         search: Any = app.build_app(ServeArgs(workspace=str(made.folder), **settings))
-        (args,) = search.bound
+        args, *parts = search.bound
+        assert len(parts) == (args.index_parts if args.index_parts > 1 else 0)
         assert args.workspace == str(made.folder)
         assert issubclass(search.kind, Search)
         return search
@@ -80,6 +84,18 @@ def test_the_deployment_gets_what_was_asked_for(built: Callable[..., Deployed]) 
     # More is taken in than is let through: slow senders, thumbnails, and those who are told that the queue is full.
     assert options["max_ongoing_requests"] > 350
     assert options["backpressure_config"] == {"status_code": 503, "retry_after_s": 9}
+
+
+def test_an_index_in_parts_has_a_deployment_for_each_with_room_for_its_shards(built: Callable[..., Deployed]) -> None:
+    search: Any = built(index_parts=2, replica_cpus=0.5)
+    args, first, second = search.bound
+    sizes = [size for name, size in Pair.open(args.workspace).index.list().items() if name.startswith("shard-")]
+    for number, (part, room) in enumerate(((first, sizes[0] + sizes[2]), (second, sizes[1]))):
+        assert part.kind is Part and part.bound == (args, number)
+        assert (part.options["name"], part.options["num_replicas"]) == (f"Part{number + 1}", 1)
+        assert part.options["ray_actor_options"] == {"num_cpus": 0.5, "num_gpus": 0, "memory": room}
+    with pytest.raises(ValueError, match="3 shards cannot be spread over 4 parts"):
+        built(index_parts=4)
 
 
 def test_batches_of_one_still_scale(built: Callable[..., Deployed]) -> None:

@@ -30,6 +30,12 @@ def test_model_and_index_are_copied_opened_there_and_kept_while_in_use(tmp_path:
         found = searcher.search(vectors, 1)
         assert np.array_equal(found.rows[:, 0], np.arange(len(vectors)))
 
+    small = NodeCache(root=tmp_path / "small")
+    with on_this_node(pair, small, also_local=True, with_shards=False) as near:
+        assert sorted(near.index.list()) == sorted(
+            name for name in pair.index.list() if not name.startswith("shard-") and name != "started.json"
+        )
+
     # Nobody uses them any more: both may go, and what is mapped can still be read.
     def other(path: Path) -> None:
         path.write_bytes(b"x")
