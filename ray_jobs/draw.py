@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ray_jobs.runtime.session import on_cluster, run_parts
+from ray_jobs.runtime.parts import run_parts
+from ray_jobs.runtime.session import on_cluster
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.data.demo.settings import DemoConfig, SceneConfig

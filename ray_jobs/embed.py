@@ -16,13 +16,16 @@ from typing import Any
 
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed
-from ray_jobs.runtime.session import run_parts, session
+from ray_jobs.runtime.parts import run_parts
+from ray_jobs.runtime.placement import GB, Needs
+from ray_jobs.runtime.session import session
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.models.settings import Device, Engine, Precision
 
 logger = logging.getLogger(__name__)
+_MEMORY = 3 * GB // 2  # of an actor: the network, its maps of a batch, a part's crops
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +112,6 @@ def make_embeddings(
     parts = image_parts(photos)
     resources = ray.cluster_resources()
     use_gpu = device != "cpu" and resources.get("GPU", 0) >= 1
-    most = int(resources.get("GPU", 0)) if use_gpu else int(resources.get("CPU", 1)) // cpus
     settings = {"batch_size": batch_size, "precision": precision, "num_threads": cpus, "engine": engine}
     settings["num_photos"] = photos.counts["stored"]  # of the whole job, so that each part runs in the same engine
     settings["device"] = device if use_gpu else "cpu"
@@ -121,9 +123,8 @@ def make_embeddings(
             EmbedPart,
             total_items=photos.counts["stored"],
             fixed={"collection": collection, "model": model, "out": out, "settings": settings},
-            actors=max(1, min(workers or most, len(parts))),
-            num_cpus=cpus,
-            num_gpus=1 if use_gpu else 0,
+            workers=workers,
+            needs=Needs(cpus=cpus, gpus=int(use_gpu), memory=_MEMORY),
         )
     )
     return seal_embeddings(collection, model, out, precision, rows, time.monotonic() - started)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_sealed
-from ray_jobs.runtime.session import on_cluster, run_parts, session
+from ray_jobs.runtime.parts import run_parts
+from ray_jobs.runtime.session import on_cluster, session
 from retrieval.artifacts.calibration import read_calibration
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.index import IDS
@@ -128,14 +129,11 @@ def _make(plan: PeoplePlan) -> Manifest:
 
 
 def _link(plan: PeoplePlan, parts: list[int]) -> Any:
-    import ray
-
     from retrieval.grouping.links import LinkFinder
 
     where = {"index": plan.index, "embeddings": plan.embeddings, "out": plan.out}
     how = {"neighbours": plan.config.neighbours, "threshold": plan.threshold.value}
-    actors = max(1, min(int(ray.cluster_resources().get("CPU", 1)), len(parts)))
-    return run_parts("link", parts, LinkFinder, total_items=plan.num, fixed=where | how, actors=actors, num_cpus=1)
+    return run_parts("link", parts, LinkFinder, total_items=plan.num, fixed=where | how)
 
 
 def _compare(plan: PeoplePlan, parts: list[int], names: list[str]) -> int:

@@ -20,7 +20,10 @@ from ray_jobs.runtime import meters
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.detector import with_detector
 from ray_jobs.runtime.inputs import source_must_be_there
-from ray_jobs.runtime.session import on_cluster, run_parts, session
+from ray_jobs.runtime.limits import Limits
+from ray_jobs.runtime.parts import run_parts
+from ray_jobs.runtime.placement import GB, Needs
+from ray_jobs.runtime.session import on_cluster, session
 from retrieval.artifacts.collection import KIND
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from retrieval.data.source import SourceReport
 
 logger = logging.getLogger(__name__)
+_MEMORY = GB // 2  # of a worker: a photo of 50 million pixels, the detector's maps of it, and a part's crops
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +58,8 @@ class IngestConfig:
     """Photographs a part, the unit of work and of resuming. None: at most 256, less for a small source."""
     cpus_per_part: float = 1.0
     """CPUs reserved for each part under work; lower runs more of them at once, for slow storage."""
+    limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
+    """When to stop trying."""
 
     def __post_init__(self) -> None:
         if self.part_size is not None and self.part_size < 1:
@@ -64,7 +70,7 @@ class IngestConfig:
 
 # What the road of a pipeline asks of a job: see runtime/road.py.
 CONFIG = IngestConfig  # and KIND, which is the collection's
-SPEED = ("cpus_per_part",)
+SPEED = ("cpus_per_part", "limits")
 
 
 def main(cfg: IngestConfig) -> Folder:
@@ -79,7 +85,7 @@ def main(cfg: IngestConfig) -> Folder:
     prepare, network = with_detector(cfg.prepare)
     cfg = dataclasses.replace(cfg, prepare=prepare)
     settings = {name: value for name, value in plain(cfg).items() if name not in catalog.NOT_COMPARED}
-    with session():
+    with session(cfg.limits):
         manifest = make_collection(
             out,
             cfg.source,
@@ -138,7 +144,7 @@ def make_collection(
         network: the detector's file, where it has one.
     """
     from retrieval.data import catalog
-    from retrieval.data.ingestion import ingest_part
+    from retrieval.data.ingestion import ingest_part, try_photos
 
     plan = on_cluster(
         catalog.plan_collection,
@@ -156,7 +162,16 @@ def make_collection(
     logger.info("ingest: %d photos in %d parts -> %s", plan["photos"], plan["parts"], out)
     fixed = {"folder": out, "source": Folder(plan["root"]), "config": prepare}
     parts = range(plan["parts"])
-    rows = run_parts("ingest", parts, ingest_part, total_items=plan["photos"], fixed=fixed, num_cpus=cpus_per_part)
+    rows = run_parts(
+        "ingest",
+        parts,
+        ingest_part,
+        total_items=plan["photos"],
+        fixed=fixed,
+        attempt=try_photos,
+        listed=out / "rejected",
+        needs=Needs(cpus=cpus_per_part, memory=_MEMORY),
+    )
     done = []
     for row in rows:
         done.append(row)

@@ -16,7 +16,9 @@ from typing import Any
 
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_there
-from ray_jobs.runtime.session import on_cluster, run_parts, session
+from ray_jobs.runtime.parts import run_parts
+from ray_jobs.runtime.placement import GB, Needs
+from ray_jobs.runtime.session import on_cluster, session
 from retrieval.artifacts import tuples
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder
@@ -116,7 +118,7 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
 
     config, fixed = cfg.reconstruct, {"out": out, "config": cfg.reconstruct}
     parts, num = on_cluster(_parts, collection, cfg.splits)
-    options: dict[str, Any] = {"num_cpus": cfg.cpus_per_task}
+    options: dict[str, Any] = {"needs": Needs(cpus=cfg.cpus_per_task, memory=GB)}
     extract = fixed | {"collection": collection, "splits": cfg.splits}
     list(run_parts("features", parts, reconstruction.extract_part, total_items=num, fixed=extract, **options))
     pairs, possible = 0, num * (num - 1) // 2
@@ -147,7 +149,7 @@ def _pairs(cfg: ReconstructJobConfig, collection: Folder, out: Folder, parts: li
 
     if (done := out.done(stages.pairs_name(0))) is not None:
         return done.about["pairs"]
-    options: dict[str, Any] = {"num_cpus": cfg.cpus_per_task}
+    options: dict[str, Any] = {"needs": Needs(cpus=cfg.cpus_per_task, memory=GB)}
     on_cluster(pairing.train_vocabulary, collection, out, cfg.splits, cfg.reconstruct, says="vocabulary")
     list(run_parts("words", parts, pairing.assign_part, total_items=num, fixed={"out": out}, **options))
     # It stays in the cluster's memory, once a node, where all tasks read it without a copy.

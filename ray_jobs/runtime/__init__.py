@@ -3,7 +3,14 @@
 command   a job as a command: settings, help, mistakes in one sentence
 detector  which detector looks for faces, found once
 inputs    what a command names must be there
-session   the cluster, one task, work in numbered parts
+session   the cluster, and work as one task
+limits    how long, how often and how much, before a job stops trying
+placement what work needs of a machine
+parts     work in numbered parts, through whatever ends a worker
+crew      who does them: tasks and actors of Ray
+worker    what a worker makes of one
+inquest   which photo of a part ends its worker
+witness   the process that tries them, and may die
 progress  how far work is: workers tell, the driver shows
 screen    lines, and a live bar below them
 events    what happens, for machines: lines of JSON

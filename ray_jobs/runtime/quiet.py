@@ -1,21 +1,17 @@
 """What a run prints: our lines, and the errors of others. The one place that sets handlers.
 
 Nothing is lost: what is kept from the screen is in Ray's session folder, logs/retrieval-driver.log (this process; for
-machines, .jsonl) and logs/worker-*, logs/ray-data, logs/train (Ray's own). A warning of Ray's is shown unless it is
+machines, .jsonl) and logs/worker-*, logs/train (Ray's own). A warning of Ray's is shown unless it is
 named here.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import re
-import sys
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ray_jobs.runtime import events
 from ray_jobs.runtime.screen import OURS, SCREEN, ScreenHandler
@@ -24,8 +20,6 @@ LOG_FILE = "retrieval-driver.log"
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # Ray's notices that tell whoever runs a job nothing that can be acted on.
 _NOTICES = re.compile(r"Token authentication is enabled|^Progress bars disabled|^Progress bars for operators disabled")
-# Written by Ray's C++ core, past Python's logging, whenever Ray Data starts a pool of actors; also in its own log.
-_NATIVE = re.compile(rb"core_worker\.cc:\d+: Actor with class name: .* has constructor arguments in the object store")
 _CHATTY = ("ray", "ray.data", "ray.train", "mlflow", "alembic")
 _WITH_FILES = ("ray.data", "ray.train")  # Ray keeps theirs itself
 _files: list[logging.Handler] = []
@@ -92,48 +86,3 @@ def kept_in(logs: Path | None) -> Iterator[None]:
             logging.getLogger(name).removeHandler(lines)
         handler.close()
         lines.close()
-
-
-def without_native_chatter(rows: Iterable[Any]) -> Iterator[Any]:
-    """The rows; until the first is there, whole lines that Ray's core writes straight to standard error are sieved."""
-    iterator = iter(rows)
-    with _sieved_standard_error():
-        first = next(iterator, None)
-    if first is not None:
-        yield first
-        yield from iterator
-
-
-@contextmanager
-def _sieved_standard_error() -> Iterator[None]:
-    """File descriptor 2 goes through a pipe for a while. Python's own output, and the screen's, does not."""
-    try:
-        number = sys.stderr.fileno()
-    except (AttributeError, OSError, ValueError):
-        number = -1
-    if number != 2:  # somebody caught standard error already
-        yield
-        return
-    sys.stderr.flush()
-    kept = os.dup(2)
-    read, write = os.pipe()
-    os.dup2(write, 2)
-    os.close(write)
-    reader = threading.Thread(target=_sieve, args=(read, kept), daemon=True)
-    reader.start()
-    try:
-        with os.fdopen(os.dup(kept), "w") as past, SCREEN.writing_to(past):
-            yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        reader.join(timeout=1)  # it ends with the pipe, which a process started meanwhile may hold open
-        if not reader.is_alive():
-            os.close(kept)
-
-
-def _sieve(read: int, to: int) -> None:
-    with os.fdopen(read, "rb") as lines:
-        for line in lines:
-            if not _NATIVE.search(line):
-                os.write(to, line)

@@ -12,8 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -132,18 +131,6 @@ class Screen:
         with self._lock:
             self._erase()
             self._write(text + "\n")
-
-    @contextmanager
-    def writing_to(self, stream: TextIO) -> Iterator[None]:
-        """Write there for the length of the block."""
-        before, self._given = self._given, self._given or stream
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._given = before
-                if before is None:
-                    self._bar = self._on_bar = None  # it would write to a closed file
 
     def stream(self) -> TextIO:
         return self._given or _standard_error()

@@ -25,7 +25,7 @@ from retrieval.data.splits import Assignment, assign_splits
 
 SOURCE = "source.json"
 
-NOT_COMPARED = ("source", "out", "cpus_per_part")
+NOT_COMPARED = ("source", "out", "cpus_per_part", "limits")
 """Settings that say where and how fast, not what: a collection made elsewhere of the same photos is the same."""
 
 _MAX_PART, _MIN_PART, _MIN_PARTS = 256, 16, 16

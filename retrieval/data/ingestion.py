@@ -12,7 +12,9 @@ import functools
 import hashlib
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -68,19 +70,27 @@ class PartResult:
     """With faces=all: faces that were found, counted by their numbers; else as `stored`."""
     refused: dict[str, int]
     """With faces=all: faces that were found and are too poor, by reason; also those of rejected photos."""
+    broken: int
+    """Photos that could not be read or decoded, or ended what did: not those that only show nothing of use."""
     files: dict[str, str]
     resumed: bool
     """Both outputs were there already, and their markers were read."""
 
 
 def ingest_part(
-    folder: Folder, part: int, source: Folder, config: PrepareConfig, progress: Progress = silent
+    folder: Folder,
+    part: int,
+    source: Folder,
+    config: PrepareConfig,
+    progress: Progress = silent,
+    without: Mapping[int, BadImage] | None = None,
 ) -> PartResult:
     """Do one part of a collection: read its plan, write its images and its rejected photos. Safe to repeat.
 
     Args:
         folder: the collection, with `plan/` written, and the detector's network if `config` needs one.
         source: the root that the plan's relative uris are below.
+        without: photos to leave out, by their position in the plan, and why: they ended whoever looked at them.
     """
     limit_threads(1)  # as many parts are done at once as there are cores
     plan, stored, rejected = (f"{kind}/{part_name(part)}" for kind in ("plan", "images", "rejected"))
@@ -89,7 +99,7 @@ def ingest_part(
     if images is None or reasons is None:
         rows = folder.read_table(plan).to_pylist()
         detector = _detector(config, detector_of(folder) if config.needs_network else None)
-        kept, refused = _prepare_rows(rows, source, config, detector, progress)
+        kept, refused = _prepare_rows(rows, source, config, detector, progress, without or {})
         table = pa.Table.from_pylist(kept, IMAGE_SCHEMA)
         images = folder.write_table(stored, table, about={}, use_dictionary=["label"], **IMAGE_OPTIONS)
         told = _counts(rows, kept, refused, config)  # with the file that is written last
@@ -110,8 +120,26 @@ def _counts(
         "stored": len(kept),
         "faces": _found(numbered) if config.faces == "all" else len(kept),
         "rejected": dict(Counter(row["reason"] for row in refused if row["stage"] != FACE_STAGE)),
+        "broken": sum(row["stage"] in ("read", "decode") for row in refused),
         "refused": dict(Counter(row["reason"] for row in of_faces)),
     }
+
+
+def try_photos(
+    folder: Folder,
+    part: int,
+    source: Folder,
+    config: PrepareConfig,
+    only: Sequence[int],
+    progress: Progress = silent,
+) -> list[str]:
+    """Do these photos of a part, by their positions in its plan, and write nothing. Returns the image_ids of all."""
+    limit_threads(1)
+    rows = folder.read_table(f"plan/{part_name(part)}").to_pylist()
+    detector = _detector(config, detector_of(folder) if config.needs_network else None)
+    progress("photos", 0, len(only))  # from now on it is the next one
+    _prepare_rows([rows[at] for at in only], source, config, detector, progress)
+    return [row["image_id"] for row in rows]
 
 
 def _prepare_rows(
@@ -120,11 +148,14 @@ def _prepare_rows(
     config: PrepareConfig,
     detector: FaceDetector | None,
     progress: Progress,
+    without: Mapping[int, BadImage] = MappingProxyType({}),
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Plan rows -> rows of IMAGE_SCHEMA and rows of REJECTED_SCHEMA, each in the plan's order."""
     kept, refused = [], []
-    for row in counted(rows, "photos", progress):
+    for at, row in enumerate(counted(rows, "photos", progress)):
         try:
+            if at in without:
+                raise without[at]
             data = _read(source, row["uri"], row["size"])
             known = {name: row[name] for name in ("label", "split", "attributes")}
             known |= {"photo": row["image_id"], "content_hash": hashlib.sha256(data).hexdigest()}

@@ -1,6 +1,7 @@
 """Pixels: decode, find a face, prepare, augment, batch.
 
 settings     how photos are prepared, faces looked for, pixels changed
+native       one photo's time in native code, and where tests poison it
 pixels       decode, resize, encode
 boxes        how far two are the same, squares around them, what is in them
 faces        the detector, and which face; detectors/ has a file for each

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from retrieval.images.native import one_photo, strike
+
 Pixels = NDArray[np.uint8]
 
 
@@ -64,14 +66,16 @@ def decode(
     if min(width, height) < min_side:
         raise BadImage("too-small", f"{width} x {height} pixels, the short side must be at least {min_side}")
     reduction = 1
-    try:
-        if reduce_to is not None and image.draft(None, (reduce_to, reduce_to)):  # JPEG only; stays above the size asked
-            reduction = next(scale for scale in (1, 2, 4, 8) if -(-width // scale) == image.width)
-        image.load()
-        pixels = _upright(_to_rgb(image), _orientation(image))
-    except Exception as error:  # Pillow's plugins raise many types on hostile bytes; each means the same to us
-        reason = "truncated" if "truncated" in str(error).lower() else "unreadable"
-        raise BadImage(reason, f"{type(error).__name__}: {error}") from error
+    with one_photo():
+        strike(data)
+        try:
+            if reduce_to is not None and image.draft(None, (reduce_to, reduce_to)):  # JPEG only; above the size asked
+                reduction = next(scale for scale in (1, 2, 4, 8) if -(-width // scale) == image.width)
+            image.load()
+            pixels = _upright(_to_rgb(image), _orientation(image))
+        except Exception as error:  # Pillow's plugins raise many types on hostile bytes; each means the same to us
+            reason = "truncated" if "truncated" in str(error).lower() else "unreadable"
+            raise BadImage(reason, f"{type(error).__name__}: {error}") from error
     return pixels, reduction
 
 
@@ -98,7 +102,9 @@ def decode_whole(jpeg: bytes) -> Pixels:
 
     Raises: ValueError if the bytes are no JPEG, which means that the collection is damaged.
     """
-    pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB) if jpeg else None
+    with one_photo():
+        strike(jpeg)
+        pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB) if jpeg else None
     if pixels is None:
         raise ValueError(f"A stored image of {len(jpeg)} bytes is no JPEG: the collection is damaged, ingest it again.")
     return as_pixels(pixels)

@@ -12,6 +12,7 @@ from retrieval.images.alignment import align, scale_of
 from retrieval.images.boxes import crop, expand_box
 from retrieval.images.detectors.face import Face, FaceDetector, Points
 from retrieval.images.faces import best_first, largest_first
+from retrieval.images.native import one_photo
 from retrieval.images.pixels import (
     BadImage,
     Pixels,
@@ -65,6 +66,11 @@ def prepare(data: bytes, config: PrepareConfig, detector: FaceDetector | None, b
     Raises: BadImage with a reason of `pixels.decode`, or no-face, no-box or bad-box; or of `quality.refusal`, where no
         face is good enough: then the best one's.
     """
+    with one_photo():
+        return _prepare(data, config, detector, box)
+
+
+def _prepare(data: bytes, config: PrepareConfig, detector: FaceDetector | None, box: Box | None) -> Prepared:
     if config.crop == "none":
         pixels, reduction = _decode(data, config, reduce_to=config.size)
         height, width = pixels.shape[:2]
@@ -90,6 +96,11 @@ def prepare_all(data: bytes, config: PrepareConfig, detector: FaceDetector | Non
 
     Raises: BadImage with a reason of `pixels.decode`, or no-face. A face that is too poor does not raise.
     """
+    with one_photo():
+        return _prepare_all(data, config, detector)
+
+
+def _prepare_all(data: bytes, config: PrepareConfig, detector: FaceDetector | None) -> Faces:
     width, height = image_size(data)
     searched = math.ceil(config.all_side * min(width, height) / max(width, height))
     photo = _Searched.of(data, config, detector, reduce_to=max(2 * config.size, searched), every=True)

@@ -69,15 +69,13 @@ def test_each_part_of_images_is_done_and_sealed_under_its_number(
 @pytest.mark.parametrize(
     ("resources", "settings", "expected"),
     [
-        ({"CPU": 2}, {}, (2, 1, 0, "cpu")),
-        ({"CPU": 16}, {}, (3, 1, 0, "cpu")),  # no more actors than parts
-        ({"CPU": 5}, {"cpus_per_worker": 2}, (2, 2, 0, "cpu")),
-        ({"CPU": 1}, {"cpus_per_worker": 4}, (1, 4, 0, "cpu")),
+        ({"CPU": 2}, {}, (0, 1, 0, "cpu")),  # 0: as many as fit
+        ({"CPU": 5}, {"cpus_per_worker": 2}, (0, 2, 0, "cpu")),
         ({"CPU": 16}, {"num_workers": 2}, (2, 1, 0, "cpu")),
-        ({"CPU": 16, "GPU": 2}, {}, (2, 1, 1, "auto")),
-        ({"CPU": 16, "GPU": 1}, {"device": "cuda"}, (1, 1, 1, "cuda")),
-        ({"CPU": 16, "GPU": 2}, {"device": "cpu"}, (3, 1, 0, "cpu")),
-        ({"CPU": 2, "GPU": 0.5}, {}, (2, 1, 0, "cpu")),
+        ({"CPU": 16, "GPU": 2}, {}, (0, 1, 1, "auto")),
+        ({"CPU": 16, "GPU": 1}, {"device": "cuda"}, (0, 1, 1, "cuda")),
+        ({"CPU": 16, "GPU": 2}, {"device": "cpu"}, (0, 1, 0, "cpu")),
+        ({"CPU": 2, "GPU": 0.5}, {}, (0, 1, 0, "cpu")),
     ],
 )
 def test_an_actor_a_gpu_or_for_so_many_cores(
@@ -86,7 +84,7 @@ def test_an_actor_a_gpu_or_for_so_many_cores(
     cluster, _ = run(collection, monkeypatch, resources, **settings)
     (call,) = cluster.parts
     given = call["fixed"]["settings"]
-    assert (call["actors"], call["num_cpus"], call["num_gpus"], given["device"]) == expected
+    assert (call["workers"], call["needs"].cpus, call["needs"].gpus, given["device"]) == expected
     assert given["num_threads"] == expected[1]
 
 

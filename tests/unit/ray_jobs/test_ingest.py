@@ -41,7 +41,7 @@ def test_every_photo_is_in_the_books_and_a_second_run_changes_nothing(
     made = read_manifest(out, "collection")
     assert [(book["taken"], book["kept"]) for book in made.books][:2] == [(20, 20), (20, 19)]
     (call,) = cluster.parts
-    assert (call["parts"], call["total_items"], call["num_cpus"]) == ([0, 1, 2], 20, 1.0)
+    assert (call["parts"], call["total_items"], call["needs"].cpus) == ([0, 1, 2], 20, 1.0)
     assert made.inputs == {"source": ingest.source_fingerprint(str(photos))}
     assert any("20 in, 19 kept, rejected: 1 " in record.getMessage() for record in caplog.records)
     assert made.config["split"]["test_fraction"] == 0.4 and made.config["part_size"] == 8

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,46 +91,3 @@ def test_a_folder_that_is_not_there_is_no_place_for_a_log(tmp_path: Path) -> Non
     with quiet.kept_in(tmp_path / "elsewhere"), quiet.kept_in(None):
         pass
     assert list(tmp_path.iterdir()) == []
-
-
-SIEVED = """
-import os, sys
-from ray_jobs.runtime.quiet import without_native_chatter
-
-def rows():
-    os.write(2, b"[2026-11-27 16:18:27,498 E 3128 3128] core_worker.cc:2465: Actor with class name: 'MapWorker' and "
-                b"ID: 'ed41' has constructor arguments in the object store and max_restarts > 0. If the\\n")
-    os.write(2, b"[2026-11-27 16:18:27,498 E 3128 3128] core_worker.cc:99: The raylet died\\n")
-    print("python's own", file=sys.stderr, flush=True)
-    yield 1
-    os.write(2, b"Actor with class name: 'x' has constructor arguments in the object store\\n")
-    yield 2
-
-seen = list(without_native_chatter(rows()))
-assert seen == [1, 2] and list(without_native_chatter([])) == [], seen
-os.write(2, b"the end\\n")
-{ending}
-"""
-
-
-def sieved(ending: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", SIEVED.replace("{ending}", ending)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-
-
-def test_one_known_line_of_ray_s_core_is_sieved_out_and_every_other_comes_through() -> None:
-    done = sieved()
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines() == [
-        "[2026-11-27 16:18:27,498 E 3128 3128] core_worker.cc:99: The raylet died",
-        "python's own",
-        "Actor with class name: 'x' has constructor arguments in the object store",  # not of that file, and later
-        "the end",
-    ]
-
-
-def test_a_failure_within_is_shown_whole() -> None:
-    ending = "def bad():\n    os.write(2, b'last words\\n')\n    raise OSError('no space')\n    yield\n"
-    done = sieved(ending + "list(without_native_chatter(bad()))")
-    assert done.returncode == 1
-    assert "last words\nTraceback" in done.stderr and done.stderr.endswith("OSError: no space\n")

@@ -1,0 +1,48 @@
+"""A process that may die: it tries photos of a part and writes nothing. `python -m ray_jobs.runtime.witness`.
+
+`inquest` starts it, says by standard input what to try, and reads from the descriptor it was given how far it came.
+Both are our own processes, so the work comes pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import struct
+import sys
+import traceback
+from typing import Any
+
+LENGTH = struct.Struct("!Q")
+
+
+def main(descriptor: int) -> None:
+    """Answers until nobody asks any more."""
+    from ray import cloudpickle
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the photo
+    answers = os.fdopen(descriptor, "w", buffering=1)
+    asked = sys.stdin.buffer
+    attempt, fixed, seconds = cloudpickle.loads(asked.read(LENGTH.unpack(asked.read(LENGTH.size))[0]))
+
+    from retrieval.images import native
+
+    native.limit(seconds)
+
+    def say(**what: Any) -> None:
+        answers.write(json.dumps(what) + "\n")
+
+    for line in asked:
+        try:
+            tried = attempt(**fixed, only=json.loads(line), progress=lambda _, done, __: say(done=done))
+            say(tried=tried)
+        except (OSError, MemoryError) as error:
+            say(stopped=f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001  whatever it is: alone with one photo, it is that photo's
+            traceback.print_exc()
+            say(raised=f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

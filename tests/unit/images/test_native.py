@@ -1,0 +1,56 @@
+"""One photo's time in native code, kept by the kernel; and what a test may have it do."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from retrieval.images import native
+from retrieval.images.native import POISON
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def run(code: str, poison: str = "") -> int:
+    """What a process of this code ends with."""
+    head = "import time\nfrom retrieval.images import native\nfrom retrieval.images.native import one_photo, strike\n"
+    env = {"PATH": "/usr/bin:/bin", POISON: poison}
+    return subprocess.run([sys.executable, "-c", head + code], cwd=ROOT, env=env, timeout=60).returncode
+
+
+def test_a_photo_that_takes_too_long_ends_the_process_though_it_holds_the_interpreter_s_lock() -> None:
+    code = "native.limit(0.3)\nwith one_photo():\n    strike(b'a bad photo')\n"
+    assert run(code, "hang:bad") == -signal.SIGALRM
+
+
+def test_time_counts_within_the_block_only_and_the_outer_one_s_within_two() -> None:
+    code = "native.limit(0.6)\n" + "with one_photo():\n    time.sleep(0.2)\ntime.sleep(0.5)\n" * 3
+    assert run(code) == 0
+    assert run("native.limit(0.2)\nwith one_photo(4):\n    time.sleep(0.5)\n") == 0
+    inner = "native.limit(0.4)\nwith one_photo():\n    for _ in range(9):\n        with one_photo():\n"
+    assert run(inner + "            time.sleep(0.1)\n") == -signal.SIGALRM
+
+
+def test_without_a_limit_nothing_is_timed() -> None:
+    assert (
+        run(
+            "with one_photo():\n    time.sleep(0.1)\nnative.limit(0.05)\nnative.limit(0)\nwith one_photo():\n"
+            "    time.sleep(0.2)\n"
+        )
+        == 0
+    )
+    with pytest.raises(ValueError, match="-1 seconds for a photo, expected 0"):
+        native.limit(-1)
+
+
+def test_a_poisoned_photo_is_known_by_a_word_in_it_or_by_its_digest() -> None:
+    assert run("strike(b'bad photo')", "crash:bad") == -signal.SIGSEGV
+    digest = hashlib.sha256(b"another").hexdigest()
+    assert run("strike(b'another')", f"hang:none,crash:{digest}") == -signal.SIGSEGV
+    assert run("strike(b'bad photo')", "raise:bad") == 1
+    assert run("strike(b'a good one')", f"crash:bad,crash:{digest}") == run("strike(b'bad')") == 0
