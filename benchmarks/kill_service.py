@@ -165,12 +165,12 @@ async def serve(workspace: str, port: int) -> None:
     """What each round starts."""
     import uvicorn
 
-    from serve.replica import build_api
+    from serve.replica import build_front
     from serve.service import Service
 
     args = ServeArgs(workspace=workspace, device="cpu", precision="fp32", engine="torch")
     service = await Service.open(args)
-    server = uvicorn.Server(uvicorn.Config(build_api(service), host="127.0.0.1", port=port, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(build_front(service), host="127.0.0.1", port=port, log_level="error"))
     await server.serve()
 
 

@@ -44,8 +44,9 @@ def build_app(args: ServeArgs) -> serve.Application:
         max_ongoing_requests=args.max_uploads + args.max_queue + 256,
         max_queued_requests=256,
         backpressure_config={"status_code": 503, "retry_after_s": args.retry_after_s},
-        # A line for every request costs as much as a search, and addresses hold names of images.
-        logging_config={"enable_access_log": False},
+        # A line for every request costs as much as a search, and addresses hold names of images. Ray makes it before it
+        # asks whether anybody wants it, unless the level says so.
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )
     return search.bind(args, *parts)
 

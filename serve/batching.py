@@ -7,12 +7,15 @@ answered one by one. Here nobody waits for company either, and those who wait an
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+_Asked = tuple[Item, "asyncio.Future[Answer]"]
 
 
 def _closed(_: list[Any]) -> Sequence[Any]:
@@ -20,50 +23,78 @@ def _closed(_: list[Any]) -> Sequence[Any]:
 
 
 class Batcher(Generic[Item, Answer]):
-    """Called with one item, answers with what `work` made of it. All calls come from one event loop."""
+    """Called with one item, answers with what `work` made of it. All calls at one time come from one event loop."""
 
     def __init__(self, work: Callable[[list[Item]], Sequence[Answer]], max_size: int, name: str) -> None:
         """Args: work: items -> as many answers, in their order; it runs in a thread of its own, called `name`.
         max_size: most items at once."""
-        self._work, self._max_size = work, max_size
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
-        self._running: asyncio.Task[None] | None = None
+        self._work, self._max_size, self._name = work, max_size, name
+        self._fresh: list[_Asked[Item, Answer]] = []
+        self._waiting: SimpleQueue[list[_Asked[Item, Answer]] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._ended = False
 
     async def __call__(self, item: Item) -> Answer:
-        """Raises: whatever `work` raised on the batch that this item was in."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
-        if self._running is None:
-            self._running = asyncio.create_task(self._run())
+        """Raises: whatever `work` raised on the batch that this item was in; RuntimeError once it is closed."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._fresh.append((item, future))
+        if len(self._fresh) == 1:
+            loop.call_soon(self._hand_over)  # with those who ask in the same turn of the loop
         return await future
 
     def close(self) -> None:
-        """No more items come; those at work are finished."""
-        self._pool.shutdown(wait=False)
+        """No more items come; those that wait are finished."""
+        with self._lock:
+            self._ended = True
+            self._waiting.put(None)
 
     def forget(self) -> None:
         """Let go of `work`, and of all that it holds."""
         self._work = _closed
 
-    async def _run(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[: self._max_size], self._waiting[self._max_size :]
-                await self._answer([(item, future) for item, future in batch if not future.done()])
-        finally:
-            self._running = None
+    def _hand_over(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        with self._lock:
+            if self._ended:
+                _tell([future for _, future in fresh], RuntimeError("This batcher was closed."))
+                return
+            self._waiting.put(fresh)
+            if self._thread is None:  # only now: who never asks has no thread to end
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
 
-    async def _answer(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
-        if not batch:
-            return  # all of them have left
-        items = [item for item, _ in batch]
-        work = asyncio.get_running_loop().run_in_executor(self._pool, self._work, items)
-        (made,) = await asyncio.gather(work, return_exceptions=True)
-        for place, (_, future) in enumerate(batch):
-            if future.done():
-                continue  # left while we worked
-            if isinstance(made, BaseException):
-                future.set_exception(made)
-            else:
-                future.set_result(made[place])
+    def _run(self) -> None:
+        waiting: list[_Asked[Item, Answer]] = []
+        while True:
+            if not waiting:
+                if (found := self._waiting.get()) is None:
+                    return
+                waiting = found
+            with contextlib.suppress(Empty):
+                while (more := self._waiting.get_nowait()) is not None:
+                    waiting += more
+                self._waiting.put(None)  # the end, once all of these are answered
+            batch, waiting = waiting[: self._max_size], waiting[self._max_size :]
+            if batch := [(item, future) for item, future in batch if not future.done()]:
+                self._answer(batch)
+
+    def _answer(self, batch: list[_Asked[Item, Answer]]) -> None:
+        made: Sequence[Answer] | BaseException
+        try:
+            made = self._work([item for item, _ in batch])
+        except BaseException as error:  # noqa: BLE001 - whoever asked is told
+            made = error
+        with contextlib.suppress(RuntimeError):  # the event loop was closed, and nobody waits
+            batch[0][1].get_loop().call_soon_threadsafe(_tell, [future for _, future in batch], made)
+
+
+def _tell(futures: list[asyncio.Future[Answer]], made: Sequence[Answer] | BaseException) -> None:
+    for place, future in enumerate(futures):
+        if future.done():
+            continue  # left while we worked
+        if isinstance(made, BaseException):
+            future.set_exception(made)
+        else:
+            future.set_result(made[place])

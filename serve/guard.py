@@ -156,7 +156,7 @@ class Guard:
 
     async def _admit(self, scope: Scope) -> None:
         """Raises: Refusal no-key, not-allowed or too-many."""
-        headers, method, path = Headers(scope=scope), scope["method"], _path(scope)
+        headers, method, path = Headers(scope=scope), scope["method"], path_of(scope)
         if method not in _READS and _from_another_site(headers):
             raise Refusal("not-allowed", "A page of another site had this asked. Ask from the service's own page.")
         role = needed(method, path)
@@ -202,7 +202,7 @@ def _from_another_site(headers: Mapping[str, str]) -> bool:
     return origin is not None and urlsplit(origin).netloc != headers.get("host", "")
 
 
-def _path(scope: Scope) -> str:
+def path_of(scope: Scope) -> str:
     """As the routes see it: without what a proxy put in front."""
     path, prefix = scope["path"], scope.get("root_path", "").rstrip("/")
     return path[len(prefix) :] if prefix and path.startswith(f"{prefix}/") else path

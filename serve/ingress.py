@@ -19,6 +19,8 @@ Ingress = Literal["haproxy", "direct", "serve"]
 
 _WRAPPER = Path(__file__).with_name("loopback_haproxy.sh")
 _DRAIN_S = "3"
+# What Ray's processes do ten times a second whether or not anybody asks costs a part of a core, of those that answer.
+_QUIETER = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5", "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000"}
 
 
 def environment(ingress: Ingress, port: int, scratch: Path) -> dict[str, str]:
@@ -29,7 +31,7 @@ def environment(ingress: Ingress, port: int, scratch: Path) -> dict[str, str]:
     """
     # Ray makes its workers step back before everything else on the machine (niceness 15): right for jobs, not for what
     # people wait for.
-    kind = {"RAY_worker_niceness": "0"}
+    kind = {"RAY_worker_niceness": "0", **_QUIETER}
     if ingress == "serve":
         return kind
     # A replica that goes is waited for by whoever still has its address; Ray's own 30 s make every stop that slow.

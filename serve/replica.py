@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from serve import edge
 from serve.engine.versions import OneVersion
+from serve.front import Front
 from serve.guard import Guard, describe
 from serve.mirror import Mirror
 from serve.service import Service
@@ -57,6 +58,11 @@ def build_api(service: Service) -> FastAPI:
     return api
 
 
+def build_front(service: Service) -> Front:
+    """The same as it is served, with the short way to what is asked most."""
+    return Front(build_api(service), ["/v1/search"])
+
+
 class Search:
     """One replica."""
 
@@ -66,9 +72,9 @@ class Search:
         self._mirror = Mirror(self._service.metrics)
         self._mirror.start()
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> Front:
         """Ray Serve asks for the routes once this replica's constructor is done."""
-        return build_api(self._service)
+        return build_front(self._service)
 
     async def check_health(self) -> None:
         """Ray Serve replaces a replica that raises here time and again. Only for what a fresh one would not have.

@@ -25,6 +25,11 @@ class Clock:
         finally:
             self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - started
 
+    def move(self, seconds: float, to: str, was: str) -> None:
+        """So much of one stage belonged to another."""
+        self.spent[was] -= seconds
+        self.spent[to] = self.spent.get(to, 0.0) + seconds
+
     def seconds(self) -> Seconds:
         spent = {name: self.spent.get(name, 0.0) for name in ("upload", "prepare", "embed", "search", "rerank")}
         return Seconds(total=time.perf_counter() - self.began, **spent)

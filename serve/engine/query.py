@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from serve.settings import ServeArgs
 if TYPE_CHECKING:
     from serve.service import Service
 
+Made = TypeVar("Made")
+
 
 async def answer(
     service: Service, options: SearchOptions, photo: bytes | None, clock: Clock, prefix: str = ""
@@ -38,23 +41,25 @@ async def answer(
     """
     version = service.versions.current
     check_options(service.args, version, options, photo is not None)
+    allowed = filter_of(options.filter)
+
+    def find(queries: list[np.ndarray]) -> tuple[int, int, list[Found]]:
+        """(newest change, images that could answer, what was found for each)"""
+        live, searched = version.gallery.refresh(), version.gallery.num_allowed(allowed)
+        return live, searched, [search(service.args, version, options, one, allowed) for one in queries]
+
+    done = None
     if photo is None:
         with clock.stage("search"):
-            query = await version.in_thread(lambda: _embedding_of(version, options))
-        asked, seen = [query], None
+            asked, seen = [await version.in_thread(lambda: _embedding_of(version, options))], None
     else:
         seen = await look(service, version, options, photo, clock)
-        with clock.stage("embed"):
-            asked = list(await asyncio.gather(*(version.embed(face.jpeg) for face in seen.faces)))
-    allowed = filter_of(options.filter)
-    with clock.stage("search"):
-        live, searched, found = await version.in_thread(
-            lambda: (
-                version.gallery.refresh(),
-                version.gallery.num_allowed(allowed),
-                [search(service.args, version, options, one, allowed) for one in asked],
-            )
-        )
+        plain = allowed is None and not (options.expand or service.args.expand)
+        asked, done = await _embedded(version, seen, find if plain else None, clock)
+    if done is None:
+        with clock.stage("search"):
+            done = await version.in_thread(lambda: find(asked))
+    live, searched, found = done
     made = Wording(version, options, prefix)
     first = _best_place(seen)
     faces = made.faces(seen, found) if seen is not None and options.face == "all" else None
@@ -81,6 +86,20 @@ async def answer(
         live=live,
         seconds=clock.seconds(),
     )
+
+
+async def _embedded(
+    version: Version, seen: Looked, find: Callable[[list[np.ndarray]], Made] | None, clock: Clock
+) -> tuple[list[np.ndarray], Made | None]:
+    """(D,) float32 of each face; and what `find` made of them where there was one, and it could be called at once."""
+    with clock.stage("embed"):
+        if find is None or len(seen.faces) != 1:
+            return list(await asyncio.gather(*(version.embed(face.jpeg) for face in seen.faces))), None
+        embedding, done = await version.embed_and(seen.faces[0].jpeg, lambda one: find([one]))
+    if done is None:
+        return [embedding], None
+    clock.move(done[1], to="search", was="embed")
+    return [embedding], done[0]
 
 
 def check_options(args: ServeArgs, version: Version, options: SearchOptions, with_photo: bool) -> None:

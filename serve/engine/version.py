@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,6 +34,25 @@ from serve.schemas import IndexInfo, ModelInfo
 from serve.settings import ServeArgs
 
 Made = TypeVar("Made")
+
+QUICK = 20_000
+"""Images that a search takes a few milliseconds for at most, whatever the index."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A crop to embed, and what may be done with its embedding at once."""
+
+    jpeg: bytes
+    then: Callable[[np.ndarray], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Embedded:
+    """(D,) float32; with what was made of it, and the seconds that took."""
+
+    embedding: np.ndarray
+    then: tuple[Any, float] | None = None
 
 
 class Version:
@@ -78,10 +99,11 @@ class Version:
         self.calibration: Calibration | None = pair.calibration()
         self.known: KnownThreshold | None = known_threshold(pair.model)
         self._batched = batched
-        self._batcher: Batcher[bytes, np.ndarray] = Batcher(self._embed, args.max_batch, "embed")
-        # Who waits for other processes needs no core.
+        self._batcher: Batcher[_Asked, _Embedded] = Batcher(self._embed, args.max_batch, "embed")
+        # Who waits for other processes needs no core, and holds up the network of nobody.
         num_threads = args.threads if shards is None else max(args.threads, args.max_queue)
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="search")
+        self._is_quick = shards is None and len(self.gallery.sealed) <= QUICK
         self._warm_up()
 
     @classmethod
@@ -116,9 +138,13 @@ class Version:
         """Raises: whatever reading a stored crop raises; not from the memory of those asked for last."""
         await asyncio.to_thread(self.gallery.read_one)
 
-    def _embed(self, jpegs: list[bytes]) -> Sequence[np.ndarray]:
-        self._batched(len(jpegs))
-        return list(self.embedder.embed_jpegs(jpegs))
+    def _embed(self, asked: list[_Asked]) -> list[_Embedded]:
+        self._batched(len(asked))
+        embeddings, then = self.embedder.embed_jpegs([one.jpeg for one in asked]), asked[0].then
+        if len(asked) > 1 or then is None or not self._is_quick:
+            return [_Embedded(embedding) for embedding in embeddings]
+        started = time.perf_counter()
+        return [_Embedded(embeddings[0], (then(embeddings[0]), time.perf_counter() - started))]
 
     def look(self, faces: Which = "best", box: Box | None = None) -> Look:
         """How to look at a query photo for this gallery."""
@@ -127,7 +153,15 @@ class Version:
 
     async def embed(self, jpeg: bytes) -> np.ndarray:
         """(D,) float32, unit norm, of a crop as `look` cuts it; embedded with whatever else is waiting."""
-        return await self._batcher(jpeg)
+        return (await self._batcher(_Asked(jpeg))).embedding
+
+    async def embed_and(
+        self, jpeg: bytes, then: Callable[[np.ndarray], Made]
+    ) -> tuple[np.ndarray, tuple[Made, float] | None]:
+        """The same, and what `then` made of the embedding in the network's own thread, and the seconds of that: to wake
+        another costs as much as to search. None where others wait for the network, or the gallery is large."""
+        found = await self._batcher(_Asked(jpeg, then))
+        return found.embedding, found.then
 
     async def search(self, queries: np.ndarray, k: int, allowed: Filter | None = None) -> list[list[Hit]]:
         """The k best of each query, best first. Args: queries: (Q, D) float32. allowed: which images may answer."""

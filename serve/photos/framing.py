@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import struct
@@ -10,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _LENGTHS = struct.Struct("!IQ")
+HEADER = _LENGTHS.size
+"""Bytes of the two lengths that every message begins with."""
 _MOST_HEAD, _MOST_BODY = 16 << 20, 1 << 30
-_SMALL = 64 << 10
 
 
 class Broken(Exception):
@@ -25,7 +25,7 @@ def pack(head: Mapping[str, Any], bodies: Iterable[bytes] = ()) -> list[bytes]:
     return [_LENGTHS.pack(len(text), sum(map(len, pieces))) + text, *pieces]
 
 
-def lengths(data: bytes) -> tuple[int, int]:
+def lengths(data: bytes | bytearray) -> tuple[int, int]:
     """(of the head, of the body). Raises: Broken for lengths that nobody sends."""
     head, body = _LENGTHS.unpack(data)
     if head > _MOST_HEAD or body > _MOST_BODY:
@@ -51,7 +51,7 @@ def send(connection: socket.socket, head: Mapping[str, Any], bodies: Iterable[by
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], bytes] | None:
     """Blocks for the next message; None when the other end is gone."""
-    if (start := _read(connection, _LENGTHS.size)) is None:
+    if (start := _read(connection, HEADER)) is None:
         return None
     head, body = lengths(start)
     whole = _read(connection, head + body)
@@ -65,37 +65,4 @@ def _read(connection: socket.socket, num: int) -> bytes | None:
         if not (got := connection.recv_into(view[done:])):
             return None
         done += got
-    return bytes(data)
-
-
-async def send_async(connection: socket.socket, head: Mapping[str, Any], bodies: Iterable[bytes] = ()) -> None:
-    """Raises: Broken if the other end is gone."""
-    loop = asyncio.get_running_loop()
-    try:
-        first, *rest = pack(head, bodies)
-        if sum(map(len, rest)) < _SMALL:  # one piece wakes the other end once
-            first, rest = b"".join([first, *rest]), []
-        for piece in (first, *rest):
-            await loop.sock_sendall(connection, piece)
-    except OSError as error:
-        raise Broken(str(error)) from error
-
-
-async def receive_async(connection: socket.socket) -> tuple[dict[str, Any], bytes]:
-    """Raises: Broken if the other end is gone."""
-    head, body = lengths(await _read_async(connection, _LENGTHS.size))
-    whole = await _read_async(connection, head + body)
-    return parse(whole[:head]), whole[head:]
-
-
-async def _read_async(connection: socket.socket, num: int) -> bytes:
-    loop, data = asyncio.get_running_loop(), bytearray(num)
-    view, done = memoryview(data), 0
-    try:
-        while done < num:
-            if not (got := await loop.sock_recv_into(connection, view[done:])):
-                raise Broken("the process has ended")
-            done += got
-    except OSError as error:
-        raise Broken(str(error)) from error
     return bytes(data)

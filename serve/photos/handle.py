@@ -11,9 +11,10 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from retrieval.images.settings import PrepareConfig
-from serve.photos.framing import Broken, receive_async, send_async
+from serve.photos.channel import Channel
 from serve.photos.limits import Caps
 from serve.photos.messages import Look, Looked, Unusable, kind_to_json, seen_from_parts
 
@@ -27,9 +28,10 @@ class Handle:
 
     def __init__(self, caps: Caps) -> None:
         """Starts it. It takes half a second until it is ready."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        self._connection = ours
+        self._connection, theirs = socket.socketpair()
+        self._connection.setblocking(False)
+        self._channel: Channel | None = None
+        self._rested = 0.0
         self._kinds: dict[tuple[PrepareConfig, bytes | None], int] = {}
         try:
             self._process = subprocess.Popen(
@@ -58,41 +60,56 @@ class Handle:
 
     @property
     def worked(self) -> float:
-        """Seconds of a core that it has used in all; 0 once it is gone."""
+        """Seconds of a core that it has used since its last answer; 0 once it is gone."""
         try:
             text = Path(f"/proc/{self.pid}/stat").read_text()
         except OSError:
             return 0.0
         user, system = text.rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK") - self._rested
 
     async def ready(self) -> None:
         """Raises: Broken if it ends before it is."""
-        await receive_async(self._connection)
+        self._channel = await Channel.over(self._connection)
+        await self._channel.expect(lambda head, _: head["ready"])
+        self._rest()
 
-    async def learn(self, how: Look) -> None:
-        """Have it make what this way of looking needs. Raises: Broken if it dies of it."""
+    def learn(self, how: Look) -> asyncio.Future[int]:
+        """Have it make what this way of looking needs, once; its number. Raises, when awaited: Broken if it dies of
+        it."""
+        assert self._channel is not None, "it is ready"
+        self._kinds[how.kind] = len(self._kinds)
+        head = {"learn": kind_to_json(how.config), "network": how.network is not None}
+        return self._channel.ask(head, [how.network or b""], self._learnt)
+
+    def look(self, photo: bytes, how: Look, seconds: float) -> asyncio.Future[Looked | Unusable]:
+        """What is seen, once it is. Raises, when awaited: Broken if it dies, or answers what is no answer."""
+        assert self._channel is not None, "it is ready"
         if how.kind not in self._kinds:
-            head = {"learn": kind_to_json(how.config), "network": how.network is not None}
-            await send_async(self._connection, head, [how.network or b""])
-            await receive_async(self._connection)
-            self._kinds[how.kind] = len(self._kinds)
-
-    async def look(self, photo: bytes, how: Look, seconds: float) -> Looked | Unusable:
-        """Raises: Broken if it dies, or answers what is no answer."""
-        await self.learn(how)
+            self.learn(how)
         head = {"kind": self._kinds[how.kind], "faces": how.faces, "box": how.box, "seconds": seconds}
-        await send_async(self._connection, head, [photo])
-        told, body = await receive_async(self._connection)
-        try:
-            return seen_from_parts(told, body)
-        except (ValueError, TypeError, KeyError) as error:
-            raise Broken(f"an answer that is none ({error!r})") from error
+        return self._channel.ask(head, [photo], self._seen)
+
+    def _learnt(self, head: dict[str, Any], _: bytes) -> int:
+        self._rest()
+        return head["learnt"]
+
+    def _rest(self) -> None:
+        """What it has used until now is no photo's fault."""
+        self._rested += self.worked
+
+    def _seen(self, head: dict[str, Any], body: bytes) -> Looked | Unusable:
+        seen = seen_from_parts(head, body)
+        self._rested = float(head["worked"])
+        return seen
 
     def kill(self) -> None:
         """At once, whatever it does; also where it is stopped."""
         self._process.kill()
-        self._connection.close()
+        if self._channel is None:
+            self._connection.close()
+        else:
+            self._channel.close()
 
     async def ended(self) -> str:
         """How it ended, once it has, in words; a zombie is nobody's then."""

@@ -85,9 +85,19 @@ class PhotoPool:
     async def _look_once(self, photo: bytes, how: Look, last: bool) -> Looked | Unusable | None:
         """None if the process died and this is not the last try."""
         handle = await self._take()
-        work = asyncio.create_task(self._work(handle, photo, how, last))
-        self._keep(work)
-        return await asyncio.shield(work)
+        loop = asyncio.get_running_loop()
+        seen: asyncio.Future[Looked | Unusable | None] = loop.create_future()
+        reply = handle.look(photo, how, self._seconds)
+        late = loop.call_later(self._seconds, _give_up, reply)
+
+        def came(reply: asyncio.Future[Looked | Unusable]) -> None:
+            late.cancel()
+            answer = self._answered(handle, photo, reply, last)
+            if not seen.done():  # the caller is still there
+                seen.set_result(answer)
+
+        reply.add_done_callback(came)
+        return await seen
 
     async def check(self) -> None:
         """Asks an idle process; while all are busy, that they are up is enough, as each has its deadline.
@@ -99,23 +109,21 @@ class PhotoPool:
         if self._idle and self._known:
             await self.look(b"", self._known[0])
 
-    async def _work(self, handle: Handle, photo: bytes, how: Look, last: bool) -> Looked | Unusable | None:
-        worked = handle.worked
+    def _answered(
+        self, handle: Handle, photo: bytes, reply: asyncio.Future[Looked | Unusable], last: bool
+    ) -> Looked | Unusable | None:
+        """None if the process died and this was not the last try. The process is idle then, or another is started."""
         try:
-            async with asyncio.timeout(self._seconds):
-                seen = await handle.look(photo, how, self._seconds)
+            seen = reply.result()
         except TimeoutError:
             # On a busy machine a photo may be late that is none of its fault.
-            self._remember(photo, "timed-out", sure=handle.worked - worked > self._seconds / 2)
+            self._remember(photo, "timed-out", sure=handle.worked > self._seconds / 2)
             return self._replace(handle, "timed-out", f"it took more than {self._seconds:g} s to look at")
         except Broken as error:
             if last:
                 self._remember(photo, "crashed", sure=True)
             refused = self._replace(handle, "crashed", str(error))
             return refused if last else None
-        except BaseException:
-            self._replace(handle, "crashed", "the service failed")
-            raise
         if handle.worn:
             self._replace(handle, "worn", "")
         else:
@@ -127,6 +135,8 @@ class PhotoPool:
         self._all.discard(handle)
         handle.kill()
         self._keep(asyncio.create_task(self._bury(handle, reason)))
+        if self._closed:
+            return Unusable(reason=reason, detail="the service ends")
         if reason != "worn":
             self._lost(reason)
         self._keep(asyncio.create_task(self._start_another()))
@@ -222,3 +232,8 @@ class PhotoPool:
         self._idle.clear()
         for future in self._waiting:
             future.cancel()
+
+
+def _give_up(reply: asyncio.Future[Looked | Unusable]) -> None:
+    if not reply.done():
+        reply.set_exception(TimeoutError())

@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 from serve.photos.framing import receive, send
@@ -46,7 +47,7 @@ def main(descriptor: int, caps: Caps) -> None:
         signal.setitimer(signal.ITIMER_REAL, 2 * head["seconds"] + 1)
         seen, jpegs = seen_to_parts(looker(body, how))
         signal.setitimer(signal.ITIMER_REAL, 0)
-        send(connection, seen, jpegs)
+        send(connection, {**seen, "worked": time.process_time()}, jpegs)
 
 
 def _be_quiet() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from serve.replica import build_api
+from serve.replica import build_front
 from serve.service import Service
 from serve.settings import ServeArgs
 from tests.support.parted import PartsHere, parts_here
@@ -30,7 +30,7 @@ async def inside(
     with own as held:
         service = await Service.open(args, parts=() if held is None else held.handles)
         try:
-            transport = httpx.ASGITransport(build_api(service), raise_app_exceptions=False, root_path=root_path)
+            transport = httpx.ASGITransport(build_front(service), raise_app_exceptions=False, root_path=root_path)
             async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
                 yield service, client
         finally:

@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from serve.replica import build_api
+from serve.replica import build_front
 from serve.service import Service
 from serve.settings import ServeArgs
 
@@ -45,11 +45,11 @@ class _Thread:
     async def _serve(self) -> None:
         service = await Service.open(self.args)
         try:
-            api = build_api(service)
+            front = build_front(service)
             listener = socket.create_server(("127.0.0.1", 0))
-            server = uvicorn.Server(uvicorn.Config(api, log_level="critical", lifespan="off"))
+            server = uvicorn.Server(uvicorn.Config(front, log_level="critical", lifespan="off"))
             self.loop, self.end = asyncio.get_running_loop(), asyncio.Event()
-            self.made = Listening(f"http://127.0.0.1:{listener.getsockname()[1]}", api, service)
+            self.made = Listening(f"http://127.0.0.1:{listener.getsockname()[1]}", front.api, service)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             self.ready.set()
             await self.end.wait()

@@ -89,3 +89,22 @@ def test_who_leaves_is_not_worked_for_and_keeps_nobody(leave: tuple[int, ...]) -
     for number, answer in answers.items():
         assert isinstance(answer, asyncio.CancelledError) if number in leave else answer == number * number
     assert not any(number in batch for batch in work.batches[1:] for number in leave)
+
+
+def test_who_waits_when_it_is_closed_is_answered_and_who_comes_later_refused() -> None:
+    work = Squares()
+    batcher = Batcher(work, 2, "square")
+
+    async def ask() -> list[int | BaseException]:
+        waiting = [asyncio.create_task(batcher(number)) for number in range(5)]
+        await asyncio.sleep(0.01)
+        batcher.close()
+        late = asyncio.create_task(batcher(7))
+        return await together([*waiting, late])
+
+    *answers, late = asyncio.run(ask())
+    assert answers == [0, 1, 4, 9, 16]
+    assert isinstance(late, RuntimeError) and "closed" in str(late)
+    assert batcher._thread is not None
+    batcher._thread.join(30)
+    assert not batcher._thread.is_alive()

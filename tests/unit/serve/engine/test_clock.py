@@ -17,5 +17,8 @@ def test_a_stage_counts_each_time_and_when_it_fails(monkeypatch: pytest.MonkeyPa
     with pytest.raises(KeyError), clock.stage("search"):
         raise KeyError
     assert clock.spent == {"search": 6.0}
+    clock.move(2.0, to="embed", was="search")
+    clock.move(1.0, to="embed", was="search")
+    assert clock.spent == {"search": 3.0, "embed": 3.0}
     told = clock.seconds()
-    assert (told.total, told.search, told.embed) == (20.0, 6.0, 0.0)
+    assert (told.total, told.search, told.embed, told.prepare) == (20.0, 3.0, 3.0, 0.0)

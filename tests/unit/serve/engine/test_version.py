@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,30 @@ def test_what_waits_is_embedded_together_and_told(faces: Workspace) -> None:
 
     assert np.allclose(asyncio.run(ask()), stored_vectors(faces.folder)[:9], atol=1e-5)
     assert sum(sizes) == 9 and max(sizes) == 4
+
+
+def test_who_is_alone_is_searched_for_in_the_network_s_own_thread(
+    faces: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = version_of(faces)
+    crop = version._blank
+
+    def then(embedding: np.ndarray) -> tuple[str, float]:
+        return threading.current_thread().name, float(embedding @ version._asked[0])
+
+    async def ask() -> None:
+        embedding, made = await version.embed_and(crop, then)
+        assert made is not None and made[0][0] == "embed" and made[1] >= 0
+        assert made[0][1] == pytest.approx(1, abs=1e-3) and np.allclose(embedding, version._asked[0], atol=1e-5)
+        together = await asyncio.gather(*(version.embed_and(crop, then) for _ in range(3)))
+        assert [made for _, made in together] == [None] * 3, "others wait for the network"
+        monkeypatch.setattr("serve.engine.version.QUICK", len(version.gallery) - 1)
+        large = version_of(faces)
+        assert (await large.embed_and(crop, then))[1] is None, "a large gallery"
+        large.close()
+
+    asyncio.run(ask())
+    version.close()
 
 
 def test_a_frozen_network_answers_as_it_embedded(tmp_path: Path) -> None:

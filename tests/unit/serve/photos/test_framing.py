@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import threading
 
 import pytest
 
-from serve.photos.framing import Broken, lengths, pack, parse, receive, receive_async, send, send_async
+from serve.photos.framing import Broken, lengths, pack, parse, receive, send
 
 
 def test_messages_come_whole_and_in_order() -> None:
@@ -21,25 +20,6 @@ def test_messages_come_whole_and_in_order() -> None:
     ours.close()
     assert receive(theirs) is None
     theirs.close()
-
-
-def test_the_same_without_blocking() -> None:
-    async def talk() -> None:
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setblocking(False)
-        big = b"x" * 3_000_000
-        sent = asyncio.create_task(send_async(ours, {"a": [1, None]}, [big]))
-        assert await receive_async(theirs) == ({"a": [1, None]}, big)
-        await sent
-        ours.close()
-        with pytest.raises(Broken, match="ended"):
-            await receive_async(theirs)
-        with pytest.raises(Broken):
-            await send_async(theirs, {}, [big])
-        theirs.close()
-
-    asyncio.run(talk())
 
 
 def test_half_a_message_is_none() -> None:
