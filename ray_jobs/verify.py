@@ -104,8 +104,7 @@ def told(verdict: Verdict, calibration: Calibration | None, prior: float = 0.5) 
 
 def _read(photo: str) -> bytes:
     where = Folder.of(photo)
-    parent, _, name = where.uri.rpartition("/")
-    return Folder(parent or "/").read_bytes(name)
+    return where.parent.read_bytes(where.name)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from retrieval.artifacts.folder import Folder
     from tests.support.object_store import ObjectStore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +33,7 @@ os.environ.update(
         "RAY_AUTH_MODE": "token",  # as on a real cluster, with a token of our own: none is written to the home folder
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RETRIEVAL_CACHE": str(RAY_TMPDIR / "cache"),  # exported networks
+        "RETRIEVAL_PATIENCE": "0",  # what fails is to fail at once; tests of waiting say how long
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; the present one warns
@@ -45,6 +47,8 @@ os.environ.update(
 os.environ.pop("RAY_ADDRESS", None)
 
 import pytest  # noqa: E402
+
+from tests.support.object_store import ObjectStore, object_store  # noqa: E402
 
 NEEDS_RAY = {"cluster", "e2e"}
 
@@ -119,7 +123,6 @@ def ray_local() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[ObjectStore]:
     """Starting one costs two seconds."""
-    from tests.support.object_store import object_store
 
     with object_store() as store:
         yield store
@@ -131,6 +134,14 @@ def s3(s3_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return s3_server
+
+
+@pytest.fixture
+def bucket(s3: ObjectStore) -> Folder:
+    """An empty place in an object store, by an address that says where that is."""
+    from retrieval.artifacts.folder import Folder
+
+    return Folder.of(f"{s3.bucket()}/it's a folder{s3.options}")
 
 
 @pytest.fixture(scope="session")

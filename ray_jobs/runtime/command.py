@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import tyro
 
 from ray_jobs.runtime import events
+from retrieval.artifacts.storage.failures import Outage
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,9 @@ def command(
     """Parse the command line and call `main` with the settings. Ends the process with a message where that fails.
 
     What the user can mend (a `ValueError` that we raise, an error of storage) is one message and exit code 2; anything
-    else is a fault, and is shown with its stack. An interrupted job says how to go on: exit code 130.
+    else is a fault, and is shown with its stack. An interrupted job says how to go on: exit code 130. One that gave up
+    waiting for storage, credentials, a disk or memory goes on with the same command once that is there again: 75,
+    which to schedulers means just that (EX_TEMPFAIL).
 
     Args:
         config: the settings' dataclass, or presets: name -> (what it is, settings), the first word of the command.
@@ -58,7 +61,7 @@ def command(
             raise
         logger.debug("%s ends", name, exc_info=True)
         sys.stderr.write(f"\n{name}: {_message(error)}\n")
-        raise SystemExit(2) from None
+        raise SystemExit(os.EX_TEMPFAIL if isinstance(_cause(error), Outage) else 2) from None
 
 
 def _heard_of(cfg: Any, name: str) -> contextlib.AbstractContextManager[None]:
@@ -128,8 +131,12 @@ def _raised_by_us(stack: str) -> bool:
 
 
 def _message(error: BaseException) -> str:
+    return str(_cause(error))
+
+
+def _cause(error: BaseException) -> BaseException:
     cause = getattr(error, "cause", None)  # a worker's error, wrapped by Ray with its stack
-    return str(cause if isinstance(cause, BaseException) else error)
+    return cause if isinstance(cause, BaseException) else error
 
 
 def _started() -> str:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ray_jobs.runtime.inquest import Found, look
 from ray_jobs.runtime.placement import Needs, slots
 from ray_jobs.runtime.worker import Answer, Work, clocked, do_part, fetched, hide_gpus
+from retrieval.artifacts.storage.patience import patience, patiently
 from retrieval.images.pixels import BadImage
 
 _LOOK_EVERY = 5.0  # seconds between two looks at how large the cluster is
@@ -138,8 +139,8 @@ class _Actor:
         """Not in the constructor, from which an error comes back as another one."""
         from ray_jobs.runtime.progress import told
 
-        with told(self._work.teller), clocked(self._work.limits):
-            self._made = self._work.does(**fetched(self._work.fixed))
+        with told(self._work.teller), clocked(self._work.limits), patience():
+            self._made = patiently(lambda: self._work.does(**fetched(self._work.fixed)), "getting a worker ready")
         return Answer()
 
     def do(self, part: int, without: Mapping[int, BadImage]) -> Answer:

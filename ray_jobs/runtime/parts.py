@@ -19,6 +19,7 @@ from ray_jobs.runtime.limits import TRIES, Limits
 from ray_jobs.runtime.placement import Needs
 from ray_jobs.runtime.progress import Step, mailbox_of_session, watch
 from ray_jobs.runtime.worker import Answer, Work
+from retrieval.artifacts.storage.failures import Outage
 from retrieval.images.pixels import BadImage
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,8 @@ def run_parts(
         workers: actors, where `work` is a class; 0: as many as fit into the cluster.
 
     Raises: ValueError that `work` raised, something the user can mend, in one sentence; or if a part cannot be done, or
-        too many photos are broken. Other errors with their stack.
+        too many photos are broken. Outage after storage, a disk or memory failed for longer than a job waits. Other
+        errors with their stack.
     """
     if not parts:
         return
@@ -158,7 +160,7 @@ class _Run:
             self._died(flight, death)
             return None
         except RayTaskError as error:
-            if of_the_user(error) and isinstance(error.cause, ValueError):
+            if of_the_user(error) and isinstance(error.cause, ValueError | Outage):
                 raise error.cause from None
             raise
         if flight.looks:

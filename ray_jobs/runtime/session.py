@@ -13,6 +13,7 @@ from ray_jobs.runtime.command import of_the_user
 from ray_jobs.runtime.limits import TRIES, Limits
 from ray_jobs.runtime.progress import Teller, mailbox_of_session, told, watch
 from ray_jobs.runtime.worker import clocked, hide_gpus, takes_progress
+from retrieval.artifacts.storage.patience import patience, patiently
 
 logger = logging.getLogger(__name__)
 _open: list[Limits] = []
@@ -42,7 +43,7 @@ def session(limits: Limits | None = None) -> Iterator[None]:
     before = parts.set_limits(_open[0] if _open else limits or Limits())
     _open.append(parts.limits())
     try:
-        with quiet.kept_in(logs):
+        with quiet.kept_in(logs), patience():
             yield
     finally:
         _open.pop()
@@ -62,12 +63,14 @@ def on_cluster(work: Callable[..., Any], *args: Any, says: str = "", **kwargs: A
     if says:
         with watch(says, mailbox=mailbox_of_session()) as step:
             return _one_task(says, _told, step.teller, work, *args, **kwargs)
-    return _one_task(work.__name__, work, *args, **kwargs)
+    return _one_task(work.__name__, _told, Teller(None), work, *args, **kwargs)
 
 
 def _told(teller: Teller, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    with told(teller):
-        return work(*args, **kwargs, **({"progress": teller} if takes_progress(work) else {}))
+    if takes_progress(work):
+        kwargs["progress"] = teller
+    with told(teller), patience():
+        return patiently(lambda: work(*args, **kwargs), work.__name__.replace("_", " "))
 
 
 def _one_task(name: str, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

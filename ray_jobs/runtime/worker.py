@@ -17,6 +17,7 @@ from typing import Any
 from ray_jobs.runtime.command import of_the_user
 from ray_jobs.runtime.limits import Limits
 from ray_jobs.runtime.progress import Teller, told
+from retrieval.artifacts.storage.patience import patience, patiently
 from retrieval.images import native
 from retrieval.images.pixels import BadImage
 
@@ -62,8 +63,8 @@ def do_part(work: Work, part: int, without: Mapping[int, BadImage], made: Any = 
     if without:
         arguments["without"] = dict(without)
     try:
-        with told(work.teller, part=part), clocked(work.limits):
-            done: Any = does(**arguments)
+        with told(work.teller, part=part), clocked(work.limits), patience():
+            done: Any = patiently(lambda: does(**arguments), f"part {part}")
     except (OSError, MemoryError):
         raise
     except Exception as error:

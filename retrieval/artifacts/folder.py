@@ -1,11 +1,11 @@
 """A folder on local disk or in an object store, and how a file comes to lie in it whole.
 
-Folders are named by URI, anything `pyarrow.fs` opens: a local path, `s3://bucket/...`, `gs://bucket/...`.
+Folders are named by URI, see `storage.address`: a local path, `s3://bucket/...`, `gs://bucket/...`, with options behind
+a `?`. What is read is asked for again where a store does not answer, for as long as the job is patient.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from retrieval.artifacts.storage.address import local_path, open_address, parse
+from retrieval.artifacts.storage.patience import patiently
 from retrieval.artifacts.writing.done import MARKS, Done, is_content, marker
 from retrieval.artifacts.writing.seam import publish
 
@@ -30,11 +32,11 @@ def part_number(name: str) -> int:
     return int(name.removeprefix("part-").removesuffix(".parquet"))
 
 
-@functools.lru_cache(maxsize=32)
 def _open(uri: str) -> tuple[pafs.FileSystem, str]:
     if "://" not in uri:
         return pafs.LocalFileSystem(), str(Path(uri).absolute())
-    return pafs.FileSystem.from_uri(uri)
+    address = parse(uri)
+    return open_address(address), address.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +47,52 @@ class Folder:
 
     @classmethod
     def of(cls, where: str | Path | Folder) -> Folder:
-        """Local paths become absolute, since Ray's workers run in another folder."""
+        """Local paths become absolute, since Ray's workers run in another folder; so do those of file://.
+
+        Raises: ValueError for an address that does not name a place, see `storage.address.parse`.
+        """
         if isinstance(where, Folder):
             return where
-        uri = str(where).rstrip("/") or "/"
-        return cls(uri if "://" in uri else str(Path(uri).expanduser().absolute()))
+        uri = str(where)
+        path = local_path(uri) if "://" in uri else uri
+        if path is None:
+            return cls(str(parse(uri)))
+        return cls(str(Path(path.rstrip("/") or "/").expanduser().absolute()))
 
     def __truediv__(self, name: str) -> Folder:
-        return Folder(f"{self.uri}/{name}")
+        path, mark, options = self._split()
+        return Folder(f"{path.rstrip('/')}/{name}{mark}{options}")
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self._split()[0].rstrip("/").rpartition("/")[2]
+
+    @property
+    def parent(self) -> Folder:
+        """The folder it lies in. Of a bucket, or of the root, there is none above: itself."""
+        path, mark, options = self._split()
+        above = path.rpartition("/")[0]
+        if "://" in path and above.endswith("/"):
+            return self
+        return Folder(f"{above or '/'}{mark}{options}")
+
+    def relative_to(self, other: Folder) -> str:
+        """Its path below `other`; where it does not lie there, its own address."""
+        (path, _, options), (above, _, theirs) = self._split(), other._split()
+        inside = path.startswith(f"{above.rstrip('/')}/") and options == theirs
+        return path[len(above.rstrip("/")) + 1 :] if inside else self.uri
+
+    def _split(self) -> tuple[str, str, str]:
+        """What is before the options, the mark, and they; a local path has none."""
+        return self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
 
     def __str__(self) -> str:
         return self.uri
 
     @property
     def is_local(self) -> bool:
-        return isinstance(self.fs, pafs.LocalFileSystem)
+        return "://" not in self.uri
 
     @property
     def fs(self) -> pafs.FileSystem:
@@ -75,7 +108,8 @@ class Folder:
         return f"{self.path}/{name}"
 
     def exists(self, name: str) -> bool:
-        return self.fs.get_file_info(self.file(name)).type == pafs.FileType.File
+        info = patiently(lambda: self.fs.get_file_info(self.file(name)), f"looking for {self / name}")
+        return info.type == pafs.FileType.File
 
     def list(self) -> dict[str, int]:
         """Relative names of all finished files below this folder, with their sizes in bytes, sorted by name."""
@@ -87,6 +121,9 @@ class Folder:
         return dict(sorted(found.items()))
 
     def read_bytes(self, name: str) -> bytes:
+        return patiently(lambda: self._read(name), f"reading {self / name}")
+
+    def _read(self, name: str) -> bytes:
         with self.fs.open_input_file(self.file(name)) as stream:
             return stream.read()
 
@@ -105,7 +142,8 @@ class Folder:
         return self.write_bytes(name, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode(), about)
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        return pq.read_table(self.file(name), columns=columns, filesystem=self.fs)
+        read = lambda: pq.read_table(self.file(name), columns=columns, filesystem=self.fs)  # noqa: E731
+        return patiently(read, f"reading {self / name}")
 
     def write_table(self, name: str, table: pa.Table, about: Mapping[str, Any] | None = None, **options: Any) -> Done:
         """As `write_bytes`, in Parquet. Args: options: of `pyarrow.parquet.write_table`."""
@@ -125,7 +163,7 @@ class Folder:
             done = Done.from_bytes(self.read_bytes(marker(name)))
         except FileNotFoundError:
             return None
-        info = self.fs.get_file_info(self.file(name))
+        info = patiently(lambda: self.fs.get_file_info(self.file(name)), f"looking for {self / name}")
         return done if info.type == pafs.FileType.File and info.size == done.num_bytes else None
 
     def remove(self, name: str) -> None:
@@ -141,7 +179,8 @@ class Folder:
             self.fs.delete_dir(self.file(place))
 
     def _below(self) -> list[pafs.FileInfo]:
-        return self.fs.get_file_info(pafs.FileSelector(self.path, recursive=True, allow_not_found=True))
+        selector = pafs.FileSelector(self.path, recursive=True, allow_not_found=True)
+        return patiently(lambda: self.fs.get_file_info(selector), f"listing {self}")
 
     def _unmark(self, name: str) -> None:
         if self.exists(marker(name)):

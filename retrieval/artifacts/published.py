@@ -90,7 +90,7 @@ def publish(
     seals = {kind: read_manifest(folder, kind) for kind, folder in folders.items()}
     _check_together(folders, seals)
     new = Published(
-        paths={kind: folder.uri.removeprefix(workspace.uri + "/") for kind, folder in folders.items()},
+        paths={kind: folder.relative_to(workspace) for kind, folder in folders.items()},
         fingerprints={kind: manifest.fingerprint for kind, manifest in seals.items()},
         at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

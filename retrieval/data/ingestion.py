@@ -7,10 +7,11 @@ bytes, so that a part may be done again at any time, by anyone. Their done-marke
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
-import time
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,14 @@ from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 
 from retrieval.artifacts.collection import FACE_STAGE, IMAGE_OPTIONS, IMAGE_SCHEMA, REJECTED_SCHEMA, detector_of
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import hash_of
 from retrieval.artifacts.progress import Progress, counted, silent
+from retrieval.artifacts.storage.failures import is_of_one_file
+from retrieval.artifacts.storage.patience import patiently
 from retrieval.data.source import open_uri
 from retrieval.images.detectors.face import FaceDetector
 from retrieval.images.faces import make_detector
@@ -153,23 +157,36 @@ def _prepare_rows(
     """Plan rows -> rows of IMAGE_SCHEMA and rows of REJECTED_SCHEMA, each in the plan's order."""
     kept, refused = [], []
     for at, row in enumerate(counted(rows, "photos", progress)):
-        try:
-            if at in without:
-                raise without[at]
-            data = _read(source, row["uri"], row["size"])
-            known = {name: row[name] for name in ("label", "split", "attributes")}
-            known |= {"photo": row["image_id"], "content_hash": hashlib.sha256(data).hexdigest()}
-            if config.faces == "all":
-                faces = prepare_all(data, config, detector)
-                kept += [_stored(face, known, number, faces.best) for number, face in faces.kept.items()]
-                refused += [_refused(f"{row['image_id']}#{n}", bad, FACE_STAGE) for n, bad in faces.refused.items()]
-                if not faces.kept:
-                    raise next(iter(faces.refused.values()))
-            else:
-                done = prepare(data, config, detector, tuple(row["box"]) if row["box"] else None)
-                kept.append(_stored(done, known))
-        except BadImage as bad:
-            refused.append(_refused(row["image_id"], bad, _STAGES.get(bad.reason, "decode")))
+        if at in without:
+            refused.append(_refused_photo(row, without[at]))
+            continue
+        work = functools.partial(_prepare_row, row, source, config, detector)
+        made, bad = patiently(work, f"preparing the photo {row['image_id']} of {source}")
+        kept += made
+        refused += bad
+    return kept, refused
+
+
+def _prepare_row(
+    row: dict[str, Any], source: Folder, config: PrepareConfig, detector: FaceDetector | None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """One photo, as `_prepare_rows`. Raises: OSError or MemoryError if the machines fail, which is not the photo's."""
+    kept, refused = [], []
+    try:
+        data = _read(source, row["uri"], row["size"])
+        known = {name: row[name] for name in ("label", "split", "attributes")}
+        known |= {"photo": row["image_id"], "content_hash": hashlib.sha256(data).hexdigest()}
+        if config.faces == "all":
+            faces = prepare_all(data, config, detector)
+            kept += [_stored(face, known, number, faces.best) for number, face in faces.kept.items()]
+            refused += [_refused(f"{row['image_id']}#{n}", bad, FACE_STAGE) for n, bad in faces.refused.items()]
+            if not faces.kept:
+                raise next(iter(faces.refused.values()))
+        else:
+            done = prepare(data, config, detector, tuple(row["box"]) if row["box"] else None)
+            kept.append(_stored(done, known))
+    except BadImage as bad:
+        refused.append(_refused_photo(row, bad))
     return kept, refused
 
 
@@ -188,6 +205,10 @@ def _stored(
     row["points"] = None if made.points is None else [edge for point in made.points for edge in point]
     row["quality"] = None if made.quality is None else dataclasses.asdict(made.quality)
     return row
+
+
+def _refused_photo(row: dict[str, Any], bad: BadImage) -> dict[str, Any]:
+    return _refused(row["image_id"], bad, _STAGES.get(bad.reason, "decode"))
 
 
 def _refused(image_id: str, bad: BadImage, stage: str) -> dict[str, Any]:
@@ -210,20 +231,32 @@ def _detector(config: PrepareConfig, network: bytes | None) -> FaceDetector | No
 
 
 def _read(source: Folder, uri: str, size: int) -> bytes:
-    """A photo's bytes. Storage that fails is asked three times, since a network may come back."""
+    """A photo's bytes.
+
+    Raises: BadImage for what is wrong with this one file; OSError if storage fails, or the whole source is gone.
+    """
     if size < 0:
         raise BadImage("missing", "named by the source's lists, and there is no such file")
     if size > MAX_BYTES:
         raise BadImage("too-many-bytes", f"{size} bytes, the limit is {MAX_BYTES}")
     fs, path = open_uri(source, uri)
-    for wait in (0.1, 1.0, None):
-        try:
-            with fs.open_input_stream(path) as stream:
-                return stream.read()
-        except FileNotFoundError as error:
-            raise BadImage("missing", "it was there when the source was listed, and is gone") from error
-        except OSError as error:
-            if wait is None or isinstance(error, PermissionError):
-                raise BadImage("not-readable", f"{type(error).__name__}: {error}") from error
-            time.sleep(wait)
-    raise AssertionError("unreachable: the last try returns or raises")
+    try:
+        with fs.open_input_stream(path) as stream:
+            return stream.read()
+    except FileNotFoundError as error:
+        if not _holds_anything(source):  # a mount that went away leaves an empty folder
+            raise ConnectionError(f"{source} holds nothing any more, and held this photo when it was listed") from error
+        raise BadImage("missing", "it was there when the source was listed, and is gone") from error
+    except OSError as error:
+        if not is_of_one_file(error):
+            raise
+        raise BadImage("not-readable", f"{type(error).__name__}: {error}") from error
+
+
+def _holds_anything(source: Folder) -> bool:
+    """Whether the place that photos come from is still there."""
+    if source.is_local:
+        with contextlib.suppress(FileNotFoundError):
+            return any(True for _ in os.scandir(source.path))
+        return False
+    return source.fs.get_file_info(source.path).type != pafs.FileType.NotFound

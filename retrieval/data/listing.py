@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import pyarrow.fs as pafs
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.storage.patience import patiently
 from retrieval.data.layouts import celeba, table, tree
 from retrieval.data.settings import Layout
 from retrieval.data.source import MAX_NOTES, Listing, Source, SourceReport, walk
@@ -52,7 +53,7 @@ def list_source(where: str | Folder, layout: Layout = "auto") -> Source:
     Raises: ValueError if there is nothing there, no photo in it, or it does not fit the layout asked for.
     """
     root, found = Folder.of(where), Listing()
-    kind = root.fs.get_file_info(root.path).type
+    kind = patiently(lambda: root.fs.get_file_info(root.path).type, f"looking at {root}")
     if kind == pafs.FileType.NotFound:
         raise ValueError(f"There is nothing at {root}. Name a folder of photos, or a CSV or Parquet manifest.")
     if kind == pafs.FileType.File:
@@ -60,8 +61,7 @@ def list_source(where: str | Folder, layout: Layout = "auto") -> Source:
             raise ValueError(
                 f"{root} is a file, and layout '{layout}' needs a folder. Use layout 'manifest' for a table."
             )
-        uri, _, name = root.uri.rpartition("/")
-        root = Folder(uri or "/")
+        root, name = root.parent, root.name
         table.read_file(root, name, found)
         return _finished(root, "manifest", found, guessed=layout == "auto")
     files = walk(root)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import pyarrow.fs as pafs
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.storage.address import local_path, open_address, parse, parse_photo
 from retrieval.images.settings import Box
 
 # Formats that `pixels.decode` cannot read are taken too: they end in the rejected table, where their owner sees them.
@@ -138,15 +139,18 @@ class Listing:
 
 
 def open_uri(root: Folder, uri: str) -> tuple[pafs.FileSystem, str]:
-    """The file system and path of a photo's `uri`, which is relative to `root` or absolute."""
-    if "://" in uri:
-        scheme, _, rest = uri.partition("://")
-        bucket, _, key = rest.partition("/")
-        base = Folder(f"{scheme}://{bucket}" if bucket else f"{scheme}:///")
-        return base.fs, f"{base.path.rstrip('/')}/{key}"
-    if uri.startswith("/"):
-        return pafs.LocalFileSystem(), uri
-    return root.fs, root.file(uri)
+    """The file system and path of a photo's `uri`, which is relative to `root` or absolute.
+
+    An absolute one in a store of the same kind as the root's has the root's options (endpoint, region) if none itself.
+    """
+    path = local_path(uri) if "://" in uri else uri
+    if path is None:
+        same = uri.partition("://")[0] == root.uri.partition("://")[0]
+        address = parse_photo(uri, parse(root.uri).options if same else ())
+        return open_address(address), address.key
+    if path.startswith("/"):
+        return pafs.LocalFileSystem(), path
+    return root.fs, root.file(path)
 
 
 def walk(root: Folder) -> dict[str, int]:

@@ -70,8 +70,7 @@ def _truth_files(where: str) -> dict[str, bytes]:
     if kind == pafs.FileType.NotFound:
         raise ValueError(f"There is no ground truth at {root}. Name a gnd_*.pkl, or a folder of *_query.txt files.")
     if kind == pafs.FileType.File:
-        folder, _, file = root.uri.rpartition("/")
-        return {file: Folder(folder or "/").read_bytes(file)}
+        return {root.name: root.parent.read_bytes(root.name)}
     kinds = ("_query.txt", "_good.txt", "_ok.txt", "_junk.txt")
     return {file: root.read_bytes(file) for file in root.list() if "/" not in file and file.endswith(kinds)}
 
@@ -126,7 +125,7 @@ def write_manifest(out: Folder, truth: str, name: str, photos: str) -> dict[str,
 
 def _rows(truth: GroundTruth, found: Mapping[str, str], root: Folder) -> list[dict[str, Any]]:
     def path(image: str) -> str:
-        return f"{root.uri.rstrip('/')}/{found.get(image, image + '.jpg')}"
+        return (root / found.get(image, f"{image}.jpg")).uri
 
     rows: list[dict[str, Any]] = [{"path": path(i), "image_id": i, "split": "gallery"} for i in truth.gallery]
     for image, image_id, box in zip(truth.queries, truth.query_ids(), truth.boxes.tolist(), strict=True):

@@ -73,6 +73,8 @@ def decode(
                 reduction = next(scale for scale in (1, 2, 4, 8) if -(-width // scale) == image.width)
             image.load()
             pixels = _upright(_to_rgb(image), _orientation(image))
+        except MemoryError:  # the machine's, not the photo's, whose size was checked
+            raise
         except Exception as error:  # Pillow's plugins raise many types on hostile bytes; each means the same to us
             reason = "truncated" if "truncated" in str(error).lower() else "unreadable"
             raise BadImage(reason, f"{type(error).__name__}: {error}") from error
@@ -189,6 +191,8 @@ def _open(data: bytes) -> Image.Image:
         raise BadImage("too-large", str(error)) from error
     except UnidentifiedImageError as error:
         raise BadImage("not-an-image", f"{len(data)} bytes beginning with {data[:8]!r}") from error
+    except MemoryError:
+        raise
     except Exception as error:  # as above: the bytes have a known beginning and a broken header
         raise BadImage("unreadable", f"{type(error).__name__}: {error}") from error
 

@@ -54,6 +54,15 @@ class ObjectStore:
                     raise
                 time.sleep(0.05)
 
+    @property
+    def place(self) -> tuple[str, int]:
+        return "127.0.0.1", self.port
+
+    @property
+    def options(self) -> str:
+        """What an address of it ends with, for clients that are not told by their environment."""
+        return f"?endpoint_override=127.0.0.1:{self.port}&scheme=http"
+
     def bucket(self) -> str:
         """URI of a new bucket. No other ever had its name, so no client remembers anything of it."""
         name = f"bucket-{uuid.uuid4().hex[:12]}"

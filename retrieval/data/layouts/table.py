@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import posixpath
 from collections.abc import Mapping, Sequence
 
@@ -10,6 +11,8 @@ import pyarrow.fs as pafs
 from pyarrow import csv
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.storage.address import local_path, parse_photo
+from retrieval.artifacts.storage.patience import patiently
 from retrieval.data.layouts.celeba import ATTRIBUTES
 from retrieval.data.source import Listing, Photo, open_uri
 from retrieval.images.settings import Box
@@ -71,32 +74,38 @@ def _read_table(root: Folder, name: str) -> pa.Table:
         text = dict.fromkeys(("path", "image_id", "label", "split"), pa.string())  # so that a label 007 stays as it is
         options = csv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""])
         delimiter = "\t" if name.endswith(".tsv") else ","
-        with root.fs.open_input_stream(root.file(name)) as stream:
-            parse = csv.ParseOptions(delimiter=delimiter)
-            return csv.read_csv(stream, parse_options=parse, convert_options=options)
+        parse = csv.ParseOptions(delimiter=delimiter)
+        content = pa.BufferReader(root.read_bytes(name))
+        return csv.read_csv(content, parse_options=parse, convert_options=options)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{root}/{name} cannot be read as a table: {error}. Expected CSV, TSV or Parquet.") from error
 
 
 def image_id_of(root: Folder, uri: str) -> str:
     """A name that never depends on where the source lies: the path below it, or the path without scheme and root."""
-    path = uri.removeprefix(root.uri + "/")
-    path = posixpath.normpath(path.partition("://")[2] if "://" in path else path)
+    path = uri
+    if "://" in uri:
+        path = local_path(uri) or parse_photo(uri).key
+    if path != uri or path.startswith("/"):
+        path = path.removeprefix(f"{root.path.rstrip('/')}/")
+    path = posixpath.normpath(path)
     return "/".join(name for name in path.split("/") if name not in ("", ".", ".."))
 
 
 def _sizes(root: Folder, uris: Sequence[str | None]) -> list[int]:
-    """Bytes of each photo, -1 where there is none; asked for in one call per file system."""
-    places: dict[str, tuple[pafs.FileSystem, list[int], list[str]]] = {}
+    """Bytes of each photo, -1 where there is none; asked for in one call per file system: each bucket has its own."""
+    places: dict[tuple[str, int], tuple[pafs.FileSystem, list[int], list[str]]] = {}
     for row, uri in enumerate(uris):
         if uri is not None:
             fs, path = open_uri(root, uri)
-            group = places.setdefault(fs.type_name, (fs, [], []))
+            key = (fs.type_name, 0 if fs.type_name == "local" else id(fs))
+            group = places.setdefault(key, (fs, [], []))
             group[1].append(row)
             group[2].append(path)
     sizes = [-1] * len(uris)
     for fs, rows, paths in places.values():
-        for row, info in zip(rows, fs.get_file_info(paths), strict=True):
+        infos = patiently(functools.partial(fs.get_file_info, paths), f"asking for {len(paths)} photos of {root}")
+        for row, info in zip(rows, infos, strict=True):
             sizes[row] = int(info.size) if info.type == pafs.FileType.File else -1
     return sizes
 

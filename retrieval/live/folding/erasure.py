@@ -29,8 +29,7 @@ def erase(view: GalleryView, image_ids: Sequence[str]) -> dict[str, Any]:
     pair = view.pair
     everything = sorted({*image_ids, *copies_of(pair.collection, image_ids)})
     held = holders(pair.workspace, everything)
-    root = pair.workspace.uri + "/"
-    pending = [folder.uri.removeprefix(root) for folder in held]
+    pending = [folder.relative_to(pair.workspace) for folder in held]
     if live and view.store.is_shared:
         pending.append(FOLDER)  # the log that brought it to the other hosts
     receipt = {
@@ -42,7 +41,7 @@ def erase(view: GalleryView, image_ids: Sequence[str]) -> dict[str, Any]:
 
 
 def _until(workspace: Folder) -> str:
-    return f"python -m ray_jobs.compact --workspace {workspace.uri.rpartition('/')[2]}"
+    return f"python -m ray_jobs.compact --workspace {workspace.name}"
 
 
 def _not_ours(report: Folder | None, *, sealed: bool) -> list[str]:
@@ -51,5 +50,5 @@ def _not_ours(report: Folder | None, *, sealed: bool) -> list[str]:
     if sealed:
         told += ["the photos that the collection was made of", "MLflow's copies of pictures of reports"]
     if sealed and report is not None:
-        told.append(f"pictures in the report {report.uri.rpartition('/')[2]}")
+        told.append(f"pictures in the report {report.name}")
     return told

@@ -165,11 +165,10 @@ def _of_file(manifest: NetworkManifest, digest: str, where: str) -> NetworkManif
 def _file_of(where: str) -> tuple[Folder, str]:
     """The folder and the name of the one .onnx file that is meant."""
     place = Folder.of(where)
-    parent, _, name = place.uri.rpartition("/")
-    if name.endswith(".onnx"):
-        if not Folder.of(parent).exists(name):
+    if place.name.endswith(".onnx"):
+        if not place.parent.exists(place.name):
             raise ValueError(f"There is no file {place}. Known by name are: {', '.join(KNOWN_NETWORKS)}.")
-        return Folder.of(parent), name
+        return place.parent, place.name
     found = [file for file in place.list() if file.endswith(".onnx") and "/" not in file]
     if len(found) != 1:
         known = ", ".join(KNOWN_NETWORKS)

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from retrieval.images.pixels import (
     BadImage,
@@ -387,3 +387,16 @@ def test_a_container_that_ends_too_early_is_refused(part: int) -> None:
             decode(data[:part])
     with pytest.raises(BadImage, match="not-an-image"):
         decode(b"\0\0\0\x18ftypmp42" + bytes(100))  # a film
+
+
+@pytest.mark.parametrize("method", ["load", "convert"])
+def test_a_machine_without_memory_is_no_fault_of_the_photo(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    grey = io.BytesIO()
+    Image.new("L", (40, 40)).save(grey, "PNG")
+
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image if method == "convert" else PngImagePlugin.PngImageFile, method, fails)
+    with pytest.raises(MemoryError):
+        decode(grey.getvalue())

@@ -14,6 +14,7 @@ import pytest
 
 from ray_jobs.runtime import command as module
 from ray_jobs.runtime.command import command, of_the_user, parse
+from retrieval.artifacts.storage.failures import Outage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -246,6 +247,23 @@ def test_of_a_workers_error_the_workers_stack_decides(
         with pytest.raises(SystemExit):
             start(main, monkeypatch)
         assert capsys.readouterr().err == "\nray_jobs.x: No photos there.\n"
+
+
+def test_a_job_that_gave_up_waiting_says_to_schedulers_that_it_may_be_begun_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class FromTask(OSError):
+        cause = Outage("Storage does not answer: reading a failed for 300 s.")
+
+    for error in (FromTask.cause, FromTask("a stack")):
+
+        def main(_: Any, error: OSError = error) -> None:
+            raise error
+
+        with pytest.raises(SystemExit) as end:
+            start(main, monkeypatch)
+        assert end.value.code == 75
+        assert capsys.readouterr().err == "\nray_jobs.x: Storage does not answer: reading a failed for 300 s.\n"
 
 
 def test_other_errors_are_never_the_users() -> None:
