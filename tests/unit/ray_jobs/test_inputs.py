@@ -26,8 +26,13 @@ def test_what_is_not_there_is_refused_by_its_whole_path(tmp_path: Path, monkeypa
 
 
 def test_an_address_that_cannot_be_asked_is_refused_too() -> None:
-    with pytest.raises(ValueError, match=r"Cannot look at s4://bucket/photos: .*\. Try another\.$"):
+    with pytest.raises(ValueError, match=r"s4://bucket/photos is in no store that is known"):
         must_be_there("s4://bucket/photos", "Try another.")
+    nobody = "s3://bucket/photos?endpoint_override=127.0.0.1:9&scheme=http"
+    with pytest.raises(
+        ValueError, match=r"Cannot look at s3://bucket/photos.*: .*connect to server.*\. Try another\.$"
+    ):
+        must_be_there(nobody, "Try another.")
 
 
 @pytest.mark.parametrize("weights", ["none", "imagenet", "models:/faces@champion", "models:/faces/3"])

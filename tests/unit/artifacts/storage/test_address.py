@@ -73,16 +73,9 @@ def test_options_stay_behind_the_path(tmp_path: Path) -> None:
     assert (Folder.of(tmp_path) / "a?b").parent == Folder.of(tmp_path), "a local path has no options"
 
 
-@pytest.fixture
-def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def bucket(s3: ObjectStore, keys: None) -> Folder:
-    s3.make_bucket("first")
-    return Folder.of(f"s3://first/it's a folder{s3.options}")
+def through(proxy: FaultyProxy, folder: Folder) -> Folder:
+    """The same place, by way of a proxy."""
+    return Folder.of(f"{folder.uri.partition('?')[0]}?endpoint_override={proxy.address}&scheme=http")
 
 
 def test_an_object_store_is_written_read_and_listed(bucket: Folder) -> None:
@@ -114,7 +107,7 @@ def test_photos_of_two_buckets_behind_two_addresses_are_found_by_one_table(
     assert found.root == bucket
 
 
-def test_each_bucket_and_each_set_of_options_has_one_connection(s3: ObjectStore, keys: None) -> None:
+def test_each_bucket_and_each_set_of_options_has_one_connection(s3: ObjectStore) -> None:
     def opened(uri: str) -> pafs.FileSystem:
         return open_address(parse(uri))
 
@@ -129,7 +122,7 @@ def test_a_place_in_the_environment_is_asked_where_the_address_names_none(
 ) -> None:
     bucket.write_bytes("there", b"x")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{s3.place[0]}:{s3.place[1]}")
-    assert Folder.of("s3://first/it's a folder?force_virtual_addressing=false").read_bytes("there") == b"x"
+    assert Folder.of(f"{bucket.uri.partition('?')[0]}?force_virtual_addressing=false").read_bytes("there") == b"x"
 
 
 def test_a_profile_s_keys_are_read_and_a_profile_without_any_is_refused(
@@ -156,7 +149,7 @@ def test_a_request_that_fails_now_and_then_is_not_noticed(s3: ObjectStore, bucke
     bucket.write_bytes("big", bytes(range(256)) * 40)
     with FaultyProxy(s3.place, seed=3) as proxy:
         proxy.injected.share, proxy.injected.faults, proxy.injected.delay_s = 0.3, (fault,), 0.05
-        there = Folder.of(f"s3://first/it's a folder?endpoint_override={proxy.address}&scheme=http")
+        there = through(proxy, bucket)
         with patience(20):
             assert [there.read_bytes("big") for _ in range(5)] == [bytes(range(256)) * 40] * 5
         assert proxy.injected.seen[fault] >= 1
@@ -167,7 +160,7 @@ def test_a_store_that_is_silent_is_waited_for_and_one_that_refuses_the_keys_is_n
 ) -> None:
     bucket.write_bytes("a", b"whole")
     with FaultyProxy(s3.place) as proxy:
-        there = Folder.of(f"s3://first/it's a folder?endpoint_override={proxy.address}&scheme=http")
+        there = through(proxy, bucket)
         proxy.silence(1.0)
         with patience(30):
             assert there.read_bytes("a") == b"whole"
@@ -179,7 +172,7 @@ def test_a_store_that_is_silent_is_waited_for_and_one_that_refuses_the_keys_is_n
         assert there.read_bytes("a") == b"whole"
 
 
-def test_a_bucket_that_is_not_there_is_not_waited_for(s3: ObjectStore, keys: None) -> None:
+def test_a_bucket_that_is_not_there_is_not_waited_for(s3: ObjectStore, bucket: Folder) -> None:
     missing = Folder.of(f"s3://not-there/p{s3.options}")
     with pytest.raises(OSError) as caught:
         missing.write_bytes("a", b"x")

@@ -194,10 +194,9 @@ def test_the_table_that_finds_vectors_of_an_inverted_file_is_made_when_it_is_nee
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat"])
-def test_an_index_in_an_object_store_is_read_whole(factory: str) -> None:
+def test_an_index_in_an_object_store_is_read_whole(factory: str, bucket: Folder) -> None:
     config, vectors = IndexConfig(factory=factory), clustered(100)
-    folder = Folder(f"mock:///{factory[:3]}")
-    folder.fs.create_dir(folder.path)
+    folder = bucket / "index"
     folder.write_bytes("shard-0.faiss", build_shard(config, train_index(config, vectors), vectors, np.arange(100) * 2))
     shard = Shard.load(folder, "shard-0.faiss")
     assert shard.rows.tolist() == list(range(0, 200, 2))
