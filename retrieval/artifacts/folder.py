@@ -6,6 +6,7 @@ a `?`. What is read is asked for again where a store does not answer, for as lon
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -99,6 +100,10 @@ class Folder:
         return _open(self.uri)[0]
 
     @property
+    def _puts(self) -> pafs.FileSystem:
+        return self.fs if self.is_local else open_address(parse(self.uri), puts=True)
+
+    @property
     def path(self) -> str:
         """The folder's path inside `fs`."""
         return _open(self.uri)[1]
@@ -151,10 +156,10 @@ class Folder:
 
     def _write(self, name: str, fill: Callable[[Any], Any], about: Mapping[str, Any] | None) -> Done:
         self._unmark(name)  # or a death between the two steps below would leave the marker of the old file
-        written = publish(self.fs, self.file(name), fill)
+        written = publish(self.fs, self.file(name), fill, self._puts)
         done = Done(name=name, num_bytes=written.num_bytes, sha256=written.sha256, about=dict(about or {}))
         if about is not None:
-            publish(self.fs, self.file(marker(name)), lambda file: file.write(done.to_bytes()))
+            publish(self.fs, self.file(marker(name)), lambda file: file.write(done.to_bytes()), self._puts)
         return done
 
     def done(self, name: str) -> Done | None:
@@ -170,7 +175,7 @@ class Folder:
         """Nothing, if there is no such file."""
         self._unmark(name)
         if self.exists(name):
-            self.fs.delete_file(self.file(name))
+            self._delete(name)
 
     def remove_marks(self) -> None:
         """Of all files below this folder: its seal says what they said."""
@@ -184,4 +189,8 @@ class Folder:
 
     def _unmark(self, name: str) -> None:
         if self.exists(marker(name)):
-            self.fs.delete_file(self.file(marker(name)))
+            self._delete(marker(name))
+
+    def _delete(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):  # a try whose answer was lost had done it
+            patiently(lambda: self.fs.delete_file(self.file(name)), f"removing {self / name}")

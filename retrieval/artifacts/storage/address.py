@@ -42,6 +42,9 @@ OPTIONS: dict[str, dict[str, str]] = {
 }
 """scheme -> option -> what it says."""
 
+SINGLE_PUT = 8 << 20
+"""Bytes; pyarrow 25 cuts what has more than 10 MiB into parts."""
+
 _TRIES = 5  # of each single request to S3, within seconds; `patience` waits for longer outages
 _CONNECT_S = 5.0
 
@@ -123,12 +126,16 @@ def local_path(uri: str) -> str | None:
     return urllib.parse.unquote(parts.path)
 
 
-def open_address(address: Address) -> pafs.FileSystem:
+def open_address(address: Address, *, puts: bool = False) -> pafs.FileSystem:
     """The file system that an address lies in: one a process, scheme, bucket and options.
+
+    Args: puts: for files of at most SINGLE_PUT bytes: one request each in place of three. Larger ones must not be
+        written with it: where the first request of a larger one fails, pyarrow puts an empty file in its place.
 
     Raises: ValueError for options that do not fit; OSError if the store must be asked and does not answer.
     """
-    return _open(address.scheme, address.bucket, address.options)
+    more = {"allow_delayed_open": True} if puts and address.scheme == "s3" else {}
+    return _open(address.scheme, address.bucket, address.options, **more)
 
 
 @functools.lru_cache(maxsize=32)

@@ -21,6 +21,8 @@ from typing import Any, BinaryIO
 
 import pyarrow.fs as pafs
 
+from retrieval.artifacts.storage.address import SINGLE_PUT
+from retrieval.artifacts.storage.patience import patiently
 from retrieval.artifacts.writing import failpoint
 
 TEMP = ".tmp-"
@@ -35,16 +37,19 @@ class Written:
     sha256: str
 
 
-def publish(fs: pafs.FileSystem, path: str, fill: Callable[[Any], None]) -> Written:
+def publish(
+    fs: pafs.FileSystem, path: str, fill: Callable[[Any], None], puts: pafs.FileSystem | None = None
+) -> Written:
     """Write the file `path` of `fs`: a reader sees the old file or the whole new one, never a half.
 
-    Args: fill: writes the content to the binary file it is given. What it raises leaves the old file as it was.
+    Args: fill: writes the content to the binary file it is given. What it raises leaves the old file as it was. puts:
+        a file system for small files, if there is one apart: see `storage.address.open_address`.
 
     Raises: OSError if storage fails.
     """
     if isinstance(fs, pafs.LocalFileSystem):
         return _on_disk(path, fill)
-    return _in_store(fs, path, fill)
+    return _in_store(fs, path, fill, fs if puts is None else puts)
 
 
 class _Sink(io.RawIOBase):
@@ -117,7 +122,7 @@ def _flush_folder(folder: str) -> None:
         os.close(number)
 
 
-def _in_store(fs: pafs.FileSystem, path: str, fill: Callable[[Any], None]) -> Written:
+def _in_store(fs: pafs.FileSystem, path: str, fill: Callable[[Any], None], puts: pafs.FileSystem) -> Written:
     with tempfile.TemporaryFile() as file:  # it has no name: nothing is left of it if this process dies
         sink = _Sink(file, path)
         fill(sink)
@@ -127,7 +132,12 @@ def _in_store(fs: pafs.FileSystem, path: str, fill: Callable[[Any], None]) -> Wr
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if written.num_bytes else b""
         # In one call: whatever ends this process, or is raised in it, no part of the content was taken for all of it,
         # as it would be if a stream were closed between two calls.
-        with fs.open_output_stream(path, compression=None) as stream:
-            stream.write(content)
+        chosen = puts if written.num_bytes <= SINGLE_PUT else fs
+        patiently(lambda: _put(chosen, path, content), f"writing {path}")
     failpoint.reach("published", path)
     return written
+
+
+def _put(fs: pafs.FileSystem, path: str, content: Any) -> None:
+    with fs.open_output_stream(path, compression=None) as stream:
+        stream.write(content)

@@ -7,11 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
-from retrieval.artifacts import folder as artifacts_folder
 from retrieval.artifacts.folder import Folder, part_name, part_number
 
 
@@ -108,31 +106,19 @@ def test_what_is_written_is_read_back_and_removed(tmp_path: Path) -> None:
         folder.read_bytes("table")
 
 
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    """s3://bucket, which lies below tmp_path."""
-    fs = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
-    real = artifacts_folder._open
-    (tmp_path / "bucket").mkdir()
-    monkeypatch.setattr(
-        artifacts_folder, "_open", lambda uri: (fs, uri.removeprefix("s3://")) if "://" in uri else real(uri)
-    )
-    return Folder.of("s3://bucket/")
-
-
 def test_an_object_store_is_written_and_read_as_a_disk_is(
-    store: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It publishes an object only when it is complete: nothing to rename there, least of all on the local disk.
     monkeypatch.setattr(os, "replace", _die)
-    store.write_bytes("a", b"whole")
-    store.write_table("b", pa.table({"x": [1]}))
-    assert not store.is_local and Folder.of(tmp_path).is_local
-    assert (store.file("a"), store.list()["a"]) == ("bucket/a", 5)
-    assert list(store.list()) == ["a", "b"] and store.read_bytes("a") == b"whole"
-    assert store.read_table("b")["x"].to_pylist() == [1]
-    store.remove("a")
-    assert not store.exists("a")
+    bucket.write_bytes("a", b"whole")
+    bucket.write_table("b", pa.table({"x": [1]}))
+    assert not bucket.is_local and Folder.of(tmp_path).is_local
+    assert (bucket.file("a"), bucket.list()["a"]) == (f"{bucket.path}/a", 5)
+    assert list(bucket.list()) == ["a", "b"] and bucket.read_bytes("a") == b"whole"
+    assert bucket.read_table("b")["x"].to_pylist() == [1]
+    bucket.remove("a")
+    assert not bucket.exists("a")
 
 
 def test_a_write_that_fails_keeps_the_old_file_and_takes_its_half_away(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import pyarrow.fs as pafs
 import pytest
 
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.storage.address import local_path, open_address, parse, parse_photo
+from retrieval.artifacts.storage.address import SINGLE_PUT, local_path, open_address, parse, parse_photo
 from retrieval.artifacts.storage.failures import Outage, kind_of
 from retrieval.artifacts.storage.patience import patience, patiently
+from retrieval.artifacts.writing.seam import publish
 from retrieval.data.listing import list_source
 from tests.support.faulty_proxy import FAULTS, FaultyProxy
 from tests.support.object_store import KEYS, ObjectStore
@@ -179,3 +180,18 @@ def test_a_bucket_that_is_not_there_is_not_waited_for(s3: ObjectStore, bucket: F
     assert kind_of(caught.value) == "address"
     with patience(300), pytest.raises(Outage, match="does not lead anywhere, writing. Make the bucket|NO_SUCH_BUCKET"):
         patiently(lambda: missing.write_bytes("a", b"x"), "writing")
+
+
+def test_a_small_file_is_one_put_and_a_large_one_that_fails_leaves_the_old(s3: ObjectStore, bucket: Folder) -> None:
+    with FaultyProxy(s3.place) as proxy:
+        there = through(proxy, bucket)
+        publish(there.fs, there.file("a"), lambda file: file.write(b"x" * 100_000), there._puts)
+        assert proxy.injected.seen["passed"] == 1
+        for size in (1000, SINGLE_PUT + 1, 11 << 20):
+            proxy.injected.share, proxy.injected.faults = 1.0, ("503",)
+            with pytest.raises(OSError, match="SLOW_DOWN"):
+                publish(there.fs, there.file("a"), lambda file, size=size: file.write(b"y" * size), there._puts)
+            proxy.injected.share = 0.0
+            assert there.read_bytes("a") == b"x" * 100_000
+        there.write_bytes("a", b"z" * (11 << 20))
+        assert there.list()["a"] == 11 << 20
