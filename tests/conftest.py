@@ -48,8 +48,6 @@ os.environ.pop("RAY_ADDRESS", None)
 
 import pytest  # noqa: E402
 
-from tests.support.object_store import ObjectStore, object_store  # noqa: E402
-
 NEEDS_RAY = {"cluster", "e2e"}
 
 

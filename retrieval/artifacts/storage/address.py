@@ -151,13 +151,8 @@ def _open(scheme: str, bucket: str, options: tuple[tuple[str, str], ...], **more
 def _s3(bucket: str, options: dict[str, str]) -> dict[str, Any]:
     """The arguments of `S3FileSystem`, which by itself asks neither the environment nor the store for a place."""
     made: dict[str, Any] = {name: value for name, value in options.items() if name in ("role_arn", "tls_ca_file_path")}
-    endpoint, scheme = options.get("endpoint_override", ""), options.get("scheme", "https")
-    told = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if not endpoint and told:
-        parts = urllib.parse.urlsplit(told)
-        endpoint, scheme = parts.netloc, options.get("scheme", parts.scheme)
-    if endpoint:
-        made |= {"endpoint_override": endpoint, "scheme": scheme}
+    if endpoint := _endpoint(options):
+        made |= {"endpoint_override": endpoint.partition("://")[2], "scheme": endpoint.partition("://")[0]}
     made["anonymous"] = _flag(options.get("anonymous", ""))
     made["force_virtual_addressing"] = _flag(options.get("force_virtual_addressing", ""))
     made["connect_timeout"] = _CONNECT_S
@@ -170,6 +165,28 @@ def _s3(bucket: str, options: dict[str, str]) -> dict[str, Any]:
     else:
         made["region"] = patiently(lambda: pafs.resolve_s3_region(bucket), f"asking for the bucket {bucket}")
     return made | {"retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=_TRIES)}
+
+
+def endpoint_of(address: Address) -> str:
+    """SCHEME://HOST:PORT of the store, where it is said by the address or the environment; else empty."""
+    return _endpoint(dict(address.options)) if address.scheme == "s3" else ""
+
+
+def _endpoint(options: dict[str, str]) -> str:
+    host, scheme = options.get("endpoint_override", ""), options.get("scheme", "https")
+    told = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not host and told:
+        parts = urllib.parse.urlsplit(told)
+        host, scheme = parts.netloc, options.get("scheme", parts.scheme)
+    return f"{scheme}://{host}" if host else ""
+
+
+def keys_of(address: Address) -> dict[str, str]:
+    """The keys of the profile that an address names: access_key_id, secret_access_key, session_token; else nothing."""
+    profile = dict(address.options).get("profile")
+    names = {"access_key": "access_key_id", "secret_key": "secret_access_key", "session_token": "session_token"}
+    found = _keys_of(profile) if profile else {}
+    return {theirs: found[ours] for ours, theirs in names.items() if ours in found}
 
 
 def _keys_of(profile: str) -> dict[str, str]:

@@ -11,16 +11,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import urllib.parse
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow.fs as pafs
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.storage.address import endpoint_of, keys_of, parse
 
 _LOCAL = pafs.LocalFileSystem()
 _AT_ONCE = 8  # objects that are emptied at once
@@ -156,14 +158,17 @@ def _said(folder: Folder, error: Exception) -> str:
 def _client(uri: str) -> Any:
     from obstore.store import from_url
 
-    config: Any = {}
+    address, config = parse(uri), cast(Any, {})
     region = getattr(Folder.of(uri).fs, "region", None)  # pyarrow looks up where the bucket is
     if region and not {"AWS_REGION", "AWS_DEFAULT_REGION"} & os.environ.keys():
         config["region"] = region
+    if endpoint := endpoint_of(address):
+        config["endpoint"] = endpoint
     limits: Any = {"timeout": f"{_TIMEOUT_S}s", "connect_timeout": f"{_CONNECT_S}s"}
-    limits["allow_http"] = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http:")
+    limits["allow_http"] = endpoint.startswith("http:")
     retries: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=_TIMEOUT_S)}
-    return from_url(uri, config=config or None, client_options=limits, retry_config=retries)
+    place = f"{address.scheme}://{address.bucket}/{urllib.parse.quote(address.path)}"
+    return from_url(place, config=config | keys_of(address) or None, client_options=limits, retry_config=retries)
 
 
 def _link_new(folder: Path, name: str, data: bytes) -> bool:

@@ -15,7 +15,7 @@ from retrieval.artifacts.storage.patience import patience, patiently
 from retrieval.artifacts.writing.seam import publish
 from retrieval.data.listing import list_source
 from tests.support.faulty_proxy import FAULTS, FaultyProxy
-from tests.support.object_store import KEYS, ObjectStore
+from tests.support.object_store import ObjectStore
 
 
 def test_an_address_is_taken_apart_letter_by_letter_and_has_one_spelling() -> None:
@@ -94,17 +94,17 @@ def test_an_object_store_is_written_read_and_listed(bucket: Folder) -> None:
 def test_photos_of_two_buckets_behind_two_addresses_are_found_by_one_table(
     s3: ObjectStore, bucket: Folder, tmp_path: Path
 ) -> None:
-    s3.make_bucket("second")
-    near, far = bucket / "photos", Folder.of(f"s3://second/photos{s3.options}")
+    near, far = bucket / "photos", Folder.of(f"{s3.bucket()}/photos{s3.options}")
     near.write_bytes("a.jpg", b"12")
     far.write_bytes("b?.jpg", b"345")
     (tmp_path / "c.jpg").write_bytes(b"6789")
-    rows = ["path", "photos/a.jpg", "s3://second/photos/b?.jpg", f"file://{tmp_path}/c.jpg", "s3://second/none.jpg"]
+    away = [f"s3://{far.path}/b?.jpg", f"file://{tmp_path}/c.jpg", f"s3://{far.path}/none.jpg"]
+    rows = ["path", "photos/a.jpg", *away]
     bucket.write_bytes("list.csv", "\n".join(rows).encode())
     found = list_source(bucket / "list.csv")
     local = f"{tmp_path}/c.jpg".lstrip("/")
     sizes = {photo.image_id: photo.size for photo in found.photos}
-    assert sizes == {"photos/a.jpg": 2, "second/photos/b?.jpg": 3, local: 4, "second/none.jpg": -1}
+    assert sizes == {"photos/a.jpg": 2, f"{far.path}/b?.jpg": 3, local: 4, f"{far.path}/none.jpg": -1}
     assert found.root == bucket
 
 
@@ -118,11 +118,8 @@ def test_each_bucket_and_each_set_of_options_has_one_connection(s3: ObjectStore)
     assert opened(f"s3://first/a{s3.options}&region=eu-west-1").region == "eu-west-1" != one.region  # type: ignore[attr-defined]
 
 
-def test_a_place_in_the_environment_is_asked_where_the_address_names_none(
-    s3: ObjectStore, bucket: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_place_in_the_environment_is_asked_where_the_address_names_none(s3: ObjectStore, bucket: Folder) -> None:
     bucket.write_bytes("there", b"x")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{s3.place[0]}:{s3.place[1]}")
     assert Folder.of(f"{bucket.uri.partition('?')[0]}?force_virtual_addressing=false").read_bytes("there") == b"x"
 
 
@@ -133,7 +130,7 @@ def test_a_profile_s_keys_are_read_and_a_profile_without_any_is_refused(
     file.write_text("[archive]\naws_access_key_id = k\naws_secret_access_key = s\nregion = eu-north-1\n[sso]\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
     bucket.write_bytes("seen", b"y")
-    for name in KEYS:
+    for name in s3.environment:
         monkeypatch.delenv(name)
     made = Folder.of(f"{bucket.uri}&profile=archive")
     assert made.read_bytes("seen") == b"y" and made.fs.region == "eu-north-1"  # type: ignore[attr-defined]
