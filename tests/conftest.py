@@ -121,6 +121,7 @@ def ray_local() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[ObjectStore]:
     """Starting one costs two seconds."""
+    from tests.support.object_store import object_store
 
     with object_store() as store:
         yield store
