@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray_jobs.embed import make_embeddings
 from ray_jobs.ingest import make_collection
+from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed, must_be_there
 from ray_jobs.runtime.runs import Tracker, open_run
@@ -80,6 +81,7 @@ class BenchmarkConfig:
             )
 
 
+@alone
 def main(cfg: BenchmarkConfig) -> Folder:
     """Run the job and print its tables. Returns the report's folder, sealed; one sealed before is printed again.
 

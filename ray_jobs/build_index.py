@@ -13,6 +13,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_sealed
 from ray_jobs.runtime.parts import run_parts
@@ -46,6 +47,7 @@ KIND, CONFIG = "index", BuildIndexConfig
 SPEED = ()
 
 
+@alone
 def main(cfg: BuildIndexConfig) -> Manifest:
     """Run the job; a sealed index of the same settings and inputs is returned as it is.
 

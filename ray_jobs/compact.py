@@ -30,6 +30,7 @@ from ray_jobs.runtime.session import session
 from retrieval.artifacts import published
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import MANIFEST, read_manifest
+from retrieval.artifacts.writing.owner import sole_writer
 from retrieval.live.log.objects import put_new
 from retrieval.live.store import FOLDER, Store, is_shared
 
@@ -100,11 +101,12 @@ def _fold(plan: FoldPlan, store: Store) -> None:
     """All of the new gallery, then its publication; what is sealed already is kept."""
     from retrieval.live.folding import seal
 
-    made = seal.begin_collection(plan)
-    if made is None or seal.sealed_vectors(plan, made.fingerprint) is None:
-        parts = _parts(plan, store)
-        made = made or seal.seal_collection(plan, parts)
-        seal.seal_vectors(plan, made.fingerprint, parts)
+    with sole_writer(plan.collection, "compact"), sole_writer(plan.vectors, "compact"):
+        made = seal.begin_collection(plan)
+        if made is None or seal.sealed_vectors(plan, made.fingerprint) is None:
+            parts = _parts(plan, store)
+            made = made or seal.seal_collection(plan, parts)
+            seal.seal_vectors(plan, made.fingerprint, parts)
     folders = {"collection": plan.collection, "model": plan.pair.model, "index": _index(plan)}
     if plan.pair.report is not None:
         folders["report"] = plan.pair.report

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed
 from ray_jobs.runtime.parts import run_parts
@@ -61,6 +62,7 @@ KIND, CONFIG = "embeddings", EmbedConfig
 SPEED = ("num_workers", "cpus_per_worker", "batch_size", "device", "engine")
 
 
+@alone
 def main(cfg: EmbedConfig) -> Manifest:
     """Embed, or find it done. Returns the embeddings' manifest.
 

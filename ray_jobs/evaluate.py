@@ -24,6 +24,7 @@ import tyro
 
 from ray_jobs.embed import make_embeddings
 from ray_jobs.ingest import make_collection
+from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.detector import with_detector
 from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed, source_must_be_there
@@ -128,6 +129,7 @@ KIND, CONFIG = "report", EvaluateConfig
 SPEED = ("device", "engine", "num_workers")
 
 
+@alone
 def main(cfg: EvaluateConfig) -> Manifest:
     """Run the job and print its tables. Results sealed under the same settings and inputs are printed again.
 

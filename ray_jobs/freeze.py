@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
+from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_sealed
 from ray_jobs.runtime.quiet import set_up_logging
@@ -47,6 +48,7 @@ KIND, CONFIG = "model", FreezeConfig
 SPEED = ()
 
 
+@alone
 def main(cfg: FreezeConfig) -> Manifest:
     """Make the bundle, or find it done. Returns its manifest.
 

@@ -14,6 +14,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_sealed
 from ray_jobs.runtime.parts import run_parts
@@ -60,6 +61,7 @@ KIND, CONFIG = "people", GroupConfig
 SPEED = ()
 
 
+@alone
 def main(cfg: GroupConfig, tracker: Tracker | None = None) -> Manifest:
     """Run the job; sealed groups of the same settings and inputs are returned as they are.
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ray_jobs.runtime import meters
+from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.detector import with_detector
 from ray_jobs.runtime.inputs import source_must_be_there
@@ -73,6 +74,7 @@ CONFIG = IngestConfig  # and KIND, which is the collection's
 SPEED = ("cpus_per_part", "limits")
 
 
+@alone
 def main(cfg: IngestConfig) -> Folder:
     """Make the collection, or finish it. Returns its folder, sealed.
 

@@ -14,6 +14,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_there
 from ray_jobs.runtime.parts import run_parts
@@ -65,6 +66,7 @@ KIND, CONFIG = "tuples", ReconstructJobConfig
 SPEED = ("cpus_per_task",)
 
 
+@alone
 def main(cfg: ReconstructJobConfig) -> Manifest:
     """Run the job; sealed tuples of the same settings and inputs are returned as they are.
 

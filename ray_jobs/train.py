@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_at_least, weights_must_be_there
 from retrieval.artifacts.collection import LocalCollection, keep_detector, localise
@@ -132,6 +133,7 @@ def chosen(cfg: TrainJobConfig) -> ByLabels | ByTuples:
     return ByTuples(cfg) if cfg.tuples else ByLabels(cfg)
 
 
+@alone
 def main(cfg: TrainJobConfig, tracker: Tracker | None = None) -> Manifest:
     """Train, or find it done. Returns the bundle's manifest.
 
@@ -215,7 +217,6 @@ def train_worker(config: Mapping[str, Any]) -> None:
 
 def _train(config: Mapping[str, Any], rank: Rank) -> None:
     """Localise, train epoch by epoch with a checkpoint each; rank 0 seals the bundle."""
-    import ray
     import ray.train.torch
     import torch
 
@@ -267,7 +268,6 @@ def _report_epoch(trainer: Trainer, metrics: dict[str, Any], tracker: Tracker | 
     if trainer.rank.rank != 0:
         ray.train.report(metrics)
         return
-    # All of them are in the bundle's history and in MLflow.
     shown = [f"{name} {metrics[name]:.4f}" for name in _SHOWN if name in metrics]
     logger.info("train: epoch %d: %s", metrics["epoch"], ", ".join(shown))
     if tracker is not None:

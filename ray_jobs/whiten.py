@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.session import on_cluster, session
 from retrieval.artifacts.folder import Folder
@@ -55,6 +56,7 @@ KIND, CONFIG = "model", WhitenJobConfig
 SPEED = ()
 
 
+@alone
 def main(cfg: WhitenJobConfig) -> Manifest:
     """Learn, or find it done. Returns the new bundle's manifest.
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from retrieval.artifacts.collection import IMAGE_OPTIONS, IMAGE_SCHEMA, REJECTED_SCHEMA
 from retrieval.artifacts.embeddings import write_part
 from retrieval.artifacts.folder import Folder, part_name
-from retrieval.artifacts.manifest import hash_of
+from retrieval.artifacts.manifest import MANIFEST, hash_of
 from retrieval.data.layouts.celeba import ATTRIBUTES
 from retrieval.live.folding.plan import still_there
 from retrieval.live.rows import LiveRow
@@ -29,12 +29,12 @@ def fold_part(
     name = part_name(part)
     before = collection.read_table(f"images/{name}")
     images = still_there(before, out_of)
-    if to.done(f"images/{name}") is None:
+    if not _is_there(to, f"images/{name}"):
         to.write_table(f"images/{name}", images, about={}, **IMAGE_OPTIONS)
-    if collection.exists(f"rejected/{name}") and to.done(f"rejected/{name}") is None:
+    if collection.exists(f"rejected/{name}") and not _is_there(to, f"rejected/{name}"):
         # Photos that were rejected are named here; one that was deleted later is named nowhere.
         to.write_table(f"rejected/{name}", still_there(collection.read_table(f"rejected/{name}"), out_of), about={})
-    if vectors.done(name) is None:
+    if not _is_there(vectors, name):
         table = still_there(embeddings.read_table(name), out_of)
         if table["image_id"].to_pylist() != images["image_id"].to_pylist():
             raise ValueError(f"{embeddings}/{name} holds other images than {collection}/images/{name}. Embed again.")
@@ -52,14 +52,20 @@ def write_added(
     Raises: ValueError if an image was deleted meanwhile.
     """
     name = part_name(part)
-    if to.done(f"images/{name}") is None:
+    if not _is_there(to, f"images/{name}"):
         images = [_image(row, jpeg(row.entry.image_id)) for row in rows]
         to.write_table(f"images/{name}", pa.Table.from_pylist(images, schema=IMAGE_SCHEMA), about={}, **IMAGE_OPTIONS)
-    to.write_table(f"rejected/{name}", REJECTED_SCHEMA.empty_table(), about={})
-    if vectors.done(name) is None:
+    if not _is_there(to, f"rejected/{name}"):
+        to.write_table(f"rejected/{name}", REJECTED_SCHEMA.empty_table(), about={})
+    if not _is_there(vectors, name):
         stacked = np.stack([row.vector for row in rows if row.vector is not None])
         write_part(vectors, part, [row.entry.image_id for row in rows], stacked.reshape(len(rows), dim), about={})
     return _told(part, len(rows), len(rows), to, vectors)
+
+
+def _is_there(folder: Folder, name: str) -> bool:
+    """Whether a file is done. The collection may be sealed already while its embeddings are not."""
+    return folder.done(name) is not None or (folder.exists(MANIFEST) and folder.exists(name))
 
 
 def _image(row: LiveRow, jpeg: bytes | None) -> dict[str, Any]:
