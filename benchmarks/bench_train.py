@@ -21,13 +21,9 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from retrieval.artifacts import hashing, manifest
 from retrieval.artifacts.collection import LocalCollection, localise
 from retrieval.artifacts.folder import Folder
-from retrieval.data import catalog
 from retrieval.data.demo.faces import draw_collection
-from retrieval.data.ingestion import ingest_part
-from retrieval.data.settings import SplitConfig
 from retrieval.images.pixels import decode_stored
 from retrieval.images.settings import PrepareConfig
 from retrieval.models import bundle, network
@@ -36,6 +32,7 @@ from retrieval.models.settings import ModelConfig
 from retrieval.training.label_recipe import LabelRecipe
 from retrieval.training.settings import TrainConfig
 from retrieval.training.trainer import Trainer
+from tests.support.workspace import make_collection
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,14 +97,8 @@ def _measure_norms(net: network.EmbeddingNet, local: LocalCollection) -> None:
 def draw(cfg: Config, root: Path) -> Folder:
     """A sealed collection of drawn faces."""
     draw_collection(root / "drawn", num_identities=cfg.num_identities, images_per_identity=cfg.images_per_identity)
-    prepare, folder = PrepareConfig(crop="none", size=cfg.size), Folder.of(root / "collection")
-    config = {"prepare": hashing.plain(prepare)}
-    plan = catalog.plan_collection(folder.uri, source=str(root / "drawn"), layout="auto", config=config, part_size=None)
-    for part in range(plan["parts"]):
-        ingest_part(folder, part, Folder.of(plan["root"]), prepare)
-    divided = catalog.write_catalog(folder.uri, plan["parts"], SplitConfig())
-    inputs = {"source": plan["fingerprint"]}
-    manifest.seal(folder, kind=catalog.KIND, config=config, inputs=inputs, counts=divided["counts"])
+    folder = Folder.of(root / "collection")
+    make_collection(folder, root / "drawn", PrepareConfig(crop="none", size=cfg.size))
     return folder
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from retrieval.artifacts.embeddings import KIND, write_part
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
 from retrieval.artifacts.progress import Progress, silent
-from retrieval.images.batches import by_shape, images_at_once, prefetch
+from retrieval.images.batches import Decoders, by_shape, images_at_once, prefetch
 from retrieval.images.pixels import decode_fit, decode_stored, fitted, stored_size
 from retrieval.models.engines.choice import open_network
 from retrieval.models.settings import Engine, Precision
@@ -55,8 +54,7 @@ class Embedder:
         self.fingerprint, self.spec, self.dim = opened.fingerprint, opened.spec, opened.dim
         self.engine, self.format, self.device = opened.engine, opened.format, opened.device
         self._embed = opened.embed
-        # One thread decodes the next batch while the network runs on this one.
-        self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
+        self._decoders = Decoders(self.device)
 
     def embed_jpegs(self, jpegs: Sequence[bytes], progress: Progress = silent) -> np.ndarray:
         """Embeddings of stored crops.
@@ -70,7 +68,7 @@ class Embedder:
         if len(batches) == 1:  # a query: nothing could go on while it is decoded, and another thread has to be woken
             ready = iter([(batches[0], self._decode(jpegs, batches[0]))])
         else:
-            ready = prefetch(self._decoder, lambda rows: self._decode(jpegs, rows), batches)
+            ready = prefetch(self._decoders.ahead, lambda rows: self._decode(jpegs, rows), batches)
         for rows, pixels in ready:
             out[rows] = self.embed_pixels(pixels)
             done += len(rows)
@@ -101,7 +99,7 @@ class Embedder:
     def _decode(self, jpegs: Sequence[bytes], rows: np.ndarray) -> np.ndarray:
         config = self.spec.config
         decode = decode_fit if config.keep_aspect else decode_stored
-        return np.stack([decode(jpegs[row], config.image_size) for row in rows])
+        return self._decoders.stack([jpegs[row] for row in rows], lambda jpeg: decode(jpeg, config.image_size))
 
 
 def embed_part(

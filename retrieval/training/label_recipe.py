@@ -137,7 +137,7 @@ class LabelRecipe:
         worker = self.worker
         batches = self._rows_of_steps(mined)
         ready = prefetch(
-            worker.decoder, lambda rows: self._training_input(rows[worker.rank.mine], mined.epoch), batches
+            worker.decoders.ahead, lambda rows: self._training_input(rows[worker.rank.mine], mined.epoch), batches
         )
         for step, (rows, found) in enumerate(ready):
             maps = self._run_frozen(found) if found.dtype == torch.uint8 else found
@@ -210,7 +210,8 @@ class LabelRecipe:
 
     def _pixels(self, rows: Sequence[int], view: int, seeds: list[list[int]] | None = None) -> Tensor:
         size = self.net.spec.config.image_size
-        pixels = torch.from_numpy(np.stack([decode_stored(jpeg, size) for jpeg in self.local.jpegs(rows)]))
+        decoded = self.worker.decoders.stack(self.local.jpegs(rows), lambda jpeg: decode_stored(jpeg, size))
+        pixels = torch.from_numpy(decoded)
         if seeds is None and view < self._base_views:
             return pixels.flip(2) if view == 1 else pixels
         return augment(pixels, seeds or [[self.config.seed, view, row] for row in rows], self.config.augment)
@@ -241,7 +242,7 @@ class LabelRecipe:
         starts = range(0, len(rows), batch_size)
         # The next batch is read from the disk's cache while the tail runs on this one.
         ready = prefetch(
-            worker.decoder, lambda start: self._read_views(rows[start : start + batch_size], views), starts
+            worker.decoders.ahead, lambda start: self._read_views(rows[start : start + batch_size], views), starts
         )
         for start, maps in ready:
             with worker.autocast():

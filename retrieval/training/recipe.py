@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from retrieval.artifacts.progress import Progress
+from retrieval.images.batches import Decoders
 from retrieval.models.network import EmbeddingNet
 from retrieval.models.settings import Precision
 from retrieval.training.workers import Rank
@@ -25,7 +25,7 @@ from retrieval.training.workers import Rank
 class Worker:
     """This process of a run, which a recipe works in.
 
-    net: on `device`, in eval mode. dtype: what it runs in. decoder: one thread beside, for what is read ahead.
+    net: on `device`, in eval mode. dtype: what it runs in. decoders: threads beside, for what is read ahead.
     progress: told how far any long work is, often; it must be cheap.
     """
 
@@ -33,7 +33,7 @@ class Worker:
     rank: Rank
     device: torch.device
     dtype: torch.dtype
-    decoder: Executor
+    decoders: Decoders
     progress: Progress
 
     def autocast(self) -> torch.autocast:

@@ -6,13 +6,13 @@ import io
 import logging
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic
 
 import numpy as np
 import torch
 
 from retrieval.artifacts.progress import Progress, silent
+from retrieval.images.batches import Decoders
 from retrieval.models.engines.number_format import pick_dtype
 from retrieval.models.network import EmbeddingNet
 from retrieval.training.recipe import B, M, Recipe, Worker
@@ -54,7 +54,7 @@ class Trainer(Generic[M, B]):
             rank=self.rank,
             device=self.device,
             dtype=pick_dtype(net, recipe.config.precision),
-            decoder=ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode"),
+            decoders=Decoders(self.device),
             progress=progress,
         )
         self._trained, self._optimiser = recipe.prepare(worker)

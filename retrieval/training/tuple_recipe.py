@@ -154,7 +154,7 @@ class TupleRecipe:
         size, mine = self.config.tuples_per_step, self.worker.rank.mine
         steps = [slice(at, at + size) for at in range(0, len(mined.rows), size)]
         shares = [(mined.rows[step][mine], mined.idle[step][mine]) for step in steps]
-        for (rows, idle), images in prefetch(self.worker.decoder, self._decoded_share, shares):
+        for (rows, idle), images in prefetch(self.worker.decoders.ahead, self._decoded_share, shares):
             yield _Step(rows, idle, images)
 
     def loss(self, batch: _Step) -> tuple[Tensor, Tensor]:
@@ -255,8 +255,8 @@ class TupleRecipe:
         return [rows[some] for some in by_shape(self._shapes[rows], lambda pixels: most // pixels)]
 
     def _pixels(self, rows: np.ndarray) -> Tensor:
-        jpegs = self.local.jpegs(self._row[rows])
-        return torch.from_numpy(np.stack([decode_fit(jpeg, self.config.image_size) for jpeg in jpegs]))
+        jpegs, size = self.local.jpegs(self._row[rows]), self.config.image_size
+        return torch.from_numpy(self.worker.decoders.stack(jpegs, lambda jpeg: decode_fit(jpeg, size)))
 
     def _decoded_share(self, share: tuple[np.ndarray, np.ndarray | None]) -> list[_Batch]:
         """The distinct images of a step's tuples; idle are those that are so in every tuple they come in."""
@@ -278,7 +278,7 @@ class TupleRecipe:
         out = torch.empty(len(rows), self.net.base_dim, device=self.worker.device)
         place, done = np.argsort(rows), 0
         with folding.products_held(self._frozen, self._tail):
-            for some, pixels in prefetch(self.worker.decoder, self._pixels, self._batches(rows)):
+            for some, pixels in prefetch(self.worker.decoders.ahead, self._pixels, self._batches(rows)):
                 at = place[np.searchsorted(rows, some, sorter=place)]
                 out[torch.from_numpy(at)] = self._describe(pixels)
                 done += len(some)

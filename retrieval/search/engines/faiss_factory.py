@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import faiss
@@ -20,6 +21,7 @@ from retrieval.search.settings import IndexConfig
 logger = logging.getLogger(__name__)
 
 _GPU_MAX_K = 2048
+_GPU_LOCK = threading.Lock()  # indexes on a GPU share its scratch memory, and are not made for several threads at once
 _FLAT_SCAN_SHARE = 0.05
 _Propose = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 _SCAN_BLOCK = 1 << 16  # vectors gathered at once: 32 MiB of 128 dimensions
@@ -136,8 +138,10 @@ class Approximate:
         self._lock = threading.Lock()
 
     def propose(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        index = self.gpu if self.gpu is not None and k <= _GPU_MAX_K else self.index
-        return index.search(queries, k)
+        if self.gpu is None or k > _GPU_MAX_K:
+            return self.index.search(queries, k)
+        with _GPU_LOCK:
+            return self.gpu.search(queries, k)
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Neighbours:
         if allowed is not None:
@@ -259,10 +263,17 @@ def _on_gpu(index: Any) -> Any:
     if faiss.get_num_gpus() == 0:  # never index_cpu_to_all_gpus without asking: it returns an empty index
         return None
     try:
-        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+        with _GPU_LOCK:
+            return faiss.index_cpu_to_gpu(_gpu_resources(), 0, index)
     except RuntimeError as error:
         logger.info("%s stays on the CPU: %s", type(index).__name__, error)
         return None
+
+
+@cache
+def _gpu_resources() -> Any:
+    """One for all shards of the process: each of these takes 1.5 GB of the GPU for scratch."""
+    return faiss.StandardGpuResources()
 
 
 def max_norm(vectors: np.ndarray, block: int = 65_536) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval.images.batches import by_shape, images_at_once, prefetch
+from retrieval.images.batches import Decoders, by_shape, images_at_once, prefetch
 
 
 def test_a_cpu_takes_as_many_images_at_once_as_its_cache_holds_and_a_gpu_as_many_as_asked() -> None:
@@ -82,3 +82,24 @@ def test_what_goes_wrong_in_the_background_is_raised_where_its_turn_is() -> None
         assert next(items) == (1, 1)
         with pytest.raises(ZeroDivisionError):
             next(items)
+
+
+@pytest.mark.parametrize("num", [1, 7, 8, 9, 40])
+def test_a_gpu_s_photos_are_decoded_by_many_threads_and_stay_in_order(num: int) -> None:
+    seen: set[str] = set()
+    both = threading.Barrier(2)
+
+    def decode(jpeg: bytes) -> np.ndarray:
+        if num == 40 and jpeg in (b"\1", b"\x21"):  # of the first and the last few: neither waits for the other
+            both.wait(timeout=60)
+        seen.add(threading.current_thread().name)
+        return np.full((2, 3), jpeg[0], np.uint8)
+
+    jpegs = [bytes([number]) for number in range(num)]
+    found = Decoders("cuda:0").stack(jpegs, decode)
+    assert found.shape == (num, 2, 3)
+    assert found[:, 0, 0].tolist() == list(range(num))
+    if num < 40:
+        np.testing.assert_array_equal(Decoders("cpu").stack(jpegs, decode), found)
+    else:
+        assert len(seen) > 1

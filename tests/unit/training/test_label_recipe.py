@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ import torch.multiprocessing
 from retrieval.artifacts.collection import LocalCollection
 from retrieval.artifacts.progress import silent
 from retrieval.evaluation.metrics import leave_one_out
+from retrieval.images.batches import Decoders
 from retrieval.images.pixels import decode_stored
 from retrieval.models import bundle
 from retrieval.models.embedder import Embedder
@@ -351,7 +351,7 @@ def test_each_node_has_all_views_that_it_may_draw_and_without_them_its_ranks_own
     made = LabelRecipe(local, dataclasses.replace(TINY, views=views, whiten_head=False), scratch=tmp_path)
     for number, (local_rank, local_world) in enumerate([(0, 2), (1, 2), (0, 1)]):
         rank = Rank(rank=number, world=3, local_rank=local_rank, local_world=local_world)
-        work = {"device": torch.device("cpu"), "dtype": torch.float32, "decoder": ThreadPoolExecutor(1)}
+        work = {"device": torch.device("cpu"), "dtype": torch.float32, "decoders": Decoders("cpu")}
         made.prepare(Worker(net=bundle.build(NET).eval(), rank=rank, progress=silent, **work))  # type: ignore[arg-type]
     everyone = sorted(made.pool.tolist() + made.val.tolist())
     if whose == "node":

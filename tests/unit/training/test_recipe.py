@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
 from retrieval.artifacts.progress import silent
+from retrieval.images.batches import Decoders
 from retrieval.models.pooling import l2n
 from retrieval.training.recipe import Mined, Worker, spread
 from retrieval.training.workers import Rank
@@ -22,7 +22,7 @@ def mined(rows: np.ndarray) -> Mined:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_worker_multiplies_in_its_own_format(dtype: torch.dtype) -> None:
     cpu, net = torch.device("cpu"), torch.nn.Linear(2, 2)
-    worker = Worker(net=net, rank=Rank(), device=cpu, dtype=dtype, decoder=ThreadPoolExecutor(1), progress=silent)  # type: ignore[arg-type]
+    worker = Worker(net=net, rank=Rank(), device=cpu, dtype=dtype, decoders=Decoders(cpu), progress=silent)  # type: ignore[arg-type]
     with worker.autocast():
         assert net(torch.ones(1, 2)).dtype == dtype
     assert net(torch.ones(1, 2)).dtype == torch.float32
