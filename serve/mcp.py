@@ -54,6 +54,20 @@ class Server:
     client: Client
     photos: Path | None
 
+    def answer_line(self, line: str) -> dict[str, Any] | None:
+        """Whatever a line is: one that is no message has an error of JSON-RPC for an answer, and ends nothing."""
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            return _error(None, -32700, "This line is no JSON.")
+        if not isinstance(message, dict) or not isinstance(message.get("method"), str):
+            known = message.get("id") if isinstance(message, dict) else None
+            told = known if isinstance(known, str | int) else None
+            return _error(told, -32600, "This is no request: expected an object with a method.")
+        if not isinstance(message.get("params") or {}, dict):
+            return _error(message["id"], -32602, "params is no object.") if "id" in message else None
+        return self.answer(message)
+
     def answer(self, message: dict[str, Any]) -> dict[str, Any] | None:
         """None for what wants no answer."""
         if "id" not in message:
@@ -69,7 +83,7 @@ class Server:
         }
         if method in results:
             return {**told, "result": results[method]}
-        return {**told, "error": {"code": -32601, "message": f"There is no method {method!r}."}}
+        return _error(message["id"], -32601, f"There is no method {method!r}.")
 
     def _call(self, params: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -79,8 +93,8 @@ class Server:
         return {"content": [{"type": "text", "text": text}], "isError": failed}
 
     def _ask(self, tool: str, given: dict[str, Any]) -> str:
-        if tool not in TOOLS:
-            raise ValueError(f"There is no tool {tool!r}.")
+        if tool not in TOOLS or not isinstance(given, dict):
+            raise ValueError(f"There is no tool {tool!r} that takes {type(given).__name__}.")
         photos = {name: self._photo(given.pop(name)) for name in ("photo", "first", "second") if name in given}
         if tool == "search":
             return self.client.search(photos.get("photo"), **given.get("options", {})).model_dump_json(
@@ -95,6 +109,10 @@ class Server:
         return path
 
 
+def _error(message_id: str | int | None, code: int, says: str) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": message_id, "error": {"code": code, "message": says}}
+
+
 def _described(name: str) -> dict[str, Any]:
     says, properties = TOOLS[name]
     schema = {"type": "object", "properties": properties, "$defs": _NAMED if "options" in properties else {}}
@@ -106,7 +124,7 @@ def main(cfg: McpConfig) -> None:
     with Client(cfg.address, key=os.environ.get("RETRIEVAL_KEY")) as client:
         server = Server(client, Path(cfg.photos) if cfg.photos else None)
         for line in sys.stdin:
-            if line.strip() and (answer := server.answer(json.loads(line))) is not None:
+            if line.strip() and (answer := server.answer_line(line)) is not None:
                 sys.stdout.write(json.dumps(answer) + "\n")
                 sys.stdout.flush()
 

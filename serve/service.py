@@ -87,6 +87,7 @@ class Service:
         try:
             loading = asyncio.to_thread(load_first, args, metrics.batched, spread)
             _, first = await asyncio.gather(photos.start(), loading)
+            await photos.teach(first.version.look())  # or the first photo waits while a detector is made
             return cls(args, first, photos, metrics, replica, spread)
         except BaseException:
             photos.close()

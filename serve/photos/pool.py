@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 _MOST_REMEMBERED = 4096
 _REMEMBERED_S = 3600.0
+_STARTS_S = 60.0
 _AGAIN_S = (0.1, 0.5, 2.0, 5.0)
 """Waits before another process is started in the place of one that did not come up."""
 
@@ -53,9 +54,28 @@ class PhotoPool:
             self._release(one)
 
     def learn(self, how: Look) -> None:
-        """Processes that are started from now on know this way of looking; the others learn it at its first photo."""
+        """As `teach`, and nobody waits for it."""
         if how.kind not in [known.kind for known in self._known]:
-            self._known = [*self._known[-3:], how]
+            self._keep(asyncio.create_task(self.teach(how)))
+
+    async def teach(self, how: Look) -> None:
+        """Processes know this way of looking: those that are started from now on, and those that are idle, when this
+        returns. One that is busy learns it at its first photo."""
+        if how.kind in [known.kind for known in self._known]:
+            return
+        self._known = [*self._known[-3:], how]
+        idle = list(self._idle)
+        self._idle.clear()
+        await asyncio.gather(*(self._teach_one(handle, how) for handle in idle))
+
+    async def _teach_one(self, handle: Handle, how: Look) -> None:
+        try:
+            async with asyncio.timeout(_STARTS_S):
+                await handle.learn(how)
+        except (Broken, TimeoutError) as error:
+            self._replace(handle, "crashed", str(error))
+        else:
+            self._release(handle)
 
     @property
     def num_alive(self) -> int:
@@ -192,7 +212,7 @@ class PhotoPool:
     async def _one(self) -> Handle:
         handle = Handle(self._caps)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(_STARTS_S):
                 await handle.ready()
                 for how in self._known:
                     await handle.learn(how)

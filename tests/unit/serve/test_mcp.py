@@ -49,6 +49,31 @@ def test_a_model_asks(tmp_path: Path) -> None:
         assert client.image(image_id).image_id == image_id
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "message_id"),
+    [
+        ("{", -32700, None),
+        ("[" * 100_000, -32700, None),
+        ("[]", -32600, None),
+        ("7", -32600, None),
+        ('{"id": 3}', -32600, 3),
+        ('{"id": {}, "method": 4}', -32600, None),
+        ('{"id": "a", "method": "tools/call", "params": [1]}', -32602, "a"),
+        ('{"id": 1, "method": "x"}', -32601, 1),
+    ],
+)
+def test_a_line_that_is_no_message_is_answered_and_the_next_one_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, code: int, message_id: Any
+) -> None:
+    quiet = '{"method": "notifications/x", "params": [1]}'
+    monkeypatch.setattr("sys.stdin", io.StringIO(f'{line}\n{quiet}\n{{"id": 9, "method": "ping"}}\n'))
+    monkeypatch.setattr(mcp, "Client", lambda address, key: Client("http://127.0.0.1:9", key=key, timeout_s=1))
+    mcp.main(McpConfig())
+    wrong, right = [json.loads(said) for said in capsys.readouterr().out.splitlines()]
+    assert (wrong["id"], wrong["error"]["code"], wrong["jsonrpc"]) == (message_id, code, "2.0")
+    assert right == {"jsonrpc": "2.0", "id": 9, "result": {}}
+
+
 def test_the_protocol(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     said = [
         {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-06-18"}},

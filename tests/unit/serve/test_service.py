@@ -26,6 +26,17 @@ def test_a_service_that_cannot_load_leaves_no_process_behind(tmp_path: Path, mon
     assert [pool.num_alive for pool in pools] == [0]
 
 
+def test_the_first_photo_waits_for_no_detector(tmp_path: Path) -> None:
+    made = make_workspace(tmp_path, num_identities=2)
+
+    async def work() -> None:
+        async with inside(made) as (service, _):
+            kind = service.versions.current.look().kind
+            assert [kind in handle._kinds for handle in service.photos._idle] == [True]
+
+    asyncio.run(work())
+
+
 def test_places_come_free_however_a_query_ends(tmp_path: Path) -> None:
     made = make_workspace(tmp_path, num_identities=2)
 

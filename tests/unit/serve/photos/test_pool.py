@@ -162,6 +162,25 @@ def test_a_way_of_looking_is_learnt_by_processes_that_come_later() -> None:
     run(work)
 
 
+def test_idle_processes_learn_before_a_photo_comes_and_one_that_dies_of_it_is_replaced() -> None:
+    other = Look(config=PrepareConfig(crop="none", size=48))
+    broken = Look(config=PrepareConfig(crop="face", detector="yunet"), network=b"no network")
+
+    async def work() -> None:
+        async with pool_of(2) as (pool, lost):
+            await pool.teach(other)
+            assert all(other.kind in handle._kinds for handle in pool._idle) and len(pool._idle) == 2
+            await pool.teach(other)
+            pool._known.clear()
+            await pool.teach(broken)
+            pool._known.clear()  # or those that are started die of it too
+            assert lost == ["crashed", "crashed"]
+            await until(lambda: pool.num_alive == 2)
+            assert isinstance(await pool.look(written("PNG"), WHOLE), Looked)
+
+    run(work)
+
+
 def test_it_says_whether_it_works() -> None:
     async def work() -> None:
         async with pool_of(1) as (pool, _):
