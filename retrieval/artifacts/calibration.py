@@ -221,13 +221,15 @@ def judge(
 
 def _reason(answer: Answer, rate: Rate, calibration: Calibration) -> str:
     assert rate.threshold_interval is not None
-    high = rate.threshold_interval[1]
+    low, high = rate.threshold_interval
     things = MANY[calibration.subject]
+    threshold = f"the threshold, {rate.threshold:.3f}, lies between {low:.3f} and {high:.3f}"
     if answer == "same":
-        return f"fewer than {rate.far:g} of the pairs of two different {things} score {high:.3f} or more"
+        return f"fewer than {rate.far:g} of the pairs of two different {things} score {high:.3f} or more; {threshold}"
     if answer == "different":
         return f"photos of one {calibration.subject} seldom score so low"
-    return f"photos of two different {things} and of one {calibration.subject} score like this; same from {high:.3f} on"
+    like = f"photos of two different {things} and of one {calibration.subject} score like this"
+    return f"{like}; same from {high:.3f} on, as {threshold}"
 
 
 def write_calibrations(folder: Folder, found: Mapping[str, Calibration]) -> None:

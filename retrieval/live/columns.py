@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,6 +22,8 @@ from retrieval.data.layouts.celeba import ATTRIBUTES
 from retrieval.live.filters import Filter
 
 _NEVER = np.iinfo(np.int64).min
+_KEPT = 64
+"""Filters whose rows are kept: an eighth of a byte a row and filter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,33 @@ class Columns:
     def _place(self, image_id: str) -> int:
         """Where an id stands, or would stand."""
         return bisect.bisect_left(range(len(self)), image_id, key=lambda row: self.ids[row].as_py())
+
+
+class Masks:
+    """Which rows pass which filter, kept for the filters that were asked last: a bit a row.
+
+    What asks for people is kept for as long as everybody is who they are, and then all of it is let go: each moment has
+    an array of its own, as long as the gallery.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._fixed = self._keeping(columns.person)
+        self._moving = columns.person, self._fixed
+
+    def of(self, wanted: Filter, person: np.ndarray) -> np.ndarray:
+        """(N,) bool, the caller's own. Args: person: (N,) int32, as they are named now."""
+        if wanted.person is None:
+            kept = self._fixed
+        else:
+            known, kept = self._moving
+            if known is not person:
+                kept = self._keeping(person)
+                self._moving = person, kept
+        return np.unpackbits(kept(wanted), count=len(self._columns)).view(bool)
+
+    def _keeping(self, person: np.ndarray) -> Callable[[Filter], np.ndarray]:
+        return functools.lru_cache(_KEPT)(lambda wanted: np.packbits(self._columns.allowed(wanted, person)))
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:

@@ -10,7 +10,6 @@ Deleted images are kept out inside the search, so that k stays k; those that wer
 from __future__ import annotations
 
 import dataclasses
-import functools
 import heapq
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from retrieval.artifacts.published import Pair
+from retrieval.live.columns import Masks
 from retrieval.live.entries import Entry, Hit
 from retrieval.live.filters import Filter, allows
 from retrieval.live.people import People
@@ -59,7 +59,7 @@ class GalleryView:
         if store is not None:
             self._changes = Changes(self.sealed.columns, store, pair, self.sealed.dim, embed, prepared)
         self._still = State.without_changes(self.sealed.columns, self.sealed.dim)
-        self._mask = functools.lru_cache(maxsize=64)(self._mask_of)
+        self._masks = Masks(self.sealed.columns)
         self.refresh()
 
     @property
@@ -116,7 +116,7 @@ class GalleryView:
         if self.store is not None:
             self.store.close()
         self.sealed.close()
-        del self.sealed, self.searcher, self._mask, self._changes, self._still
+        del self.sealed, self.searcher, self._masks, self._changes, self._still
 
     def refresh(self) -> int:
         """Take in what was committed until now. Returns the number of the newest change.
@@ -261,14 +261,9 @@ class GalleryView:
 
     def _allowed(self, state: State, wanted: Filter) -> np.ndarray:
         """(N,) bool: the sealed rows that pass, and are not deleted."""
-        # Only who asks for people is answered anew after each change.
-        people = self._still.people if wanted.person is None else state.people
-        mask = self._mask(wanted, people).copy()
+        mask = self._masks.of(wanted, state.people.person)
         mask[state.hidden] = False
         return mask
-
-    def _mask_of(self, wanted: Filter, people: People) -> np.ndarray:
-        return self.sealed.columns.allowed(wanted, people.person)
 
     def _row(self, state: State, image_id: str) -> int | None:
         row = self.sealed.columns.row_of(image_id)

@@ -80,11 +80,8 @@ async def answer(
         faces=faces,
         searched=searched,
         expansion=expansion_of(found[first]),
-        model=version.pair.model_fingerprint,
-        index=version.pair.index_fingerprint,
-        version=version.name,
-        live=live,
         seconds=clock.seconds(),
+        **version.says(live),
     )
 
 

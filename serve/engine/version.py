@@ -171,6 +171,18 @@ class Version:
         """In one of the threads for searches: what takes a millisecond holds up nobody who asks for a page."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
+    def says(self, live: int | None = None) -> dict[str, Any]:
+        """Which gallery an answer comes from: the fields of `FromGallery`.
+
+        Args: live: the newest change that the answer knows; None: that the gallery knows.
+        """
+        return {
+            "model": self.pair.model_fingerprint,
+            "index": self.pair.index_fingerprint,
+            "version": self.name,
+            "live": self.gallery.seq if live is None else live,
+        }
+
     def describe(self) -> ModelInfo:
         return ModelInfo(
             fingerprint=self.embedder.fingerprint,

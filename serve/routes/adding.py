@@ -20,30 +20,14 @@ from serve.engine.version import Version
 from serve.forms import is_form
 from serve.guard import charge
 from serve.photos.messages import Looked, PreparedFace, Unusable
-from serve.routes.bodies import FILE, checked_photo, read_photos
+from serve.routes.bodies import FILE, checked_photo, photo_body, read_photos
 from serve.routes.search import ERRORS
 from serve.schemas import AddAnswer, AddedItem, AddItem, AddOptions, ErrorDetail
 from serve.service import Service
 
 _STATUS = {"added": 201, "same": 200}
 _NAME = re.compile(r"[^\x00-\x1f\x7f#\\/][^\x00-\x1f\x7f#\\]{0,1023}")
-_BODY = {
-    "required": True,
-    "content": {
-        "image/*": {"schema": FILE},
-        "application/octet-stream": {"schema": FILE},
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["photo"],
-                "properties": {
-                    "photo": {"type": "array", "items": FILE},
-                    "options": {"$ref": "#/components/schemas/AddOptions"},
-                },
-            }
-        },
-    },
-}
+_BODY = photo_body({"photo": {"type": "array", "items": FILE}, "options": {"$ref": "#/components/schemas/AddOptions"}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +78,7 @@ def add(api: FastAPI, service: Service) -> None:
         return AddAnswer(
             items=items,
             added=sum(item.status == 201 for item in items),
-            model=version.pair.model_fingerprint,
-            index=version.pair.index_fingerprint,
-            version=version.name,
-            live=live,
+            **version.says(live),
         )
 
 

@@ -70,11 +70,4 @@ def _together(version: Version, items: list[BatchItem], clock: Clock) -> BatchAn
             for stage in ("prepare", "embed", "search", "rerank"):
                 clock.spent[stage] = clock.spent.get(stage, 0.0) + getattr(item.answer.seconds, stage)
     live = max((item.answer.live for item in items if item.answer is not None), default=0)
-    return BatchAnswer(
-        items=items,
-        seconds=clock.seconds(),
-        model=version.pair.model_fingerprint,
-        index=version.pair.index_fingerprint,
-        version=version.name,
-        live=live,
-    )
+    return BatchAnswer(items=items, seconds=clock.seconds(), **version.says(live))

@@ -1,14 +1,15 @@
-"""Bodies of several photos: forms, read under a limit, and how they are described."""
+"""Bodies of photos: forms, read under a limit, and how they are described."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request
 
 from serve.edge import Refusal
 from serve.forms import Part, is_form, parts_of
-from serve.routes.search import object_of
 from serve.settings import ServeArgs
 from serve.uploads import Uploads
 
@@ -17,10 +18,29 @@ _ROOM_FOR_HEADS = 4096
 """Bytes of a part besides its photo: its head, and the line between two parts."""
 
 
+def photo_body(form: dict[str, Any], others: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """How a body is described that is a photo, or a form with one. Args: form: its parts. others: what else it may be,
+    by media type."""
+    schema = {"type": "object", "required": ["photo"], "properties": form}
+    photo = {name: {"schema": FILE} for name in ("image/*", "application/octet-stream")}
+    return {"required": True, "content": {**photo, "multipart/form-data": {"schema": schema}, **(others or {})}}
+
+
 def form_of(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
     """`openapi_extra` of a route that takes a form."""
     schema = {"type": "object", "required": required, "properties": properties}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def object_of(text: bytes, what: str) -> dict[str, Any]:
+    """A JSON object. Args: what: is called so in a refusal. Raises: Refusal bad-request."""
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Refusal("bad-request", f"{what} is no JSON.") from error
+    if not isinstance(told, dict):
+        raise Refusal("bad-request", f"{what} is no JSON object.")
+    return told
 
 
 async def read_form(uploads: Uploads, request: Request, limit: int, max_parts: int) -> list[Part]:

@@ -6,7 +6,7 @@ import asyncio
 from fastapi import FastAPI, Request
 
 from serve.engine.groups import Groups
-from serve.routes.people import After, Limit, gallery_of
+from serve.routes.people import After, Limit
 from serve.routes.search import ERRORS, prefix_of
 from serve.schemas import DuplicatesPage
 from serve.service import Service
@@ -20,4 +20,4 @@ def add(api: FastAPI, service: Service) -> None:
         """Pictures that are there more than once: byte for byte, or resized, recompressed, cropped a little."""
         version, prefix = service.versions.current, prefix_of(request)
         found, following, total = await asyncio.to_thread(Groups(version.gallery).copies, after, limit, prefix)
-        return DuplicatesPage(groups=found, next=following, total=total, **gallery_of(version))
+        return DuplicatesPage(groups=found, next=following, total=total, **version.says())

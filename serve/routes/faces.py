@@ -6,20 +6,12 @@ from serve.edge import Refusal, refuse_photo
 from serve.engine.version import Version
 from serve.engine.wording import photo_of
 from serve.photos.messages import Looked, PoorFace, PreparedFace, Unusable
-from serve.routes.bodies import FILE
+from serve.routes.bodies import FILE, photo_body
 from serve.routes.search import ERRORS, photo_and_options
 from serve.schemas import FacesAnswer, FoundFace, Quality
 from serve.service import Service
 
-_FORM = {"schema": {"type": "object", "required": ["photo"], "properties": {"photo": FILE}}}
-_BODY = {
-    "required": True,
-    "content": {
-        "image/*": {"schema": FILE},
-        "application/octet-stream": {"schema": FILE},
-        "multipart/form-data": _FORM,
-    },
-}
+_BODY = photo_body({"photo": FILE})
 
 
 def add(api: FastAPI, service: Service) -> None:

@@ -114,10 +114,7 @@ def _page(version: Version, after: str | None, limit: int, wanted: Filter | None
     return ImagePage(
         images=[info_of(one, names, prefix) for one in entries],
         next=following,
-        model=version.pair.model_fingerprint,
-        index=version.pair.index_fingerprint,
-        version=version.name,
-        live=live,
+        **version.says(live),
     )
 
 

@@ -33,7 +33,7 @@ def add(api: FastAPI, service: Service) -> None:
         """The people that were found, those of most photos first."""
         version, prefix = service.versions.current, prefix_of(request)
         found, following, total = await asyncio.to_thread(Groups(version.gallery).page, after, limit, prefix)
-        return PeoplePage(people=found, next=following, total=total, **gallery_of(version))
+        return PeoplePage(people=found, next=following, total=total, **version.says())
 
     @api.get("/v1/people/{person}", responses=ERRORS, tags=["people"])
     async def person(request: Request, person: Number, after: After = None, limit: Limit = 50) -> PersonPhotos:
@@ -93,7 +93,7 @@ async def _say(
         except ReadOnly as error:
             raise Refusal("read-only", str(error)) from error
         gallery.refresh()
-        return PeopleAfter(people=[groups.person(number, prefix) for number in after(seq)], **gallery_of(version))
+        return PeopleAfter(people=[groups.person(number, prefix) for number in after(seq)], **version.says())
 
     return await asyncio.to_thread(work)
 
@@ -103,16 +103,5 @@ def _photos(version: Version, person: int, after: str | None, limit: int, prefix
     entries, following = version.gallery.entries(after, limit, Filter(person=(person,)))
     images = [info_of(entry, version.gallery.people.names, prefix) for entry in entries]
     return PersonPhotos(
-        person=person, name=told.name, photos=told.photos, images=images, next=following, **gallery_of(version)
+        person=person, name=told.name, photos=told.photos, images=images, next=following, **version.says()
     )
-
-
-def gallery_of(version: Version) -> dict[str, Any]:
-    """Which gallery an answer comes from: the fields of `FromGallery`."""
-    pair = version.pair
-    return {
-        "model": pair.model_fingerprint,
-        "index": pair.index_fingerprint,
-        "version": version.name,
-        "live": version.gallery.seq,
-    }

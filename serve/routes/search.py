@@ -1,7 +1,6 @@
 """POST /v1/search: a photo, or what else there is to search with; what to look for in the address or beside it."""
 
 # No `from __future__ import annotations`: FastAPI reads the annotations as types.
-import json
 import time
 from typing import Any
 
@@ -14,6 +13,7 @@ from serve.edge import Refusal
 from serve.engine import query
 from serve.engine.clock import Clock
 from serve.forms import is_form, parts_of
+from serve.routes.bodies import FILE, object_of, photo_body
 from serve.schemas import ErrorBody, Filter, SearchAnswer, SearchOptions
 from serve.service import Service
 from serve.settings import ServeArgs
@@ -24,23 +24,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code i
 JPEG = {**ERRORS, 200: {"content": {"image/jpeg": {}}, "description": "A JPEG."}}
 """The same of a route that shows pixels."""
 
-_PHOTO = {"schema": {"type": "string", "format": "binary"}}
 _OPTIONS = {"$ref": "#/components/schemas/SearchOptions"}
-_BODY = {
-    "required": True,
-    "content": {
-        "image/*": _PHOTO,
-        "application/octet-stream": _PHOTO,
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["photo"],
-                "properties": {"photo": {"type": "string", "format": "binary"}, "options": _OPTIONS},
-            }
-        },
-        "application/json": {"schema": _OPTIONS},
-    },
-}
+_BODY = photo_body({"photo": FILE, "options": _OPTIONS}, {"application/json": {"schema": _OPTIONS}})
 
 
 def add(api: FastAPI, service: Service) -> None:
@@ -125,17 +110,6 @@ async def photo_and_options(service: Service, request: Request) -> tuple[bytes |
         raise Refusal("body-too-large", f"The photo is larger than {limit} bytes, the limit of this server.")
     told = object_of(parts["options"].data, "The part 'options'") if "options" in parts else {}
     return parts["photo"].data, told
-
-
-def object_of(text: bytes, what: str) -> dict[str, Any]:
-    """A JSON object. Args: what: is called so in a refusal. Raises: Refusal bad-request."""
-    try:
-        told = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Refusal("bad-request", f"{what} is no JSON.") from error
-    if not isinstance(told, dict):
-        raise Refusal("bad-request", f"{what} is no JSON object.")
-    return told
 
 
 def filter_from(text: str) -> Filter:

@@ -89,6 +89,9 @@ def test_decisions_keep_to_the_interval_and_to_what_is_probable(score: float, an
     assert FITTED.decide(score, 1e-3) == answer
     judged = judge(score, 1e-3, FITTED, KnownThreshold(threshold=0.2))
     assert (judged.answer, judged.threshold, judged.probability) == (answer, 0.36, FITTED.probability(score))
+    # The end of the interval that decides, and the threshold that the answer shows beside it.
+    ends = "0.370" in judged.why and "the threshold, 0.360, lies between 0.350 and 0.370" in judged.why
+    assert ends == (answer != "different")
 
 
 def test_a_rate_that_is_not_promised_decides_nothing() -> None:

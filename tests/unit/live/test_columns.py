@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from retrieval.artifacts.collection import ADDED_FIELD, CATALOG, CATALOG_SCHEMA
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.index import IDS
 from retrieval.data.layouts.celeba import ATTRIBUTES
-from retrieval.live.columns import Coded, Columns
+from retrieval.live.columns import Coded, Columns, Masks
 from retrieval.live.entries import Entry, photo_of
 from retrieval.live.filters import Filter, allows
 from tests.support.gallery import NAMES, sealed_gallery
@@ -131,3 +132,29 @@ def test_a_catalog_without_any_of_it(tmp_path: Path) -> None:
         Filter(added_before=NOON): False,
     }.items():
         assert bare.allowed(wanted, bare.person).tolist() == [passes]
+
+
+def test_rows_that_pass_are_kept_and_of_people_only_while_everybody_is_who_they_are(
+    columns: Columns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks, asked = Masks(columns), []
+    allowed = Columns.allowed
+
+    def watched(self: Columns, wanted: Filter, person: np.ndarray) -> np.ndarray:
+        asked.append(wanted)
+        return allowed(self, wanted, person)
+
+    monkeypatch.setattr(Columns, "allowed", watched)
+    ada, first = Filter(label=("ada",)), Filter(person=(1,))
+    for person in (columns.person, columns.person.copy()):
+        for wanted in (ada, first, ada, first):
+            mine = masks.of(wanted, person)
+            assert np.array_equal(mine, allowed(columns, wanted, person)) and mine.shape == (len(columns),)
+            mine[:] = True  # it is the caller's own
+    assert asked == [ada, first, first]
+    moved = np.full_like(columns.person, 1)
+    gone = weakref.ref(moved)
+    assert masks.of(first, moved).all()
+    del moved
+    assert not masks.of(first, np.zeros_like(columns.person)).any()
+    assert gone() is None, "an array of every moment would be kept"
