@@ -1,0 +1,19 @@
+#!/bin/sh
+# All tests, in two halves side by side: those that wait for clusters most of the time, and those that compute.
+# Arguments go to pytest, in both. What the second half said is printed when both are done; its last line is pytest's.
+set -u
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
+"$BIN/python" -m pytest tests/unit tests/test_docs.py tests/test_layering.py retrieval "$@" >"$said" 2>&1 &
+computing=$!
+trap 'kill $computing 2>/dev/null; exit 130' INT TERM
+"$BIN/python" -m pytest tests/e2e tests/cluster tests/gpu "$@"
+waiting=$?
+wait $computing
+computed=$?
+cat "$said"
+# 5: nothing of that half was asked for; it counts only where nothing of the other was either.
+[ $waiting -eq 5 ] && [ $computed -ne 5 ] && waiting=0
+[ $computed -eq 5 ] && [ $waiting -eq 0 ] && computed=0
+[ $waiting -ne 0 ] && exit $waiting
+exit $computed
