@@ -101,6 +101,7 @@ def main(cfg: BenchmarkConfig) -> Folder:
             experiment="benchmarks",
             key=digest([out.uri, work])[:24],
             name=f"{name}-{digest(work)[:6]}",
+            workspace=out,
         )
         try:
             report = _run(cfg, out, name, tracker)

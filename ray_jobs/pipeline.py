@@ -97,6 +97,7 @@ def main(cfg: AnyConfig) -> dict[str, Folder]:
             experiment=cfg.model_name,
             key=digest([workspace.uri, work])[:24],
             name=f"{cfg.model.backbone}-{digest(work)[:6]}",
+            workspace=workspace,
         )
         try:
             folders, registration = _run(cfg, workspace, tracker, detector)

@@ -84,6 +84,8 @@ def told(seen: Survey) -> str:
         gone = f"  cannot be gone back to: {', '.join(version.missing)} not there" if version.missing else ""
         lines.append(f"  {mark:<8} {version.name}  published {version.at or 'unknown when'}{gone}")
     lines += [f"  {'other':<8} {name}  {size(taken)}" for name, taken in sorted(seen.other.items())]
+    if seen.untold:
+        lines.append(f"  MLflow could not be told {seen.untold:,} notes yet: the next run here tells them")
     return "\n".join(lines)
 
 

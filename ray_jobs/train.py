@@ -238,6 +238,8 @@ def _train(config: Mapping[str, Any], rank: Rank) -> None:
         with checkpoint.as_directory() as folder:
             trainer.load_state((Path(folder) / CHECKPOINT).read_bytes())
         logger.info("train: going on after epoch %d", trainer.history[-1]["epoch"])
+        if rank.rank == 0 and (tracker := config["tracker"]) is not None:
+            tracker.log_history(trainer.history)  # the last of them may have been lost between checkpoint and store
     for metrics in trainer.run():
         _report_epoch(trainer, metrics, config["tracker"])
     if rank.rank == 0:
@@ -262,7 +264,10 @@ def _rank() -> Rank:
 
 
 def _report_epoch(trainer: Trainer, metrics: dict[str, Any], tracker: Tracker | None) -> None:
-    """Checkpoint and metrics of one epoch. Every rank must call it: Ray Train waits for all."""
+    """Checkpoint, then metrics, of one epoch. Every rank must call it: Ray Train waits for all.
+
+    In this order, so that no store of metrics can cost an epoch: it is kept before anything else is tried.
+    """
     import ray.train
 
     if trainer.rank.rank != 0:
@@ -270,11 +275,11 @@ def _report_epoch(trainer: Trainer, metrics: dict[str, Any], tracker: Tracker | 
         return
     shown = [f"{name} {metrics[name]:.4f}" for name in _SHOWN if name in metrics]
     logger.info("train: epoch %d: %s", metrics["epoch"], ", ".join(shown))
-    if tracker is not None:
-        tracker.log_metrics(metrics, step=metrics["epoch"])
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / CHECKPOINT).write_bytes(trainer.state())
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+    if tracker is not None:
+        tracker.log_metrics(metrics, step=metrics["epoch"])
 
 
 def _seal(trainer: Trainer, local: LocalCollection, cfg: TrainJobConfig, inputs: dict[str, str]) -> None:

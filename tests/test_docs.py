@@ -137,6 +137,7 @@ def test_flags_that_are_named_exist_and_switches_take_no_value(page: Path) -> No
         "--check",
         "--require-hashes",
         "--allowed-hosts",
+        "--artifacts-destination",
         "--backend-store-uri",
         "--no-wait",
     }

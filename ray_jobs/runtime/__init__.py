@@ -22,6 +22,8 @@ survey     what lies in a workspace, and in which state
 road       steps of a pipeline: where each lies, whether it is done
 summary    what a pipeline made, and what to do with it
 runs       a run of MLflow
+telling    what MLflow is told of a run
+outbox     what it could not be told yet
 registry   which bundle is the champion
 store      where MLflow keeps it all
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,9 @@ def beats(new: Mapping[str, str], old: Mapping[str, str]) -> tuple[bool, str]:
 
 
 CHAMPION = "champion"
+_ERA = "era"  # a tag of a model, and of the versions that contend in it: its number, and the version it began with
+_SEATED = "seated"  # a tag of a model: the version that one of our runs made champion last
+_LOOKS, _BETWEEN_LOOKS = 4, 1.0  # seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +67,11 @@ class Registration:
 def promote(uri: str, name: str, version: str) -> None:
     """Make `version` of model `name` the champion whatever its metric: the way across a change of validation data."""
     with explained(uri):
-        client_of(uri).set_registered_model_alias(name, CHAMPION, version)
+        client = client_of(uri)
+        # The era comes before the alias: a run that looks between them finds what to mend.
+        era = _begin_era(client, name, client.get_registered_model(name).tags.get(_ERA, ""), str(version))
+        _seat(client, name, str(version))
+        _seat_best(client, name, era)  # the same, unless a run that ends now beats it, or had just put another back
 
 
 def champion_fingerprint(name: str, *, uri: str) -> str:
@@ -128,6 +136,89 @@ def version_of(client: MlflowClient, name: str, fingerprint: str) -> ModelVersio
 def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
     number = client.get_registered_model(name).aliases.get(CHAMPION)
     return client.get_model_version(name, str(number)) if number else None
+
+
+def crown(client: MlflowClient, name: str, version: ModelVersion) -> tuple[bool, str]:
+    """Offer `version` as champion, and look again whether the best is champion.
+
+    MLflow cannot set an alias only if it is still what it was: of two runs that end together, both may find themselves
+    better than the old champion, and the worse be the last to say so. So each first says, on its version, that it
+    contends, and whoever set the alias looks at all contenders again, until the best of them is champion.
+
+    Who contends: all versions that were offered in the present era. An era begins with a champion that was chosen by
+    hand, so that no older and better one undoes the choice.
+
+    Returns: whether `version` is the champion now, and why or why not, in words.
+    """
+    better, reason = compare(version, champion_of(client, name))
+    while True:
+        era = _present_era(client, name)
+        client.set_model_version_tag(name, version.version, _ERA, era)
+        best = _seat_best(client, name, era)
+        if best is not None and client.get_registered_model(name).tags.get(_ERA, "") == era:
+            break  # else one began meanwhile, and this version contends in it
+    if str(best.version) == str(version.version):
+        return True, reason
+    if better:
+        reason += f", but version {best.version} ended at the same time: {beats(best.tags, version.tags)[1]}"
+    return False, reason
+
+
+def _seat_best(client: MlflowClient, name: str, era: str) -> ModelVersion | None:
+    while True:
+        best, champion = _best_of(client, name, era), champion_of(client, name)
+        if best is None or (champion is not None and str(champion.version) == str(best.version)):
+            return best
+        _seat(client, name, str(best.version))
+
+
+def _seat(client: MlflowClient, name: str, version: str) -> None:
+    client.set_registered_model_alias(name, CHAMPION, version)
+    client.set_registered_model_tag(name, _SEATED, version)
+
+
+def _best_of(client: MlflowClient, name: str, era: str) -> ModelVersion | None:
+    """The best of an era's contenders: of those that compare with the one it began with."""
+    found = [one for one in client.search_model_versions(f"name = '{name}'") if one.tags.get(_ERA) == era]
+    first = era.rpartition("/")[2]
+    best = None
+    for one in sorted(found, key=lambda one: (str(one.version) != first, int(one.version))):
+        if best is None or beats(one.tags, best.tags)[0]:
+            best = one
+    return best
+
+
+def _present_era(client: MlflowClient, name: str) -> str:
+    """The next one, if the champion is not the one that a run seated: somebody moved the alias in MLflow by hand.
+
+    A run that set the alias and did not say so yet looks the same, but not for long.
+    """
+    looks = 0
+    while True:
+        model = client.get_registered_model(name)
+        era, seated, champion = model.tags.get(_ERA, ""), model.tags.get(_SEATED), model.aliases.get(CHAMPION)
+        if champion is None or str(champion) == seated:
+            return era
+        if seated is None:  # a registry that knew no eras: its champion contends in the first
+            client.set_model_version_tag(name, str(champion), _ERA, era)
+            return era
+        looks += 1
+        if looks == _LOOKS:
+            break
+        time.sleep(_BETWEEN_LOOKS)
+    era = _begin_era(client, name, era, str(champion))
+    client.set_registered_model_tag(name, _SEATED, str(champion))
+    now = client.get_registered_model(name).aliases.get(CHAMPION)
+    client.set_model_version_tag(name, str(now), _ERA, era)  # another, if a run set it while we looked
+    return era
+
+
+def _begin_era(client: MlflowClient, name: str, before: str, version: str) -> str:
+    """The era after `before`, with this version; of the same name whoever begins it."""
+    era = f"{int(before.partition('/')[0] or 0) + 1}/{version}"
+    client.set_model_version_tag(name, version, _ERA, era)
+    client.set_registered_model_tag(name, _ERA, era)
+    return era
 
 
 def compare(version: ModelVersion, champion: ModelVersion | None) -> tuple[bool, str]:

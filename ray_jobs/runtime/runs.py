@@ -1,34 +1,33 @@
 """MLflow: what was run, on what, how it went, and which bundle is the champion. See registry.py and store.py.
 
 One MLflow run is one pipeline run; its steps are prefixes (`train.epochs`): docs/explanation/tracking.md argues it.
-A `Tracker` is two strings, the store and the run, so it travels to a Ray Train worker inside its config::
+A `Tracker` is three strings, the store, the run and the workspace, so it travels to a Ray Train worker in its config::
 
-    tracker = open_run(store_uri(None, workspace), experiment="faces", key=digest(config))   # driver
+    tracker = open_run(store_uri(None, workspace), experiment="faces", key=digest(config), workspace=workspace)
     tracker.log_params(config, prefix="train")
     tracker.log_metrics({"val/mAP": 0.61}, step=3)                                            # rank 0, any process
     tracker.register_bundle(model, name="faces", metric="val/mAP", value=0.61, measured_on=collection_fingerprint)
     tracker.finish()
+
+A store that is away after the run was opened ends nothing: see outbox.py.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ray_jobs.runtime.registry import CHAMPION, Registration, champion_of, compare, version_of
+from ray_jobs.runtime import telling
+from ray_jobs.runtime.outbox import Outbox, is_away
+from ray_jobs.runtime.registry import Registration
 from ray_jobs.runtime.store import client_of, explained, reach, sqlite_path
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.hashing import digest, plain
-from retrieval.artifacts.manifest import MANIFEST, read_manifest
+from retrieval.artifacts.hashing import plain
+from retrieval.artifacts.manifest import read_manifest
 from retrieval.reports.tables import read_metrics
 
 if TYPE_CHECKING:
@@ -37,63 +36,39 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ARTIFACTS = "mlflow-artifacts"
+WAIT = "RETRIEVAL_MLFLOW_WAIT_S"
+"""In the environment: how long the end of a run waits for a store that is away, in seconds. Default: 120."""
 
-_LONGEST_PARAM = 6000  # characters, MLflow's limit
+_ASK_EVERY = 5.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Tracker:
-    """A handle on one MLflow run: the store's URI and the run's id. Picklable; any process may log through it."""
+    """A handle on one MLflow run. Picklable; any process may log through it."""
 
     uri: str
+    """The store."""
     run_id: str
+    workspace: str = ""
+    """Where news is kept while the store is away; empty: then that is an error."""
 
     def log_params(self, config: Any, prefix: str) -> None:
-        """Log a config dataclass or dict, flattened to `prefix.field`, and whole as config/<prefix>.json.
-
-        MLflow never changes a parameter. Where a resumed run brings another value (a worker count, say) the first
-        stays and a warning names it.
-        """
-        from mlflow.entities import Param
-
-        values = {name: _as_text(value) for name, value in _flat(plain(config), prefix, ".")}
-        client = client_of(self.uri)
-        known = client.get_run(self.run_id).data.params
-        for name in sorted(set(values) & set(known)):
-            if values[name] != known[name]:
-                logger.warning("MLflow run %s keeps %s=%s; now %s", self.run_id, name, known[name], values[name])
-        new = [Param(name, value) for name, value in values.items() if name not in known]
-        client.log_batch(self.run_id, params=new)  # however many: the client sends them in batches of its own
-        client.log_dict(self.run_id, plain(config), f"config/{prefix}.json")
+        """Log a config dataclass or dict: see `telling.params`."""
+        self._tell("params", config=plain(config), prefix=prefix)
 
     def log_metrics(self, values: Mapping[str, Any], *, step: int = 0, prefix: str = "") -> None:
-        """Log the numbers among `values` (nested mappings join with `/`) at `step`, usually the epoch.
+        """Log the numbers among `values` at `step`, usually the epoch: see `telling.metrics`."""
+        self._tell("metrics", rows=[[step, plain(values)]], prefix=prefix, at=int(time.time() * 1000))
 
-        MLflow forbids `@` in names, so `recall@1` is shown as `recall_at_1`. A value already there for the same name
-        and step is left alone, so that an epoch repeated after a crash does not double a point of the curve.
-        """
-        from mlflow.entities import Metric
-
-        client = client_of(self.uri)
-        present = client.get_run(self.run_id).data.metrics
-        fresh = []
-        for name, value in _flat(values, prefix, "/"):
-            key = name.replace("@", "_at_")
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                continue
-            if key in present and any(seen.step == step for seen in client.get_metric_history(self.run_id, key)):
-                continue
-            fresh.append(Metric(key, float(value), timestamp=int(time.time() * 1000), step=step))
-        if fresh:
-            client.log_batch(self.run_id, metrics=fresh)
+    def log_history(self, history: Iterable[Mapping[str, Any]]) -> None:
+        """Log all epochs so far, each at its `epoch`; what is known of them stays as it is."""
+        rows = [[int(values["epoch"]), plain(values)] for values in history]
+        if rows:
+            self._tell("metrics", rows=rows, prefix="", at=int(time.time() * 1000))
 
     def log_files(self, folder: Folder, names: Sequence[str], *, to: str) -> None:
         """Copy files of an artefact folder (local or in an object store) into the run's artifacts below `to`."""
-        client = client_of(self.uri)
-        with _local(folder, names) as root:
-            for name in names:
-                below = os.path.dirname(name)
-                client.log_artifact(self.run_id, str(root / name), f"{to}/{below}" if below else to)
+        self._tell("files", folder=folder.uri, names=list(names), to=to)
 
     def log_folder(self, folder: Folder, *, to: str) -> None:
         """Copy all files of a small artefact folder (a report, a bundle) into the run's artifacts below `to`."""
@@ -101,18 +76,7 @@ class Tracker:
 
     def log_inputs(self, folders: Mapping[str, Folder]) -> None:
         """Record the sealed folders of this run: fingerprints as tags, a collection also as an MLflow data set."""
-        from mlflow.entities import Dataset, DatasetInput, RunTag
-
-        client, tags = client_of(self.uri), []
-        for name, folder in folders.items():
-            manifest = read_manifest(folder)
-            tags += [RunTag(f"{name}.fingerprint", manifest.fingerprint), RunTag(f"{name}.folder", str(folder))]
-            if manifest.kind == "collection":
-                source = json.dumps({"uri": str(folder)})
-                profile = _as_text(manifest.counts)
-                data = Dataset(name, manifest.fingerprint[:32], "local", source, profile=profile)
-                client.log_inputs(self.run_id, [DatasetInput(data, [])])
-        client.log_batch(self.run_id, tags=tags)
+        self._tell("inputs", folders={name: folder.uri for name, folder in folders.items()})
 
     def log_results(self, folders: Mapping[str, Folder], *, model_name: str) -> Registration | None:
         """A pipeline's figures, report and bundle; that is registered if it was validated, or is a frozen network.
@@ -145,44 +109,67 @@ class Tracker:
         Args:
             value: None for a bundle that was not validated: it becomes champion only where there is none.
             measured_on: fingerprint of the collection whose validation split gave `value`.
+
+        Returns: what became of it; without a version where the store is away.
         """
-        if value is not None and not math.isfinite(value):
-            raise ValueError(
-                f"Cannot rank bundle {bundle} by {metric}={value}: give a finite number, higher is better."
-            )
-        manifest = read_manifest(bundle, "model")
-        client = client_of(self.uri)
-        tags = {"fingerprint": manifest.fingerprint}
-        if value is not None:
-            tags |= {"metric": metric, "value": repr(value), "measured_on": measured_on}
-        version = version_of(client, name, manifest.fingerprint)
-        if version is None:
-            # A folder of its own: a run that registers a second bundle must not change what the first version is.
-            where = f"bundle/{manifest.fingerprint[:12]}"
-            self.log_files(bundle, [*manifest.all_files, MANIFEST], to=where)
-            # The bundle as it is, weights and JSON: MLflow's own model flavours would pickle code or trace the net.
-            version = client.create_model_version(
-                name,
-                source=f"runs:/{self.run_id}/{where}",
-                run_id=self.run_id,
-                tags=tags,
-                description="not validated" if value is None else f"{metric} = {value:.4f}",
-            )
-        champion = champion_of(client, name)
-        better, reason = compare(version, champion)
-        if better:
-            client.set_registered_model_alias(name, CHAMPION, version.version)
-        logger.info("MLflow: %s version %s: %s", name, version.version, reason)
-        crowned = better or (champion is not None and champion.version == version.version)
-        return Registration(name=name, version=str(version.version), is_champion=crowned, reason=reason)
+        offer = {"folder": bundle.uri, "name": name, "metric": metric, "value": value, "measured_on": measured_on}
+        done = self._tell("bundle", **offer)
+        if done is None:
+            said = "MLflow is away: it is registered as soon as MLflow can be told"
+            return Registration(name=name, version="", is_champion=False, reason=said)
+        return done
 
     def finish(self, status: str = "FINISHED") -> None:
-        """Close the run. `status`: FINISHED, FAILED or KILLED. A later `open_run` with the same key opens it again."""
-        client_of(self.uri).set_terminated(self.run_id, status)
+        """Close the run, and tell MLflow what it could not be told until now. A later `open_run` with the same key
+        opens it again.
+
+        A store that is away is waited for, `WAIT` seconds in all, by a run that ended well; what cannot be told then
+        is told by the next run in this workspace.
+
+        Args: status: FINISHED, FAILED or KILLED.
+        """
+        self._tell("finish", status=status)
+        if status != "FINISHED" or not self.workspace or not (outbox := Outbox.of(self.workspace)).waiting():
+            return
+        end = time.monotonic() + float(os.environ.get(WAIT, "120"))
+        while left := self.deliver():
+            if time.monotonic() >= end:
+                logger.warning(
+                    "MLflow at %s is still away: %d notes wait in %s. The next run in this workspace tells them.",
+                    *(self.uri, left, outbox.folder),
+                )
+                return
+            logger.warning("MLflow at %s is away: waiting for it, with %d notes to tell", self.uri, left)
+            time.sleep(_ASK_EVERY)
+
+    def deliver(self) -> int:
+        """Tell MLflow what waits in the workspace, of whatever run. Returns: how much still waits."""
+        return Outbox.of(self.workspace).deliver(self._say) if self.workspace else 0
+
+    def _tell(self, what: str, **args: Any) -> Any:
+        """Returns: what the telling returns; None where the store is away and the news is kept."""
+        try:
+            return self._say(self.run_id, what, args)
+        except Exception as error:
+            if not self.workspace or not is_away(error):
+                raise
+            Outbox.of(self.workspace).keep(self.run_id, what, args)
+            logger.warning("MLflow at %s is away (%s): it is told later", self.uri, _first_line(error))
+            return None
+
+    def _say(self, run_id: str, what: str, args: Mapping[str, Any]) -> Any:
+        reach(self.uri)  # within seconds: MLflow itself would try for minutes
+        return telling.KINDS[what](client_of(self.uri), run_id, **args)
 
 
 def open_run(
-    uri: str, *, experiment: str, key: str, name: str | None = None, tags: Mapping[str, str] | None = None
+    uri: str,
+    *,
+    experiment: str,
+    key: str,
+    name: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    workspace: Folder | None = None,
 ) -> Tracker:
     """Open the run of this work: the one begun earlier under the same `key`, else a new one.
 
@@ -192,6 +179,7 @@ def open_run(
     Args:
         uri: from `store_uri`.
         key: names the work, say the digest of its config and workspace; a resumed pipeline goes on in the same run.
+        workspace: where news is kept while the store is away; what waits there of earlier runs is told now.
 
     Raises: ValueError if the store or its artifact folder cannot be reached or written.
     """
@@ -208,7 +196,9 @@ def open_run(
             run_id = client.create_run(number, run_name=name, tags={**(tags or {}), "key": key}).info.run_id
         client.log_dict(run_id, {"key": key, "tags": dict(tags or {})}, "config/run.json")
     logger.info("MLflow: run %s of experiment '%s' at %s", run_id, experiment, uri)
-    return Tracker(uri, run_id)
+    tracker = Tracker(uri, run_id, workspace.uri if workspace is not None else "")
+    tracker.deliver()
+    return tracker
 
 
 def _new_experiment(client: MlflowClient, experiment: str, uri: str) -> str:
@@ -219,30 +209,5 @@ def _new_experiment(client: MlflowClient, experiment: str, uri: str) -> str:
     return client.create_experiment(experiment, str(path.parent / ARTIFACTS) if path else None, tags=kind)
 
 
-@contextmanager
-def _local(folder: Folder, names: Sequence[str]) -> Iterator[Path]:
-    """The folder as a local one; files of an object store are fetched for the length of the block."""
-    if folder.is_local:
-        yield Path(folder.path)
-        return
-    with tempfile.TemporaryDirectory() as temp:
-        copy = Folder.of(temp)
-        for name in names:
-            copy.write_bytes(name, folder.read_bytes(name))
-        yield Path(temp)
-
-
-def _flat(values: Mapping[str, Any], prefix: str, separator: str) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        full = f"{prefix}{separator}{name}" if prefix else str(name)
-        if isinstance(value, Mapping):
-            yield from _flat(value, full, separator)
-        else:
-            yield full, value
-
-
-def _as_text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    if len(text) <= _LONGEST_PARAM:
-        return text
-    return f"{text[: _LONGEST_PARAM - 100]}... sha256 {digest(text)}"
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:300]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # MLflow takes a second to load: whoever uses the store loads
 
 # MLflow reports its use to its makers unless told not to; a job must not talk to strangers.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Seven tries would hold up an epoch for minutes where a server is away: `outbox` keeps what could not be said.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
 STORE = "mlflow.db"
 

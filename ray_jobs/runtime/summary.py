@@ -74,5 +74,7 @@ def _figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _registered(registration: Registration | None) -> str:
     if registration is None:
         return "no: there was nothing to validate on, so the model has no figure to be ranked by"
+    if not registration.version:
+        return f"{registration.name}: {registration.reason}"
     alias = " (champion)" if registration.is_champion else ""
     return f"{registration.name} version {registration.version}{alias}: {registration.reason}"

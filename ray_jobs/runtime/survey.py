@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from ray_jobs.runtime.outbox import OUTBOX
 from ray_jobs.runtime.pulse import PULSES, Pulse, read_pulse
 from retrieval.artifacts import published
 from retrieval.artifacts.folder import Folder
@@ -74,6 +75,8 @@ class Survey:
     bytes: int
     other: dict[str, int]
     """Bytes that belong to no step's folder, by the first part of their name."""
+    untold: int = 0
+    """Notes that wait for MLflow."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -108,6 +111,7 @@ def survey(workspace: Folder, now: datetime | None = None) -> Survey:
         files=len(sizes),
         bytes=sum(sizes.values()),
         other=other,
+        untold=sum(name.rpartition("/")[0] == OUTBOX for name in sizes),
     )
 
 

@@ -198,11 +198,14 @@ def test_without_validation_no_figure_is_claimed(root: Path, tmp_path: Path) -> 
 
 
 class Tracker:
-    def __init__(self) -> None:
+    def __init__(self, reported: list[Any]) -> None:
         self.logged: list[tuple[dict[str, Any], int]] = []
+        self.after: list[int] = []
+        self._reported = reported
 
     def log_metrics(self, metrics: dict[str, Any], step: int) -> None:
         self.logged.append((metrics, step))
+        self.after.append(len(self._reported))
 
 
 @pytest.fixture
@@ -223,10 +226,11 @@ def test_rank_0_keeps_an_epoch_and_logs_it_and_the_others_only_take_part(
     root: Path, tmp_path: Path, reported: list[tuple[dict[str, Any], bytes | None]]
 ) -> None:
     trainer, _ = run_of(job(root, out="x"), root, tmp_path / "scratch")
-    metrics, tracker = trainer.history[-1], Tracker()
+    metrics, tracker = trainer.history[-1], Tracker(reported)
     train._report_epoch(trainer, metrics, tracker)  # type: ignore[arg-type]
     assert tracker.logged == [(metrics, 1)]
     ((told, kept),) = reported
+    assert tracker.after == [1], "the checkpoint comes first"
     assert told == metrics and kept is not None
     assert torch.load(io.BytesIO(kept), weights_only=True)["history"] == trainer.history
     trainer.rank = Rank(rank=1, world=2)
