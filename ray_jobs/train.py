@@ -40,9 +40,10 @@ if TYPE_CHECKING:  # loaded where they are used: --help and a wrong setting are 
     from retrieval.training.workers import Rank
 
 logger = logging.getLogger(__name__)
-# What decides the result is the model, the training settings and the inputs' fingerprints; these do not.
+# These do not decide the result: the model, the training settings and the inputs' fingerprints do.
 _PLACES = ("collection", "out", "weights", "tuples")
 CHECKPOINT = "state.pt"
+_SHEET = "tuples of the last epoch: query, positive, hard negatives"
 _SHOWN = ("train/loss", "val/mAP", "val/recall@1", "val/recall@10")
 
 
@@ -169,8 +170,8 @@ def resolve_weights(weights: str, tracking_uri: str, near: Folder) -> str:
         from ray_jobs.runtime.registry import fetch_bundle
         from ray_jobs.runtime.store import store_uri
 
-        cache = Path(tempfile.gettempdir()) / "retrieval-bundles"
-        return str(fetch_bundle(weights, cache, uri=store_uri(tracking_uri or None, near)))
+        uri = store_uri(tracking_uri or None, near)
+        return str(fetch_bundle(weights, Path(tempfile.gettempdir()) / "retrieval-bundles", uri=uri))
     weights_must_be_there(weights)
     return weights if weights in ("none", "imagenet") else Folder.of(weights).uri
 
@@ -238,14 +239,14 @@ def _train(config: Mapping[str, Any], rank: Rank) -> None:
         with checkpoint.as_directory() as folder:
             trainer.load_state((Path(folder) / CHECKPOINT).read_bytes())
         logger.info("train: going on after epoch %d", trainer.history[-1]["epoch"])
-        if rank.rank == 0 and (tracker := config["tracker"]) is not None:
-            tracker.log_history(trainer.history)  # the last of them may have been lost between checkpoint and store
+        if rank.rank == 0 and config["tracker"] is not None:
+            config["tracker"].log_history(trainer.history)  # the last may have been lost between checkpoint and store
     for metrics in trainer.run():
         _report_epoch(trainer, metrics, config["tracker"])
     if rank.rank == 0:
         _seal(trainer, local, cfg, config["inputs"])
-    if rank.local_rank == 0:
-        shutil.rmtree(scratch, ignore_errors=True)  # our own cache of frozen features, nothing else
+    if rank.local_rank == 0:  # our own cache of frozen features, nothing else
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _rank() -> Rank:
@@ -264,10 +265,7 @@ def _rank() -> Rank:
 
 
 def _report_epoch(trainer: Trainer, metrics: dict[str, Any], tracker: Tracker | None) -> None:
-    """Checkpoint, then metrics, of one epoch. Every rank must call it: Ray Train waits for all.
-
-    In this order, so that no store of metrics can cost an epoch: it is kept before anything else is tried.
-    """
+    """Checkpoint first, that no store of metrics costs an epoch. Every rank must call it: Ray Train waits for all."""
     import ray.train
 
     if trainer.rank.rank != 0:
@@ -291,8 +289,7 @@ def _seal(trainer: Trainer, local: LocalCollection, cfg: TrainJobConfig, inputs:
     trainer.load_best()
     out.write_bytes(CURVES, charts.curves_png(trainer.history))
     if (sample := trainer.sample()) is not None:
-        title = "tuples of the last epoch: query, positive, hard negatives"
-        out.write_bytes(TUPLES_SHEET, sheets.sheet_jpg(sheets.tuple_rows(local, *sample), title=title))
+        out.write_bytes(TUPLES_SHEET, sheets.sheet_jpg(sheets.tuple_rows(local, *sample), title=_SHEET))
     keep_detector(Folder.of(cfg.collection), out)
     validated = trainer.best["val/mAP"] if "val/mAP" in trainer.history[0] else None
     counts = {"train_images": len(recipe.pool), "val_images": len(recipe.val), "unfrozen": len(recipe.unfrozen)}

@@ -69,8 +69,7 @@ class Pulse:
 
 def place_of(folder: Folder) -> tuple[Folder, str]:
     """Where the pulse of work on `folder` lies: a folder, and a name in it."""
-    above, _, name = folder.uri.rpartition("/")
-    return Folder(above) / PULSES, f"{name}.json"
+    return folder.parent / PULSES, f"{folder.name}.json"
 
 
 def read_pulse(folder: Folder) -> Pulse | None:
