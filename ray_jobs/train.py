@@ -255,13 +255,12 @@ def _rank() -> Rank:
 
     from retrieval.training.workers import Rank
 
-    context = ray.train.get_context()
-    return Rank(
-        rank=context.get_world_rank(),
-        world=context.get_world_size(),
-        local_rank=context.get_local_rank(),
-        local_world=context.get_local_world_size(),
+    here = ray.train.get_context()
+    of_all, of_node = (
+        (here.get_world_rank(), here.get_world_size()),
+        (here.get_local_rank(), here.get_local_world_size()),
     )
+    return Rank(rank=of_all[0], world=of_all[1], local_rank=of_node[0], local_world=of_node[1])
 
 
 def _report_epoch(trainer: Trainer, metrics: dict[str, Any], tracker: Tracker | None) -> None:
