@@ -90,7 +90,7 @@ SPEED = ("num_workers", "cpus_per_worker", "device", "cache", "max_failures", "t
 
 
 class ByLabels:
-    """The recipe for a collection with labels: triplets."""
+    """The recipe for a collection with labels: triplets. `make` gives it, on a worker."""
 
     ignore = (*_PLACES, *SPEED, "siamese")
     """Settings that do not decide the result: those for speed, and of the recipe that is not used."""
@@ -103,7 +103,6 @@ class ByLabels:
         return {}
 
     def make(self, local: LocalCollection, scratch: Path) -> Recipe[Any, Any]:
-        """The recipe, on this worker."""
         from retrieval.training.label_recipe import LabelRecipe
 
         return LabelRecipe(local, self.config, scratch=scratch)
