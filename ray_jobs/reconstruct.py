@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_there
+from ray_jobs.runtime.limits import Limits
 from ray_jobs.runtime.parts import run_parts
 from ray_jobs.runtime.placement import GB, Needs
 from ray_jobs.runtime.session import on_cluster, session
@@ -30,7 +33,7 @@ from retrieval.geometry.settings import ReconstructConfig
 logger = logging.getLogger(__name__)
 _PAIRS_PER_BLOCK = 256
 _PHOTOS_PER_BLOCK = 512
-_PLACES = ("collection", "out", "cpus_per_task")
+_PLACES = ("collection", "out", "cpus_per_task", "limits")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +56,8 @@ class ReconstructJobConfig:
     """How they are found."""
     cpus_per_task: float = 1.0
     """CPU cores that Ray sets aside for each task."""
+    limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
+    """When to stop trying."""
 
     def __post_init__(self) -> None:
         if self.labels_as_clusters + bool(self.models) + bool(self.database) > 1:
@@ -63,7 +68,7 @@ class ReconstructJobConfig:
 
 # What the road of a pipeline asks of a job: see runtime/road.py.
 KIND, CONFIG = "tuples", ReconstructJobConfig
-SPEED = ("cpus_per_task",)
+SPEED = ("cpus_per_task", "limits")
 
 
 @alone
@@ -81,7 +86,7 @@ def main(cfg: ReconstructJobConfig) -> Manifest:
     if (done := begin(out, **work)) is not None:
         logger.info("reconstruct: %s is sealed already, %d queries", out, done.counts["queries"])
         return done
-    with session():
+    with session(cfg.limits):
         if cfg.labels_as_clusters or cfg.models or cfg.database:
             counts = on_cluster(_take, cfg, collection, out, says="tuples")
         else:
@@ -122,7 +127,8 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
     parts, num = on_cluster(_parts, collection, cfg.splits)
     options: dict[str, Any] = {"needs": Needs(cpus=cfg.cpus_per_task, memory=GB)}
     extract = fixed | {"collection": collection, "splits": cfg.splits}
-    list(run_parts("features", parts, reconstruction.extract_part, total_items=num, fixed=extract, **options))
+    described = {"fixed": extract, "attempt": reconstruction.try_features, "listed": out / "rejected", **options}
+    list(run_parts("features", parts, reconstruction.extract_part, total_items=num, **described))
     pairs, possible = 0, num * (num - 1) // 2
     for round_ in range(1 + config.rounds):
         more = (
@@ -138,7 +144,8 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
     joined = on_cluster(reconstruction.group, out, config, says="groups")
     logger.info("groups: %(groups)d, joined by %(strong)d strong links of %(links)d", joined)
     groups = range(joined["groups"])
-    list(run_parts("models", groups, reconstruction.map_group, takes="number", fixed=fixed, **options))
+    mapped = {"fixed": fixed, "attempt": reconstruction.try_mapping, "listed": out / "rejected", **options}
+    list(run_parts("models", groups, reconstruction.map_group, takes="number", **mapped))
     counts = on_cluster(reconstruction.assemble, out, joined["groups"], config, says="tuples")
     return counts | {"pairs": pairs, "pairs_possible": possible, "links": joined["links"]}
 

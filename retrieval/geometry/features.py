@@ -12,7 +12,8 @@ import numpy as np
 import pycolmap
 
 from retrieval.geometry.settings import MIN_LINK
-from retrieval.images.pixels import decode_whole, grey
+from retrieval.images.native import one_photo
+from retrieval.images.pixels import Pixels, decode_whole, grey
 
 _FOCAL = 1.2  # prior of a photo's focal length, in long sides: COLMAP's own default
 
@@ -32,6 +33,16 @@ class Features:
     colours: np.ndarray
     width: int
     height: int
+
+
+NONE = Features(
+    keypoints=np.empty((0, 4), np.float32),
+    descriptors=np.empty((0, 128), np.uint8),
+    colours=np.empty((0, 3), np.uint8),
+    width=0,
+    height=0,
+)
+"""Of a photo that nobody looks at."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +67,11 @@ def extract(jpeg: bytes, *, max_features: int = 2048) -> Features:
 
     Raises: ValueError if the bytes are no JPEG.
     """
-    pixels = decode_whole(jpeg)
+    with one_photo():
+        return _extract(decode_whole(jpeg), max_features)
+
+
+def _extract(pixels: Pixels, max_features: int) -> Features:
     height, width = pixels.shape[:2]
     keypoints, descriptors = np.empty((0, 4), np.float32), np.empty((0, 128), np.uint8)
     if min(height, width) >= 16:

@@ -14,6 +14,7 @@ import pycolmap
 from retrieval.geometry.features import Features, camera_of
 from retrieval.geometry.settings import MIN_LINK
 from retrieval.geometry.sparse_model import SparseModel
+from retrieval.images.native import one_photo, strike
 
 Link = tuple[str, str, np.ndarray]
 """Two image_ids and the (M, 2) rows of their features that match."""
@@ -26,7 +27,7 @@ def map_images(features: Mapping[str, Features], links: Sequence[Link], *, min_i
         features: of every photo of the group. links: verified pairs of them.
     """
     names = sorted(features)
-    with tempfile.TemporaryDirectory() as temp:
+    with one_photo(len(names)), tempfile.TemporaryDirectory() as temp:
         path = Path(temp) / "database.db"
         with pycolmap.Database.open(path) as database:
             ids = {name: _write_image(database, number, name, features[name]) for number, name in enumerate(names, 1)}
@@ -77,6 +78,7 @@ def _num_images(models: Sequence[SparseModel]) -> int:
 
 
 def _write_image(database: pycolmap.Database, number: int, name: str, features: Features) -> int:
+    strike(name.encode())
     camera = camera_of(features, number)
     database.write_camera(camera, use_camera_id=True)
     rig = pycolmap.Rig()

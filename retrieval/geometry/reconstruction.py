@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,19 @@ from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.geometry import mapping, tuples
-from retrieval.geometry.features import extract, verify
+from retrieval.geometry.features import NONE, extract, verify
 from retrieval.geometry.settings import MIN_LINK, ReconstructConfig
 from retrieval.geometry.sparse_model import SparseModel, read_model, without, write_model
-from retrieval.geometry.stages import LINKS, features_of_part, features_table, links_of_rounds, pairs_name
+from retrieval.geometry.stages import (
+    LINKS,
+    features_of_part,
+    features_table,
+    left_out,
+    links_of_rounds,
+    pairs_name,
+    write_left_out,
+)
+from retrieval.images.pixels import BadImage
 
 # Why a photo is in no model.
 NO_KEYPOINTS = "too few local features"
@@ -35,6 +45,8 @@ NO_LINK = "no other photo fits its geometry"
 WEAK_LINK = "linked too weakly to be mapped"
 NOT_MAPPED = "linked, but not in any model"
 SMALL_GROUP = "its group is smaller than a model"
+
+_NOBODY: Mapping[int, BadImage] = MappingProxyType({})
 
 
 def extract_part(
@@ -44,20 +56,48 @@ def extract_part(
     splits: Sequence[str],
     config: ReconstructConfig,
     progress: Progress = silent,
+    without: Mapping[int, BadImage] = _NOBODY,
 ) -> dict[str, Any]:
-    """Local features of one part's photos, unless they are there. Returns part, taken, features, resumed."""
+    """Local features of one part's photos, unless they are there. Returns part, taken, broken, features, resumed.
+
+    Args: without: photos to leave out, by their position among the part's, and why. They have no features.
+    """
     name = f"features/{part_name(part)}"
     resumed = (done := out.done(name)) is not None
     if done is None:
-        photos = read_catalog(collection, splits)
-        photos = photos.filter(pa.array(photos["part"].to_numpy() == part))
-        jpegs = collection.read_table(f"images/{part_name(part)}", columns=["jpeg"]).take(photos["row"])["jpeg"]
-        each = counted(jpegs, "photos", progress)
-        found = [extract(jpeg.as_py(), max_features=config.max_features) for jpeg in each]
-        table = features_table(photos["image_id"].to_pylist(), found)
-        counts = {"taken": len(table), "features": sum(len(one.keypoints) for one in found)}
+        image_ids, jpegs = _photos(collection, part, splits)
+        each = enumerate(counted(jpegs, "photos", progress))
+        found = [NONE if at in without else extract(jpeg, max_features=config.max_features) for at, jpeg in each]
+        write_left_out(out, "features", part, {image_ids[at]: bad for at, bad in without.items()})
+        table = features_table(image_ids, found)
+        counts = {"taken": len(table), "broken": len(without), "features": sum(len(one.keypoints) for one in found)}
         done = out.write_table(name, table, about=counts, compression="none", row_group_size=64)
     return {"part": part, **done.about, "resumed": int(resumed)}
+
+
+def try_features(
+    collection: Folder,
+    out: Folder,
+    part: int,
+    splits: Sequence[str],
+    config: ReconstructConfig,
+    only: Sequence[int],
+    progress: Progress = silent,
+) -> list[str]:
+    """Describe these photos of a part, by their positions, and write nothing. Returns the image_ids of all."""
+    image_ids, jpegs = _photos(collection, part, splits)
+    progress("photos", 0, len(only))  # from now on it is the next one
+    for at in counted(only, "photos", progress):
+        extract(jpegs[at], max_features=config.max_features)
+    return image_ids
+
+
+def _photos(collection: Folder, part: int, splits: Sequence[str]) -> tuple[list[str], list[bytes]]:
+    """image_ids and JPEGs of a part's photos."""
+    photos = read_catalog(collection, splits)
+    photos = photos.filter(pa.array(photos["part"].to_numpy() == part))
+    jpegs = collection.read_table(f"images/{part_name(part)}", columns=["jpeg"]).take(photos["row"])["jpeg"]
+    return photos["image_id"].to_pylist(), jpegs.to_pylist()
 
 
 def verify_block(
@@ -108,32 +148,63 @@ def components(num: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.unique(labels, return_index=True)[1][labels]
 
 
-def map_group(out: Folder, number: int, config: ReconstructConfig) -> dict[str, Any]:
-    """Map one group, unless it is done: its models under groups/<number>/. Returns group, taken, models, registered."""
+def map_group(
+    out: Folder, number: int, config: ReconstructConfig, without: Mapping[int, BadImage] = _NOBODY
+) -> dict[str, Any]:
+    """Map one group, unless it is done: its models under groups/<number>/.
+
+    Args: without: photos to leave out, by their position in the group, and why.
+
+    Returns: group, taken, broken, models, registered, resumed.
+    """
     folder = out / "groups" / f"{number:05d}"
     resumed = (done := folder.done("done.json")) is not None
     if done is None:
-        groups = out.read_table("groups.parquet")
-        members = np.flatnonzero(groups["group"].to_numpy() == number)
-        photos = out.read_table("photos.parquet", columns=["image_id", "part"]).take(pa.array(members))
-        features = {
-            name: features_of_part(out, part)[name]
-            for name, part in zip(photos["image_id"].to_pylist(), photos["part"].to_pylist(), strict=True)
-        }
-        image_ids = groups["image_id"].to_pylist()
-        own = links_of_rounds(out, 1 + config.rounds)
-        inside = np.isin(own["a"].to_numpy(), members) & np.isin(own["b"].to_numpy(), members)
-        own = own.filter(pa.array(inside & (own["num_inliers"].to_numpy() >= config.weak_inliers)))
-        links = [
-            (image_ids[row["a"]], image_ids[row["b"]], np.frombuffer(row["matches"], np.int32).reshape(-1, 2))
-            for row in sorted(own.to_pylist(), key=lambda row: (row["a"], row["b"]))
-        ]
-        models = _kept(mapping.map_images(features, links, min_images=config.min_images), config)
+        members, image_ids = _members(out, number)
+        kept = [at for at in range(len(members)) if at not in without]
+        models = _kept(_mapped(out, members[kept], config), config)
         for at, model in enumerate(models):
             write_model(folder, at, model)
+        write_left_out(out, "models", number, {image_ids[at]: bad for at, bad in without.items()})
         found = {"models": len(models), "registered": sum(len(m.image_ids) for m in models)}
-        done = folder.write_json("done.json", found, about={"taken": len(members), **found})
+        counts = {"taken": len(members), "broken": len(without), **found}
+        done = folder.write_json("done.json", found, about=counts)
     return {"group": number, **done.about, "resumed": int(resumed)}
+
+
+def try_mapping(
+    out: Folder, number: int, config: ReconstructConfig, only: Sequence[int], progress: Progress = silent
+) -> list[str]:
+    """Map these photos of a group, by their positions, and write nothing. Returns the image_ids of the whole group."""
+    members, image_ids = _members(out, number)
+    if only:
+        _mapped(out, members[list(only)], config)
+    return image_ids
+
+
+def _members(out: Folder, number: int) -> tuple[np.ndarray, list[str]]:
+    """Rows and image_ids of a group's photos."""
+    groups = out.read_table("groups.parquet", columns=["image_id", "group"])
+    members = np.flatnonzero(groups["group"].to_numpy() == number)
+    return members, groups["image_id"].take(pa.array(members)).to_pylist()
+
+
+def _mapped(out: Folder, members: np.ndarray, config: ReconstructConfig) -> list[SparseModel]:
+    """The models of these rows of photos.parquet."""
+    photos = out.read_table("photos.parquet", columns=["image_id", "part"])
+    image_ids, chosen = photos["image_id"].to_pylist(), photos.take(pa.array(members))
+    features = {
+        name: features_of_part(out, part)[name]
+        for name, part in zip(chosen["image_id"].to_pylist(), chosen["part"].to_pylist(), strict=True)
+    }
+    own = links_of_rounds(out, 1 + config.rounds)
+    inside = np.isin(own["a"].to_numpy(), members) & np.isin(own["b"].to_numpy(), members)
+    own = own.filter(pa.array(inside & (own["num_inliers"].to_numpy() >= config.weak_inliers)))
+    links = [
+        (image_ids[row["a"]], image_ids[row["b"]], np.frombuffer(row["matches"], np.int32).reshape(-1, 2))
+        for row in sorted(own.to_pylist(), key=lambda row: (row["a"], row["b"]))
+    ]
+    return mapping.map_images(features, links, min_images=config.min_images)
 
 
 def _kept(models: Sequence[SparseModel], config: ReconstructConfig) -> list[SparseModel]:
@@ -159,7 +230,9 @@ def assemble(out: Folder, num_groups: int, config: ReconstructConfig) -> dict[st
         models += [read_model(folder, at) for at in range(folder.read_json("done.json")["models"])]
     groups, photos = out.read_table("groups.parquet"), out.read_table("photos.parquet")
     image_ids = groups["image_id"].to_pylist()
-    images = tuples.images_table(image_ids, groups["cluster"].to_numpy(), models, _reasons(groups, photos))
+    images = tuples.images_table(
+        image_ids, groups["cluster"].to_numpy(), models, _reasons(groups, photos, left_out(out))
+    )
     found = tuples.tuples_table(images, models, min_shared=config.min_shared)
     if not len(found):
         unregistered = Counter(reason for reason in images["reason"].to_pylist() if reason is not None)
@@ -172,9 +245,9 @@ def assemble(out: Folder, num_groups: int, config: ReconstructConfig) -> dict[st
     return tuples.write(out, images, found, models)
 
 
-def _reasons(groups: pa.Table, photos: pa.Table) -> Mapping[str, str]:
-    """Why each photo would be in no model."""
-    reasons = {}
+def _reasons(groups: pa.Table, photos: pa.Table, left: Mapping[str, str]) -> dict[str, str]:
+    """Why each photo would be in no model. Args: left: image_id -> why a stage left it out."""
+    reasons: dict[str, str] = {}
     for row, num in zip(groups.to_pylist(), photos["num"].to_pylist(), strict=True):
         if row["group"] >= 0:
             reason = NOT_MAPPED
@@ -185,4 +258,4 @@ def _reasons(groups: pa.Table, photos: pa.Table) -> Mapping[str, str]:
         else:
             reason = NO_LINK if num >= MIN_LINK else NO_KEYPOINTS
         reasons[row["image_id"]] = reason
-    return reasons
+    return reasons | dict(left)

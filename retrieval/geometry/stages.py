@@ -1,15 +1,17 @@
-"""What the stages of a reconstruction leave on storage: features, pairs to check, links."""
+"""What the stages of a reconstruction leave on storage: features, pairs to check, links; and photos left out."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
+from retrieval.artifacts.collection import REJECTED_SCHEMA
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.geometry.features import Features
+from retrieval.images.pixels import BadImage
 
 _FEATURES = pa.schema(
     [("image_id", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("num", pa.int32())]
@@ -56,3 +58,20 @@ def links_of_rounds(out: Folder, rounds: int, columns: list[str] | None = None) 
     tables = [folder.read_table(name, columns=columns) for name in folder.list() if name.startswith(wanted)]
     schema = pa.schema([LINKS.field(name) for name in columns or LINKS.names])
     return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def write_left_out(out: Folder, stage: str, number: int, left: Mapping[str, BadImage]) -> None:
+    """Photos that a part of a stage is done without, by image_id, and why: rejected/<stage>-N.parquet, if any."""
+    rows = [
+        {"image_id": image_id, "stage": stage, "reason": bad.reason, "detail": bad.detail}
+        for image_id, bad in sorted(left.items())
+    ]
+    if rows:
+        out.write_table(f"rejected/{stage}-{number:05d}.parquet", pa.Table.from_pylist(rows, REJECTED_SCHEMA), about={})
+
+
+def left_out(out: Folder) -> dict[str, str]:
+    """image_id -> reason, of all stages."""
+    folder = out / "rejected"
+    rows = [row for name in folder.list() for row in folder.read_table(name).to_pylist()]
+    return {row["image_id"]: row["reason"] for row in rows}

@@ -19,7 +19,7 @@ from retrieval.geometry import features, mapping, reconstruction, stages
 from retrieval.geometry.features import Features, Verified
 from retrieval.geometry.settings import ReconstructConfig
 from retrieval.geometry.sparse_model import SparseModel, read_model
-from retrieval.images.pixels import encode_jpeg
+from retrieval.images.pixels import BadImage, encode_jpeg
 from tests.support.places import SMALL, collect, reconstruct_here, small_places
 
 CONFIG = ReconstructConfig(num_words=512, num_candidates=8, max_features=1024, min_shared=10)
@@ -194,6 +194,20 @@ def test_features_are_those_of_the_part_s_photos_of_the_splits(tmp_path: Path, m
     assert again == done | {"resumed": 1} and len(asked) == 2
 
 
+def test_a_photo_that_ends_its_worker_has_no_features_and_is_listed(places: Folder, tmp_path: Path) -> None:
+    out, settings = Folder.of(tmp_path), ReconstructConfig(max_features=64)
+    told: list[Any] = []
+    names = reconstruction.try_features(places, out, 0, ("train",), settings, [1], lambda *tell: told.append(tell))
+    assert told == [("photos", 0, 1), ("photos", 1, 1)] and not out.list()
+    left = {1: BadImage("timed-out", "not done within 3 s")}
+    done = reconstruction.extract_part(places, out, 0, ("train",), settings, without=left)
+    assert (done["taken"], done["broken"]) == (len(names), 1)
+    rows = out.read_table("features/part-00000.parquet").to_pylist()
+    assert [row["image_id"] for row in rows] == names
+    assert rows[1]["num"] == 0 and all(row["num"] > 0 for row in rows[2:])
+    assert reconstruction.left_out(out) == {names[1]: "timed-out"}
+
+
 def test_links_are_the_pairs_of_the_block_with_enough_inliers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, config = Folder.of(tmp_path), ReconstructConfig(weak_inliers=15)
     write_photos(out, 6, parts=2)
@@ -300,7 +314,7 @@ def test_a_group_is_mapped_from_its_own_links_once(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(mapping, "map_images", map_images)
     done = reconstruction.map_group(out, 1, config)
-    assert done == {"group": 1, "taken": 4, "resumed": 0, "models": 2, "registered": 5}
+    assert done == {"group": 1, "taken": 4, "broken": 0, "resumed": 0, "models": 2, "registered": 5}
     ((found, links, min_images),) = asked
     assert min_images == 2
     assert {name: len(own.keypoints) for name, own in found.items()} == {names[n]: n + 1 for n in (1, 2, 4, 5)}
@@ -309,6 +323,34 @@ def test_a_group_is_mapped_from_its_own_links_once(tmp_path: Path, monkeypatch: 
     folder = out / "groups" / "00001"
     assert [read_model(folder, at).image_ids[0] for at in (0, 1)] == ["p.jpg", "s.jpg"]
     assert reconstruction.map_group(out, 1, config) == done | {"resumed": 1} and len(asked) == 1
+
+
+def test_a_group_is_mapped_without_a_photo_that_ends_its_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, config = Folder.of(tmp_path), ReconstructConfig(rounds=0, min_images=2, min_points=1)
+    names = write_photos(out, 4)
+    out.write_table("groups.parquet", pa.table({"image_id": names, "group": [0, 0, 0, 0]}))
+    write_links(out, [(0, 1, 30), (1, 2, 30), (2, 3, 30)])
+    asked: list[Any] = []
+
+    def map_images(found: dict[str, Features], links: list[mapping.Link], *, min_images: int) -> list[SparseModel]:
+        asked.append((sorted(found), [(a, b) for a, b, _ in links]))
+        return []
+
+    monkeypatch.setattr(mapping, "map_images", map_images)
+    assert reconstruction.try_mapping(out, 0, config, []) == names and asked == []
+    assert reconstruction.try_mapping(out, 0, config, [2, 3]) == names
+    assert not (out / "groups").list() and reconstruction.left_out(out) == {}
+    done = reconstruction.map_group(out, 0, config, {1: BadImage("crashed", "SIGABRT")})
+    assert (done["taken"], done["broken"]) == (4, 1)
+    assert asked == [
+        ([names[2], names[3]], [(names[2], names[3])]),
+        ([names[0], names[2], names[3]], [(names[2], names[3])]),
+    ]
+    (row,) = out.read_table("rejected/models-00000.parquet").to_pylist()
+    assert row == {"image_id": names[1], "stage": "models", "reason": "crashed", "detail": "SIGABRT"}
+    assert reconstruction.left_out(out) == {names[1]: "crashed"}
 
 
 def write_group(out: Folder, number: int, models: list[SparseModel]) -> None:
@@ -331,6 +373,7 @@ def test_every_photo_is_in_a_model_or_has_the_reason_that_it_is_not(tmp_path: Pa
     out.write_table("groups.parquet", pa.table({"image_id": names, **columns}))
     write_group(out, 0, [model_of("abc", 12)])
     write_group(out, 1, [model_of("de", 9)])
+    stages.write_left_out(out, "models", 0, {"k.jpg": BadImage("crashed", "SIGSEGV")})
     told = reconstruction.assemble(out, 2, config)
     rows = {row["image_id"][0]: row for row in out.read_table("images.parquet").to_pylist()}
     reasons = {name: row["reason"] for name, row in rows.items() if row["model"] < 0}
@@ -340,14 +383,14 @@ def test_every_photo_is_in_a_model_or_has_the_reason_that_it_is_not(tmp_path: Pa
         "h": reconstruction.NO_LINK,
         "i": reconstruction.NO_KEYPOINTS,
         "j": reconstruction.NOT_MAPPED,
-        "k": reconstruction.NOT_MAPPED,
+        "k": "crashed",
     }
     assert [rows[name]["model"] for name in "abcde"] == [0, 0, 0, 1, 1]
     assert [rows[name]["cluster"] for name in "abcdefghijk"] == columns["cluster"]
     assert told == {
         "images": 11,
         "registered": 5,
-        "unregistered": dict.fromkeys(sorted(reasons.values()), 1) | {reconstruction.NOT_MAPPED: 2},
+        "unregistered": dict.fromkeys(sorted(reasons.values()), 1),
         "models": 2,
         "points": 21,
         "clusters": 4,
