@@ -11,7 +11,7 @@ from ray_jobs.runtime.inquest import Found, look
 from ray_jobs.runtime.placement import Needs, slots
 from ray_jobs.runtime.worker import Answer, Work, clocked, do_part, fetched, hide_gpus
 from retrieval.artifacts.storage.patience import patience, patiently
-from retrieval.images.pixels import BadImage
+from retrieval.images.native import BadImage
 
 _LOOK_EVERY = 5.0  # seconds between two looks at how large the cluster is
 

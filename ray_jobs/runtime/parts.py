@@ -20,7 +20,7 @@ from ray_jobs.runtime.placement import Needs
 from ray_jobs.runtime.progress import Step, mailbox_of_session, watch
 from ray_jobs.runtime.worker import Answer, Work
 from retrieval.artifacts.storage.failures import Outage
-from retrieval.images.pixels import BadImage
+from retrieval.images.native import BadImage
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from ray_jobs.runtime.limits import Limits
 from ray_jobs.runtime.progress import Teller, told
 from retrieval.artifacts.storage.patience import patience, patiently
 from retrieval.images import native
-from retrieval.images.pixels import BadImage
+from retrieval.images.native import BadImage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,19 @@ POISON = "RETRIEVAL_POISON"
 """For tests: `crash:WORD,hang:WORD,raise:WORD`. A photo is meant if its bytes hold the word, or their sha256 in hex
 begins with it; where there are no bytes, as when COLMAP maps, if its image_id holds it."""
 
+
+class BadImage(Exception):
+    """A photograph that cannot be used. `reason` is a short slug that is counted, `detail` is for a person."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
 _lock = threading.Lock()
 _seconds = 0.0
 _inside = 0

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from retrieval.images.native import one_photo, strike
+from retrieval.images.native import BadImage, one_photo, strike
 
 Pixels = NDArray[np.uint8]
 
@@ -26,18 +26,6 @@ CONTAINERS = ("HEIF", "AVIF")
 """As Pillow calls what phones write as .heic and .avif; see `_containers`."""
 
 _ORIENTATION_TAG = 0x0112
-
-
-class BadImage(Exception):
-    """A photograph that cannot be used. `reason` is a short slug that is counted, `detail` is for a person."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
 
 
 def decode(

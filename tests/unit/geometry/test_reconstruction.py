@@ -186,7 +186,7 @@ def test_features_are_those_of_the_part_s_photos_of_the_splits(tmp_path: Path, m
     monkeypatch.setattr(reconstruction, "extract", extract)
     config = ReconstructConfig(max_features=7)
     done = reconstruction.extract_part(collection, out, 0, ("train",), config)
-    assert done == {"part": 0, "taken": 2, "features": ord("a") + ord("d"), "resumed": 0}
+    assert done == {"part": 0, "taken": 2, "broken": 0, "features": ord("a") + ord("d"), "resumed": 0}
     assert sorted(asked) == [(b"a", 7), (b"d", 7)]
     stored = out.read_table("features/part-00000.parquet")
     assert dict(zip(*(stored[name].to_pylist() for name in ("image_id", "num")))) == {"a": ord("a"), "d": ord("d")}
