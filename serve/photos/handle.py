@@ -58,6 +58,10 @@ class Handle:
         """Whether it has learnt so many ways of looking that a fresh one should take its place."""
         return len(self._kinds) >= _MOST_KINDS
 
+    def knows(self, how: Look) -> bool:
+        """Whether it was told of this way of looking."""
+        return how.kind in self._kinds
+
     @property
     def worked(self) -> float:
         """Seconds of a core that it has used since its last answer; 0 once it is gone."""
@@ -85,7 +89,7 @@ class Handle:
     def look(self, photo: bytes, how: Look, seconds: float) -> asyncio.Future[Looked | Unusable]:
         """What is seen, once it is. Raises, when awaited: Broken if it dies, or answers what is no answer."""
         assert self._channel is not None, "it is ready"
-        if how.kind not in self._kinds:
+        if not self.knows(how):
             self.learn(how)
         head = {"kind": self._kinds[how.kind], "faces": how.faces, "box": how.box, "seconds": seconds}
         return self._channel.ask(head, [photo], self._seen)

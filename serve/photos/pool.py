@@ -71,7 +71,8 @@ class PhotoPool:
     async def _teach_one(self, handle: Handle, how: Look) -> None:
         try:
             async with asyncio.timeout(_STARTS_S):
-                await handle.learn(how)
+                if not handle.knows(how):
+                    await handle.learn(how)
         except (Broken, TimeoutError) as error:
             self._replace(handle, "crashed", str(error))
         else:

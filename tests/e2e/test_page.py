@@ -352,6 +352,36 @@ def test_a_delete_waits_is_undone_and_brings_a_receipt(service: Service, page: P
     assert service.client.get(there).status_code == 404
 
 
+def test_everything_of_a_label_is_deleted_by_who_types_it_again(service: Service, page: Page, tmp_path: Path) -> None:
+    width = page.run("innerWidth")
+    name, base = f"leaver {width}", f"http://127.0.0.1:{service.port}/v1/images"
+    paths = [drawn(tmp_path, f"{number}.jpg", 10 * width + number) for number in range(2)]
+    for number, path in enumerate(paths):
+        about = {"image_id": f"leaver-{width}/{number}.jpg", "label": name}
+        assert service.client.post(base, params=about, content=path.read_bytes()).json()["added"] == 1
+    page.choose_file("#file", paths[0])
+    mine = f"leaver-{width}/0.jpg"
+    page.wait_for(f"{ASKED} && {BEST} === '{mine}'")
+
+    def confirm(typed: str) -> None:
+        click(page, f'.card[data-id="{mine}"] .card-main')
+        press_button(page, "Delete all of this label")
+        page.wait_for("!!document.querySelector('dialog form input')")
+        set_field(page, "dialog form input", typed)
+        assert page.barriers() == []
+        press_button(page, "Delete all")
+
+    confirm("leaver")
+    page.wait_for("document.body.textContent.includes('Nothing was deleted')")
+    listed = {"filter": json.dumps({"label": [name]})}
+    assert len(service.client.get(base, params=listed).json()["images"]) == 2
+    confirm(name)
+    press_button(page, "Receipt")
+    page.wait_for(f"document.querySelector('dialog')?.textContent.includes('leaver-{width}/1.jpg')")
+    assert service.client.get(base, params=listed).json()["images"] == []
+    assert page.run(f"document.querySelector('.card[data-id=\"{mine}\"]')?.hidden ?? true")
+
+
 def test_people_are_named_merged_and_split(service: Service, page: Page) -> None:
     visit(service, page, "#/people")
     page.wait_for("document.querySelectorAll('.person').length > 1")

@@ -134,6 +134,7 @@ export const image = (imageId, signal) => ask(imagePath(imageId), { signal });
 export const original = (imageId) => `${imagePath(imageId)}/original`;
 export const thumbnail = (imageId) => `${imagePath(imageId)}/thumbnail`;
 export const remove = (imageId) => ask(imagePath(imageId), { method: "DELETE" });
+export const removeLabel = (label) => ask(`v1/images${query({ label })}`, { method: "DELETE" });
 export const add = (photos, options, params, signal) =>
   ask(`v1/images${query(params)}`, {
     ...form([...photos.map(({ file, imageId }) => ["photo", file, imageId]), optionsPart(options)]),

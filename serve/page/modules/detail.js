@@ -6,7 +6,7 @@ import { open } from "./dialog.js";
 import { fileOf, label, number, percent, personName, plural, score, when } from "./format.js";
 import { similar } from "./grid.js";
 import { picture } from "./picture.js";
-import { removeLater } from "./remove.js";
+import { removeLabel, removeLater } from "./remove.js";
 import { address } from "./route.js";
 
 const MOST_LINES = 80; // more are a carpet
@@ -76,6 +76,7 @@ function drawMatches(pair, matches) {
 
 function actions(image, info, { canDelete, refine, close }) {
   const then = (act) => () => (close(), act());
+  const known = { ...info, ...image };
   return [
     h("a", { class: "button primary", href: similar(image.image_id), on: { click: close } }, "More like this"),
     refine &&
@@ -94,6 +95,14 @@ function actions(image, info, { canDelete, refine, close }) {
         "Delete",
         then(() => removeLater([image.image_id])),
         { kind: "danger", drawing: "bin" },
+      ),
+    canDelete &&
+      known.label !== null &&
+      known.label !== undefined &&
+      button(
+        "Delete all of this label",
+        then(() => removeLabel(known.label)),
+        { kind: "quiet danger" },
       ),
   ];
 }

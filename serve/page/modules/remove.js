@@ -2,8 +2,8 @@
 
 import * as api from "./api.js";
 import { announce, h } from "./dom.js";
-import { open } from "./dialog.js";
-import { fileOf, plural, when } from "./format.js";
+import { open, prompt } from "./dialog.js";
+import { fileOf, label as shown, plural, when } from "./format.js";
 import { toast, undoable } from "./toast.js";
 
 const UNDO_MS = 8000;
@@ -49,6 +49,29 @@ async function send(imageIds) {
   if (receipts.length) document.dispatchEvent(new CustomEvent("gallery-changed"));
   if (receipts.length)
     toast(`${plural(receipts.length, "photo")} deleted.`, [["Receipt", () => showReceipts(receipts)]], 12000);
+}
+
+/** Delete everything that has a label, once somebody has typed it again: how many that are, no page knows. */
+export async function removeLabel(label) {
+  const typed = await prompt(`Delete all photos of ${shown(label)}`, {
+    text: `Type the label to confirm: ${label}`,
+    action: "Delete all",
+    hint: "Every photo with this label is deleted at once, on all pages of the gallery. There is no undo.",
+  });
+  if (typed === null) return;
+  if (typed !== label.trim()) {
+    toast(`Nothing was deleted: ${typed || "nothing"} is not ${label}.`);
+    return;
+  }
+  try {
+    const receipt = await api.removeLabel(label);
+    mark(receipt.deleted, true);
+    document.dispatchEvent(new CustomEvent("gallery-changed"));
+    const said = `${plural(receipt.deleted.length, "photo")} deleted.`;
+    toast(said, [["Receipt", () => showReceipts([receipt])]], 12000);
+  } catch (error) {
+    toast(`Nothing was deleted: ${error.message}`);
+  }
 }
 
 const list = (title, lines) =>

@@ -170,7 +170,9 @@ def test_idle_processes_learn_before_a_photo_comes_and_one_that_dies_of_it_is_re
         async with pool_of(2) as (pool, lost):
             await pool.teach(other)
             assert all(other.kind in handle._kinds for handle in pool._idle) and len(pool._idle) == 2
+            pool._known.clear()
             await pool.teach(other)
+            assert [len(handle._kinds) for handle in pool._idle] == [2, 2], "what it knows is not told again"
             pool._known.clear()
             await pool.teach(broken)
             pool._known.clear()  # or those that are started die of it too
