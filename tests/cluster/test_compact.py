@@ -1,4 +1,4 @@
-"""compact on a real local Ray: the gallery that the same changes make without one, published; nothing erased is left."""
+"""compact on a real local Ray: the gallery that the same changes make without one; nothing erased is left."""
 
 from __future__ import annotations
 
