@@ -1,4 +1,4 @@
-"""cluster.yaml, and the file for one's own machines in the docs, pass the checks of `ray up` itself."""
+"""cluster.yaml, and cluster/local.yaml for one's own machines, pass the checks of `ray up` itself."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import jsonschema
 import pytest
 import yaml
 from ray.autoscaler.sdk import fillout_defaults
+
+from ray_jobs.runtime.placement import GB, Needs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -103,10 +105,65 @@ def test_every_node_installs_the_lock_by_hash(cloud: dict[str, Any]) -> None:
     assert (ROOT / cloud["file_mounts"]["~/requirements.lock"]).is_file()
 
 
-def test_the_file_for_own_machines_in_the_docs_is_accepted() -> None:
+@pytest.fixture(scope="module")
+def own() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "cluster/local.yaml").read_text())
+
+
+def test_the_file_for_own_machines_is_accepted(own: dict[str, Any]) -> None:
+    assert own["provider"]["type"] == "local"
+    checked(own)
+    assert own["min_workers"] == own["max_workers"] == len(own["provider"]["worker_ips"])
+    with pytest.raises(jsonschema.ValidationError):
+        checked(own | {"worker_ip": []})
+
+
+def test_own_machines_ask_for_the_token_too(own: dict[str, Any], cloud: dict[str, Any]) -> None:
+    test_every_node_asks_for_the_token_and_nothing_listens_outside(own)
+    test_every_node_installs_the_lock_by_hash(own)
+    assert own["file_mounts"] == cloud["file_mounts"]
+
+
+def test_a_key_of_the_provider_that_ray_does_not_know_is_refused(cloud: dict[str, Any], own: dict[str, Any]) -> None:
+    """Ray's schema lets any key of a provider pass, since others may bring their own."""
+    known = set(json.loads(schema().read_text())["properties"]["provider"]["properties"])
+    assert set(cloud["provider"]) | set(own["provider"]) <= known
+    assert {"use_internal_ip", "availability_zones"} & known == set(), "the check above would see a slip"
+
+
+def test_who_may_come_to_a_node_is_said_by_a_group_that_ray_leaves_alone(cloud: dict[str, Any]) -> None:
+    """Ray opens SSH to the world in a group that has no rules, and adds those of IpPermissions then."""
+    assert cloud["provider"]["security_group"] == {"GroupName": "retrieval-nodes"}
     page = (ROOT / "docs/how-to/run/cluster.md").read_text()
-    blocks = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
-    assert len(blocks) == 1
-    config = yaml.safe_load(blocks[0])
-    assert config["provider"]["type"] == "local"
-    checked(config)
+    assert "--group-name retrieval-nodes" in page and "0.0.0.0/0" not in page
+
+
+def test_jobs_find_mlflow_and_logs_leave_every_node(cloud: dict[str, Any]) -> None:
+    head, worker = commands(cloud, "head_start_ray_commands"), commands(cloud, "worker_start_ray_commands")
+    for which in (head, worker):
+        assert "export MLFLOW_TRACKING_URI=" in which and "ship_logs.py --to" in which
+        assert "--metrics-export-port=8080" in which
+    assert "start_mlflow.sh" in head and "start_mlflow.sh" not in worker
+
+
+def test_what_costs_more_than_it_can_lose_is_on_demand(cloud: dict[str, Any]) -> None:
+    spot = {
+        name: "InstanceMarketOptions" in node["node_config"] for name, node in cloud["available_node_types"].items()
+    }
+    assert spot == {"head": False, "gpu": False, "cpu": True}
+    assert 0 < cloud["idle_timeout_minutes"] <= 10 and cloud["provider"]["cache_stopped_nodes"] is False
+
+
+def test_what_is_installed_has_a_version(cloud: dict[str, Any]) -> None:
+    installs = re.findall(
+        r"pip install [^&|]*", commands(cloud, "setup_commands") + commands(cloud, "head_setup_commands")
+    )
+    assert len(installs) == 2
+    assert all(re.search(r"'[a-z0-9]+(==[0-9.]+|<1)'", each) for each in installs)
+
+
+@pytest.mark.parametrize("asked", [Needs(), Needs(cpus=4, memory=8 * GB), Needs(gpus=1, memory=8 * GB)], ids=str)
+def test_what_jobs_ask_for_fits_a_node_that_can_be_started(cloud: dict[str, Any], asked: Needs) -> None:
+    """So the autoscaler finds one, with none alive: it decides by the resources that a type declares."""
+    workers = [node for name, node in cloud["available_node_types"].items() if name != cloud["head_node_type"]]
+    assert any(asked.fit({"memory": 16.0 * GB, **node["resources"]}) for node in workers)
