@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pyarrow.fs as pafs
 import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
@@ -212,3 +214,18 @@ def test_logs_leave_the_node_with_what_was_added_to_them(tmp_path: Path) -> None
 
 def test_a_node_without_a_session_ships_nothing_and_goes_on(tmp_path: Path) -> None:
     assert shipped(tmp_path) == {}
+
+
+def test_what_did_not_change_is_not_copied_again_and_what_failed_is(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("ship_logs", CLUSTER / "ship_logs.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    logs, known, here = tmp_path / "logs", dict[str, tuple[int, int]](), pafs.LocalFileSystem()
+    logs.mkdir()
+    (logs / "a.log").write_text("a")
+    (tmp_path / "file").write_text("in the way")
+    assert module.ship(logs, here, str(tmp_path / "file"), known) == 0
+    assert [module.ship(logs, here, str(tmp_path / "far"), known) for _ in range(2)] == [1, 0]
+    (logs / "b.log").write_text("b")
+    assert module.ship(logs, here, str(tmp_path / "far"), known) == 1
