@@ -2,11 +2,16 @@
 
     python benchmarks/kill_gallery.py                     # 100 rounds
     python benchmarks/kill_gallery.py --rounds 5 --seed 7
+    python benchmarks/kill_gallery.py --hosts             # in an object store, each client a host of its own
 
 Four client processes add, replace and delete images of their own names, each change acknowledged on a pipe when the
 store has returned. After a random time all are killed with SIGKILL, the store is opened again by a fresh process and
 compared with what was acknowledged: every image that was, nothing that was deleted, and of the one change of each
 client that was in flight either outcome. The store goes on into the next round.
+
+With `--hosts` the gallery lies in an S3 server on loopback, each client has tables of its own, and one more process
+compacts the log all the time and is killed like the others. The fresh process is a host that never saw the gallery; the
+tables that the killed ones left must come to the same.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +34,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from retrieval.live.store import Store
+from tests.support.object_store import object_store
 from tests.support.writers import MODEL, drawn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +52,8 @@ class Config:
     """Shortest time from the first acknowledged change to the kill, in seconds."""
     max_s: float = 0.6
     """Longest."""
+    hosts: bool = False
+    """Each client is a host of its own, and the gallery lies in an object store."""
     seed: int = 0
     """Of the moments and of what is written."""
 
@@ -77,32 +85,48 @@ def main(cfg: Config) -> Known:
         is not.
     """
     rng, known = random.Random(cfg.seed), Known()
-    with tempfile.TemporaryDirectory() as folder:
+    with place(cfg.hosts) as (gallery, disks):
         for number in range(cfg.rounds):
-            one_round(folder, cfg, rng, known)
+            one_round(gallery, disks, cfg, rng, known)
             try:
-                check(folder, known)
+                check(gallery, known, disks / f"new-{number}")
+                for disk in sorted(disks.glob("client-*/live")):
+                    check(gallery, known, disk)
             except AssertionError as error:
                 raise AssertionError(f"seed {cfg.seed}, round {number}: {error}") from None
             if (number + 1) % max(1, cfg.rounds // 10) == 0:
                 print(f"{number + 1:4} rounds: {known.acknowledged} changes acknowledged, all kept", flush=True)
     print(
-        f"{cfg.rounds} rounds of kill -9 with {cfg.clients} clients: {known.acknowledged} changes acknowledged, "
-        f"{known.in_flight} in flight; every acknowledged one kept, none half done."
+        f"{cfg.rounds} rounds of kill -9 with {cfg.clients} {'hosts' if cfg.hosts else 'clients'}: "
+        f"{known.acknowledged} changes acknowledged, {known.in_flight} in flight; "
+        "every acknowledged one kept, none half done."
     )
     return known
 
 
-def one_round(folder: str, cfg: Config, rng: random.Random, known: Known) -> None:
+@contextmanager
+def place(hosts: bool) -> Iterator[tuple[str, Path]]:
+    """Where the gallery lies, and a folder for what its hosts keep."""
+    with ExitStack() as stack:
+        disks = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if not hosts:
+            yield str(disks / "gallery"), disks
+            return
+        store = stack.enter_context(object_store())
+        os.environ.update(store.environment)
+        yield f"{store.bucket()}/gallery", disks
+
+
+def one_round(gallery: str, disks: Path, cfg: Config, rng: random.Random, known: Known) -> None:
     """Start, wait, kill, and read what the clients had said."""
-    with started(folder, cfg, rng) as clients:
-        for client in clients:
+    with started(gallery, disks, cfg, rng) as clients:
+        for client in clients[: cfg.clients]:
             assert client.stdout is not None
             known.read(client.stdout.readline().decode().strip())  # each is at work
         time.sleep(rng.uniform(cfg.min_s, cfg.max_s))
         for client in rng.sample(clients, len(clients)):
             os.kill(client.pid, signal.SIGKILL)
-        for client in clients:
+        for client in clients[: cfg.clients]:
             assert client.stdout is not None
             told = client.stdout.read().decode()
             for line in told[: told.rfind("\n") + 1].splitlines():
@@ -110,12 +134,18 @@ def one_round(folder: str, cfg: Config, rng: random.Random, known: Known) -> Non
 
 
 @contextmanager
-def started(folder: str, cfg: Config, rng: random.Random) -> Iterator[list[subprocess.Popen[bytes]]]:
-    command = [sys.executable, "-m", "tests.support.writers", folder]
-    seeds = [rng.randrange(1 << 30) for _ in range(cfg.clients)]
+def started(gallery: str, disks: Path, cfg: Config, rng: random.Random) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The clients, and behind them the one that compacts, if there is one."""
+    whats = [[str(who), str(rng.randrange(1 << 30))] for who in range(cfg.clients)]
+    whats += [["compact"]] if cfg.hosts else []
     clients = [
-        subprocess.Popen([*command, str(who), str(seed)], cwd=ROOT, stdout=subprocess.PIPE)
-        for who, seed in enumerate(seeds)
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.support.writers", gallery, *what],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"RETRIEVAL_CACHE": str(disks / f"client-{what[0]}")},
+        )
+        for what in whats
     ]
     try:
         yield clients
@@ -127,12 +157,13 @@ def started(folder: str, cfg: Config, rng: random.Random) -> Iterator[list[subpr
                 client.stdout.close()
 
 
-def check(folder: str, known: Known) -> None:
-    """The store, opened anew, against what is known; what was in flight becomes known by it.
+def check(gallery: str, known: Known, disk: Path) -> None:
+    """The store, opened anew, against what is known; what was in flight becomes known by it. Args: disk: of the host
+    that opens it, where that matters.
 
     Raises: AssertionError.
     """
-    store = Store.open(folder)
+    store = Store.open(gallery, disk)
     try:
         changed = store.changed(0, MODEL)
         rows = {row.entry.image_id: row for row in changed.rows}

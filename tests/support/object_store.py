@@ -14,11 +14,20 @@ import pyarrow.fs as pafs
 
 _SERVER = """
 import sys
+import threading
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import run_simple
-run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
+
+inside, turn = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+def one_at_a_time(environ, start_response):
+    with turn:
+        return list(inside(environ, start_response))
+
+run_simple("127.0.0.1", int(sys.argv[1]), one_at_a_time, threaded=True)
 """
-"""One request at a time: moto looks whether an object is there and puts it in two steps, S3 does it in one."""
+"""One request at a time: moto looks whether an object is there and puts it in two steps, S3 does it in one. Yet a
+thread for each connection: clients open some that they never use."""
 
 
 class ObjectStore:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
+import time
 
 import numpy as np
 
@@ -37,11 +38,24 @@ def change_for_ever(folder: str, who: int, seed: int) -> None:
         name, kind = f"{who}-{rng.randrange(6)}", rng.choice(["add", "add", "delete"])
         drawing = rng.randrange(1_000_000)
         _say(f"try {kind} {name} {drawing}")
-        if kind == "add":
-            store.add([drawn(name, drawing)], MODEL, replace=True)
-        else:
-            store.delete([name], {})
+        while True:
+            try:
+                if kind == "add":
+                    store.add([drawn(name, drawing)], MODEL, replace=True)
+                else:
+                    store.delete([name], {})
+                break
+            except OSError:  # refused, or nobody knows: as a client does, the same again
+                continue
         _say(f"done {kind} {name} {drawing}")
+
+
+def compact_for_ever(folder: str) -> None:
+    """Makes the tables the base of the log, over and over."""
+    store = Store.open(folder)
+    while True:
+        store.compact_log()
+        time.sleep(0.5)
 
 
 def _say(line: str) -> None:
@@ -50,4 +64,6 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[2] == "compact":
+        compact_for_ever(sys.argv[1])
     change_for_ever(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

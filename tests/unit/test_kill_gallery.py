@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from retrieval.live.store import Store
+from tests.support.object_store import ObjectStore
 from tests.support.writers import MODEL, drawn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,8 +26,12 @@ def bench() -> ModuleType:
     return module
 
 
-def test_what_was_acknowledged_survives_sigkill(bench: ModuleType) -> None:
-    known = bench.main(bench.Config(rounds=3, seed=11))
+@pytest.mark.parametrize("hosts", [False, True])
+def test_what_was_acknowledged_survives_sigkill(
+    bench: ModuleType, hosts: bool, s3: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "object_store", lambda: nullcontext(s3))
+    known = bench.main(bench.Config(rounds=3, seed=11, hosts=hosts))
     assert known.acknowledged > 3 * 4
 
 
@@ -42,10 +48,10 @@ def test_what_is_lost_or_too_much_is_noticed(bench: ModuleType, tmp_path: Path, 
     store.add([drawn("a", 1)], MODEL)
     for said in ("try add a 1", "done add a 1"):
         known.read(said)
-    bench.check(str(tmp_path), known)
+    bench.check(str(tmp_path), known, tmp_path)
     known.read(f"try {line}")  # not yet acknowledged: either is right
-    bench.check(str(tmp_path), known)
+    bench.check(str(tmp_path), known, tmp_path)
     for said in (f"try {line}", f"done {line}"):
         known.read(said)
     with pytest.raises(AssertionError, match=complaint):
-        bench.check(str(tmp_path), known)
+        bench.check(str(tmp_path), known, tmp_path)

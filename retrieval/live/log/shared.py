@@ -8,8 +8,8 @@ is there then. Changes that wait while an object is put go into the next one tog
 from __future__ import annotations
 
 import collections
+import itertools
 import logging
-import random
 import sqlite3
 import tempfile
 import threading
@@ -32,12 +32,19 @@ FOLLOW_S = 1.0
 """Seconds between two looks at the log, of all processes of a host together."""
 
 _PATIENCE_S = 20.0
+_OTHERS_S = 60.0  # as long as a host that wrote is reckoned with
 _GROUP_BYTES = 16 << 20
-_AHEAD = 32  # objects that are read at once
+_AHEAD = 32  # most objects that are taken in by one transaction
+_AT_ONCE = 8  # of them read at once
+_POSITION = "SELECT position FROM followed"
 
 
 class _Behind(Exception):
-    """The log goes on where this host thought it ended."""
+    """The log goes on where this host thought it ended. met: the number, and what lies there."""
+
+    def __init__(self, number: int, data: bytes) -> None:
+        super().__init__()
+        self.met = number, data
 
 
 class _Waiting:
@@ -58,6 +65,9 @@ class Shared:
         self._turn = threading.Lock()
         self._waiting: collections.deque[_Waiting] = collections.deque()
         self._closed = threading.Event()
+        self._others = -_OTHERS_S  # when another host's change was taken in last
+        self._after = 0.0  # when this one may write again
+        self._catching_up = 0.0  # seconds it took to come after another
         self._looked = Path(f"{database.path}.looked")
         self.follow()
         self._thread = threading.Thread(target=self._follow_on, name="follow-log", daemon=True)
@@ -88,8 +98,9 @@ class Shared:
 
     def follow(self) -> None:
         """Take in what is in the log. Raises: OSError if storage cannot be reached; ValueError if it is damaged."""
-        while self._step():
-            pass
+        ahead = 1  # at the end of a log there is seldom more than one; who slept has many to read
+        while num := self._step(ahead):
+            ahead = _next(ahead, num)
         self._looked.touch(mode=0o600)
 
     def compact(self) -> None:
@@ -113,21 +124,37 @@ class Shared:
         return group
 
     def _write(self, group: list[_Waiting]) -> None:
-        token, until = uuid.uuid4().hex, time.monotonic() + _PATIENCE_S
+        token, until, ahead = uuid.uuid4().hex, time.monotonic() + _PATIENCE_S, 1
+        time.sleep(max(0.0, self._after - time.monotonic()))
         try:
-            while not self._put(group, token):
+            while True:
+                began = time.monotonic()
+                met = self._put(group, token)
+                took = time.monotonic() - began
+                if met is None:
+                    break
                 if time.monotonic() > until:
                     raise OSError(f"Other hosts write to {self._log.folder} all the time. Try again.")
-                self.follow()
-                time.sleep(random.uniform(0, 0.02))
+                ahead = _next(ahead, self._step(ahead, met))
+                self._catching_up = time.monotonic() - began
+            self._give_way(took)
         except Exception as error:  # noqa: BLE001
             for one in group:
                 one.error = error
         for one in group:
             one.done = True
 
-    def _put(self, group: list[_Waiting], token: str) -> bool:
-        """Returns False if the log goes on; then nothing was done."""
+    def _give_way(self, took: float) -> None:
+        """Who was first knows at once what the next number is, others have to read first: without a pause they would
+        never come to write. It costs little: what comes meanwhile goes into one object.
+
+        Args: took: seconds that writing did.
+        """
+        others = time.monotonic() - self._others < _OTHERS_S
+        self._after = time.monotonic() + (2 * max(took, self._catching_up) if others else 0.0)
+
+    def _put(self, group: list[_Waiting], token: str) -> tuple[int, bytes] | None:
+        """Returns None if it was put; else the number and what lies there, and nothing was done."""
         try:
             with self._db.writing() as db:
                 # Readers read on while the object is put: no page may have to be written before.
@@ -135,46 +162,50 @@ class Shared:
                 number = _position(db) + 1
                 done = [one.operation for one in group if _try(db, one)]
                 if not done:  # said of what this host knows: is that all?
-                    if self._log.read(number) is not None:
-                        raise _Behind
-                elif not self._log.put_new(number, encode(Group(token, done))) and not self._is_mine(number, token):
-                    raise _Behind
-                else:
-                    db.execute("UPDATE followed SET position = ?", (number,))
-        except _Behind:
-            return False
+                    data = self._log.read(number)
+                    if data is not None:
+                        raise _Behind(number, data)
+                    return None
+                if not self._log.put_new(number, encode(Group(token, done))):
+                    # A client that hears nothing asks again, and is told then that its own object is there.
+                    data = self._log.read(number) or b""
+                    if not data or decode(data).token != token:
+                        raise _Behind(number, data)
+                db.execute("UPDATE followed SET position = ?", (number,))
+        except _Behind as behind:
+            return behind.met
         finally:
             self._db.connection().execute("PRAGMA cache_spill = ON")
-        return True
+        return None
 
-    def _is_mine(self, number: int, token: str) -> bool:
-        """A client that hears nothing asks again, and is told then that its own object is there."""
-        data = self._log.read(number)
-        return bool(data) and decode(data).token == token
+    def _step(self, ahead: int, met: tuple[int, bytes] = (-1, b"")) -> int:
+        """Take in the next objects, `ahead` at most. Returns how many, 0 behind the last; a base counts as one.
 
-    def _step(self) -> bool:
-        """Take in the next objects. Returns False if there are none."""
-        number = _position(self._db.connection()) + 1
-        data = self._log.read(number) if number else b""
+        Args: met: an object that was read already, with its number."""
+        number = self._db.value(_POSITION) + 1
+        data = b"" if not number else met[1] if met[0] == number and met[1] else self._log.read(number)
         if data is None:
-            return False
+            return 0
         if not data:
             self._load_base(number)
-            return True
-        found = [data]
-        with ThreadPoolExecutor(_AHEAD // 4, thread_name_prefix="read-log") as pool:
-            for more in pool.map(self._log.read, range(number + 1, number + _AHEAD)):
-                if not more:
-                    break
-                found.append(more)
-        groups = [decode(one) for one in found]
+            return 1
+        groups = [decode(one) for one in (data, *self._read_on(range(number + 1, number + ahead)))]
         with self._db.writing() as db:
             if _position(db) + 1 == number:  # else another process of this host was first
+                self._others = time.monotonic()
                 for group in groups:
                     for operation in group.operations:
                         perform(db, operation)
                 db.execute("UPDATE followed SET position = ?", (number + len(groups) - 1,))
-        return True
+        return len(groups)
+
+    def _read_on(self, numbers: range) -> list[bytes]:
+        """Those that are there, up to the first that is not."""
+        if not numbers:
+            return []
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="read-log") as pool:
+            found = pool.map(self._log.read, numbers)
+            return [data for data in itertools.takewhile(bool, found) if data]
 
     def _load_base(self, wanted: int) -> None:
         """Raises: ValueError if no base holds the object that is wanted, or another release wrote it."""
@@ -210,6 +241,11 @@ class Shared:
                 failing = True
 
 
+def _next(ahead: int, num: int) -> int:
+    """How many objects to read at once, after `num` of `ahead` were there."""
+    return min(2 * ahead, _AHEAD) if num == ahead else 1
+
+
 def _try(db: sqlite3.Connection, one: _Waiting) -> bool:
     """Do it; one that fails leaves nothing, and the others alone. Returns whether it changed anything."""
     before = db.total_changes
@@ -225,7 +261,7 @@ def _try(db: sqlite3.Connection, one: _Waiting) -> bool:
 
 def _position(db: sqlite3.Connection) -> int:
     """Of the newest object that is in the tables; -1: not even a base is."""
-    return db.execute("SELECT position FROM followed").fetchone()[0]
+    return db.execute(_POSITION).fetchone()[0]
 
 
 def _copy_tables(tables: sqlite3.Connection, db: sqlite3.Connection, base: str) -> None:
