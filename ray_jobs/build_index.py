@@ -62,7 +62,7 @@ def main(cfg: BuildIndexConfig) -> Manifest:
         logger.info("build_index: %s is sealed already, %d images", out, done.counts["num"])
         return done
     with session():
-        found = on_cluster(assign_rows, collection, out, cfg.splits, says="rows")
+        found = on_cluster(assign_rows, collection, out, cfg.splits, embeddings, says="rows")
         num = sum(found.get(split, 0) for split in set(cfg.splits))
         trained_on = on_cluster(write_trained, embeddings, out, cfg.index, plan.dim, says="train index")
         shards = _build_shards(cfg, embeddings, out, plan.dim, num)

@@ -11,18 +11,24 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Annotated, Any
+
+import tyro
 
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed
+from ray_jobs.runtime.limits import Limits
 from ray_jobs.runtime.parts import run_parts
 from ray_jobs.runtime.placement import GB, Needs
 from ray_jobs.runtime.session import session
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.artifacts.progress import Progress, silent
+from retrieval.images.native import BadImage
 from retrieval.models.settings import Device, Engine, Precision
 
 logger = logging.getLogger(__name__)
@@ -51,6 +57,8 @@ class EmbedConfig:
     """auto: bfloat16 where the hardware has it and it leaves embeddings as they are."""
     engine: Engine = "auto"
     """auto: the faster one here for a network trained here: onnxruntime on a CPU, PyTorch on a GPU or in bfloat16."""
+    limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
+    """When to stop trying."""
 
     def __post_init__(self) -> None:
         must_be_at_least(0, self, "num_workers")
@@ -59,7 +67,7 @@ class EmbedConfig:
 
 # What the road of a pipeline asks of a job: see runtime/road.py.
 KIND, CONFIG = "embeddings", EmbedConfig
-SPEED = ("num_workers", "cpus_per_worker", "batch_size", "device", "engine")
+SPEED = ("num_workers", "cpus_per_worker", "batch_size", "device", "engine", "limits")
 
 
 @alone
@@ -69,7 +77,7 @@ def main(cfg: EmbedConfig) -> Manifest:
     Raises: ValueError if the collection or the model is not sealed, or `out` holds other work.
     """
     must_be_sealed(collection=cfg.collection, model=cfg.model)
-    with session():
+    with session(cfg.limits):
         return make_embeddings(
             Folder.of(cfg.collection),
             Folder.of(cfg.model),
@@ -105,7 +113,7 @@ def make_embeddings(
     import ray
 
     from retrieval.artifacts.collection import image_parts
-    from retrieval.models.embedder import begin_embeddings, seal_embeddings
+    from retrieval.models.embedder import begin_embeddings, seal_embeddings, try_photos
 
     if (done := begin_embeddings(collection, model, out, precision)) is not None:
         logger.info("embed: %s is sealed already, %d embeddings", out, done.counts["num"])
@@ -125,6 +133,8 @@ def make_embeddings(
             EmbedPart,
             total_items=photos.counts["stored"],
             fixed={"collection": collection, "model": model, "out": out, "settings": settings},
+            attempt=try_photos,
+            listed="this log, and later in its rejected.parquet",
             workers=workers,
             needs=Needs(cpus=cpus, gpus=int(use_gpu), memory=_MEMORY),
         )
@@ -141,8 +151,10 @@ class EmbedPart:
         self._embedder, self._embed = Embedder(model, **settings), embed_part
         self._collection, self._out = collection, out
 
-    def __call__(self, part: int, progress: Progress = silent) -> dict[str, Any]:
-        return self._embed(self._embedder, self._collection, self._out, part, progress)
+    def __call__(
+        self, part: int, progress: Progress = silent, without: Mapping[int, BadImage] = MappingProxyType({})
+    ) -> dict[str, Any]:
+        return self._embed(self._embedder, self._collection, self._out, part, progress, without)
 
 
 if __name__ == "__main__":

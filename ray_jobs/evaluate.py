@@ -30,6 +30,7 @@ from ray_jobs.runtime.detector import with_detector
 from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed, source_must_be_there
 from ray_jobs.runtime.session import on_cluster, session
 from retrieval.artifacts.collection import detector_of
+from retrieval.artifacts.embeddings import left_out
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.manifest import Manifest, begin, check_made_from, read_manifest, seal
@@ -216,6 +217,8 @@ def write(
         task = tasks.leave_one_out(
             collection, cfg.ks, cfg.max_queries, cfg.seed, splits, distractors=subject != "person"
         )
+    away = {image_id for system in systems for image_id in left_out(Folder.of(system.embeddings))}
+    task = tasks.without(task, away) if away else task
     scoring = Scoring(expansion=cfg.expansion, augmentation=cfg.augmentation, rerank=cfg.rerank)
     shown = Shown(subject=subject, sheet_queries=cfg.sheet_queries, seed=cfg.seed, tuples=tuples)
     return write_report(out, collection, systems, task, scoring, shown, count_inliers)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.writing.done import Done
 
 KIND = "embeddings"
+
+REJECTED = "rejected.parquet"
+"""Photos that have no embedding, as collection.REJECTED_SCHEMA; there if there are any."""
 
 EMBEDDING_SCHEMA = pa.schema([("image_id", pa.string()), ("embedding", pa.list_(pa.float32()))])
 
@@ -23,26 +27,33 @@ def write_part(
     image_ids: pa.ChunkedArray | Sequence[str],
     vectors: np.ndarray,
     about: Mapping[str, Any] | None = None,
+    without: Collection[int] = (),
 ) -> Done:
     """Write one part: (n,) image_ids in the order of the collection's part, and their (n, D) float32 vectors.
 
-    Args: about: as of `Folder.write_bytes`.
+    Args:
+        about: as of `Folder.write_bytes`.
+        without: rows that have no vector, so that row r stays row r; `seal_embeddings` lists them.
     """
     num, dim = vectors.shape
-    offsets = pa.array(np.arange(num + 1, dtype=np.int32) * dim)
-    listed = pa.ListArray.from_arrays(offsets, pa.array(vectors.reshape(-1)))
+    has = ~np.isin(np.arange(num), list(without))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(has * dim)]).astype(np.int32))
+    mask = None if has.all() else pa.array(~has)
+    listed = pa.ListArray.from_arrays(offsets, pa.array(vectors[has].reshape(-1)), mask=mask)
     table = pa.table({"image_id": image_ids, "embedding": listed}, schema=EMBEDDING_SCHEMA)
     return embeddings.write_table(part_name(part), table, about=about)
 
 
 def read_parts(embeddings: Folder) -> Iterator[tuple[list[str], np.ndarray]]:
-    """(n,) image_ids and (n, D) float32 vectors of each part that holds any, in the order of the parts.
+    """(n,) image_ids and (n, D) float32 vectors of each part that holds any, in the order of the parts; those that were
+    left out are not among them.
 
     Raises: ValueError if the embeddings are not sealed, or do not all have one length.
     """
     dim = None
     for name in _names(embeddings):
         table = embeddings.read_table(name)
+        table = table.filter(pc.is_valid(table["embedding"]))
         if table.num_rows:
             vectors = _vectors(table, dim, f"{embeddings}/{name}")
             dim = vectors.shape[1]
@@ -51,8 +62,23 @@ def read_parts(embeddings: Folder) -> Iterator[tuple[list[str], np.ndarray]]:
 
 def read_ids(embeddings: Folder) -> Iterator[str]:
     """The image_ids that have an embedding, part after part. Raises: ValueError if the embeddings are not sealed."""
+    away = left_out(embeddings)
     for name in _names(embeddings):
-        yield from embeddings.read_table(name, columns=["image_id"])["image_id"].to_pylist()
+        image_ids = embeddings.read_table(name, columns=["image_id"])["image_id"].to_pylist()
+        yield from (image_id for image_id in image_ids if image_id not in away)
+
+
+def left_out(embeddings: Folder) -> dict[str, str]:
+    """image_id -> reason, of photos of the collection that have no embedding: they ended what embedded them."""
+    if not embeddings.exists(REJECTED):
+        return {}
+    return {row["image_id"]: row["reason"] for row in embeddings.read_table(REJECTED).to_pylist()}
+
+
+def with_embedding(embeddings: Folder, images: pa.Table) -> pa.Table:
+    """These rows, which have a column image_id, without those that were left out."""
+    away = pa.array(sorted(left_out(embeddings)), pa.string())
+    return images.filter(pc.invert(pc.is_in(images["image_id"], away))) if len(away) else images
 
 
 def read_rows(
@@ -88,7 +114,7 @@ def read_rows(
 
 
 def _names(embeddings: Folder) -> list[str]:
-    return sorted(read_manifest(embeddings, KIND).files)
+    return sorted(name for name in read_manifest(embeddings, KIND).files if name != REJECTED)
 
 
 def _vectors(table: pa.Table, dim: int | None, name: str) -> np.ndarray:

@@ -7,7 +7,7 @@ identity is a query against all the others. `mined_places`: the same where nothi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,6 +180,20 @@ def mined_places(collection: Folder, tuples: Folder, ks: Sequence[int] = KS) -> 
     rows = np.array([row for row, image_id in enumerate(gallery.ids) if image_id in wanted], dtype=np.int64)
     protocol = _MINED[kept == "train"]
     return Task(protocol=protocol, queries=gallery.take(rows), gallery=gallery, exclude=rows, ks_asked=tuple(ks))
+
+
+def without(task: Task, image_ids: Collection[str]) -> Task:
+    """The task without these images, among those that ask and those that answer."""
+    asks = [row for row, image_id in enumerate(task.queries.ids) if image_id not in image_ids]
+    answers = [row for row, image_id in enumerate(task.gallery.ids) if image_id not in image_ids]
+    new_row = np.full(len(task.gallery.ids) + 1, -1, dtype=np.int64)  # the last for -1, none
+    new_row[answers] = np.arange(len(answers))
+    return dataclasses.replace(
+        task,
+        queries=task.queries.take(np.array(asks, dtype=np.int64)),
+        gallery=task.gallery.take(np.array(answers, dtype=np.int64)),
+        exclude=new_row[task.exclude[asks]],
+    )
 
 
 def subject_of(collected: Manifest) -> str:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
-from retrieval.artifacts.embeddings import KIND, write_part
+from retrieval.artifacts.collection import REJECTED_SCHEMA
+from retrieval.artifacts.embeddings import KIND, REJECTED, write_part
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
-from retrieval.artifacts.progress import Progress, silent
+from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.images.batches import Decoders, by_shape, images_at_once, prefetch
-from retrieval.images.pixels import decode_fit, decode_stored, fitted, stored_size
+from retrieval.images.native import BadImage
+from retrieval.images.pixels import decode_fit, decode_stored, decode_whole, fitted, stored_size
 from retrieval.models.engines.choice import open_network
 from retrieval.models.settings import Engine, Precision
 from retrieval.models.spec import check_prepared, load_spec
@@ -103,22 +107,49 @@ class Embedder:
 
 
 def embed_part(
-    embedder: Embedder, collection: Folder, out: Folder, part: int, progress: Progress = silent
+    embedder: Embedder,
+    collection: Folder,
+    out: Folder,
+    part: int,
+    progress: Progress = silent,
+    without: Mapping[int, BadImage] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Embed one part of a collection into out/part-<part>.parquet, unless it is there.
 
-    Returns: part, taken, kept, dim, engine and format (of the network), seconds (in the model), resumed (1 if it was
-        there), sha256 of the file.
+    Args: without: rows to leave out, and why: they ended whoever looked at them. They have no embedding.
+
+    Returns: part, taken, kept, broken, left (rows of REJECTED_SCHEMA, of those left out), dim, engine and format (of
+        the network), seconds (in the model), resumed (1 if it was there), sha256 of the file.
     """
     name, started = part_name(part), time.monotonic()
     resumed = (done := out.done(name)) is not None
     if done is None:
         images_of = collection.read_table(f"images/{name}", columns=["image_id", "jpeg"])
-        vectors = embedder.embed_jpegs(images_of.column("jpeg").to_pylist(), progress)
-        counts = {"taken": len(images_of), "kept": len(vectors), "dim": embedder.dim}
-        done = write_part(out, part, images_of.column("image_id"), vectors, about=counts)
+        image_ids, jpegs = images_of.column("image_id"), images_of.column("jpeg").to_pylist()
+        rows = [row for row in range(len(jpegs)) if row not in without]
+        vectors = np.zeros((len(jpegs), embedder.dim), np.float32)
+        vectors[rows] = embedder.embed_jpegs([jpegs[row] for row in rows], progress)
+        left = [
+            {"image_id": image_ids[row].as_py(), "stage": KIND, "reason": bad.reason, "detail": bad.detail}
+            for row, bad in sorted(without.items())
+        ]
+        counts = {"taken": len(jpegs), "kept": len(rows), "broken": len(left), "left": left, "dim": embedder.dim}
+        done = write_part(out, part, image_ids, vectors, about=counts, without=without)
     made = {"engine": embedder.engine, "format": embedder.format, "seconds": time.monotonic() - started}
     return {"part": part, **done.about, **made, "resumed": int(resumed), "sha256": done.sha256}
+
+
+def try_photos(
+    collection: Folder, part: int, only: Sequence[int], progress: Progress = silent, **_: object
+) -> list[str]:
+    """Decode these photos of a part, by their rows, and write nothing. Returns the image_ids of all."""
+    images_of = collection.read_table(f"images/{part_name(part)}", columns=["image_id", "jpeg"])
+    jpegs = images_of.column("jpeg").take(pa.array(list(only), pa.int64())).to_pylist()
+    progress("photos", 0, len(jpegs))  # from now on it is the next one
+    for jpeg in counted(jpegs, "photos", progress):
+        stored_size(jpeg)
+        decode_whole(jpeg)
+    return images_of.column("image_id").to_pylist()
 
 
 def begin_embeddings(collection: Folder, model: Folder, out: Folder, precision: Precision) -> Manifest | None:
@@ -148,6 +179,12 @@ def seal_embeddings(
     """
     stored = read_manifest(collection, "collection").counts["stored"]
     taken, kept = sum(part["taken"] for part in parts), sum(part["kept"] for part in parts)
+    left = [row for part in sorted(parts, key=lambda part: part["part"]) for row in part.get("left", ())]
+    reasons = dict(Counter(row["reason"] for row in left))
+    files = {part_name(part["part"]): part["sha256"] for part in parts}
+    if left:
+        table = pa.Table.from_pylist(left, REJECTED_SCHEMA)
+        files[REJECTED] = out.write_table(REJECTED, table, about={}).sha256
     run = {
         "seconds": seconds,
         "seconds_in_model": sum(part["seconds"] for part in parts),
@@ -160,8 +197,11 @@ def seal_embeddings(
         out,
         run=run,
         counts={"num": kept, "dim": read_manifest(model).counts["embedding_dim"]},
-        books=[Books(stage="embed", taken=stored, kept=taken), Books(stage="write", taken=taken, kept=kept)],
-        files={part_name(part["part"]): part["sha256"] for part in parts},
+        books=[
+            Books(stage="embed", taken=stored, kept=taken - len(left), rejected=reasons),
+            Books(stage="write", taken=taken - len(left), kept=kept),
+        ],
+        files=files,
         **_work(collection, model, precision),
     )
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval.artifacts.collection import read_catalog
-from retrieval.artifacts.embeddings import read_rows
+from retrieval.artifacts.embeddings import read_rows, with_embedding
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.index import IDS, KIND, TRAINED, settings_of
 from retrieval.artifacts.manifest import Books, Manifest, begin, check_made_from, hash_of, read_manifest, seal
@@ -99,14 +99,19 @@ def seal_index(
     return seal(plan.out, kind=KIND, config=plan.settings, inputs=plan.inputs, counts=counts, books=books, files=files)
 
 
-def assign_rows(collection: Folder, out: Folder, splits: Sequence[str]) -> dict[str, int]:
+def assign_rows(
+    collection: Folder, out: Folder, splits: Sequence[str], embeddings: Folder | None = None
+) -> dict[str, int]:
     """Write ids.parquet: the images of `splits`, sorted by image_id (as UTF-8 bytes), row after row.
+
+    Args: embeddings: images that they left out are left out.
 
     Returns: how many images the catalog has in each split, under its name.
 
     Raises: ValueError if no image is in `splits`.
     """
     catalog = read_catalog(collection, columns=("image_id", "label", "split", "part", "row"))
+    catalog = catalog if embeddings is None else with_embedding(embeddings, catalog)
     counts = catalog["split"].value_counts().to_pylist()
     found = {str(count["values"]): int(count["counts"]) for count in counts}
     kept = catalog.filter(pc.field("split").isin(list(splits)))

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import torch
 
 from retrieval.artifacts.collection import read_catalog
-from retrieval.artifacts.embeddings import read_rows
+from retrieval.artifacts.embeddings import left_out, read_rows, with_embedding
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.tuples import TupleSet, read_tuples
@@ -53,7 +53,7 @@ def parts_of(collection: Folder, splits: Sequence[str]) -> list[int]:
 
 def moments_of_parts(embeddings: Folder, collection: Folder, splits: Sequence[str], parts: Sequence[int]) -> Moments:
     """Sums over all descriptors of `splits` in these parts."""
-    catalog = _catalog(collection, splits)
+    catalog = with_embedding(embeddings, _catalog(collection, splits))
     moments = Moments(int(read_manifest(embeddings, "embeddings").counts["dim"]))
     for part in parts:
         vectors = _vectors(embeddings, catalog.filter(pc.equal(catalog["part"], part)), moments.dim)
@@ -65,8 +65,13 @@ def moments_of_parts(embeddings: Folder, collection: Folder, splits: Sequence[st
 def moments_of_pairs(embeddings: Folder, collection: Folder, splits: Sequence[str], pairs: Pairs) -> Moments:
     """Sums over matching pairs. Holds the pairs' descriptors, reading one part at a time.
 
+    A pair of an image that has no embedding is left out.
+
     Raises: ValueError if a pair's image is not in `splits` of the collection.
     """
+    away = left_out(embeddings)
+    both = [pair for pair in zip(*pairs, strict=True) if not away.keys() & set(pair)]
+    pairs = [query for query, _ in both], [positive for _, positive in both]
     wanted = sorted(set(pairs[0]) | set(pairs[1]))
     catalog = _catalog(collection, splits)
     catalog = catalog.filter(pc.is_in(catalog["image_id"], pa.array(wanted)))

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from retrieval.artifacts import collection as collections
 from retrieval.artifacts.collection import ADDED, ADDED_FIELD, CATALOG, CATALOG_SCHEMA, DETECTOR
+from retrieval.artifacts.embeddings import REJECTED
 from retrieval.artifacts.folder import part_name
 from retrieval.artifacts.manifest import MANIFEST, Books, Manifest, begin, hash_of, read_manifest, seal
 from retrieval.live.folding.parts import attributes_of
@@ -91,8 +92,12 @@ def seal_collection(plan: FoldPlan, parts: Sequence[Mapping[str, Any]]) -> Manif
 def seal_vectors(plan: FoldPlan, made: str, parts: Sequence[Mapping[str, Any]]) -> Manifest:
     """Write the manifest of the embeddings. Args: made: fingerprint of the new collection. parts: as above."""
     old, kept = read_manifest(plan.embeddings), sum(part["kept"] for part in parts)
-    books = [Books(stage="embed", taken=kept, kept=kept), Books(stage="write", taken=kept, kept=kept)]
     files = {part_name(part["part"]): part["embedded"] for part in parts}
+    if plan.embeddings.exists(REJECTED):
+        table = still_there(plan.embeddings.read_table(REJECTED), plan.out_of)
+        files[REJECTED] = plan.vectors.write_table(REJECTED, table, about={}).sha256
+        kept -= len(table)
+    books = [Books(stage="embed", taken=kept, kept=kept), Books(stage="write", taken=kept, kept=kept)]
     counts = {"num": kept, "dim": old.counts["dim"]}
     return seal(plan.vectors, counts=counts, books=books, files=files, **_vectors(plan, made))
 

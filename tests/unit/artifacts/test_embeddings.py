@@ -11,9 +11,12 @@ import pytest
 from retrieval.artifacts.embeddings import (
     EMBEDDING_SCHEMA,
     KIND,
+    REJECTED,
+    left_out,
     read_ids,
     read_parts,
     read_rows,
+    with_embedding,
     write_part,
 )
 from retrieval.artifacts.folder import Folder, part_name
@@ -57,12 +60,30 @@ def test_ids_may_come_straight_from_another_table(tmp_path: Path) -> None:
     assert folder.read_table("part-00005.parquet")["image_id"].to_pylist() == ["a", "b", "c"]
 
 
+def test_a_photo_that_was_left_out_keeps_its_row_and_has_no_vector(tmp_path: Path) -> None:
+    folder, vectors = Folder.of(tmp_path / "some"), np.arange(8, dtype=np.float32).reshape(4, 2)
+    write_part(folder, 0, ["a", "b", "c", "d"], vectors, without=[1, 3])
+    rejected = [{"image_id": one, "stage": KIND, "reason": "crashed", "detail": "SIGSEGV"} for one in ("b", "d")]
+    folder.write_table(REJECTED, pa.Table.from_pylist(rejected))
+    seal(folder, kind=KIND, config={}, inputs={}, counts={})
+    assert folder.read_table(part_name(0))["embedding"].to_pylist() == [[0, 1], None, [4, 5], None]
+    ((ids, found),) = read_parts(folder)
+    assert ids == list(read_ids(folder)) == ["a", "c"] and found.tolist() == [[0, 1], [4, 5]]
+    assert read_rows(folder, ["c"], np.array([0]), np.array([2])).tolist() == [[4, 5]]
+    with pytest.raises(ValueError, match="not every embedding has"):
+        read_rows(folder, ["a", "b"], np.array([0, 0]), np.array([0, 1]))
+    assert left_out(folder) == {"b": "crashed", "d": "crashed"}
+    images = pa.table({"image_id": ["d", "c", "b", "a"], "row": [3, 2, 1, 0]})
+    assert with_embedding(folder, images)["row"].to_pylist() == [2, 0]
+
+
 def test_parts_are_read_in_their_order_and_empty_ones_passed_over(made: Folder) -> None:
     found = list(read_parts(made))
     assert [ids for ids, _ in found] == [[name(part, row) for row in range(SIZES[part])] for part in (0, 2, 3)]
     for (_, vectors), part in zip(found, (0, 2, 3), strict=True):
         assert vectors.dtype == np.float32
         assert vectors.tolist() == [vector(part, row) for row in range(SIZES[part])]
+    assert left_out(made) == {}
     assert list(read_ids(made)) == [image_id for ids, _ in found for image_id in ids]
 
 

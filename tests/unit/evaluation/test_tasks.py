@@ -73,6 +73,18 @@ def test_query_gallery_takes_the_catalogs_split(collection: Folder) -> None:
         tasks.query_gallery(collection)
 
 
+def test_images_without_an_embedding_neither_ask_nor_answer(collection: Folder) -> None:
+    task = tasks.leave_one_out(collection)
+    away = {task.queries.ids[0], task.gallery.ids[-1]}
+    left = tasks.without(task, away)
+    assert left.queries.ids == [one for one in task.queries.ids if one not in away]
+    assert left.gallery.ids == [one for one in task.gallery.ids if one not in away]
+    assert [left.gallery.ids[row] for row in left.exclude] == left.queries.ids
+    assert len(left.gallery.labels) == len(left.gallery.ids) == len(left.gallery.rows)
+    asked = tasks.query_gallery(collection)
+    assert set(tasks.without(asked, {asked.gallery.ids[0]}).exclude.tolist()) == {-1}
+
+
 def test_embeddings_and_photos_are_read_from_their_places(collection: Folder, tmp_path: Path) -> None:
     task = tasks.leave_one_out(collection)
     embeddings = write_system(Folder.of(tmp_path), collection).embeddings

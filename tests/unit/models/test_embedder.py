@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torchvision.models as tv
 
+from retrieval.artifacts.embeddings import REJECTED, left_out
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
+from retrieval.images.native import BadImage
 from retrieval.images.pixels import decode_fit, decode_stored, encode_jpeg, resize
 from retrieval.models import bundle
-from retrieval.models.embedder import Embedder, embed_part
+from retrieval.models.bundle import save_bundle
+from retrieval.models.embedder import Embedder, begin_embeddings, embed_part, seal_embeddings, try_photos
 from retrieval.models.network import EmbeddingNet, with_whitening
 from tests.support.networks import network, plainly
 from tests.support.patterns import make_patterns, pattern
@@ -117,6 +121,28 @@ def test_a_part_holds_its_images_embeddings_and_is_not_done_again(tmp_path: Path
     first = collection.read_table(f"images/{part_name(0)}")["image_id"]
     assert out.read_table(part_name(0))["image_id"].to_pylist() == first.to_pylist()
     assert out.done(part_name(0)) is not None
+
+
+def test_a_photo_that_ends_its_worker_is_in_the_books_and_the_others_are_embedded(tmp_path: Path) -> None:
+    make_patterns(tmp_path / "collection", train=3, val=0, query=0, shots=3, part_size=5)
+    collection, model, out = (Folder.of(tmp_path / name) for name in ("collection", "model", "out"))
+    net = network(cut="layer2")
+    save_bundle(net, model)
+    embedder = Embedder(net, device="cpu", precision="fp32")
+    begin_embeddings(collection, model, out, "fp32")
+    names = collection.read_table(f"images/{part_name(1)}")["image_id"].to_pylist()
+    told: list[Any] = []
+    assert try_photos(collection, 1, [2, 0], lambda *tell: told.append(tell), model=model, out=out) == names
+    assert told == [("photos", 0, 2), ("photos", 1, 2), ("photos", 2, 2)]
+    whole = embed_part(embedder, collection, out, 0)
+    done = embed_part(embedder, collection, out, 1, without={2: BadImage("timed-out", "not done within 3 s")})
+    assert (done["taken"], done["kept"], done["broken"]) == (4, 3, 1)
+    rows = out.read_table(part_name(1))["embedding"].to_pylist()
+    assert [row is None for row in rows] == [False, False, True, False]
+    made = seal_embeddings(collection, model, out, "fp32", [done, whole], 1.0)
+    books = [(book["taken"], book["kept"], book["rejected"]) for book in made.books]
+    assert books == [(9, 8, {"timed-out": 1}), (8, 8, {})] and made.counts["num"] == 8
+    assert left_out(out) == {names[2]: "timed-out"} and REJECTED in made.files
 
 
 SHAPES = [(96, 64), (64, 96), (96, 64), (48, 80), (200, 100), (64, 96), (33, 40), (96, 64)]

@@ -57,6 +57,16 @@ def test_rows_are_sorted_by_image_id_and_other_splits_counted(folders: tuple[Fol
     assert len(ids) == 40
 
 
+def test_images_without_an_embedding_are_not_indexed(folders: tuple[Folder, Folder, Folder]) -> None:
+    collection, embeddings, out = folders
+    assert assign_rows(collection, out, ["gallery"], embeddings) == {"gallery": 40, "dropped": 20}
+    ids = out.read_table(IDS)["image_id"].to_pylist()
+    rejected = [{"image_id": ids[3], "stage": "embeddings", "reason": "crashed", "detail": "SIGSEGV"}]
+    embeddings.write_table("rejected.parquet", pa.Table.from_pylist(rejected))
+    assert assign_rows(collection, out, ["gallery"], embeddings) == {"gallery": 39, "dropped": 20}
+    assert out.read_table(IDS)["image_id"].to_pylist() == [one for one in ids if one != ids[3]]
+
+
 def test_a_shard_reads_only_the_parts_it_holds(folders: tuple[Folder, Folder, Folder]) -> None:
     collection, embeddings, out = folders
     assign_rows(collection, out, ["gallery"])

@@ -164,6 +164,13 @@ def test_sums_of_pairs_are_over_each_pair_once(
         expected.differences += torch.from_numpy(np.outer(q - p, q - p))
     found = moments_of_pairs(embeddings, collection, ("train",), pairs)
     assert same(found, expected) and found.num == 0
+    rejected = [{"image_id": "gone.jpg", "stage": "embeddings", "reason": "crashed", "detail": "SIGSEGV"}]
+    embeddings.write_table("rejected.parquet", pa.Table.from_pylist(rejected))
+    with_one = ([*pairs[0], "gone.jpg"], [*pairs[1], images[1]])
+    try:
+        assert same(moments_of_pairs(embeddings, collection, ("train",), with_one), expected)
+    finally:
+        embeddings.remove("rejected.parquet")
 
 
 def test_a_pair_beyond_the_splits_is_refused(stored: tuple[Folder, Folder, dict[str, np.ndarray]]) -> None:
