@@ -28,7 +28,9 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(shards, "plan_index", lambda *of: calls.update(plan=of) or SimpleNamespace(dim=16))
     monkeypatch.setattr(shards, "begin_index", lambda plan: calls.get("done"))
-    monkeypatch.setattr(shards, "assign_rows", lambda collection, out, splits, embeddings: calls.update(rows=splits) or found)
+    monkeypatch.setattr(
+        shards, "assign_rows", lambda collection, out, splits, embeddings: calls.update(rows=splits) or found
+    )
     monkeypatch.setattr(shards, "write_trained", lambda *of: calls.update(trained=of) or 42)
     monkeypatch.setattr(shards, "num_shards", lambda config, num: calls.update(num=num) or 3)
     monkeypatch.setattr(shards, "write_shard", write_shard)
