@@ -6,6 +6,7 @@ python -m serve --workspace workspace/demo-people
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -76,12 +77,28 @@ def running(cfg: ServeConfig, **ray_options: Any) -> Iterator[str]:
         quiet = {"include_dashboard": False, "logging_level": logging.WARNING, "log_to_driver": False}
         ray.init(**{"_node_ip_address": "127.0.0.1", **quiet, **ray_options})
         try:
+            check_room(cfg.settings, ray.cluster_resources().get("CPU", 0))
             serve.start(http_options={"host": cfg.host, "port": cfg.port, "request_timeout_s": None})
             serve.run(build_app(cfg.settings))
             yield f"http://{cfg.host}:{cfg.port}"
         finally:
             serve.shutdown()
             ray.shutdown()
+
+
+def check_room(settings: ServeArgs, num_cpus: float) -> None:
+    """What starts is what fits: Ray would wait for more of a machine that has no more.
+
+    Raises: ValueError.
+    """
+    parts = settings.index_parts if settings.index_parts > 1 else 0
+    wanted = settings.replica_cpus * (settings.min_replicas + parts)
+    if wanted > num_cpus:
+        raise ValueError(
+            f"{settings.min_replicas} replicas and {parts} parts of the index, of {settings.replica_cpus:g} CPUs each, "
+            f"are more than the {num_cpus:g} CPUs here. Give each less, for example --replica-cpus "
+            f"{math.floor(100 * num_cpus / (settings.min_replicas + parts)) / 100:g}, or start fewer."
+        )
 
 
 def _said(error: ValueError) -> str:

@@ -5,7 +5,6 @@ python -m serve.demo --workspace workspace/demo
 
 import hashlib
 import json
-import logging
 import shutil
 import subprocess
 import sys
@@ -19,11 +18,11 @@ import tyro
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.published import read_current
+from serve.__main__ import ServeConfig, running
 from serve.ingress import free_port
 from serve.schemas import Answer
 from serve.settings import ServeArgs
 
-logger = logging.getLogger(__name__)
 _PAGE_PORT = 8000
 _ASKED = 8  # photos
 
@@ -62,28 +61,13 @@ def main(cfg: QueryOnceConfig) -> Answer:
     Raises: ValueError if the workspace is not finished, or a photo to send is not in the source.
     """
     photos = query_photos(cfg)
-    import ray  # only now: a workspace that is not there is answered at once
-    from ray import serve
-
-    from serve.app import build_app
-
-    ours = not ray.is_initialized()
-    _hush()
-    if ours:
-        ray.init(include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
-    try:
-        port = _free_port()
-        print(f"Starting the query service on {cfg.workspace} ...", flush=True)
-        serve.start(http_options={"host": "127.0.0.1", "port": port})
-        serve.run(build_app(ServeArgs(workspace=cfg.workspace)))
-        url = f"http://127.0.0.1:{port}/search?k={cfg.k + 1}"  # one more than is shown: itself may be in the gallery
+    print(f"Starting the query service on {cfg.workspace} ...", flush=True)
+    with running(ServeConfig(settings=ServeArgs(workspace=cfg.workspace), port=_free_port())) as service:
+        url = f"{service}/search?k={cfg.k + 1}"  # one more than is shown: itself may be in the gallery
         asked = [(photo, without_itself(post(url, photo.path), photo, cfg.k)) for photo in photos]
         right = [one for one in asked if starts_right(*one)]
         photo = (right or asked)[0][0]
         answer = without_itself(ask(url, photo.path), photo, cfg.k)
-    finally:
-        # Our own Ray ends with everything on it; in a caller's, only the service ends.
-        (ray.shutdown if ours else serve.shutdown)()
     print(json.dumps(answer.model_dump(mode="json"), indent=2), flush=True)
     print(f"\n{what_it_means(photo, answer, len(right), len(asked))}", flush=True)
     return answer
@@ -159,18 +143,6 @@ def post(url: str, photo: Path) -> dict[str, Any]:
     """POST the photo; the answer."""
     with urllib.request.urlopen(urllib.request.Request(url, data=photo.read_bytes()), timeout=120) as response:
         return json.loads(response.read())
-
-
-def _hush() -> None:
-    """Ray's and Serve's start-up notices stay off the screen, their warnings and errors do not."""
-    logging.getLogger("ray.serve").addFilter(_is_shown)
-    for handler in logging.getLogger("ray").handlers:
-        if type(handler).__module__.partition(".")[0] in ("logging", "ray"):  # not a caller's own
-            handler.addFilter(_is_shown)
-
-
-def _is_shown(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING and "Token authentication is enabled" not in record.getMessage()
 
 
 def _free_port() -> int:

@@ -5,6 +5,7 @@ Everything is seeded and runs on one thread: the same photos give the same model
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import pycolmap
 
 from retrieval.geometry.settings import MIN_LINK
 from retrieval.images.native import one_photo
-from retrieval.images.pixels import Pixels, decode_whole, grey
+from retrieval.images.pixels import Pixels, decode_whole, fit, grey
 
 _FOCAL = 1.2  # prior of a photo's focal length, in long sides: COLMAP's own default
 
@@ -62,13 +63,23 @@ def _sift(max_features: int) -> pycolmap.FeatureExtractor:
     return pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
 
 
-def extract(jpeg: bytes, *, max_features: int = 2048) -> Features:
+def extract(jpeg: bytes, *, max_features: int = 2048, max_side: int | None = None) -> Features:
     """SIFT features of a stored photo; none where it shows nothing (all black, a few pixels).
+
+    Args: max_side: a larger photo is looked at no larger than this, which bounds the time; pixels are those of the
+        stored photo all the same. None: as it is stored.
 
     Raises: ValueError if the bytes are no JPEG.
     """
     with one_photo():
-        return _extract(decode_whole(jpeg), max_features)
+        stored = decode_whole(jpeg)
+        found = _extract(stored if max_side is None else fit(stored, max_side), max_features)
+    height, width = stored.shape[:2]
+    if (found.height, found.width) == (height, width):
+        return found
+    x, y = width / found.width, height / found.height
+    keypoints = found.keypoints * np.array([x, y, max(x, y), 1], np.float32)  # the last is an angle
+    return dataclasses.replace(found, keypoints=keypoints, height=height, width=width)
 
 
 def _extract(pixels: Pixels, max_features: int) -> Features:

@@ -1,12 +1,16 @@
 """Results verified by geometry: of the first, those whose points fit one geometry with the query's come first (places).
 
-The crops are the service's own, so nothing hostile is read. No pair is begun after a time that is set, and what was
-not verified says so by having no count.
+The crops are the service's own, so nothing hostile is read, and none is looked at larger than takes a second or two:
+that is why this runs here and not where it can be killed. No pair is begun after a time that is set, nor when nobody
+waits any more, and what was not verified says so by having no count.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import threading
+from collections.abc import Callable
 
 import numpy as np
 
@@ -36,10 +40,22 @@ async def verified(
 
     Args: crop: of the query, JPEG; None: that of `image_id`.
     """
-    return await version.in_thread(lambda: _verified(args, version, options, found, crop))
+    gone = threading.Event()
+    try:
+        return await version.in_thread(lambda: _verified(args, version, options, found, crop, gone.is_set))
+    except asyncio.CancelledError:
+        gone.set()  # a thread cannot be ended: it ends by itself, with the pair that it is at
+        raise
 
 
-def _verified(args: ServeArgs, version: Version, options: SearchOptions, found: Found, crop: bytes | None) -> Found:
+def _verified(
+    args: ServeArgs,
+    version: Version,
+    options: SearchOptions,
+    found: Found,
+    crop: bytes | None,
+    gone: Callable[[], bool],
+) -> Found:
     from retrieval.search.rerank import order_by_inliers, verify_each
 
     query = _crop_of(version, options.image_id or "") if crop is None else crop
@@ -48,7 +64,7 @@ def _verified(args: ServeArgs, version: Version, options: SearchOptions, found: 
     first = [(hit, _crop_of(version, hit.image_id)) for hit in found.hits[: options.rerank]]
     there = [(hit, crop) for hit, crop in first if crop is not None]
     hits = [*(hit for hit, _ in there), *found.hits[options.rerank :]]
-    told = verify_each(query, (crop for _, crop in there), args.rerank_timeout_s)
+    told = verify_each(query, (crop for _, crop in there), args.rerank_timeout_s, gone)
     inliers = np.array([0 if one is None else one.num_inliers for one in told], dtype=np.int64)
     order = order_by_inliers(np.arange(len(hits)), inliers)
     evidence = {hit.image_id: one for hit, one in zip(hits, told, strict=False) if one is not None}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -11,16 +15,23 @@ from pathlib import Path
 import pytest
 
 from serve.demo import QueryOnceConfig, ask, main
+from serve.schemas import Answer
 from tests.support.workspace import make_workspace
 
+ROOT = Path(__file__).resolve().parents[2]
 
-def test_one_question_is_answered_and_the_service_is_gone(
-    ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+
+def test_one_question_is_answered_and_the_service_is_gone(tmp_path: Path) -> None:
     made = make_workspace(tmp_path, num_identities=6)
-    answer = main(QueryOnceConfig(workspace=str(made.folder), source=str(tmp_path / "drawn"), k=3))
+    about = ["--workspace", str(made.folder), "--source", str(tmp_path / "drawn"), "--k", "3"]
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as ray_folder:  # short: sockets lie below it
+        env = {**os.environ, "RAY_TMPDIR": ray_folder}
+        command = [sys.executable, "-m", "serve.demo", *about]
+        done = subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, text=True, timeout=300)
+    shown = done.stdout
+    start = shown.index("\n{") + 1
+    answer = Answer.model_validate(json.JSONDecoder().raw_decode(shown[start:])[0])
     assert len(answer.results) == 3
-    shown = capsys.readouterr().out
     assert "$ curl" in shown
     assert answer.results[0].image_id in shown
     assert "Asked with 1 photo: " in shown and "of its 3 nearest show the same, " in shown

@@ -13,7 +13,7 @@ from retrieval.data.demo.places import building, photograph
 from retrieval.geometry import features
 from retrieval.geometry.features import Features, camera_of, extract, match, pycolmap, verify
 from retrieval.geometry.settings import MIN_LINK
-from retrieval.images.pixels import decode_whole, encode_jpeg, grey
+from retrieval.images.pixels import decode_whole, encode_jpeg, grey, resize
 from tests.support.places import SMALL
 
 
@@ -33,6 +33,21 @@ def described(descriptors: np.ndarray) -> Features:
     keypoints = rng.uniform(0, 300, (len(descriptors), 4)).astype(np.float32)
     colours = np.zeros((len(descriptors), 3), np.uint8)
     return Features(keypoints=keypoints, descriptors=descriptors, colours=colours, width=300, height=300)
+
+
+def test_a_large_photo_is_looked_at_smaller_and_its_points_lie_where_they_are_stored() -> None:
+    small = decode_whole(jpeg(0, 2))
+    height, width = small.shape[:2]
+    large = encode_jpeg(resize(small, 4 * width, 4 * height), quality=98)
+    found = extract(large, max_features=400, max_side=max(width, height))
+    assert (found.width, found.height) == (4 * width, 4 * height)
+    whole = extract(jpeg(0, 2), max_features=400)
+    matched = match(found, whole)
+    assert len(matched) > 100
+    moved = found.keypoints[matched[:, 0], :3] / 4 - whole.keypoints[matched[:, 1], :3]
+    assert np.median(np.abs(moved)) < 0.3
+    same = extract(large, max_features=50, max_side=9999)
+    assert np.array_equal(extract(large, max_features=50).keypoints, same.keypoints)
 
 
 def test_features_are_rootsift_with_the_colours_of_their_places(photos: dict[tuple[int, int], Features]) -> None:

@@ -135,3 +135,12 @@ def test_without_time_nothing_is_said(task: tuple[Folder, tasks.Task]) -> None:
     jpeg = next(iter(Jpegs(collection).read([(int(place[0]), int(place[1]))]).values()))
     assert rerank.verify_each(jpeg, [jpeg, jpeg], 0.0) == [None, None]
     assert rerank.verify_each(jpeg, [], 1.0) == []
+
+
+def test_when_nobody_waits_any_more_no_pair_is_begun(task: tuple[Folder, tasks.Task]) -> None:
+    collection, asked = task
+    (place,) = asked.queries.places(np.arange(1))
+    jpeg = next(iter(Jpegs(collection).read([(int(place[0]), int(place[1]))]).values()))
+    waits = iter([False, True, True])
+    found = rerank.verify_each(jpeg, [jpeg] * 3, 60.0, lambda: next(waits))
+    assert found[0] is not None and found[1:] == [None, None]

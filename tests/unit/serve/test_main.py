@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.__main__ import ServeConfig, running
+from serve.__main__ import ServeConfig, check_room, running
 from serve.settings import ServeArgs
 from tests.support.workspace import make_workspace
 
@@ -28,6 +28,16 @@ def test_a_workspace_that_is_not_finished_and_a_port_that_is_taken_are_told(tmp_
         config = ServeConfig(settings=ServeArgs(workspace=str(made.folder)), port=port)
         with pytest.raises(ValueError, match=f"Port {port} of 127.0.0.1 cannot be had"), running(config):
             pass
+
+
+def test_more_than_the_machine_has_is_said_instead_of_waited_for() -> None:
+    settings = ServeArgs(workspace="w", index_parts=3, min_replicas=2, max_replicas=2, replica_cpus=0.8)
+    check_room(settings, 4.0)
+    with pytest.raises(
+        ValueError, match=r"2 replicas and 3 parts .* of 0.8 CPUs each.*the 2 CPUs.*--replica-cpus 0.4,"
+    ):
+        check_room(settings, 2.0)
+    check_room(ServeArgs(workspace="w", min_replicas=2), 2.0)
 
 
 def test_it_listens_on_loopback_unless_told_otherwise() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
 
+from retrieval.geometry import features
 from retrieval.images.settings import PrepareConfig
 from retrieval.search.rerank import MIN_INLIERS
 from serve.engine.verifying import verified
@@ -87,6 +90,33 @@ def test_without_time_all_keep_their_places(made: Workspace) -> None:
         assert {one.inliers for one in told.results} == {None}
 
     run(made, work, rerank_timeout_s=0)
+
+
+def test_who_leaves_leaves_no_work_behind(made: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, extract = [], features.extract
+    going, on = threading.Event(), threading.Event()
+
+    def slow(jpeg: bytes, **how: Any) -> features.Features:
+        begun.append(jpeg)
+        going.set()
+        assert on.wait(60)
+        return extract(jpeg, **how)
+
+    monkeypatch.setattr(features, "extract", slow)
+
+    async def work(service: Service, _: Client) -> None:
+        version, image_id = service.versions.current, next(iter(made.photos))
+        hits = version.gallery.search(version.gallery.vectors_of([image_id]), 6)[0]
+        options = SearchOptions(image_id=image_id, rerank=6)
+        asked = asyncio.create_task(verified(service.args, version, options, Found(hits, 1.0, None), None))
+        assert await asyncio.to_thread(going.wait, 60)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        on.set()
+        await version.in_thread(lambda: None)  # the one thread is free again
+        assert len(begun) == 2, "the query and the first result, which were begun before"
+
+    run(made, work, rerank_timeout_s=60)
 
 
 def test_what_cannot_be_verified_is_refused(made: Workspace, tmp_path_factory: pytest.TempPathFactory) -> None:
