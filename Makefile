@@ -13,7 +13,7 @@ export RAY_ENABLE_UV_RUN_RUNTIME_ENV = 0
 export RAY_USAGE_STATS_ENABLED = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test mutants check format bench reference lock clean
+.PHONY: help setup demo serve test mutants faults check format bench reference lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,9 @@ test: setup ## All tests but those that need the network or ../shared/data (CPU,
 
 mutants: setup ## Make careless changes to the code, one at a time, and say which of them no test notices (ROOMS="search serve": some)
 	$(BIN)/python tests/mutants/run.py $(ROOMS)
+
+faults: setup ## Both pipelines in an object store that fails in all ways: the same result, and no photo rejected for it (20 minutes)
+	$(BIN)/python tests/faults/storage.py
 
 check: setup ## Formatting, lint, types, and that docs/reference is what --help says
 	$(BIN)/ruff format --check .

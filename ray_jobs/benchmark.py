@@ -94,7 +94,7 @@ def main(cfg: BenchmarkConfig) -> Folder:
         must_be_there(place, "Name folders of photos, or sealed collections, with --distractors.")
     out = Folder.of(cfg.out)
     name = benchmark_source.benchmark_name(cfg.truth, cfg.name)
-    with session():
+    with session(writes=out, reads=[cfg.photos, *cfg.distractors]):
         work = {key: value for key, value in plain(cfg).items() if key not in _NOT_IN_KEY}
         tracker = open_run(
             store_uri(cfg.tracking_uri or None, out),

@@ -61,7 +61,7 @@ def main(cfg: BuildIndexConfig) -> Manifest:
     if (done := begin_index(plan)) is not None:
         logger.info("build_index: %s is sealed already, %d images", out, done.counts["num"])
         return done
-    with session():
+    with session(writes=out, reads=[collection, embeddings]):
         found = on_cluster(assign_rows, collection, out, cfg.splits, embeddings, says="rows")
         num = sum(found.get(split, 0) for split in set(cfg.splits))
         trained_on = on_cluster(write_trained, embeddings, out, cfg.index, plan.dim, says="train index")

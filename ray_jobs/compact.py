@@ -84,7 +84,7 @@ def main(cfg: CompactConfig) -> dict[str, Folder]:
             else:
                 told = (len(plan.added), len(plan.deleted), len(plan.replaced))
                 logger.info("compact: %d images added, %d deleted, %d replaced -> %s", *told, plan.collection)
-                with session():
+                with session(writes=workspace):
                     _fold(plan, store)
             if not cfg.keep_old:
                 _clean(workspace, store, plan, cfg.wait_s)

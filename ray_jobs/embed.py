@@ -77,7 +77,7 @@ def main(cfg: EmbedConfig) -> Manifest:
     Raises: ValueError if the collection or the model is not sealed, or `out` holds other work.
     """
     must_be_sealed(collection=cfg.collection, model=cfg.model)
-    with session(cfg.limits):
+    with session(cfg.limits, writes=cfg.out, reads=[cfg.collection, cfg.model]):
         return make_embeddings(
             Folder.of(cfg.collection),
             Folder.of(cfg.model),

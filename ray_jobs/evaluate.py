@@ -141,7 +141,7 @@ def main(cfg: EvaluateConfig) -> Manifest:
     else:
         must_be_sealed(model=str(cfg.model))
         source_must_be_there(str(cfg.source))
-    with session():
+    with session(writes=cfg.out):
         if cfg.collection is not None:
             return _report(cfg, Folder.of(cfg.out), Folder.of(cfg.collection), cfg.systems, cfg.protocol)
         out = Folder.of(cfg.out)

@@ -85,7 +85,7 @@ def main(cfg: GroupConfig, tracker: Tracker | None = None) -> Manifest:
     if manifest is not None:
         logger.info("group: %s is sealed already, %s", plan.out, _told(manifest))
     else:
-        with session():
+        with session(writes=plan.out, reads=[plan.index, plan.embeddings]):
             manifest = _make(plan)
         logger.info("group: %s; by cosine %s (%s)", _told(manifest), plan.threshold.value, plan.threshold.source)
         logger.info("group: look at %s/people.html", plan.out)

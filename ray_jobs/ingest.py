@@ -87,7 +87,7 @@ def main(cfg: IngestConfig) -> Folder:
     prepare, network = with_detector(cfg.prepare)
     cfg = dataclasses.replace(cfg, prepare=prepare)
     settings = {name: value for name, value in plain(cfg).items() if name not in catalog.NOT_COMPARED}
-    with session(cfg.limits):
+    with session(cfg.limits, writes=out, reads=[cfg.source]):
         manifest = make_collection(
             out,
             cfg.source,

@@ -86,7 +86,7 @@ def main(cfg: ReconstructJobConfig) -> Manifest:
     if (done := begin(out, **work)) is not None:
         logger.info("reconstruct: %s is sealed already, %d queries", out, done.counts["queries"])
         return done
-    with session(cfg.limits):
+    with session(cfg.limits, writes=out, reads=[collection]):
         if cfg.labels_as_clusters or cfg.models or cfg.database:
             counts = on_cluster(_take, cfg, collection, out, says="tuples")
         else:

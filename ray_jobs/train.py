@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_at_least, weights_must_be_there
+from ray_jobs.runtime.progress import mailbox_of_session, told, watch
 from retrieval.artifacts.collection import LocalCollection, keep_detector, localise
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
 from retrieval.artifacts.history import CURVES, TUPLES_SHEET, write_history
 from retrieval.artifacts.manifest import MANIFEST, Manifest, begin, check_made_from, read_manifest
 from retrieval.artifacts.progress import silent
+from retrieval.artifacts.storage.patience import current, patience
 from retrieval.artifacts.tuples import read_tuples
 from retrieval.models.settings import Device, ModelConfig
 from retrieval.training.settings import TrainConfig, TupleTrainConfig
@@ -155,7 +157,7 @@ def main(cfg: TrainJobConfig, tracker: Tracker | None = None) -> Manifest:
     if (done := begin(out, kind="model", config=cfg, inputs=inputs, ignore=recipe.ignore)) is not None:
         logger.info("train: %s is sealed already", out)
         return done
-    with session():
+    with session(writes=out, reads=[cfg.collection]):
         _fit(cfg, out, start, inputs, tracker)
     return read_manifest(out, "model")
 
@@ -182,7 +184,7 @@ def _fit(
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from ray_jobs.runtime.progress import mailbox_of_session, watch
+    from ray_jobs.runtime import places
     from ray_jobs.runtime.session import cpus_per_worker
 
     use_gpu = cfg.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
@@ -191,7 +193,7 @@ def _fit(
     name = f"train-{digest([plain(cfg.model), plain(chosen(cfg).config), inputs])[:12]}"
     run = RunConfig(
         name=name,
-        storage_path=f"{out.uri}-checkpoints",
+        **places.as_ray_says(out.parent / f"{out.name}-checkpoints"),
         failure_config=FailureConfig(max_failures=cfg.max_failures),
         checkpoint_config=CheckpointConfig(num_to_keep=2),
         logging_config=LoggingConfig(log_level="WARNING"),
@@ -200,7 +202,7 @@ def _fit(
     scaling = ScalingConfig(num_workers=cfg.num_workers, use_gpu=use_gpu, resources_per_worker=each)
     work = {"cfg": cfg, "inputs": inputs, "tracker": tracker, "name": name, "threads": cpus, "start": ray.put(start)}
     with watch("train", mailbox=mailbox_of_session()) as step:
-        work["progress"] = step.teller
+        work |= {"progress": step.teller, "patience": current()}
         TorchTrainer(train_worker, train_loop_config=work, scaling_config=scaling, run_config=run).fit()
     if not out.exists(MANIFEST):
         raise RuntimeError("Training ended without a bundle. Run the same command again to go on from the last epoch.")
@@ -208,10 +210,8 @@ def _fit(
 
 def train_worker(config: Mapping[str, Any]) -> None:
     """One rank of the run. What rank 0 has to say reaches the driver, of the others only warnings do."""
-    from ray_jobs.runtime.progress import told
-
     rank = _rank()
-    with told(config["progress"], logging.INFO if rank.rank == 0 else logging.WARNING):
+    with told(config["progress"], logging.INFO if rank.rank == 0 else logging.WARNING), patience(config["patience"]):
         _train(config, rank)
 
 

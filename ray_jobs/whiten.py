@@ -68,7 +68,7 @@ def main(cfg: WhitenJobConfig) -> Manifest:
     if (done := begin(out, kind="model", **work)) is not None:
         logger.info("whiten: %s is sealed already", out)
         return done
-    with session():
+    with session(writes=out, reads=[cfg.embeddings, cfg.model]):
         shares = _shares(cfg)
         logger.info("whiten: %s whitening from %d shares", cfg.whiten.method, len(shares))
         # In a list, so that the task fetches one share at a time.

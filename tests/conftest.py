@@ -33,6 +33,10 @@ os.environ.update(
         "RAY_AUTH_MODE": "token",  # as on a real cluster, with a token of our own: none is written to the home folder
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RETRIEVAL_CACHE": str(RAY_TMPDIR / "cache"),  # exported networks
+        # For the S3 server of the tests, and never anybody's own: Ray's workers are started with them.
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_EC2_METADATA_DISABLED": "true",
         "RETRIEVAL_PATIENCE": "0",  # what fails is to fail at once; tests of waiting say how long
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",

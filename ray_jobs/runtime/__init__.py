@@ -4,6 +4,7 @@ command    a job as a command: settings, help, mistakes in one sentence
 detector   which detector looks for faces, found once
 inputs     what a command names must be there
 alone      a job as the only writer of the folder that it makes
+places     stores that answer, paths that every node sees
 session    the cluster, and work as one task
 limits     how long, how often and how much, before a job stops trying
 placement  what work needs of a machine

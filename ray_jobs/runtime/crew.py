@@ -139,7 +139,7 @@ class _Actor:
         """Not in the constructor, from which an error comes back as another one."""
         from ray_jobs.runtime.progress import told
 
-        with told(self._work.teller), clocked(self._work.limits), patience():
+        with told(self._work.teller), clocked(self._work.limits), patience(self._work.patience):
             self._made = patiently(lambda: self._work.does(**fetched(self._work.fixed)), "getting a worker ready")
         return Answer()
 

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.runtime import parts, quiet
+from ray_jobs.runtime import parts, places, quiet
 from ray_jobs.runtime.command import of_the_user
 from ray_jobs.runtime.limits import TRIES, Limits
 from ray_jobs.runtime.progress import Teller, mailbox_of_session, told, watch
 from ray_jobs.runtime.worker import clocked, hide_gpus, takes_progress
-from retrieval.artifacts.storage.patience import patience, patiently
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.storage.patience import current, patience, patiently
 
 logger = logging.getLogger(__name__)
 _open: list[Limits] = []
 
 
 @contextmanager
-def session(limits: Limits | None = None) -> Iterator[None]:
+def session(
+    limits: Limits | None = None, *, writes: str | Folder = "", reads: Sequence[str | Folder] = ()
+) -> Iterator[None]:
     """Set up logging and Ray for the length of a job.
 
     Joins the cluster named by RAY_ADDRESS (as `ray job submit` sets it), or starts a local one that ends with the job.
     A Ray already initialised by the caller (a test, `pipeline`) is used and left running.
 
     Args: limits: for all work of the job. Within another session, as those of a pipeline's steps are, that one's hold.
+        writes, reads: where the job does so; asked before Ray is started, and then of every node, see `places`.
+
+    Raises: ValueError or Outage if a store does not answer, or a node does not see a path that is no store's.
     """
     quiet.set_up_logging()
+    outermost = not _open
+    if outermost:
+        places.must_answer(*filter(None, (writes, *reads)))
     import ray
 
     quiet.hush()
@@ -44,6 +53,8 @@ def session(limits: Limits | None = None) -> Iterator[None]:
     _open.append(parts.limits())
     try:
         with quiet.kept_in(logs), patience():
+            if outermost and writes:
+                places.must_be_seen(writes, list(filter(None, reads)))
             yield
     finally:
         _open.pop()
@@ -62,14 +73,14 @@ def on_cluster(work: Callable[..., Any], *args: Any, says: str = "", **kwargs: A
     """
     if says:
         with watch(says, mailbox=mailbox_of_session()) as step:
-            return _one_task(says, _told, step.teller, work, *args, **kwargs)
-    return _one_task(work.__name__, _told, Teller(None), work, *args, **kwargs)
+            return _one_task(says, _told, step.teller, current(), work, *args, **kwargs)
+    return _one_task(work.__name__, _told, Teller(None), current(), work, *args, **kwargs)
 
 
-def _told(teller: Teller, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _told(teller: Teller, seconds: float, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if takes_progress(work):
         kwargs["progress"] = teller
-    with told(teller), patience():
+    with told(teller), patience(seconds):
         return patiently(lambda: work(*args, **kwargs), work.__name__.replace("_", " "))
 
 

@@ -5,6 +5,7 @@ Views of an image: the plain image; its mirror, if the model embeds that too; th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,22 +14,33 @@ import torch
 from torch import Tensor
 
 from retrieval.artifacts.progress import Progress, silent
+from retrieval.artifacts.storage.failures import kind_of, outage
 
 Pixels = Callable[[Sequence[int], int], Tensor]
 """(rows, view) -> (B, S, S, 3) uint8."""
 
 
 class FeatureCache:
-    """(N, V, C, h, w) float16 in one sparse memory-mapped file that all processes of a node share.
+    """(N, V, C, h, w) float16 in one memory-mapped file that all processes of a node share.
 
+    All of it is given its place on the disk before it is mapped: on a full disk a write to a map ends the process.
     float16 keeps three more bits than the bfloat16 the maps are computed in; values are clamped to its range.
     """
 
     def __init__(self, path: Path, num_images: int, num_views: int, map_shape: Sequence[int]) -> None:
+        """Raises: Outage if the disk has no room for all of it."""
         shape = (num_images, num_views, *map_shape)
         path.parent.mkdir(parents=True, exist_ok=True)
+        num_bytes = int(np.prod(shape)) * 2
         with path.open("ab") as file:  # created by whoever comes first; never cut short under another's map
-            file.truncate(int(np.prod(shape)) * 2)
+            try:
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+            except OSError as error:
+                if kind_of(error) != "full":
+                    raise
+                path.unlink(missing_ok=True)  # a part of it would only keep others from their room
+                what = f"keeping {num_bytes / 1e9:.3f} GB of features at {path} (--cache names another place)"
+                raise outage(error, "full", what) from error
         self._maps = np.memmap(path, dtype=np.float16, mode="r+", shape=shape)
         self.num_views = num_views
 

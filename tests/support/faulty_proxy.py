@@ -44,7 +44,7 @@ class FaultyProxy:
 
     def __init__(self, store: tuple[str, int], injected: Injected | None = None, seed: int = 0) -> None:
         self.injected, self._store, self._seed = injected or Injected(), store, seed
-        self._number, self._lock = 0, threading.Lock()
+        self._number, self._lock, self._expires_at = 0, threading.Lock(), 0
         self._server = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
         self._closed = False
@@ -60,6 +60,10 @@ class FaultyProxy:
     def silence(self, seconds: float) -> None:
         """From now on, and for as long, nothing is answered."""
         self.injected.silent_until = time.monotonic() + seconds
+
+    def expire_after(self, requests: int) -> None:
+        """From so many requests on, credentials are refused."""
+        self._expires_at = self._number + requests
 
     def _accept(self) -> None:
         while not self._closed:
@@ -106,6 +110,8 @@ class FaultyProxy:
     def _drawn(self) -> str:
         with self._lock:
             self._number += 1
+            if self._number == self._expires_at:
+                self.injected.expired = True
             chance = random.Random(f"{self._seed} {self._number}")
         if time.monotonic() < self.injected.silent_until:
             return "silent"

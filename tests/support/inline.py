@@ -34,7 +34,7 @@ class Cluster:
         return done
 
     @contextlib.contextmanager
-    def session(self, limits: Any = None) -> Iterator[None]:
+    def session(self, limits: Any = None, **places: Any) -> Iterator[None]:
         self.sessions += 1
         yield
 

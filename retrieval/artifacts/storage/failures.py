@@ -37,7 +37,7 @@ _WORDS: tuple[tuple[Kind, str], ...] = (
     ("credentials", r"(?i)Expired_?Token|Invalid_?Token\b|TokenRefreshRequired|RequestTimeTooSkewed|AccessDenied"),
     ("credentials", r"HTTP status 40[13]|PERMISSION_DENIED|UNAUTHENTICATED|Could not (find|load) .*credentials"),
     # A refusal of a HEAD has no words with it; the store says only that it does not accept the request as it is.
-    ("credentials", r"HTTP status 400\) during HeadObject"),
+    ("credentials", r"HTTP status 400\) during Head(Object|Bucket)"),
 )
 _OF_A_STORE = r"AWS Error|HTTP status|curlCode|google::cloud::Status|(?i:connection|timed? ?out)"
 """Words of an error that came from a store or the network, and says nothing that is known here: it may pass."""

@@ -59,6 +59,11 @@ def patience(seconds: float | None = None) -> Iterator[None]:
         _seconds = before
 
 
+def current() -> float:
+    """Seconds that this process waits now: what a driver tells its workers."""
+    return _seconds
+
+
 def patiently(work: Callable[[], T], what: str) -> T:
     """What `work` returns, which may be called several times: it must be safe to repeat.
 

@@ -295,7 +295,7 @@ def whole(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> tuple[FakeTracker, lis
         opened.append((uri, how))
         return tracker
 
-    monkeypatch.setattr(pipeline, "session", contextlib.nullcontext)
+    monkeypatch.setattr(pipeline, "session", lambda **_: contextlib.nullcontext())
     monkeypatch.setattr(jobs.train, "resolve_weights", lambda weights, uri, near: f"fetched {weights}", raising=False)
     monkeypatch.setattr(pipeline, "open_run", open_run)
     monkeypatch.setattr(pipeline, "summary", lambda *of: "the summary")

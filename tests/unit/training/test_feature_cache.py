@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,3 +59,26 @@ def test_feature_cache_clamps_to_the_range_of_float16(tmp_path: Path) -> None:
     big = torch.tensor([1e9, -1e9]).view(1, 2, 1, 1)
     cache.fill(np.array([0]), lambda _rows, _view: torch.zeros(1), lambda _: big)
     assert cache.read([0], 0).flatten().tolist() == [65504, -65504]
+
+
+def test_a_disk_without_room_is_told_before_anything_is_mapped(tmp_path: Path) -> None:
+    """In a process that may write 1 MB a file, which its file system refuses as a full disk does."""
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from retrieval.artifacts.storage.failures import Outage
+from retrieval.training.feature_cache import FeatureCache
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+path = Path(sys.argv[1])
+FeatureCache(path, 10, 1, (4, 4, 4))
+try:
+    FeatureCache(path.with_name("large"), 10000, 1, (64, 7, 7))
+except Outage as told:
+    print(told)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "maps.f16")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stderr
+    assert "The disk is full on" in done.stdout and "keeping 0.063 GB of features" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["maps.f16"]
