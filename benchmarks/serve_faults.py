@@ -4,7 +4,8 @@
     python benchmarks/serve_faults.py --faults replica proxy --clients 8
 
 Each fault is done to a running service of two replicas under load: kill -9 of a replica, of a process that decodes
-photos, of the proxy, of Serve's controller; the workspace away for a while; a bad version published. Every answer is
+photos, of the proxy, of Serve's controller; the workspace away for a while, on a disk and in an object store, where
+photos are added meanwhile; a bad version published. Every answer is
 compared with what was answered before: one that differs is wrong, and there must be none. Recovery is from the fault to
 the last request that failed. What meets no reason of ours ("without a reason", a connection that breaks) is told apart.
 """
@@ -34,8 +35,20 @@ from benchmarks.swap_under_load import Config as LoadConfig
 from benchmarks.swap_under_load import Expected, Load, Running, known_answers, reason_of, running
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.published import go_to, publish
+from tests.support.faulty_proxy import FaultyProxy
+from tests.support.object_store import object_store
 
-FAULTS = ("replica", "photo-process", "proxy", "proxy-actor", "controller", "workspace", "bad-version", "disk")
+FAULTS = (
+    "replica",
+    "photo-process",
+    "proxy",
+    "proxy-actor",
+    "controller",
+    "workspace",
+    "bucket",
+    "bad-version",
+    "disk",
+)
 _PROCESSES = {
     "replica": "ray::ServeReplica:default:Search",
     "photo-process": "serve.photos.worker",
@@ -51,7 +64,8 @@ class Config:
 
     faults: tuple[str, ...] = FAULTS
     """Of: replica, photo-process, proxy (HAProxy), proxy-actor (of Ray Serve), controller (each of them ended by
-    kill -9), workspace (away for a while), bad-version (published), disk (of the changes is full; needs the right to
+    kill -9), workspace (away for a while), bucket (the workspace lies in an object store, which does not answer for a
+    while), bad-version (published), disk (of the changes is full; needs the right to
     mount one of 2 MB)."""
     clients: int = 4
     """Clients that ask all the time."""
@@ -149,35 +163,54 @@ class Adder:
 
 
 def full_disk(at: Running, cfg: Config) -> int:
-    """Fill the disk that the changes lie on while photos are added and searched for, then free it. Returns how many
-    answers were not true afterwards."""
-    live = Path(at.workspace.path) / "live"
+    """Fill the disk that the changes lie on, then free it. Returns how many answers were not true afterwards."""
+    filler = Path(at.workspace.path) / "live/filler"
+
+    def full() -> None:
+        fill(filler)
+        time.sleep(cfg.settle)
+
+    return while_adding(at, cfg, full, filler.unlink)
+
+
+def while_adding(at: Running, cfg: Config, harm: Callable[[], None], mend: Callable[[], None]) -> int:
+    """Harm it while photos are added and searched for, then mend it. Returns how many answers were not true."""
     with httpx.Client(base_url=at.address, timeout=60) as client:
         known = known_answers(client, at)
         with Adder(at) as adder, Load(at, known, 1, only_first=True) as load:
             time.sleep(cfg.calm)
             began = time.monotonic()
-            fill(live / "filler")
-            time.sleep(cfg.settle)
-            freed = time.monotonic()
-            (live / "filler").unlink()
+            harm()
+            mended = time.monotonic()
+            mend()
             time.sleep(cfg.calm)
-        for phase, since, until in (("before", 0.0, began), ("full", began, freed), ("after", freed, float("inf"))):
+        for phase, since, until in (("before", 0.0, began), ("harmed", began, mended), ("after", mended, float("inf"))):
             counts = Counter(said for moment, _, said in adder.answers if since <= moment < until)
             print(f"  adding, {phase}: {dict(counts)}")
         print(f"  searching: {dict(load.counts)}")
-        after = [moment for moment, _, said in adder.answers if moment > freed and said == "added"]
-        print(
-            f"  the first photo was added {min(after) - freed:.2f} s after the disk was freed"
-            if after
-            else "  none after"
-        )
+        after = [moment for moment, _, said in adder.answers if moment > mended and said == "added"]
+        print(f"  the first photo was added {min(after) - mended:.2f} s after it ended" if after else "  none after")
         wrong = 0
         for _, name, said in adder.answers:
             there = client.get(f"/v1/images/{name}").status_code == 200
             wrong += there != (said == "added")
         print(f"  {len(adder.answers)} answers looked at again: {wrong} not true", flush=True)
     return wrong + load.mixed
+
+
+def bucket_away(cfg: Config) -> int:
+    """An object store holds the gallery, and does not answer for a while. Returns answers that were not true."""
+    with object_store() as store, FaultyProxy(("127.0.0.1", store.port)) as proxy:
+        os.environ.update(store.environment | {"AWS_ENDPOINT_URL": f"http://{proxy.address}"})
+        settings = LoadConfig(clients=cfg.clients, replicas=cfg.replicas, bucket=f"{store.bucket()}/gallery")
+        with running(settings) as at:
+            at = dataclasses.replace(at, names=at.names[-1:])
+
+            def silence() -> None:
+                proxy.silence(cfg.away)
+                time.sleep(cfg.away)
+
+            return while_adding(at, cfg, silence, lambda: None)
 
 
 def fill(path: Path) -> None:
@@ -205,6 +238,9 @@ def small_disk(workspace: Folder) -> Iterator[None]:
 
 def one_fault(fault: str, cfg: Config) -> tuple[int, int]:
     """Do it, and print what came of it. Returns answers that were wrong, and failures without a reason of ours."""
+    if fault == "bucket":
+        print(f"bucket: the object store did not answer for {cfg.away:g} s")
+        return bucket_away(cfg), 0
     settings = LoadConfig(clients=cfg.clients, replicas=cfg.replicas)
     with running(settings, small_disk if fault == "disk" else contextlib.nullcontext) as at:
         at = dataclasses.replace(at, names=at.names[-1:])

@@ -24,6 +24,7 @@ from typing import Literal
 
 import httpx
 import numpy as np
+import pyarrow.fs as pafs
 import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -49,6 +50,8 @@ class Config:
     """Replicas of the service; each swaps by itself."""
     ingress: Literal["haproxy", "serve"] = "haproxy"
     """How requests reach them."""
+    bucket: str | None = None
+    """Address in an object store to which the drawn gallery is copied, and from which it is served."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +90,11 @@ def prepared(cfg: Config, scratch: Path) -> tuple[Folder, list[bytes], list[str]
     """The workspace to serve, photos to ask with, and the versions to go through."""
     if cfg.workspace is None:
         made, names = make_versions(scratch, 3)
-        return made.folder, [photo.read_bytes() for photo in list(made.photos.values())[:8]], names
+        folder = made.folder
+        if cfg.bucket is not None:
+            folder, local = Folder.of(cfg.bucket), pafs.LocalFileSystem()
+            pafs.copy_files(made.folder.path, folder.path, source_filesystem=local, destination_filesystem=folder.fs)
+        return folder, [photo.read_bytes() for photo in list(made.photos.values())[:8]], names
     if cfg.photos is None:
         raise ValueError("With --workspace, name a folder of photos to ask with: --photos.")
     workspace = Folder.of(cfg.workspace)
