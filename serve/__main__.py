@@ -36,7 +36,7 @@ class ServeConfig:
     port: int = 8000
     """Port to listen on."""
     ingress: Ingress = "haproxy"
-    """How requests reach the replicas: haproxy, direct (one replica) or serve (Ray Serve's own proxy)."""
+    """How requests reach the replicas: haproxy, or serve (Ray Serve's own proxy, in Python)."""
 
 
 def main(cfg: ServeConfig) -> None:
@@ -67,7 +67,7 @@ def running(cfg: ServeConfig, **ray_options: Any) -> Iterator[str]:
     except OSError as error:
         raise ValueError(f"Port {cfg.port} of {cfg.host} cannot be had ({error}). Name another: --port.") from error
     with tempfile.TemporaryDirectory(prefix="serve-") as scratch:
-        os.environ |= environment(cfg.ingress, cfg.port, Path(scratch))
+        os.environ |= environment(cfg.ingress, Path(scratch))
         import ray  # only now: it reads the environment when it is loaded
         from ray import serve
 

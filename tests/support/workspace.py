@@ -58,19 +58,33 @@ def make_workspace(
     drawn, folder = root / "drawn", Folder.of(root / "workspace")
     draw_collection(drawn, num_identities=num_identities, images_per_identity=images_per_identity, seed=3)
     prepare = prepare or PrepareConfig(size=96, detector="haar")
+    collection = publish_made(folder, drawn, prepare, config, weights=weights, index=index)
+    rows = collection.read_table("catalog.parquet", columns=["image_id", "label", "split"]).to_pylist()
+    labels = {row["image_id"]: row["label"] for row in rows if row["split"] in INDEXED}
+    photos = {image_id: drawn / IMAGE_FOLDER / Path(image_id).name for image_id in labels}
+    return Workspace(folder=folder, photos=photos, labels=labels)
+
+
+def publish_made(
+    folder: Folder,
+    source: Path,
+    prepare: PrepareConfig,
+    config: ModelConfig,
+    *,
+    weights: str = "none",
+    index: IndexConfig | None = None,
+    split: SplitConfig | None = None,
+) -> Folder:
+    """Ingest photos, embed, index and publish them in a workspace; its collection."""
     collection, bundle = folder / "collection/test", folder / "model/test"
     embeddings, built = folder / "embeddings/test", folder / "index/test"
-    make_collection(collection, drawn, prepare)
+    make_collection(collection, source, prepare, split)
     keep_detector(collection, bundle)
     save_bundle(start(config, weights=weights, preparation=hashing.plain(prepare)), bundle)
     embed(embeddings, collection, bundle)
     make_index(built, embeddings, index or IndexConfig(num_shards=2), collection)
     published.publish(folder, collection=collection, model=bundle, index=built)
-
-    rows = collection.read_table("catalog.parquet", columns=["image_id", "label", "split"]).to_pylist()
-    labels = {row["image_id"]: row["label"] for row in rows if row["split"] in INDEXED}
-    photos = {image_id: drawn / IMAGE_FOLDER / Path(image_id).name for image_id in labels}
-    return Workspace(folder=folder, photos=photos, labels=labels)
+    return collection
 
 
 def make_collection(

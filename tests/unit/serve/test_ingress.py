@@ -24,13 +24,10 @@ listen stats
 
 
 def test_each_way_in_has_its_environment(tmp_path: Path) -> None:
-    plain = environment("serve", 8000, tmp_path)
+    plain = environment("serve", tmp_path)
     assert plain["RAY_worker_niceness"] == "0" and plain["RAY_SERVE_CONTROL_LOOP_INTERVAL_S"] == "0.5"
     assert not any("DIRECT" in name or "HAPROXY" in name for name in plain)
-    direct = environment("direct", 8123, tmp_path)
-    assert direct["RAY_SERVE_ENABLE_DIRECT_INGRESS"] == "1" and "RAY_SERVE_ENABLE_HA_PROXY" not in direct
-    assert direct["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] == "8123"
-    found = environment("haproxy", 8000, tmp_path)
+    found = environment("haproxy", tmp_path)
     assert found["RAY_SERVE_ENABLE_HA_PROXY"] == found["RAY_SERVE_ENABLE_DIRECT_INGRESS"] == "1"
     assert all(value.startswith(str(tmp_path)) for name, value in found.items() if "SOCKET" in name or "FILE" in name)
     assert found["RAY_SERVE_HAPROXY_METRICS_PORT"] != found["RAY_SERVE_HAPROXY_STATS_PORT"]
