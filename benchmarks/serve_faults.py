@@ -4,10 +4,10 @@
     python benchmarks/serve_faults.py --faults replica proxy --clients 8
 
 Each fault is done to a running service of two replicas under load: kill -9 of a replica, of a process that decodes
-photos, of the proxy, of Serve's controller; the workspace away for a while, on a disk and in an object store, where
-photos are added meanwhile; a bad version published. Every answer is
-compared with what was answered before: one that differs is wrong, and there must be none. Recovery is from the fault to
-the last request that failed. What meets no reason of ours ("without a reason", a connection that breaks) is told apart.
+photos, of the proxy, of Serve's controller, of a part of the index; the workspace away for a while, on a disk and in an
+object store, where photos are added meanwhile; a bad version published. Every answer is compared with what was answered
+before: one that differs is wrong, and there must be none. Recovery is from the fault to the last request that failed.
+What meets no reason of ours ("without a reason", a connection that breaks) is told apart.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ FAULTS = (
     "bucket",
     "bad-version",
     "disk",
+    "part",
 )
 _PROCESSES = {
     "replica": "ray::ServeReplica:default:Search",
@@ -55,6 +56,7 @@ _PROCESSES = {
     "proxy": "haproxy -",
     "proxy-actor": "ray::ProxyActor",
     "controller": "ray::ServeController",
+    "part": "ray::ServeReplica:default:Part",
 }
 
 
@@ -66,7 +68,7 @@ class Config:
     """Of: replica, photo-process, proxy (HAProxy), proxy-actor (of Ray Serve), controller (each of them ended by
     kill -9), workspace (away for a while), bucket (the workspace lies in an object store, which does not answer for a
     while), bad-version (published), disk (of the changes is full; needs the right to
-    mount one of 2 MB)."""
+    mount one of 2 MB), part (of an index that is spread over two: kill -9)."""
     clients: int = 4
     """Clients that ask all the time."""
     replicas: int = 2
@@ -241,7 +243,7 @@ def one_fault(fault: str, cfg: Config) -> tuple[int, int]:
     if fault == "bucket":
         print(f"bucket: the object store did not answer for {cfg.away:g} s")
         return bucket_away(cfg), 0
-    settings = LoadConfig(clients=cfg.clients, replicas=cfg.replicas)
+    settings = LoadConfig(clients=cfg.clients, replicas=cfg.replicas, parts=2 if fault == "part" else 1)
     with running(settings, small_disk if fault == "disk" else contextlib.nullcontext) as at:
         at = dataclasses.replace(at, names=at.names[-1:])
         if fault == "disk":

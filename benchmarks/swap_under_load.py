@@ -48,6 +48,8 @@ class Config:
     """Clients that ask all the time."""
     replicas: int = 2
     """Replicas of the service; each swaps by itself."""
+    parts: int = 1
+    """Processes that the index is spread over (`index_parts`)."""
     ingress: Literal["haproxy", "serve"] = "haproxy"
     """How requests reach them."""
     bucket: str | None = None
@@ -79,9 +81,10 @@ def running(
         from serve.settings import ServeArgs
 
         how = {"replica_cpus": 0.5, "min_replicas": cfg.replicas, "max_replicas": cfg.replicas, "precision": "fp32"}
+        how |= {"index_parts": cfg.parts}
         args = ServeArgs(**{"workspace": str(workspace), "device": "cpu", "watch_s": 0.2, **how})
         started = ServeConfig(settings=args, port=free_port(), ingress=cfg.ingress)
-        ray_options = {"num_cpus": max(2, cfg.replicas), "_temp_dir": f"{scratch}/r"}
+        ray_options = {"num_cpus": max(2, cfg.replicas + cfg.parts), "_temp_dir": f"{scratch}/r"}
         with around(workspace), service(started, **ray_options) as address:
             yield Running(address=address, workspace=workspace, photos=photos, names=names, replicas=cfg.replicas)
 

@@ -70,7 +70,7 @@ def add(api: FastAPI, service: Service) -> None:
 
     @api.get("/metrics", response_class=Response, responses=_TEXT, tags=["info"])
     async def metrics() -> Response:
-        """For Prometheus; of the replica that answers, which every series names."""
+        """For Prometheus; of the replica that answers, which every series names. Ray's own endpoint has them all."""
         return Response(service.metrics.text(), media_type=service.metrics.content_type)
 
 
