@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.manifest import MANIFEST
+from retrieval.artifacts.manifest import MANIFEST, STARTED
 from retrieval.artifacts.writing.owner import sole_writer
 
 C = TypeVar("C")
@@ -25,7 +25,7 @@ def alone(main: Callable[Concatenate[C, P], T]) -> Callable[Concatenate[C, P], T
     def only_one(cfg: C, *args: P.args, **kwargs: P.kwargs) -> T:
         settings: Any = cfg
         out = Folder.of(settings.out)
-        if out.exists(MANIFEST):
+        if out.exists(MANIFEST) and not out.exists(STARTED):  # with both, whoever sealed it died before the last of it
             return main(cfg, *args, **kwargs)
         with sole_writer(out, main.__module__.rpartition(".")[2]):
             return main(cfg, *args, **kwargs)

@@ -21,6 +21,7 @@ from typing import Any
 from retrieval.artifacts.calibration import Calibration, read_calibration
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, check_made_from, read_manifest
+from retrieval.artifacts.writing.seam import TEMP
 
 logger = logging.getLogger(__name__)
 
@@ -208,6 +209,8 @@ def _alone(workspace: Folder) -> Iterator[None]:
     Path(workspace.path).mkdir(parents=True, exist_ok=True)
     with Path(workspace.file(f"{CURRENT}.lock")).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        for half in Path(workspace.path).glob(f"{CURRENT}{TEMP}*"):  # of one that died in the midst of it
+            half.unlink(missing_ok=True)
         yield
 
 

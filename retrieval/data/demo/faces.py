@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.data.demo.attributes import attributes_of
 from retrieval.data.demo.people import Person, Shot, sample_person, sample_shot
@@ -72,17 +73,15 @@ def draw_images(out: Path, start: int, stop: int, config: DemoConfig, progress: 
         raise ValueError(
             f"Cannot draw photos {start}..{stop} of {config.num_images}. Use 0 <= start <= stop <= {config.num_images}."
         )
-    folder = out / IMAGE_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Folder.of(out / IMAGE_FOLDER)
     for number in counted(range(start, stop), "photos", progress):
         plan = _plan(number, config)
         if plan.flaw != "missing":
-            (folder / plan.name).write_bytes(_jpeg(plan, config))
+            folder.write_bytes(plan.name, _jpeg(plan, config))
 
 
 def write_lists(out: Path, config: DemoConfig) -> None:
     """Write CelebA's four text files, in its own spacing, line ends and order of columns."""
-    out.mkdir(parents=True, exist_ok=True)
     plans = [_plan(number, config) for number in range(config.num_images)]
     header = [str(len(plans)), " ".join(ATTRIBUTES) + " "]
     points = [str(len(plans)), " ".join(f"{name}_{axis}" for name in _LANDMARKS for axis in "xy") + " "]
@@ -93,7 +92,7 @@ def write_lists(out: Path, config: DemoConfig) -> None:
         "identity_CelebA.txt": [f"{plan.name} {plan.label}" for plan in plans],
     }
     for name, lines in files.items():
-        (out / name).write_bytes("".join(line + "\r\n" for line in lines).encode())
+        Folder.of(out).write_bytes(name, "".join(line + "\r\n" for line in lines).encode())
 
 
 def _plan(number: int, config: DemoConfig) -> _Plan:

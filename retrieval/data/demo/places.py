@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 
+from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.data.demo import renderer as draw
 from retrieval.data.demo.renderer import Camera, Face
@@ -35,26 +35,19 @@ def write_scenes(folder: Path, config: SceneConfig, progress: Progress = silent)
     listed = folder / MANIFEST
     if listed.exists():
         return listed
-    rows = []
+    rows, out = [], Folder.of(folder)
     num = config.num_places + config.num_distractors
     for place in counted(range(num), "places", progress):
         alone = place >= config.num_places
         faces = building(config.seed, place)
         for number in range(1 if alone else config.images_per_place):
             name = f"distractors/{place:04d}.jpg" if alone else f"place_{place:03d}/{number:03d}.jpg"
-            _write(folder / name, encode_jpeg(photograph(faces, config, place, number), 92))
+            out.write_bytes(name, encode_jpeg(photograph(faces, config, place, number), 92))
             rows.append((name, "" if alone else f"place_{place:03d}"))
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("path", "label"), *rows])
-    _write(listed, text.getvalue().encode())
+    out.write_bytes(MANIFEST, text.getvalue().encode())
     return listed
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_suffix(f".tmp-{os.getpid()}")
-    temp.write_bytes(data)
-    os.replace(temp, path)
 
 
 # -- a building ------------------------------------------------------------------------------------------------------

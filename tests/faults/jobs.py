@@ -1,0 +1,296 @@
+"""Every job on small inputs, in one process: what is made before it, how it is run, what it leaves.
+
+A job is run on a cluster that is none (`tests.support.inline`): all that it writes is written by one process, one file
+after another, so its N-th write is the same one each time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrieval.artifacts import published
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import plain
+from retrieval.artifacts.manifest import MANIFEST, STARTED, read_manifest
+from retrieval.data.settings import SplitConfig
+from retrieval.evaluation.settings import System
+from retrieval.geometry.settings import ReconstructConfig
+from retrieval.images.settings import PrepareConfig
+from retrieval.models.settings import ModelConfig
+from retrieval.search.settings import IndexConfig
+from retrieval.training.settings import TrainConfig, WhitenConfig
+
+MODEL = ModelConfig(cut="features.2", image_size=32, embedding_dim=8)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One job. run: (folder with all inputs, where to write). needs: its inputs, as INPUTS names them. shared: it
+    changes a workspace, which is copied for each run."""
+
+    run: Callable[[Path, Folder], None]
+    needs: tuple[str, ...] = ()
+    shared: str = ""
+    on_disk_only: bool = False
+
+
+def prepare(root: Path, jobs: Iterable[str] = ()) -> None:
+    """The inputs of these jobs, or of all, below `root`, made by the jobs themselves."""
+    for name in dict.fromkeys(what for job in jobs or JOBS for what in _all_needs(job)):
+        INPUTS[name](root)
+
+
+def _all_needs(job: str) -> list[str]:
+    """What is made before a job, in order."""
+    needs = JOBS[job].needs
+    return [one for need in needs for one in (*(_all_needs(MADE_BY[need]) if need in MADE_BY else ()), need)]
+
+
+MADE_BY = {"collection": "ingest", "model": "train", "embeddings": "embed", "index": "build_index"}
+
+
+def _drawn(root: Path) -> None:
+    from retrieval.data.demo.faces import draw_collection
+
+    draw_collection(root / "drawn", num_identities=8, images_per_identity=4, seed=1, size=(60, 72), flaws=True)
+
+
+def _places(root: Path) -> None:
+    from retrieval.data.demo.places import write_scenes
+    from retrieval.data.demo.settings import SceneConfig
+    from tests.support.places import collect
+
+    scenes = SceneConfig(num_places=2, images_per_place=4, num_distractors=1, size=280, seed=5)
+    split = SplitConfig(keep_singles=True, test_fraction=0, val_fraction=0)
+    collect(Folder.of(root / "places"), write_scenes(root / "scenes", scenes), split, part_size=5)
+
+
+def _net(root: Path) -> None:
+    from tests.support.frozen import tiny, write
+
+    write(root / "net", tiny(48), size=48)
+
+
+def _tuples(root: Path) -> None:
+    from ray_jobs import reconstruct
+
+    where: dict[str, Any] = {"collection": f"{root}/collection", "out": f"{root}/tuples"}
+    reconstruct.main(reconstruct.ReconstructJobConfig(**where, labels_as_clusters=True))
+
+
+def _ingest(root: Path, out: Folder) -> None:
+    from ray_jobs import ingest
+
+    ingest.main(
+        ingest.IngestConfig(
+            source=f"{root}/drawn",
+            out=out.uri,
+            prepare=PrepareConfig(size=48, crop="none"),
+            split=SplitConfig(test_fraction=0.5, val_fraction=0.2),
+            part_size=11,
+        )
+    )
+
+
+def _train(root: Path, out: Folder) -> None:
+    from ray_jobs import train
+
+    train.main(
+        train.TrainJobConfig(
+            collection=f"{root}/collection",
+            out=out.uri,
+            weights="none",
+            model=MODEL,
+            train=TrainConfig(epochs=1, groups_per_batch=1, precision="fp32", seed=3),
+            cache=f"{root}/cache-{os.getpid()}",
+            device="cpu",
+        )
+    )
+
+
+def _fit(cfg: Any, out: Folder, start: Any, inputs: dict[str, str], tracker: Any) -> None:
+    """What one worker of `train._fit` does, without Ray Train, whose checkpoints are its own."""
+    from ray_jobs.train import _seal, chosen
+    from retrieval.artifacts.collection import localise
+    from retrieval.training.trainer import Trainer
+
+    local = localise(Folder.of(cfg.collection), Path(cfg.cache), ("train", "val"))
+    trainer = Trainer(start, chosen(cfg).make(local, Path(cfg.cache) / "scratch"))
+    for _ in trainer.run():
+        pass
+    _seal(trainer, local, cfg, inputs)
+    shutil.rmtree(cfg.cache)
+
+
+def _freeze(root: Path, out: Folder) -> None:
+    from ray_jobs import freeze
+
+    model = ModelConfig(backbone=f"onnx:{root}/net")
+    freeze.main(freeze.FreezeConfig(collection=f"{root}/collection", out=out.uri, model=model))
+
+
+def _whiten(root: Path, out: Folder) -> None:
+    from ray_jobs import whiten
+
+    folders: dict[str, Any] = {name: f"{root}/{name}" for name in ("collection", "model", "embeddings", "tuples")}
+    whiten.main(whiten.WhitenJobConfig(**folders, out=out.uri, whiten=WhitenConfig(dim=4, max_pairs=100)))
+
+
+def _embed(root: Path, out: Folder) -> None:
+    from ray_jobs import embed
+
+    where: dict[str, Any] = {"collection": f"{root}/collection", "model": f"{root}/model"}
+    embed.main(embed.EmbedConfig(**where, out=out.uri, precision="fp32", device="cpu"))
+
+
+def _build_index(root: Path, out: Folder) -> None:
+    from ray_jobs import build_index
+
+    where: dict[str, Any] = {"collection": f"{root}/collection", "embeddings": f"{root}/embeddings"}
+    index = IndexConfig(factory="IVF2,Flat", num_shards=2)
+    build_index.main(build_index.BuildIndexConfig(**where, out=out.uri, splits=("gallery",), index=index))
+
+
+def _group(root: Path, out: Folder) -> None:
+    from ray_jobs import group
+    from retrieval.grouping.settings import GroupingConfig
+
+    where: dict[str, Any] = {name: f"{root}/{name}" for name in ("collection", "embeddings", "index")}
+    group.main(group.GroupConfig(**where, out=out.uri, group=GroupingConfig(threshold=0.5)))
+
+
+def _evaluate(root: Path, out: Folder) -> None:
+    from ray_jobs import evaluate
+
+    model, embeddings = Folder.of(root / "model"), Folder.of(root / "embeddings")
+    system = System(name="after", model=model, embeddings=embeddings, index=Folder.of(root / "index"))
+    collection = f"{root}/collection"
+    evaluate.main(
+        evaluate.EvaluateConfig(collection=collection, systems=(system,), out=out.uri, ks=(2, 5), sheet_queries=1)
+    )
+
+
+def _reconstruct(root: Path, out: Folder) -> None:
+    """All stages, from photos of two places."""
+    from ray_jobs import reconstruct
+
+    config = ReconstructConfig(num_words=64, num_candidates=3, max_features=600, min_shared=5, rounds=1)
+    config = dataclasses.replace(config, min_images=3, min_points=10)
+    reconstruct.main(reconstruct.ReconstructJobConfig(collection=f"{root}/places", out=out.uri, reconstruct=config))
+
+
+def _publish(root: Path, out: Folder) -> None:
+    from ray_jobs import publish
+
+    where: dict[str, Any] = {name: f"{root}/{name}" for name in ("collection", "model", "index")}
+    publish.main(publish.PublishConfig(workspace=out.uri, **where))
+
+
+def _draw(root: Path, out: Folder) -> None:
+    from ray_jobs import draw
+    from retrieval.data.demo.settings import DemoConfig
+
+    draw.draw_faces(DemoConfig(num_identities=2, images_per_identity=3, size=(60, 72)), out)
+
+
+def _compact(root: Path, out: Folder) -> None:
+    from ray_jobs import compact
+
+    compact.main(compact.CompactConfig(workspace=out.uri, wait_s=0))
+
+
+def _gallery(root: Path) -> None:
+    """A published gallery with people, a photo added and one deleted, for compact."""
+    from ray_jobs import group
+    from retrieval.grouping.settings import GroupingConfig
+    from retrieval.live.store import Store
+    from tests.support.gallery import new_image, sealed_gallery
+
+    made = sealed_gallery(root / "gallery", people=False, part_size=16)
+    pair = made.pair
+    where: dict[str, Any] = {"collection": pair.collection.uri, "index": pair.index.uri}
+    people = made.workspace / "people/made"
+    embeddings = (made.workspace / "embeddings/made").uri
+    group.main(group.GroupConfig(**where, embeddings=embeddings, out=people.uri, group=GroupingConfig(threshold=0.5)))
+    published.publish(made.workspace, collection=pair.collection, model=pair.model, index=pair.index, people=people)
+    store = Store.open(made.workspace)
+    store.add([new_image("new.jpg", 2)], pair.model_fingerprint)
+    store.delete(["a/ada-000.jpg"], {})
+    store.close()
+
+
+JOBS = {
+    "draw": Case(_draw, on_disk_only=True),
+    "ingest": Case(_ingest, ("drawn",)),
+    "reconstruct": Case(_reconstruct, ("places",)),
+    "train": Case(_train, ("collection",)),
+    "freeze": Case(_freeze, ("collection", "net")),
+    "embed": Case(_embed, ("collection", "model")),
+    "whiten": Case(_whiten, ("embeddings", "tuples")),
+    "build_index": Case(_build_index, ("embeddings",)),
+    "group": Case(_group, ("index",)),
+    "evaluate": Case(_evaluate, ("index",)),
+    "publish": Case(_publish, ("index",)),
+    "compact": Case(_compact, ("gallery",), shared="gallery", on_disk_only=True),
+}
+
+INPUTS: dict[str, Callable[[Path], None]] = {
+    "drawn": _drawn,
+    "places": _places,
+    "net": _net,
+    "tuples": _tuples,
+    "gallery": _gallery,
+} | {
+    made: lambda root, made=made, job=job: JOBS[job].run(root, Folder.of(root / made)) for made, job in MADE_BY.items()
+}
+
+
+def here(patch: pytest.MonkeyPatch) -> None:
+    """All jobs are done in this process, on no cluster."""
+    from ray_jobs import build_index, compact, draw, embed, evaluate, group, ingest, reconstruct, train, whiten
+    from ray_jobs.runtime import session
+    from tests.support.inline import install
+
+    jobs = (build_index, compact, draw, embed, evaluate, group, ingest, reconstruct, train, whiten)
+    cluster = install(patch, *jobs, session)
+    patch.setattr(train, "_fit", _fit)
+    patch.setattr(session, "session", cluster.session)
+
+
+def left(out: Folder) -> dict[str, Any]:
+    """What a job made: of each sealed folder the fingerprint, hashes and books; the content of what is not sealed.
+
+    Raises: AssertionError if anything is left of its being made.
+    """
+    names = sorted(_all_files(out))
+    odd = [name for name in names if any(mark in f"/{name}" for mark in (".tmp-", "/.done/", "/.owner"))]
+    assert not odd and not [name for name in names if name.endswith(STARTED)], f"left over: {odd or names}"
+    seals = [name.removesuffix(MANIFEST).rstrip("/") for name in names if name.endswith(MANIFEST)]
+    found: dict[str, Any] = {}
+    for place in seals:
+        manifest = read_manifest(out / place if place else out)
+        found[place] = plain({"f": manifest.fingerprint, "files": manifest.files, "books": manifest.books})
+        found[place]["aside"] = sorted(manifest.aside)
+    within = tuple(f"{place}/" if place else "" for place in seals)
+    loose = [name for name in names if not (within and name.startswith(within)) and "live/" not in name]
+    for name in loose:
+        content: Any = out.read_bytes(name)
+        if name.endswith(published.CURRENT):
+            content = [one.fingerprints for one in published.history(out)[1]]
+        found[name] = str(content)
+    return found
+
+
+def _all_files(out: Folder) -> list[str]:
+    import pyarrow.fs as pafs
+
+    infos = out.fs.get_file_info(pafs.FileSelector(out.path, recursive=True, allow_not_found=True))
+    return [info.path[len(out.path) :].lstrip("/") for info in infos if info.type == pafs.FileType.File]
