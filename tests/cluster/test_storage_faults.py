@@ -5,7 +5,6 @@ A sample: `make faults` does the same to both pipelines, for longer.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,13 +47,13 @@ def test_a_collection_made_of_photos_in_a_failing_store_is_the_same(
 
         far = replace(cfg, source=through(photos))
         proxy.injected.share, proxy.injected.delay_s = 0.15, 0.2
-        threading.Timer(1.0, proxy.silence, [3.0]).start()
+        proxy.after(30, lambda: proxy.silence(3.0))
         made = read_manifest(ingest.main(replace(far, out=through(out / "failing"))))
         assert made.fingerprint == plain.fingerprint and made.counts == plain.counts
         assert proxy.injected.seen["silent"] and sum(proxy.injected.seen[fault] for fault in proxy.injected.faults) >= 5
 
         proxy.injected.share, halfway = 0.0, through(out / "expired")
-        proxy.expire_after(40)
+        proxy.after(40, proxy.expire)
         with pytest.raises(Outage, match="does not accept the credentials.*renewed"):
             ingest.main(replace(far, out=halfway))
         proxy.injected.expired = False

@@ -15,7 +15,6 @@ import os
 import secrets
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -132,19 +131,12 @@ class Trial:
 
     def silence(self) -> None:
         """In the middle of it, nothing is answered for a while."""
-        timer = threading.Timer(self._args.after, self._proxy.silence, [self._args.silence])
-        timer.start()
+        self._proxy.after(self._args.after, lambda: self._proxy.silence(self._args.silence))
         self._compare(f"{self._args.silence:g} s of nothing", self._run("silence"))
-        timer.cancel()
 
     def expired(self) -> None:
         """Credentials expire half-way; when they are renewed the same command goes on."""
-
-        def expire() -> None:
-            self._proxy.injected.expired = True
-
-        timer = threading.Timer(self._args.after, expire)
-        timer.start()
+        self._proxy.after(self._args.after, self._proxy.expire)
         workspace, said = self._workspace("expired"), ""
         try:
             run(self.road, self._through(self._photos), workspace, self._tracking("expired"))
@@ -153,7 +145,6 @@ class Trial:
             stopped = isinstance(getattr(error, "cause", None) or error, Outage)
         else:
             stopped = False
-        timer.cancel()
         self._proxy.injected.expired = False
         plain = Folder.of(f"{workspace.uri.partition('?')[0]}{self._store.options}")
         sealed = sum(name.endswith(MANIFEST) for name in plain.list())
@@ -217,7 +208,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.05, help="of all requests")
     parser.add_argument("--delay", type=float, default=5.0, help="seconds")
     parser.add_argument("--silence", type=float, default=60.0, help="seconds")
-    parser.add_argument("--after", type=float, default=8.0, help="seconds, until silence or expiry begins")
+    parser.add_argument("--after", type=int, default=250, help="requests, until silence or expiry begins")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     args = parser.parse_args()
     os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "OMP_NUM_THREADS": "1"})

@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -44,7 +45,8 @@ class FaultyProxy:
 
     def __init__(self, store: tuple[str, int], injected: Injected | None = None, seed: int = 0) -> None:
         self.injected, self._store, self._seed = injected or Injected(), store, seed
-        self._number, self._lock, self._expires_at = 0, threading.Lock(), 0
+        self._number, self._lock = 0, threading.Lock()
+        self._at, self._then = 0, self.expire
         self._server = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
         self._closed = False
@@ -61,9 +63,13 @@ class FaultyProxy:
         """From now on, and for as long, nothing is answered."""
         self.injected.silent_until = time.monotonic() + seconds
 
-    def expire_after(self, requests: int) -> None:
-        """From so many requests on, credentials are refused."""
-        self._expires_at = self._number + requests
+    def after(self, requests: int, then: Callable[[], None]) -> None:
+        """Call `then` when so many more requests have come: where a job is, not how fast this machine is."""
+        self._at, self._then = self._number + requests, then
+
+    def expire(self) -> None:
+        """From now on credentials are refused."""
+        self.injected.expired = True
 
     def _accept(self) -> None:
         while not self._closed:
@@ -110,8 +116,8 @@ class FaultyProxy:
     def _drawn(self) -> str:
         with self._lock:
             self._number += 1
-            if self._number == self._expires_at:
-                self.injected.expired = True
+            if self._number == self._at:
+                self._then()
             chance = random.Random(f"{self._seed} {self._number}")
         if time.monotonic() < self.injected.silent_until:
             return "silent"
