@@ -108,3 +108,16 @@ def test_who_waits_when_it_is_closed_is_answered_and_who_comes_later_refused() -
     assert batcher._thread is not None
     batcher._thread.join(30)
     assert not batcher._thread.is_alive()
+
+
+def test_who_leaves_while_his_batch_is_worked_on_stops_nobody_else_in_it() -> None:
+    batcher = Batcher(Squares(), 2, "square")
+
+    async def ask() -> int:
+        leaves, stays = asyncio.create_task(batcher(2)), asyncio.create_task(batcher(3))
+        await asyncio.sleep(0.01)
+        leaves.cancel()
+        return await asyncio.wait_for(stays, 30)
+
+    assert asyncio.run(ask()) == 9
+    batcher.close()
