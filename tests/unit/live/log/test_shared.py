@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from retrieval.artifacts.folder import Folder
-from retrieval.live.log import objects
+from retrieval.live.log import objects, shared
 from retrieval.live.log.coding import decode
 from retrieval.live.log.objects import Log
 from retrieval.live.store import ReadOnly, Store
@@ -87,6 +87,18 @@ def test_what_one_host_changes_the_other_sees_and_reckons_with(workspace: Folder
     assert names(one) == names(other) == {"q"} and other.receipt(receipt["receipt_id"]) == receipt
     assert one.edits() == other.edits() and other.original("p") is None
     assert one.changed(0, MODEL) == other.changed(0, MODEL)
+
+
+def test_that_a_photo_is_there_is_not_said_of_what_a_host_knew(
+    disk: Folder, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "FOLLOW_S", 3600.0)
+    one = host("one")
+    one.add([new_image("p", 1)], MODEL)
+    other = host("other")
+    one.delete(["p"], {})
+    assert names(other) == {"p"}, "it has not looked since"
+    assert other.add([new_image("p", 1)], MODEL) == ("added", 3)
 
 
 def test_threads_of_two_hosts_write_at_once_and_lose_nothing(workspace: Folder, host: Host) -> None:
