@@ -1,6 +1,7 @@
 """Local features, reconstruction, training tuples.
 
 settings        how tuples are found
+colmap          pycolmap, without the signal handlers that it leaves behind
 features        local features, and matches that fit one geometry
 vocabulary      visual words, and an inverted file of them
 pairing         which pairs of photos are worth a check

@@ -10,8 +10,8 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-import pycolmap
 
+from retrieval.geometry.colmap import pycolmap
 from retrieval.geometry.settings import MIN_LINK
 from retrieval.images.native import one_photo
 from retrieval.images.pixels import Pixels, decode_whole, fit, grey

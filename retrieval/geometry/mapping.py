@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycolmap
 
+from retrieval.geometry.colmap import pycolmap
 from retrieval.geometry.features import Features, camera_of
 from retrieval.geometry.settings import MIN_LINK
 from retrieval.geometry.sparse_model import SparseModel
