@@ -44,7 +44,7 @@ HOMES = {
         "retrieval.search.engines",
         "retrieval.geometry.vocabulary",
     },
-    "pycolmap": {"retrieval.geometry.features", "retrieval.geometry.mapping"},
+    "pycolmap": {"retrieval.geometry.colmap"},
     "cv2": {"retrieval.images", "retrieval.data.demo"},
     "pi_heif": {"retrieval.images.pixels"},
     "onnxruntime": {"retrieval.models.engines"},
