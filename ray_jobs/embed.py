@@ -23,7 +23,7 @@ from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed
 from ray_jobs.runtime.limits import Limits
 from ray_jobs.runtime.parts import run_parts
-from ray_jobs.runtime.placement import GB, Needs
+from ray_jobs.runtime.placement import GB, Needs, uses_gpu
 from ray_jobs.runtime.session import session
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, read_manifest
@@ -110,7 +110,6 @@ def make_embeddings(
         precision: decides the result, so it is recorded; the other settings are for speed only.
         engine: what runs the network; embeddings are equal but for their last bits.
     """
-    import ray
 
     from retrieval.artifacts.collection import image_parts
     from retrieval.models.embedder import begin_embeddings, seal_embeddings, try_photos
@@ -120,8 +119,7 @@ def make_embeddings(
         return done
     photos = read_manifest(collection, "collection")
     parts = image_parts(photos)
-    resources = ray.cluster_resources()
-    use_gpu = device != "cpu" and resources.get("GPU", 0) >= 1
+    use_gpu = uses_gpu(device)
     settings = {"batch_size": batch_size, "precision": precision, "num_threads": cpus, "engine": engine}
     settings["num_photos"] = photos.counts["stored"]  # of the whole job, so that each part runs in the same engine
     settings["device"] = device if use_gpu else "cpu"

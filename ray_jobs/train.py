@@ -17,11 +17,14 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_at_least, weights_must_be_there
+from ray_jobs.runtime.limits import Limits
 from ray_jobs.runtime.progress import mailbox_of_session, told, watch
 from retrieval.artifacts.collection import LocalCollection, keep_detector, localise
 from retrieval.artifacts.folder import Folder
@@ -31,6 +34,7 @@ from retrieval.artifacts.manifest import MANIFEST, Manifest, begin, check_made_f
 from retrieval.artifacts.progress import silent
 from retrieval.artifacts.storage.patience import current, patience
 from retrieval.artifacts.tuples import read_tuples
+from retrieval.images import native
 from retrieval.models.settings import Device, ModelConfig
 from retrieval.training.settings import TrainConfig, TupleTrainConfig
 
@@ -81,6 +85,8 @@ class TrainJobConfig:
     """How often a lost worker is replaced before the job gives up."""
     tracking_uri: str = ""
     """MLflow store that `models:/` weights are fetched from; empty: MLFLOW_TRACKING_URI."""
+    limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
+    """When to stop trying."""
 
     def __post_init__(self) -> None:
         must_be_at_least(0, self, "num_workers", "cpus_per_worker", "max_failures")
@@ -88,7 +94,7 @@ class TrainJobConfig:
 
 # What the road of a pipeline asks of a job: see runtime/road.py.
 KIND, CONFIG = "model", TrainJobConfig
-SPEED = ("num_workers", "cpus_per_worker", "device", "cache", "max_failures", "tracking_uri")
+SPEED = ("num_workers", "cpus_per_worker", "device", "cache", "max_failures", "tracking_uri", "limits")
 
 
 class ByLabels:
@@ -157,7 +163,7 @@ def main(cfg: TrainJobConfig, tracker: Tracker | None = None) -> Manifest:
     if (done := begin(out, kind="model", config=cfg, inputs=inputs, ignore=recipe.ignore)) is not None:
         logger.info("train: %s is sealed already", out)
         return done
-    with session(writes=out, reads=[cfg.collection]):
+    with session(cfg.limits, writes=out, reads=[cfg.collection]):
         _fit(cfg, out, start, inputs, tracker)
     return read_manifest(out, "model")
 
@@ -185,9 +191,12 @@ def _fit(
     from ray.train.torch import TorchTrainer
 
     from ray_jobs.runtime import places
+    from ray_jobs.runtime.parts import limits
+    from ray_jobs.runtime.placement import Needs, uses_gpu, wait_for
     from ray_jobs.runtime.session import cpus_per_worker
 
-    use_gpu = cfg.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
+    use_gpu = uses_gpu(cfg.device)
+    wait_for(Needs(cpus=cfg.cpus_per_worker or 1, gpus=int(use_gpu)), "train", limits().wait_seconds, cfg.num_workers)
     cpus = cfg.cpus_per_worker or cpus_per_worker(cfg.num_workers)
     # Each attempt at the same work goes on from its checkpoints; other work has another name, so never mixes with it.
     name = f"train-{digest([plain(cfg.model), plain(chosen(cfg).config), inputs])[:12]}"
@@ -201,6 +210,7 @@ def _fit(
     each = {"CPU": cpus, "GPU": int(use_gpu)}
     scaling = ScalingConfig(num_workers=cfg.num_workers, use_gpu=use_gpu, resources_per_worker=each)
     work = {"cfg": cfg, "inputs": inputs, "tracker": tracker, "name": name, "threads": cpus, "start": ray.put(start)}
+    work["photo_seconds"] = limits().photo_seconds
     with watch("train", mailbox=mailbox_of_session()) as step:
         work |= {"progress": step.teller, "patience": current()}
         TorchTrainer(train_worker, train_loop_config=work, scaling_config=scaling, run_config=run).fit()
@@ -210,7 +220,10 @@ def _fit(
 
 def train_worker(config: Mapping[str, Any]) -> None:
     """One rank of the run. What rank 0 has to say reaches the driver, of the others only warnings do."""
-    rank = _rank()
+    from ray_jobs.runtime.rank import rank_of_ray_train
+
+    rank = rank_of_ray_train()
+    native.limit(config["photo_seconds"])  # a photo that hangs ends the worker, which is replaced `max_failures` times
     with told(config["progress"], logging.INFO if rank.rank == 0 else logging.WARNING), patience(config["patience"]):
         _train(config, rank)
 
@@ -246,20 +259,6 @@ def _train(config: Mapping[str, Any], rank: Rank) -> None:
         _seal(trainer, local, cfg, config["inputs"])
     if rank.local_rank == 0:  # our own cache of frozen features, nothing else
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _rank() -> Rank:
-    """This worker among those that Ray Train started."""
-    import ray.train
-
-    from retrieval.training.workers import Rank
-
-    here = ray.train.get_context()
-    of_all, of_node = (
-        (here.get_world_rank(), here.get_world_size()),
-        (here.get_local_rank(), here.get_local_world_size()),
-    )
-    return Rank(rank=of_all[0], world=of_all[1], local_rank=of_node[0], local_world=of_node[1])
 
 
 def _report_epoch(trainer: Trainer, metrics: dict[str, Any], tracker: Tracker | None) -> None:

@@ -7,12 +7,13 @@ alone      a job as the only writer of the folder that it makes
 places     stores that answer, paths that every node sees
 session    the cluster, and work as one task
 limits     how long, how often and how much, before a job stops trying
-placement  what work needs of a machine
+placement  what work needs of a machine, and waiting for one
 parts      work in numbered parts, through whatever ends a worker
 crew       who does them: tasks and actors of Ray
 worker     what a worker makes of one
 inquest    which photo of a part ends its worker
 witness    the process that tries them, and may die
+rank       this process among those that train
 progress   how far work is: workers tell, the driver shows
 screen     lines, and a live bar below them
 events     what happens, for machines: lines of JSON

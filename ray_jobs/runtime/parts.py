@@ -16,7 +16,7 @@ from typing import Any
 
 from ray_jobs.runtime.command import of_the_user
 from ray_jobs.runtime.limits import TRIES, Limits
-from ray_jobs.runtime.placement import Needs
+from ray_jobs.runtime.placement import Needs, wait_for
 from ray_jobs.runtime.progress import Step, mailbox_of_session, watch
 from ray_jobs.runtime.worker import Answer, Work
 from retrieval.artifacts.storage.failures import Outage
@@ -99,6 +99,7 @@ def run_parts(
     from ray_jobs.runtime.crew import Actors, Tasks
 
     needs, held = needs or Needs(), limits()
+    wait_for(needs, name, held.wait_seconds)
     with watch(name, total_items or len(parts), in_parts=True, mailbox=mailbox_of_session(), workers=_cores()) as step:
         teller = step.teller if total_items else step.teller.of_lines()
         what = Work(does=work, fixed=dict(fixed or {}), takes=takes, attempt=attempt, teller=teller, limits=held)

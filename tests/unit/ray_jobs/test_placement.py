@@ -1,10 +1,15 @@
-"""How much fits where."""
+"""How much fits where, and waiting for what is not there yet."""
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from ray_jobs.runtime.placement import GB, Needs
+from ray_jobs.runtime import placement
+from ray_jobs.runtime.placement import GB, Needs, uses_gpu, wait_for
 
 
 @pytest.mark.parametrize(
@@ -26,3 +31,70 @@ def test_as_many_workers_fit_as_the_scarcest_holds(needs: Needs, fit: int) -> No
 def test_ray_is_asked_for_memory_only_where_some_is_named() -> None:
     assert Needs(cpus=2, gpus=1).options() == {"num_cpus": 2, "num_gpus": 1}
     assert Needs(memory=GB).options()["memory"] == 1 << 30
+
+
+class Growing:
+    """Stands for `ray`: a head without cores, and a machine with a GPU that is there from the `at`-th look on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int = 1 << 30) -> None:
+        self.looks, self.at, self.asked = 0, at, list[Any]()
+        sdk = SimpleNamespace(request_resources=lambda bundles: self.asked.append(bundles))
+        monkeypatch.setitem(sys.modules, "ray", self)  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, "ray.autoscaler.sdk", sdk)  # type: ignore[arg-type]
+        monkeypatch.setattr(placement, "_LOOK_EVERY", 0.01)
+        monkeypatch.setattr(placement, "_SAY_EVERY", 0.0)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        self.looks += 1
+        there = [{"Alive": True, "Resources": {"CPU": 0.0}}, {"Alive": False, "Resources": {"CPU": 9.0, "GPU": 9.0}}]
+        return there + [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}] * (self.looks >= self.at)
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"GPU": 1.0} if self.looks >= self.at else {}
+
+
+def test_the_autoscaler_is_asked_and_the_request_taken_back_when_the_machine_is_there(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = Growing(monkeypatch, at=4)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with caplog.at_level("INFO"):
+        wait_for(Needs(cpus=2, gpus=1), "embed", 60)
+    assert cluster.asked == [[{"CPU": 2, "GPU": 1}], []]
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0] == "embed: waiting for 1 x 2 CPU and 1 GPU; the autoscaler was asked"
+    assert "still waiting for" in told[1] and told[-1].startswith("embed: there is room after ")
+    wait_for(Needs(cpus=2, gpus=1), "embed", 60)
+    assert len(cluster.asked) == 2, "nothing is asked for what is there"
+
+
+def test_what_does_not_come_is_given_up_with_advice_and_asked_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Growing(monkeypatch)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(ValueError, match=r"waited 0.05 s for 3 x 1 CPU and 1 GPU, .* use --device cpu, .*--wait-sec"):
+        wait_for(Needs(gpus=1), "train", 0.05, workers=3)
+    assert cluster.asked == [[{"CPU": 1.0, "GPU": 1}] * 3, []]
+
+
+def test_where_nothing_can_come_it_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Growing(monkeypatch)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ValueError, match="ingest needs 1 x 1 CPU and 2.0 GB of memory, and .* has room for 0"):
+        wait_for(Needs(memory=2 * GB), "ingest", 900)
+    assert cluster.asked == []
+
+
+def test_cuda_is_waited_for_or_refused_and_never_done_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = Growing(monkeypatch)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert not uses_gpu("auto") and not uses_gpu("cpu")
+    with pytest.raises(ValueError, match="--device cuda, and there is no GPU here. Use --device cpu or auto"):
+        uses_gpu("cuda")
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with caplog.at_level("INFO"):
+        assert uses_gpu("cuda") and not uses_gpu("auto")
+    assert "--device cuda waits for one" in caplog.text
+    cluster.at = 0
+    assert uses_gpu("auto") and uses_gpu("cuda") and not uses_gpu("cpu")

@@ -126,7 +126,7 @@ def test_each_recipe_ignores_the_settings_of_the_other(root: Path) -> None:
     assert isinstance(by_tuples, ByTuples) and by_tuples.config == SIAMESE
     assert "siamese" in labels.ignore and "train" not in labels.ignore
     assert "train" in by_tuples.ignore and "siamese" not in by_tuples.ignore
-    speed = {"num_workers", "cpus_per_worker", "device", "cache", "max_failures", "tracking_uri"}
+    speed = {"num_workers", "cpus_per_worker", "device", "cache", "max_failures", "tracking_uri", "limits"}
     places = {"collection", "out", "weights", "tuples"}
     assert set(labels.ignore) == speed | places | {"siamese"}
 
