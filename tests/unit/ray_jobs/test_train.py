@@ -65,7 +65,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, str], torch
         seal(out, kind="model", config=cfg, inputs=inputs, counts={}, ignore=chosen(cfg).ignore)
 
     monkeypatch.setattr(train, "_fit", fit)
-    monkeypatch.setattr(session, "session", lambda **_: nullcontext())
+    monkeypatch.setattr(session, "session", lambda *_, **__: nullcontext())
     return found
 
 
