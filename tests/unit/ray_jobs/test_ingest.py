@@ -57,10 +57,10 @@ def test_parts_that_are_done_are_kept(
 ) -> None:
     install(monkeypatch, ingest)
     caplog.set_level(logging.INFO)
-    out = ingest.main(config(photos, tmp_path / "c", cpus_per_part=0.25))
-    made = read_manifest(out)
-    out.remove("manifest.json")
-    out.write_json("started.json", {"kind": "collection", "config": made.config, "inputs": made.inputs})
+    made = read_manifest(ingest.main(config(photos, tmp_path / "undisturbed")))
+    with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
+        broken.setattr("retrieval.data.catalog.seal_collection", lambda *_: 1 / 0)
+        ingest.main(config(photos, tmp_path / "c", cpus_per_part=0.25))
     again = ingest.main(config(photos, tmp_path / "c"))
     assert read_manifest(again).fingerprint == made.fingerprint
     assert any("3 of 3 parts had been done before" in record.getMessage() for record in caplog.records)
