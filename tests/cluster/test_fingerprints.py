@@ -122,10 +122,10 @@ def die_before_the_seal(patch: pytest.MonkeyPatch, job: ModuleType) -> None:
     """Whatever the job seals, here or in a task that is now done here, it dies when all is written but the manifest."""
     write = Folder.write_json
 
-    def write_json(folder: Folder, name: str, value: Any) -> None:
+    def write_json(folder: Folder, name: str, value: Any, about: Any = None) -> Any:
         if name == MANIFEST:
             raise Killed("killed before the seal")
-        write(folder, name, value)
+        return write(folder, name, value, about)
 
     patch.setattr(Folder, "write_json", write_json)
     patch.setattr(job, "on_cluster", lambda work, *args, says="", **kwargs: work(*args, **kwargs), raising=False)
