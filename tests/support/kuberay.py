@@ -1,7 +1,8 @@
 """What KubeRay's manifests may hold, as far as ours use it: every key that is not named here is refused.
 
 The operator's own schemas are megabytes of a repository that a test must not fetch, and of its many ways we use few.
-So this is their part that ours need, written from KubeRay's API reference (ray.io/v1); a new key is a line here.
+So this is their part that ours need, as known of KubeRay's ray.io/v1; it was not held against the operator's schemas,
+and no cluster has taken these files yet. A new key is a line here.
 """
 
 from __future__ import annotations
