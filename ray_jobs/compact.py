@@ -107,6 +107,7 @@ def _fold(plan: FoldPlan, store: Store) -> None:
             parts = _parts(plan, store)
             made = made or seal.seal_collection(plan, parts)
             seal.seal_vectors(plan, made.fingerprint, parts)
+        plan.vectors.remove_marks()  # of one that died as it had sealed them: they were not begun, so nothing tells
     folders = {"collection": plan.collection, "model": plan.pair.model, "index": _index(plan)}
     if plan.pair.report is not None:
         folders["report"] = plan.pair.report
