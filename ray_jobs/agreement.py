@@ -52,8 +52,8 @@ def main(cfg: AgreementConfig) -> dict[str, dict[str, float]]:
     store = store_uri(cfg.tracking_uri, workspace)
     for pair, figures in found.items():
         version, candidate = pair.split()
-        both = {"key": f"agreement {pair}", "name": f"{candidate} beside {version}"}
-        run = open_run(store, experiment=cfg.experiment, workspace=workspace, **both)
+        key, name = f"agreement {pair}", f"{candidate} beside {version}"
+        run = open_run(store, experiment=cfg.experiment, workspace=workspace, key=key, name=name)
         run.log_params({"version": version, "candidate": candidate}, prefix="agreement")
         # The number of queries is the step: asked again later, the curve goes on.
         run.log_metrics({f"agreement/{name}": value for name, value in figures.items()}, step=int(figures["queries"]))
