@@ -45,9 +45,10 @@ test: setup ## All tests but those that need the network or ../shared/data (CPU,
 mutants: setup ## Make careless changes to the code, one at a time, and say which of them no test notices (ROOMS="search serve": some)
 	$(BIN)/python tests/mutants/run.py $(ROOMS)
 
-faults: setup ## End every job at each of its writes in turn; then both pipelines in an object store that fails: equal results (an hour; JOBS="embed group": some, of their writes alone)
+faults: setup ## End every job at each of its writes in turn; then both pipelines in an object store that fails: equal results; then photos that crash or hang what reads them (over an hour; JOBS="embed group": some, of their writes alone)
 	$(BIN)/python tests/faults/writes.py $(JOBS)
 	$(if $(JOBS),,$(BIN)/python tests/faults/storage.py)
+	$(if $(JOBS),,$(BIN)/python tests/faults/poison.py)
 
 check: setup ## Formatting, lint, types, and that docs/reference is what --help says
 	$(BIN)/ruff format --check .

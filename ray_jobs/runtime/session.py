@@ -84,7 +84,7 @@ def _told(teller: Teller, seconds: float, work: Callable[..., Any], *args: Any, 
         return patiently(lambda: work(*args, **kwargs), work.__name__.replace("_", " "))
 
 
-def _one_task(name: str, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _one_task(what: str, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     import ray
     from ray.exceptions import RayTaskError
 
@@ -100,9 +100,9 @@ def _one_task(name: str, work: Callable[..., Any], *args: Any, **kwargs: Any) ->
             ends.append(type(death).__name__)
             if len(ends) >= TRIES:
                 raise ValueError(
-                    f"{name} ended its worker {TRIES} times ({', '.join(ends)}). {parts.ADVICE}"
+                    f"{what} ended its worker {TRIES} times ({', '.join(ends)}). {parts.ADVICE}"
                 ) from death
-            logger.warning("%s ended its worker (%s); once more", name, ends[-1])
+            logger.warning("%s ended its worker (%s); once more", what, ends[-1])
 
 
 def task_of(work: Callable[..., Any]) -> Any:

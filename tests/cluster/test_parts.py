@@ -158,6 +158,7 @@ def sees(part: int) -> dict[str, Any]:
 
 def test_who_asked_for_no_gpu_sees_none() -> None:
     assert on_cluster(seen) == ""
+    assert on_cluster(dict, name="what the function takes, whatever it is called", what=1)["what"] == 1
     for work in (sees, Sees):
         assert [row["seen"] for row in run_parts("see", range(1), work)] == [""]
 
