@@ -156,9 +156,16 @@ def sees(part: int) -> dict[str, Any]:
     return {"seen": seen()}
 
 
+def named(name: str, what: str) -> str:
+    return name + what
+
+
+def test_a_function_s_arguments_may_have_any_name() -> None:
+    assert on_cluster(named, name="a", what="b") == "ab"
+
+
 def test_who_asked_for_no_gpu_sees_none() -> None:
     assert on_cluster(seen) == ""
-    assert on_cluster(dict, name="what the function takes, whatever it is called", what=1)["what"] == 1
     for work in (sees, Sees):
         assert [row["seen"] for row in run_parts("see", range(1), work)] == [""]
 
