@@ -45,7 +45,7 @@ def limit(seconds: float) -> None:
     global _seconds
     if seconds < 0:
         raise ValueError(f"{seconds} seconds for a photo, expected 0 (for ever) or more.")
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    ctypes.CDLL(None).signal(int(signal.SIGALRM), 0)  # SIG_DFL; Python's own may only be called by the main thread
     _seconds = seconds
 
 

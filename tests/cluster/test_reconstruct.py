@@ -97,8 +97,8 @@ def test_killed_workers_change_nothing(root: Path) -> None:
     """One is killed while features are taken, one while places are mapped."""
     out = root / "killed"
     with (
-        killed_when(lambda: (out / "features/part-00001.parquet").exists(), "MapBatches") as early,
-        killed_when(lambda: (out / "groups/00000/done.json").exists(), "MapBatches") as late,
+        killed_when(lambda: (out / "features/part-00001.parquet").exists(), "extract_part") as early,
+        killed_when(lambda: (out / "groups/00000/done.json").exists(), "map_group") as late,
     ):
         reconstruct.main(job(root, out.name))
     assert early and late and early != late, "the job was over before both workers could be killed"

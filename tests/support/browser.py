@@ -90,7 +90,7 @@ class Page:
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
-    def wait_for(self, script: str, seconds: float = 30) -> Any:
+    def wait_for(self, script: str, seconds: float = 90) -> Any:
         """Wait until an expression is true and return it."""
         end = time.monotonic() + seconds
         while not (value := self.run(script)):

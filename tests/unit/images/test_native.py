@@ -28,6 +28,11 @@ def test_a_photo_that_takes_too_long_ends_the_process_though_it_holds_the_interp
     assert run(code, "hang:bad") == -signal.SIGALRM
 
 
+def test_the_limit_may_be_set_by_any_thread_as_those_of_ray_train_are() -> None:
+    code = "import threading\none = threading.Thread(target=native.limit, args=(0.3,))\none.start()\none.join()\n"
+    assert run(code + "with one_photo():\n    strike(b'a bad photo')\n", "hang:bad") == -signal.SIGALRM
+
+
 def test_time_counts_within_the_block_only_and_the_outer_one_s_within_two() -> None:
     code = "native.limit(0.6)\n" + "with one_photo():\n    time.sleep(0.2)\ntime.sleep(0.5)\n" * 3
     assert run(code) == 0
