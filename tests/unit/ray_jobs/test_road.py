@@ -50,8 +50,10 @@ def other(value: Any) -> Any:
     if isinstance(value, tuple):
         return (*value, value[0]) if value else ("more",)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        first = next(field.name for field in dataclasses.fields(value) if isinstance(getattr(value, field.name), int))
-        return dataclasses.replace(value, **{first: other(getattr(value, first))})
+        numbers = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        whole = [name for name, number in numbers.items() if isinstance(number, int)]
+        name = (whole or [name for name, number in numbers.items() if isinstance(number, float)])[0]
+        return dataclasses.replace(value, **{name: numbers[name] + 1 if whole else numbers[name] / 2})
     return 1 if value is None else f"{value}x"
 
 

@@ -48,6 +48,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     monkeypatch.setattr(
         artifacts_folder, "_open", lambda uri: (fs, uri.removeprefix("s3://")) if uri.startswith("s3:") else real(uri)
     )
+    monkeypatch.setattr(artifacts_folder, "open_address", lambda _, puts: fs)
     return Folder.of("s3://bucket")
 
 

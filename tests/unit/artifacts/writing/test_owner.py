@@ -34,6 +34,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(
         artifacts_folder, "_open", lambda uri: (fs, uri.removeprefix("s3://")) if "://" in uri else real(uri)
     )
+    monkeypatch.setattr(artifacts_folder, "open_address", lambda _, puts: fs)
     for made in ("made", "made/embeddings"):
         (tmp_path / "bucket" / made / ".owner").mkdir(parents=True)
     return Folder.of(tmp_path / "made" if request.param == "disk" else "s3://bucket/made")
