@@ -145,7 +145,7 @@ def test_without_the_second_look_the_worse_is_champion_at_times(monkeypatch: pyt
         return best
 
     monkeypatch.setattr(registry, "_seat_best", once)
-    assert {champion_after((0.7, 0.6), seed) for seed in range(60)} == {0.6, 0.7}
+    assert any(champion_after((0.7, 0.6), seed) == 0.6 for seed in range(2000))
 
 
 def test_a_choice_by_hand_between_two_runs_holds_unless_it_is_beaten(monkeypatch: pytest.MonkeyPatch) -> None:
