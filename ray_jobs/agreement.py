@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ray_jobs.runtime.command import command
-from ray_jobs.runtime.quiet import set_up_logging
-from ray_jobs.runtime.runs import open_run
-from ray_jobs.runtime.store import store_uri
+from ray_jobs.runtime.news.quiet import set_up_logging
+from ray_jobs.runtime.tracking.runs import open_run
+from ray_jobs.runtime.tracking.store import store_uri
 from retrieval.artifacts.folder import Folder
 from retrieval.search.agreement import read_agreements
 

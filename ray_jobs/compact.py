@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from ray_jobs import build_index, group
 from ray_jobs.runtime.command import command
-from ray_jobs.runtime.parts import run_parts
 from ray_jobs.runtime.session import session
+from ray_jobs.runtime.work.parts import run_parts
 from retrieval.artifacts import published
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import MANIFEST, read_manifest

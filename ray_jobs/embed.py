@@ -21,10 +21,10 @@ import tyro
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed
-from ray_jobs.runtime.limits import Limits
-from ray_jobs.runtime.parts import run_parts
-from ray_jobs.runtime.placement import GB, Needs, uses_gpu
 from ray_jobs.runtime.session import session
+from ray_jobs.runtime.work.limits import Limits
+from ray_jobs.runtime.work.parts import run_parts
+from ray_jobs.runtime.work.placement import GB, Needs, uses_gpu
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.artifacts.progress import Progress, silent

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_sealed
-from ray_jobs.runtime.quiet import set_up_logging
+from ray_jobs.runtime.news.quiet import set_up_logging
 from retrieval.artifacts.collection import detector_of
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, read_manifest

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_sealed
-from ray_jobs.runtime.parts import run_parts
 from ray_jobs.runtime.session import on_cluster, session
+from ray_jobs.runtime.work.parts import run_parts
 from retrieval.artifacts.calibration import read_calibration
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.index import IDS
@@ -28,7 +28,7 @@ from retrieval.grouping import threshold as thresholds
 from retrieval.grouping.settings import GroupingConfig
 
 if TYPE_CHECKING:
-    from ray_jobs.runtime.runs import Tracker
+    from ray_jobs.runtime.tracking.runs import Tracker
     from retrieval.grouping.people import PeoplePlan
 
 logger = logging.getLogger(__name__)

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ray_jobs.runtime import meters
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.detector import with_detector
 from ray_jobs.runtime.inputs import source_must_be_there
-from ray_jobs.runtime.limits import Limits
-from ray_jobs.runtime.parts import run_parts
-from ray_jobs.runtime.placement import GB, Needs
+from ray_jobs.runtime.news import meters
 from ray_jobs.runtime.session import on_cluster, session
+from ray_jobs.runtime.work.limits import Limits
+from ray_jobs.runtime.work.parts import run_parts
+from ray_jobs.runtime.work.placement import GB, Needs
 from retrieval.artifacts.collection import KIND
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain

@@ -31,15 +31,15 @@ from ray_jobs.presets import (
     num_steps,
     variants,
 )
-from ray_jobs.runtime import quiet
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.detector import with_detector
 from ray_jobs.runtime.inputs import source_must_be_there, weights_must_be_there
+from ray_jobs.runtime.news import quiet
 from ray_jobs.runtime.road import Known, Road
-from ray_jobs.runtime.runs import Tracker, open_run
 from ray_jobs.runtime.session import on_cluster, session
-from ray_jobs.runtime.store import store_uri
 from ray_jobs.runtime.summary import summary
+from ray_jobs.runtime.tracking.runs import Tracker, open_run
+from ray_jobs.runtime.tracking.store import store_uri
 from retrieval.artifacts import published
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
@@ -50,7 +50,7 @@ from retrieval.evaluation.settings import System
 from retrieval.models.settings import ModelConfig
 
 if TYPE_CHECKING:
-    from ray_jobs.runtime.registry import Registration
+    from ray_jobs.runtime.tracking.registry import Registration
 
 logger = logging.getLogger(__name__)
 

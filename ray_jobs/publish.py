@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_sealed
-from ray_jobs.runtime.quiet import set_up_logging
+from ray_jobs.runtime.news.quiet import set_up_logging
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.published import PREVIOUS, Published, go_to, history, publish
 
@@ -97,8 +97,8 @@ def told(current: Published, kept: list[Published]) -> str:
 
 def _of_champion(workspace: Folder, name: str, tracking_uri: str | None) -> str:
     """The newest version whose model is the champion. Raises: ValueError if there is no champion or no such version."""
-    from ray_jobs.runtime.registry import champion_fingerprint
-    from ray_jobs.runtime.store import store_uri
+    from ray_jobs.runtime.tracking.registry import champion_fingerprint
+    from ray_jobs.runtime.tracking.store import store_uri
 
     _, kept = history(workspace)
     wanted = champion_fingerprint(name, uri=store_uri(tracking_uri, workspace))

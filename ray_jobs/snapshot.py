@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ray_jobs.runtime.command import command
-from ray_jobs.runtime.quiet import set_up_logging
+from ray_jobs.runtime.news.quiet import set_up_logging
 from retrieval.artifacts.folder import Folder
 from retrieval.live.snapshots.snapshot import Snapshot, check, restore, snapshots, take
 

@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Any
 
 from ray_jobs.runtime.command import command
-from ray_jobs.runtime.quiet import set_up_logging
+from ray_jobs.runtime.news.quiet import set_up_logging
 from ray_jobs.runtime.survey import Survey, Work, survey
 from retrieval.artifacts.folder import Folder
 

@@ -24,8 +24,8 @@ import tyro
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_at_least, weights_must_be_there
-from ray_jobs.runtime.limits import Limits
-from ray_jobs.runtime.progress import mailbox_of_session, told, watch
+from ray_jobs.runtime.news.progress import mailbox_of_session, told, watch
+from ray_jobs.runtime.work.limits import Limits
 from retrieval.artifacts.collection import LocalCollection, keep_detector, localise
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
@@ -39,7 +39,7 @@ from retrieval.models.settings import Device, ModelConfig
 from retrieval.training.settings import TrainConfig, TupleTrainConfig
 
 if TYPE_CHECKING:  # loaded where they are used: --help and a wrong setting are answered before
-    from ray_jobs.runtime.runs import Tracker
+    from ray_jobs.runtime.tracking.runs import Tracker
     from retrieval.models.network import EmbeddingNet
     from retrieval.training.recipe import Recipe
     from retrieval.training.trainer import Trainer
@@ -174,8 +174,8 @@ def resolve_weights(weights: str, tracking_uri: str, near: Folder) -> str:
     Raises: ValueError if there is nothing of that name.
     """
     if weights.startswith("models:/"):
-        from ray_jobs.runtime.registry import fetch_bundle
-        from ray_jobs.runtime.store import store_uri
+        from ray_jobs.runtime.tracking.registry import fetch_bundle
+        from ray_jobs.runtime.tracking.store import store_uri
 
         uri = store_uri(tracking_uri or None, near)
         return str(fetch_bundle(weights, Path(tempfile.gettempdir()) / "retrieval-bundles", uri=uri))
@@ -191,9 +191,9 @@ def _fit(
     from ray.train.torch import TorchTrainer
 
     from ray_jobs.runtime import places
-    from ray_jobs.runtime.parts import limits
-    from ray_jobs.runtime.placement import Needs, uses_gpu, wait_for
     from ray_jobs.runtime.session import cpus_per_worker
+    from ray_jobs.runtime.work.parts import limits
+    from ray_jobs.runtime.work.placement import Needs, uses_gpu, wait_for
 
     use_gpu = uses_gpu(cfg.device)
     wait_for(Needs(cpus=cfg.cpus_per_worker or 1, gpus=int(use_gpu)), "train", limits().wait_seconds, cfg.num_workers)

@@ -17,7 +17,7 @@ import tyro
 
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_there
-from ray_jobs.runtime.quiet import set_up_logging
+from ray_jobs.runtime.news.quiet import set_up_logging
 from retrieval.artifacts.calibration import FARS, MANY, Calibration
 from retrieval.artifacts.collection import detector_of
 from retrieval.artifacts.folder import Folder

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ray_jobs.runtime.command import command
-from ray_jobs.runtime.progress import watch
-from ray_jobs.runtime.quiet import set_up_logging
+from ray_jobs.runtime.news.progress import watch
+from ray_jobs.runtime.news.quiet import set_up_logging
 from retrieval.models import known_weights
 from retrieval.models.known_weights import KNOWN, KnownWeights, known
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from ray_jobs.runtime import events
+from ray_jobs.runtime.news import events
 from retrieval.artifacts.storage.failures import Outage
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def _heard_of(cfg: Any, name: str) -> contextlib.AbstractContextManager[None]:
     out = getattr(cfg, "out", None)
     if not isinstance(out, str) or not out:
         return contextlib.nullcontext()
-    from ray_jobs.runtime.pulse import beating
+    from ray_jobs.runtime.news.pulse import beating
     from retrieval.artifacts.folder import Folder
 
     return beating(Folder.of(out), name.rpartition(".")[2])

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray_jobs.runtime import parts, places, quiet
+from ray_jobs.runtime import places
 from ray_jobs.runtime.command import of_the_user
-from ray_jobs.runtime.limits import TRIES, Limits
-from ray_jobs.runtime.progress import Teller, mailbox_of_session, told, watch
-from ray_jobs.runtime.worker import clocked, hide_gpus, takes_progress
+from ray_jobs.runtime.news import quiet
+from ray_jobs.runtime.news.progress import Teller, mailbox_of_session, told, watch
+from ray_jobs.runtime.work import parts
+from ray_jobs.runtime.work.limits import TRIES, Limits
+from ray_jobs.runtime.work.worker import clocked, hide_gpus, takes_progress
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.storage.patience import current, patience, patiently
 

@@ -11,8 +11,8 @@ from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
-    from ray_jobs.runtime.registry import Registration
-    from ray_jobs.runtime.runs import Tracker
+    from ray_jobs.runtime.tracking.registry import Registration
+    from ray_jobs.runtime.tracking.runs import Tracker
 
 _SHOWN = ("recall@1", "mAP")
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from ray_jobs.runtime.outbox import OUTBOX
-from ray_jobs.runtime.pulse import PULSES, Pulse, read_pulse
+from ray_jobs.runtime.news.pulse import PULSES, Pulse, read_pulse
+from ray_jobs.runtime.tracking.outbox import OUTBOX
 from retrieval.artifacts import published
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import MANIFEST, STARTED, Manifest, read_manifest

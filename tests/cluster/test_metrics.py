@@ -14,8 +14,8 @@ import pytest
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 
-from ray_jobs.runtime import meters
-from ray_jobs.runtime.parts import run_parts
+from ray_jobs.runtime.news import meters
+from ray_jobs.runtime.work.parts import run_parts
 from serve.metrics import Metrics
 from serve.mirror import Mirror
 

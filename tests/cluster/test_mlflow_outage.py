@@ -15,9 +15,9 @@ import pytest
 from mlflow import MlflowClient
 
 from ray_jobs import train
-from ray_jobs.runtime.outbox import Outbox
-from ray_jobs.runtime.registry import fetch_bundle
-from ray_jobs.runtime.runs import WAIT, open_run
+from ray_jobs.runtime.tracking.outbox import Outbox
+from ray_jobs.runtime.tracking.registry import fetch_bundle
+from ray_jobs.runtime.tracking.runs import WAIT, open_run
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.manifest import read_manifest

@@ -13,11 +13,11 @@ import pytest
 import ray
 from ray.exceptions import RayTaskError
 
-from ray_jobs.runtime import parts
-from ray_jobs.runtime.limits import Limits
-from ray_jobs.runtime.parts import run_parts
-from ray_jobs.runtime.placement import Needs
 from ray_jobs.runtime.session import on_cluster
+from ray_jobs.runtime.work import parts
+from ray_jobs.runtime.work.limits import Limits
+from ray_jobs.runtime.work.parts import run_parts
+from ray_jobs.runtime.work.placement import Needs
 from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.images.native import POISON, one_photo, strike
 from retrieval.images.pixels import BadImage

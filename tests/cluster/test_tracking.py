@@ -8,8 +8,8 @@ from pathlib import Path
 import ray
 from mlflow import MlflowClient
 
-from ray_jobs.runtime.runs import Tracker, open_run
-from ray_jobs.runtime.store import store_uri
+from ray_jobs.runtime.tracking.runs import Tracker, open_run
+from ray_jobs.runtime.tracking.store import store_uri
 
 
 def test_a_worker_process_logs_into_the_drivers_run(tmp_path: Path, ray_local: None) -> None:

@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ray_jobs.agreement import AgreementConfig, main
-from ray_jobs.runtime.store import store_uri
+from ray_jobs.runtime.tracking.store import store_uri
 from retrieval.artifacts.folder import Folder
 from retrieval.search.agreement import Agreement, write_agreement
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.runtime import registry
-from ray_jobs.runtime.registry import CHAMPION, crown, promote
+from ray_jobs.runtime.tracking import registry
+from ray_jobs.runtime.tracking.registry import CHAMPION, crown, promote
 
 
 class Version:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.runtime import events, quiet
-from ray_jobs.runtime.progress import Teller, told, watch
+from ray_jobs.runtime.news import events, quiet
+from ray_jobs.runtime.news.progress import Teller, told, watch
 from tests.unit.ray_jobs.test_progress import Near
 
 

@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos import databricks_pb2 as codes
 
-from ray_jobs.runtime.outbox import REFUSED, Outbox, is_away
-from ray_jobs.runtime.runs import WAIT, Tracker, open_run
-from ray_jobs.runtime.store import store_uri
+from ray_jobs.runtime.tracking.outbox import REFUSED, Outbox, is_away
+from ray_jobs.runtime.tracking.runs import WAIT, Tracker, open_run
+from ray_jobs.runtime.tracking.store import store_uri
 from retrieval.artifacts.folder import Folder
 
 

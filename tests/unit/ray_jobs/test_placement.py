@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.runtime import placement
-from ray_jobs.runtime.placement import GB, Needs, uses_gpu, wait_for
+from ray_jobs.runtime.work import placement
+from ray_jobs.runtime.work.placement import GB, Needs, uses_gpu, wait_for
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.runtime import progress
-from ray_jobs.runtime.progress import Mailbox, Step, Teller, told, watch
-from ray_jobs.runtime.screen import Count, Screen, ScreenHandler
+from ray_jobs.runtime.news import progress
+from ray_jobs.runtime.news.progress import Mailbox, Step, Teller, told, watch
+from ray_jobs.runtime.news.screen import Count, Screen, ScreenHandler
 
 
 class Near:
@@ -204,7 +204,7 @@ def test_a_step_is_shown_while_it_lasts_and_what_was_told_last_is_not_lost(
         step.teller.say(logging.WARNING, "the last word")
     assert screen.began == "embed"
     assert screen.ended == [Count("embed", 5, 9)]
-    assert ("ray_jobs.runtime.progress", logging.WARNING, "the last word") in caplog.record_tuples
+    assert ("ray_jobs.runtime.news.progress", logging.WARNING, "the last word") in caplog.record_tuples
 
 
 def test_a_step_that_fails_is_not_said_to_be_done() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ray_jobs.publish import PublishConfig, main
-from ray_jobs.runtime.runs import open_run
-from ray_jobs.runtime.store import store_uri
+from ray_jobs.runtime.tracking.runs import open_run
+from ray_jobs.runtime.tracking.store import store_uri
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import begin, read_manifest, seal
 from retrieval.artifacts.published import Pair, history

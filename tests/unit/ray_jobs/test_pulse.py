@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from ray_jobs.runtime.command import command
-from ray_jobs.runtime.progress import watch
-from ray_jobs.runtime.pulse import EVERY, LOST_AFTER, Pulse, beating, place_of, read_pulse
+from ray_jobs.runtime.news.progress import watch
+from ray_jobs.runtime.news.pulse import EVERY, LOST_AFTER, Pulse, beating, place_of, read_pulse
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import begin, seal
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs.runtime import quiet
-from ray_jobs.runtime.screen import Screen, ScreenHandler
+from ray_jobs.runtime.news import quiet
+from ray_jobs.runtime.news.screen import Screen, ScreenHandler
 
 ROOT = Path(__file__).resolve().parents[3]
 

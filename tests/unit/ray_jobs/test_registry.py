@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.runtime import registry
-from ray_jobs.runtime.registry import beats, champion_of, compare, fetch_bundle, version_of
+from ray_jobs.runtime.tracking import registry
+from ray_jobs.runtime.tracking.registry import beats, champion_of, compare, fetch_bundle, version_of
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from tests.support.fake_jobs import sealed

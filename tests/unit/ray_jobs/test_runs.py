@@ -9,9 +9,9 @@ from typing import Literal
 import pytest
 from mlflow import MlflowClient
 
-from ray_jobs.runtime.registry import fetch_bundle, promote
-from ray_jobs.runtime.runs import open_run
-from ray_jobs.runtime.store import store_uri
+from ray_jobs.runtime.tracking.registry import fetch_bundle, promote
+from ray_jobs.runtime.tracking.runs import open_run
+from ray_jobs.runtime.tracking.store import store_uri
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import begin, read_manifest, seal
 from retrieval.models import bundle as models_bundle

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from ray_jobs.runtime.screen import Count, Pace, Screen, ScreenHandler, duration, each
+from ray_jobs.runtime.news.screen import Count, Pace, Screen, ScreenHandler, duration, each
 
 
 class Clock:
@@ -121,7 +121,7 @@ def logged() -> Iterator[tuple[Screen, Clock, io.StringIO]]:
 
 @contextmanager
 def on_the_log(screen: Screen) -> Iterator[None]:
-    handler, logger = ScreenHandler(screen), logging.getLogger("ray_jobs.runtime.screen")
+    handler, logger = ScreenHandler(screen), logging.getLogger("ray_jobs.runtime.news.screen")
     logger.addHandler(handler)
     before, level = logger.propagate, logger.level
     logger.propagate = False

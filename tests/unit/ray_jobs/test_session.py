@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ray_jobs.runtime import parts, session
-from ray_jobs.runtime.limits import Limits
+from ray_jobs.runtime import session
+from ray_jobs.runtime.work import parts
+from ray_jobs.runtime.work.limits import Limits
 
 
 def test_the_limits_of_the_outermost_session_hold_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:

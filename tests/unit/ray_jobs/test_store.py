@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs.runtime import quiet
-from ray_jobs.runtime.screen import Screen
-from ray_jobs.runtime.store import client_of, explained, reach, sqlite_path, store_uri
+from ray_jobs.runtime.news import quiet
+from ray_jobs.runtime.news.screen import Screen
+from ray_jobs.runtime.tracking.store import client_of, explained, reach, sqlite_path, store_uri
 from retrieval.artifacts.folder import Folder
 
 
@@ -119,7 +119,7 @@ def test_a_client_is_of_this_store_alone_and_quiet(tmp_path: Path, monkeypatch: 
 
 
 def test_mlflow_tells_its_makers_nothing_whichever_module_is_first() -> None:
-    ask = "import os, ray_jobs.runtime.{}; print(os.environ['MLFLOW_DISABLE_TELEMETRY'])"
+    ask = "import os, ray_jobs.runtime.tracking.{}; print(os.environ['MLFLOW_DISABLE_TELEMETRY'])"
     env = {name: value for name, value in os.environ.items() if name != "MLFLOW_DISABLE_TELEMETRY"}
     for module in ("store", "registry"):
         done = subprocess.run([sys.executable, "-c", ask.format(module)], env=env, capture_output=True, text=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs.runtime.registry import Registration
-from ray_jobs.runtime.runs import Tracker
 from ray_jobs.runtime.summary import summary
+from ray_jobs.runtime.tracking.registry import Registration
+from ray_jobs.runtime.tracking.runs import Tracker
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Books, begin, seal
 

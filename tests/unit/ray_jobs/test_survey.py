@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.runtime.pulse import Pulse, place_of
+from ray_jobs.runtime.news.pulse import Pulse, place_of
 from ray_jobs.runtime.survey import Survey, Work, survey
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Books, begin, read_manifest, seal

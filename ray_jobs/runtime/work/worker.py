@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray_jobs.runtime.command import of_the_user
-from ray_jobs.runtime.limits import Limits
-from ray_jobs.runtime.progress import Teller, told
+from ray_jobs.runtime.news.progress import Teller, told
+from ray_jobs.runtime.work.limits import Limits
 from retrieval.artifacts.storage.patience import current, patience, patiently
 from retrieval.images import native
 from retrieval.images.native import BadImage

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from ray_jobs.runtime.inquest import Found, look
-from ray_jobs.runtime.placement import Needs, slots
-from ray_jobs.runtime.worker import Answer, Work, clocked, do_part, fetched, hide_gpus
+from ray_jobs.runtime.work.inquest import Found, look
+from ray_jobs.runtime.work.placement import Needs, slots
+from ray_jobs.runtime.work.worker import Answer, Work, clocked, do_part, fetched, hide_gpus
 from retrieval.artifacts.storage.patience import patience, patiently
 from retrieval.images.native import BadImage
 
@@ -137,7 +137,7 @@ class _Actor:
 
     def make(self) -> Answer:
         """Not in the constructor, from which an error comes back as another one."""
-        from ray_jobs.runtime.progress import told
+        from ray_jobs.runtime.news.progress import told
 
         with told(self._work.teller), clocked(self._work.limits), patience(self._work.patience):
             self._made = patiently(lambda: self._work.does(**fetched(self._work.fixed)), "getting a worker ready")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ray_jobs.runtime.registry import Registration, crown, version_of
+from ray_jobs.runtime.tracking.registry import Registration, crown, version_of
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest
 from retrieval.artifacts.manifest import MANIFEST, read_manifest

@@ -21,10 +21,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ray_jobs.runtime import telling
-from ray_jobs.runtime.outbox import Outbox, is_away
-from ray_jobs.runtime.registry import Registration
-from ray_jobs.runtime.store import client_of, explained, reach, sqlite_path
+from ray_jobs.runtime.tracking import telling
+from ray_jobs.runtime.tracking.outbox import Outbox, is_away
+from ray_jobs.runtime.tracking.registry import Registration
+from ray_jobs.runtime.tracking.store import client_of, explained, reach, sqlite_path
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.manifest import read_manifest

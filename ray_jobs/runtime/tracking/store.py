@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ray_jobs.runtime.quiet import hush
+from ray_jobs.runtime.news.quiet import hush
 from retrieval.artifacts.folder import Folder
 
 if TYPE_CHECKING:  # MLflow takes a second to load: whoever uses the store loads it then

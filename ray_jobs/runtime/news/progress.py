@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ray_jobs.runtime import events, meters
-from ray_jobs.runtime.screen import OURS, SCREEN, Count, Screen, ScreenHandler
+from ray_jobs.runtime.news import events, meters
+from ray_jobs.runtime.news.screen import OURS, SCREEN, Count, Screen, ScreenHandler
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray_jobs.runtime.command import of_the_user
-from ray_jobs.runtime.limits import TRIES, Limits
-from ray_jobs.runtime.placement import Needs, wait_for
-from ray_jobs.runtime.progress import Step, mailbox_of_session, watch
-from ray_jobs.runtime.worker import Answer, Work
+from ray_jobs.runtime.news.progress import Step, mailbox_of_session, watch
+from ray_jobs.runtime.work.limits import TRIES, Limits
+from ray_jobs.runtime.work.placement import Needs, wait_for
+from ray_jobs.runtime.work.worker import Answer, Work
 from retrieval.artifacts.storage.failures import Outage
 from retrieval.images.native import BadImage
 
@@ -96,7 +96,7 @@ def run_parts(
     """
     if not parts:
         return
-    from ray_jobs.runtime.crew import Actors, Tasks
+    from ray_jobs.runtime.work.crew import Actors, Tasks
 
     needs, held = needs or Needs(), limits()
     wait_for(needs, name, held.wait_seconds)
@@ -203,7 +203,7 @@ class _Run:
     def _look_into(self, part: _Part, *, fault: bool = False) -> None:
         import ray
 
-        from ray_jobs.runtime.crew import inquest
+        from ray_jobs.runtime.work.crew import inquest
 
         logger.warning(
             "%s: part %d ended its worker (%s); looking for the photo", self._name, part.number, part.ends[-1]

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from ray_jobs.runtime import progress
+from ray_jobs.runtime.news import progress
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import STARTED
 

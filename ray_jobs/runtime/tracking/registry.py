@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ray_jobs.runtime.store import client_of, explained, reach
+from ray_jobs.runtime.tracking.store import client_of, explained, reach
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.manifest import read_manifest

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ray_jobs.runtime import events
-from ray_jobs.runtime.screen import OURS, SCREEN, ScreenHandler
+from ray_jobs.runtime.news import events
+from ray_jobs.runtime.news.screen import OURS, SCREEN, ScreenHandler
 
 LOG_FILE = "retrieval-driver.log"
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
