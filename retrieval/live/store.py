@@ -232,11 +232,13 @@ def is_shared(workspace: Folder | str) -> bool:
 def _tables_of(log: Log, near: Path) -> Path:
     """This host's file for a log. Files of a log that is no more, with all that was in it, go.
 
-    Raises: ReadOnly if there is no log and none can be begun.
+    Raises: ReadOnly if there is no log and none can be begun, or its store would lose changes.
     """
     try:
         name = log.begin()
-    except (OSError, NotKept) as error:
+    except NotKept as error:
+        raise ReadOnly(str(error)) from error
+    except OSError as error:
         name = log.name()
         if name is None:
             raise ReadOnly(f"The gallery cannot be changed: {error}") from error

@@ -55,8 +55,7 @@ class Log:
 
         Raises: NotKept if the store overwrites what is there: two hosts would then lose each other's changes.
         """
-        self.put_new(0, uuid.uuid4().hex.encode())
-        if self.put_new(0, b"x"):
+        if self.put_new(0, uuid.uuid4().hex.encode()) and self.put_new(0, b"x"):
             raise NotKept(
                 f"{self.live} cannot hold changes of a gallery: its store ignores If-None-Match, so that two writers "
                 f"would overwrite each other. Use a store that has conditional writes."

@@ -80,7 +80,7 @@ class Shared:
 
     def unseen_s(self) -> float:
         """Seconds since a process of this host last saw the end of the log."""
-        return max(0.0, time.time() - self._looked.stat().st_mtime)
+        return abs(time.time() - self._looked.stat().st_mtime)  # a clock that was put back must not end the looking
 
     def commit(self, operation: Operation) -> Any:
         """Returns what the operation does, once it is in the log.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -87,6 +88,16 @@ def test_what_one_host_changes_the_other_sees_and_reckons_with(workspace: Folder
     assert names(one) == names(other) == {"q"} and other.receipt(receipt["receipt_id"]) == receipt
     assert one.edits() == other.edits() and other.original("p") is None
     assert one.changed(0, MODEL) == other.changed(0, MODEL)
+
+
+def test_a_clock_that_was_put_back_ends_no_following(disk: Folder, host: Host) -> None:
+    one, other = host("one"), host("other")
+    assert other._shared is not None
+    ahead = time.time() + 3600
+    os.utime(other._shared._looked, (ahead, ahead))
+    one.add([new_image("p", 1)], MODEL)
+    until(lambda: names(other) == {"p"})
+    assert other.unseen_s() < 30
 
 
 def test_that_a_photo_is_there_is_not_said_of_what_a_host_knew(
@@ -200,6 +211,18 @@ def test_a_host_that_may_only_read_follows(disk: Folder, host: Host, monkeypatch
     with pytest.raises(ReadOnly, match="no"):
         other.delete(["p"], {})
     assert names(other) == {"p"}
+
+
+def test_where_a_store_overwrites_nothing_can_be_changed(disk: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overwrite(folder: Folder, name: str, data: bytes) -> bool:
+        folder.write_bytes(name, data)
+        return True
+
+    monkeypatch.setattr(objects, "put_new", overwrite)
+    for _ in range(2):  # also where there is a log, which somebody began through a store that keeps
+        with pytest.raises(ReadOnly, match="ignores If-None-Match"):
+            Store.open(disk)
+    assert Store.open_if_possible(disk) is None
 
 
 def test_what_was_erased_is_nowhere_and_sleepers_wake_up(workspace: Folder, host: Host, tmp_path: Path) -> None:
