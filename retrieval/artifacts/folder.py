@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from retrieval.artifacts.storage.address import local_path, open_address, parse
 from retrieval.artifacts.storage.patience import patiently
 from retrieval.artifacts.writing.done import MARKS, Done, is_content, marker
 from retrieval.artifacts.writing.seam import publish
+
+_PIECE = 1 << 20  # bytes of a file that are copied at once
 
 
 def part_name(part: int) -> str:
@@ -138,6 +141,11 @@ class Folder:
         Args: about: leaves a done-marker that tells this of the file; None: leaves none.
         """
         return self._write(name, lambda file: file.write(data), about)
+
+    def write_file(self, name: str, source: Path, about: Mapping[str, Any] | None = None) -> Done:
+        """As `write_bytes`, of a file of this machine, however large."""
+        with source.open("rb") as file:
+            return self._write(name, lambda to: shutil.copyfileobj(file, to, _PIECE), about)
 
     def read_json(self, name: str) -> Any:
         return json.loads(self.read_bytes(name))

@@ -92,7 +92,9 @@ class Log:
         """Make a file the base, and let go of what it holds: older bases, and what is in the objects up to it."""
         base = f"base/{_name(number)}.db"
         if not self.live.exists(base):
-            self._store(tables, base)
+            if self.live.is_local:
+                Path(self.live.file("base")).mkdir(exist_ok=True, mode=0o700)
+            self.live.write_file(base, tables)
         for other, name in self._bases():
             if other < number:
                 self.live.remove(name)
@@ -105,16 +107,6 @@ class Log:
     def _bases(self) -> list[tuple[int, str]]:
         names = [name for name in (self.live / "base").list() if name.endswith(".db")]
         return [(_number(name.removesuffix(".db")), f"base/{name}") for name in names]
-
-    def _store(self, tables: Path, base: str) -> None:
-        """In pieces: it may be gigabytes. An object store shows nothing before it has all."""
-        fs, to = self.live.fs, self.live.file(base)
-        temp = f"{to}.tmp-{uuid.uuid4().hex[:8]}" if self.live.is_local else to
-        if self.live.is_local:
-            Path(to).parent.mkdir(exist_ok=True, mode=0o700)
-        pafs.copy_files(str(tables), temp, source_filesystem=_LOCAL, destination_filesystem=fs)
-        if temp != to:
-            os.replace(temp, to)
 
 
 def _name(number: int) -> str:

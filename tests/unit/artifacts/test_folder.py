@@ -90,6 +90,9 @@ def test_what_is_written_is_read_back_and_removed(tmp_path: Path) -> None:
     folder = Folder.of(tmp_path) / "new" / "deep"
     folder.write_bytes("bytes", bytes(range(256)))
     assert folder.read_bytes("bytes") == bytes(range(256))
+    folder.write_file("copy", Path(folder.file("bytes")), about={"n": 1})
+    assert folder.read_bytes("copy") == bytes(range(256)) and (folder.done("copy") or pytest.fail()).about == {"n": 1}
+    folder.remove("copy")
     folder.write_json("json", {"b": [1, None], "a": "é"})
     assert folder.read_json("json") == {"a": "é", "b": [1, None]}
     text = folder.read_bytes("json").decode()

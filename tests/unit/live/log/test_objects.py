@@ -94,6 +94,28 @@ def test_a_folder_that_may_only_be_read(tmp_path: Path) -> None:
         put_new(Folder.of(tmp_path / "live"), "1", b"x")
 
 
+def test_an_object_is_emptied_when_the_base_is_on_the_disk_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(Folder.of(tmp_path) / "live", "gallery.db")
+    log.begin()
+    log.put_new(1, b"kept")
+    (tmp_path / "tables").write_bytes(b"tables after 1")
+
+    def die(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", die)
+        with pytest.raises(OSError, match="No space"):
+            log.rebase(1, tmp_path / "tables")
+    assert log.read(1) == b"kept" and log.newest_base() is None
+    assert [path for path in (tmp_path / "live/base").rglob("*") if path.is_file()] == []
+    log.rebase(1, tmp_path / "tables")
+    assert log.read(1) == b"" and log.newest_base() == (1, "base/000000000001.db")
+    assert (tmp_path / "live/base").stat().st_mode & 0o777 == 0o700
+
+
 def test_half_of_an_object_is_never_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def die(file: int) -> None:
         raise OSError(28, "No space left on device")
