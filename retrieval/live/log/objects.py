@@ -23,6 +23,7 @@ import pyarrow.fs as pafs
 
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.storage.address import endpoint_of, keys_of, parse
+from retrieval.artifacts.writing.seam import TEMP
 
 _LOCAL = pafs.LocalFileSystem()
 _AT_ONCE = 8  # objects that are emptied at once
@@ -99,10 +100,19 @@ class Log:
             if other < number:
                 self.live.remove(name)
         self.live.remove(self.beside)
+        if self.live.is_local:
+            self._sweep(number)
         full = [name for name, size in self.folder.list().items() if size and 0 < _number(name) <= number]
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="empty") as pool:
             for _ in pool.map(lambda name: self.folder.write_bytes(name, b""), full):
                 pass
+
+    def _sweep(self, number: int) -> None:
+        """Of writers that were killed on a disk: files that never got their names."""
+        for folder in ("base", "log"):
+            for half in Path(self.live.file(folder)).glob(f"*{TEMP}*"):
+                if folder == "base" or _number(half.name.partition(TEMP)[0]) <= number:
+                    half.unlink(missing_ok=True)
 
     def _bases(self) -> list[tuple[int, str]]:
         names = [name for name in (self.live / "base").list() if name.endswith(".db")]
@@ -165,7 +175,7 @@ def _client(uri: str) -> Any:
 def _link_new(folder: Path, name: str, data: bytes) -> bool:
     """A file appears whole under its name, or not at all: a link to it is made, which fails where there is one."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temp = folder / f"{name}.tmp-{uuid.uuid4().hex[:8]}"
+    temp = folder / f"{name}{TEMP}{uuid.uuid4().hex[:8]}"
     try:
         with temp.open("xb") as sink:
             sink.write(data)

@@ -8,13 +8,16 @@ is there then. Changes that wait while an object is put go into the next one tog
 from __future__ import annotations
 
 import collections
+import contextlib
+import fcntl
 import itertools
 import logging
+import shutil
 import sqlite3
-import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -69,6 +72,8 @@ class Shared:
         self._after = 0.0  # when this one may write again
         self._catching_up = 0.0  # seconds it took to come after another
         self._looked = Path(f"{database.path}.looked")
+        with contextlib.suppress(BlockingIOError), self._scratch(wait=False):
+            pass  # what a process that was killed left there is gone now
         self.follow()
         self._thread = threading.Thread(target=self._follow_on, name="follow-log", daemon=True)
         self._thread.start()
@@ -106,13 +111,29 @@ class Shared:
     def compact(self) -> None:
         """Make the tables the base of the log: of what was erased, no object holds anything then."""
         self.follow()
-        with tempfile.TemporaryDirectory(dir=self._db.path.parent) as folder:
-            copy = Path(folder) / "base.db"
+        with self._scratch() as copy:
             self._db.backup(copy)
             with closing(sqlite3.connect(copy)) as tables:
                 number = _position(tables)
             if number > 0:
                 self._log.rebase(number, copy)
+
+    @contextlib.contextmanager
+    def _scratch(self, wait: bool = True) -> Iterator[Path]:
+        """A file for a base, of one process of this host at a time. What one that was killed left there goes: it may
+        hold what was erased since.
+
+        Raises: BlockingIOError if another process has it, and this one does not wait.
+        """
+        folder = Path(f"{self._db.path}.base")
+        with Path(f"{folder}.lock").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o700)
+            try:
+                yield folder / "base.db"
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _group(self) -> list[_Waiting]:
         """Those that wait, the first in any case."""
@@ -213,8 +234,9 @@ class Shared:
         number, base = found or (0, None)
         if number < wanted:
             raise ValueError(f"{self._log.live} has lost the base of its log: object {wanted} is empty. Restore it.")
-        with tempfile.TemporaryDirectory(dir=self._db.path.parent) as folder:
-            file = Path(folder) / "base.db"
+        with self._scratch() as file:
+            if self._db.value(_POSITION) >= wanted:
+                return  # another process of this host was first
             if base is not None:
                 try:
                     self._log.fetch(base, file)

@@ -116,6 +116,18 @@ def test_an_object_is_emptied_when_the_base_is_on_the_disk_and_not_before(
     assert (tmp_path / "live/base").stat().st_mode & 0o777 == 0o700
 
 
+def test_what_killed_writers_left_on_a_disk_goes_with_what_it_was_of(tmp_path: Path) -> None:
+    log = Log(Folder.of(tmp_path) / "live", "gallery.db")
+    log.begin()
+    log.put_new(1, b"first")
+    (tmp_path / "live/base").mkdir()
+    left = ["log/000000000001.tmp-dead", "log/000000000002.tmp-busy", "base/000000000001.db.tmp-dead"]
+    for name in (*left, "tables"):
+        (tmp_path / "live" / name).write_bytes(b"secret")
+    log.rebase(1, tmp_path / "live/tables")
+    assert [(tmp_path / "live" / name).exists() for name in left] == [False, True, False]
+
+
 def test_half_of_an_object_is_never_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def die(file: int) -> None:
         raise OSError(28, "No space left on device")

@@ -253,6 +253,16 @@ def everything(workspace: Folder) -> bytes:
     return b"".join(workspace.read_bytes(name) for name in workspace.list())
 
 
+def test_what_a_killed_process_left_of_a_base_on_a_host_goes(disk: Folder, host: Host) -> None:
+    one = host("one")
+    left = Path(f"{one._db.path}.base")
+    left.mkdir()
+    (left / "base.db").write_bytes(b"who was erased since")
+    (left / "base.db-journal").write_bytes(b"half of it")
+    host("one")
+    assert not left.exists()
+
+
 def secrets_in(data: bytes, image: object) -> bool:
     """As they are, or as base64 says them, wherever that begins."""
     import base64
