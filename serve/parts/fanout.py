@@ -87,8 +87,8 @@ class Parts:
         """What each part answers: that, or a `Failure`, within the deadline."""
         seconds = self.seconds if seconds is None else seconds
         until = time.monotonic() + seconds
-        asked = [handle[method].remote(*args) for handle in self._handles]
-        return [_answer_of(one, until, seconds) for one in asked]
+        asked = [_asked(handle[method], args) for handle in self._handles]
+        return [one if isinstance(one, Failure) else _answer_of(one, until, seconds) for one in asked]
 
     def wake(self) -> None:
         """Look now, and often, whether all parts are there."""
@@ -183,6 +183,14 @@ class SpreadShards:
         return answers
 
 
+def _asked(method: Any, args: Sequence[Any]) -> Any:
+    """The answer to come, or why there is none."""
+    try:
+        return method.remote(*args)
+    except Exception as error:  # noqa: BLE001 - as below
+        return _lost(error)
+
+
 def _answer_of(asked: Any, until: float, seconds: float) -> Any:
     try:
         return asked.result(timeout_s=max(0.0, until - time.monotonic()))
@@ -190,7 +198,11 @@ def _answer_of(asked: Any, until: float, seconds: float) -> Any:
         asked.cancel()
         return Failure("late", f"it gave no answer within {seconds:g} s")
     except Exception as error:  # noqa: BLE001 - whatever Ray says of a process that is gone
-        return Failure("lost", f"it has gone ({type(error).__name__})")
+        return _lost(error)
+
+
+def _lost(error: Exception) -> Failure:
+    return Failure("lost", f"it has gone ({type(error).__name__})")
 
 
 def _failures(answers: Sequence[Any]) -> dict[int, Failure]:

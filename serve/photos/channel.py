@@ -52,7 +52,7 @@ class Channel(asyncio.Protocol):
         """The same for what comes without a question."""
         answer: asyncio.Future[Made] = asyncio.get_running_loop().create_future()
         if self._broken is not None:
-            answer.set_exception(self._broken)
+            self._fail(answer, self._broken)
         else:
             self._waiting.append((answer, read))
         return answer

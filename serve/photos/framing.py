@@ -37,7 +37,7 @@ def parse(text: bytes) -> dict[str, Any]:
     """Raises: Broken."""
     try:
         head = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Broken("a head that is no JSON") from error
     if not isinstance(head, dict):
         raise Broken("a head that is no object")

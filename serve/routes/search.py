@@ -13,7 +13,7 @@ from serve.edge import Refusal
 from serve.engine import query
 from serve.engine.clock import Clock
 from serve.forms import is_form, parts_of
-from serve.routes.bodies import FILE, object_of, photo_body
+from serve.routes.bodies import FILE, checked_photo, object_of, photo_body
 from serve.schemas import ErrorBody, Filter, SearchAnswer, SearchOptions
 from serve.service import Service
 from serve.settings import ServeArgs
@@ -106,10 +106,9 @@ async def photo_and_options(service: Service, request: Request) -> tuple[bytes |
     parts = {part.name: part for part in parts_of(body, kind or "", max_parts=8)}
     if "photo" not in parts:
         raise Refusal("bad-request", f"The form has no part 'photo'; it has: {', '.join(sorted(parts)) or 'none'}.")
-    if len(parts["photo"].data) > limit:
-        raise Refusal("body-too-large", f"The photo is larger than {limit} bytes, the limit of this server.")
+    photo = checked_photo(parts["photo"], limit)
     told = object_of(parts["options"].data, "The part 'options'") if "options" in parts else {}
-    return parts["photo"].data, told
+    return photo, told
 
 
 def filter_from(text: str) -> Filter:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from serve.parts.part import Part
 from serve.settings import ServeArgs
 
-Away = Literal["dies", "hangs"]
+Away = Literal["dies", "hangs", "raises"]
 
 
 class PartsHere:
@@ -30,7 +30,8 @@ class PartsHere:
         self._thread.start()
 
     def lose(self, number: int, how: Away = "dies") -> None:
-        """dies: a question ends in an error, as of an actor that is gone. hangs: no question is answered."""
+        """dies: a question ends in an error, as of an actor that is gone. hangs: no question is answered. raises: it
+        cannot even be asked."""
         self.away[number] = how
 
     def start(self, number: int) -> None:
@@ -67,6 +68,8 @@ class _Handle:
                 case "dies":
                     answer: Future[Any] = Future()
                     answer.set_exception(RuntimeError("the actor died"))
+                case "raises":
+                    raise RuntimeError("the handle is no good")
                 case "hangs":
                     answer = Future()
                 case _:

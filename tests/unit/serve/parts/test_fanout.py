@@ -16,7 +16,7 @@ from serve.parts import fanout
 from serve.parts.fanout import Parts, SpreadShards
 from serve.parts.messages import IndexName, PartLost
 from serve.settings import ServeArgs
-from tests.support.parted import PartsHere, parts_here
+from tests.support.parted import Away, PartsHere, parts_here
 from tests.support.vectors import clustered, index_of
 
 NUM, PARTS = 90, 3
@@ -82,11 +82,12 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("how", ["dies", "raises"])
 def test_one_part_that_is_lost_is_never_a_shorter_answer(
-    here: PartsHere, parts: Parts, opened: SpreadShards, failures: list[tuple[int, str]]
+    here: PartsHere, parts: Parts, opened: SpreadShards, failures: list[tuple[int, str]], how: Away
 ) -> None:
     want = opened.search(QUERY, 5)
-    here.lose(1)
+    here.lose(1, how)
     with pytest.raises(PartLost, match=r"Part 2 of 3 of the index is away: it has gone \(RuntimeError\)") as lost:
         opened.search(QUERY, 5)
     assert lost.value.number == 1 and failures == [(1, "lost")] and parts.num_away == 1

@@ -14,6 +14,8 @@ import uvloop
 from serve.photos.channel import Channel
 from serve.photos.framing import HEADER, Broken, pack, receive, send
 
+DEEP = (1 << 20).to_bytes(4, "big") + bytes(8) + b"[" * (1 << 20)
+
 
 @asynccontextmanager
 async def pair() -> AsyncIterator[tuple[Channel, socket.socket]]:
@@ -99,6 +101,7 @@ def test_what_nobody_asked_for_breaks_it_and_is_no_answer_to_the_next_question()
         (b"\xff" * HEADER, "a message of"),
         (b"".join(pack({}, []))[:-2] + b"[]", "no object"),
         (b"".join(pack({"other": 1}, [])), "none"),
+        (DEEP, "no JSON"),
     ],
 )
 def test_what_makes_no_sense_breaks_it(sent: bytes, says: str) -> None:
