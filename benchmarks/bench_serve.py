@@ -87,7 +87,7 @@ def measure(cfg: Config, workspace: str, photos: list[bytes], ingress: Ingress, 
         apart = [other_pid, *processes.pids]
         cores = {
             "HTTP": lambda: used(os.getpid(), but=apart),  # Ray's own processes, HAProxy, replicas, those for photos
-            "plain app": lambda: used(other_pid),
+            "plain app": lambda: used(other_pid, itself=True),  # one worker is uvicorn's own process
         }
         rounds = [one_round(cfg, photos, ours, other, work, processes, cores) for _ in range(cfg.rounds)]
     return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}

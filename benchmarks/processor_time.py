@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def used(root: int, but: Iterable[int] = ()) -> float:
+def used(root: int, but: Iterable[int] = (), *, itself: bool = False) -> float:
     """Seconds of a core that all processes below `root` have used until now, those of children that have ended too.
 
-    Args: but: processes that are left out, with all below them.
+    Args: but: processes that are left out, with all below them. itself: count `root` too.
     """
     children, seconds, left = defaultdict(list), dict[int, float](), set(but)
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -22,7 +22,7 @@ def used(root: int, but: Iterable[int] = ()) -> float:
         pid, parent = int(stat.parent.name), int(fields[1])
         children[parent].append(pid)
         seconds[pid] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-    total, waiting = 0.0, list(children[root])
+    total, waiting = 0.0, [root] if itself else list(children[root])
     while waiting:
         pid = waiting.pop()
         if pid not in left:

@@ -91,13 +91,17 @@ def seal_collection(plan: FoldPlan, parts: Sequence[Mapping[str, Any]]) -> Manif
 
 def seal_vectors(plan: FoldPlan, made: str, parts: Sequence[Mapping[str, Any]]) -> Manifest:
     """Write the manifest of the embeddings. Args: made: fingerprint of the new collection. parts: as above."""
-    old, kept = read_manifest(plan.embeddings), sum(part["kept"] for part in parts)
+    old, stored, reasons = read_manifest(plan.embeddings), sum(part["kept"] for part in parts), Counter[str]()
     files = {part_name(part["part"]): part["embedded"] for part in parts}
     if plan.embeddings.exists(REJECTED):
         table = still_there(plan.embeddings.read_table(REJECTED), plan.out_of)
         files[REJECTED] = plan.vectors.write_table(REJECTED, table, about={}).sha256
-        kept -= len(table)
-    books = [Books(stage="embed", taken=kept, kept=kept), Books(stage="write", taken=kept, kept=kept)]
+        reasons.update(table["reason"].to_pylist())
+    kept = stored - reasons.total()
+    books = [
+        Books(stage="embed", taken=stored, kept=kept, rejected=dict(reasons)),
+        Books(stage="write", taken=kept, kept=kept),
+    ]
     counts = {"num": kept, "dim": old.counts["dim"]}
     return seal(plan.vectors, counts=counts, books=books, files=files, **_vectors(plan, made))
 

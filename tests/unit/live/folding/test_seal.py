@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from retrieval.artifacts.collection import read_catalog
-from retrieval.artifacts.embeddings import read_parts
+from retrieval.artifacts.collection import REJECTED_SCHEMA, read_catalog
+from retrieval.artifacts.embeddings import REJECTED, left_out, read_parts
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.live.folding import seal
 from retrieval.live.folding.plan import plan_fold
@@ -82,6 +83,19 @@ def test_books_balance_and_fingerprints_are_of_each_other(made: Sealed, store: S
     for row in catalog.to_pylist():
         images = plan.collection.read_table(f"images/part-{row['part']:05d}.parquet", columns=["image_id"])
         assert images["image_id"][row["row"]].as_py() == row["image_id"]
+
+
+def test_photos_without_an_embedding_stay_on_the_books(made: Sealed, store: Store) -> None:
+    plan = plan_fold(made.pair, store)
+    left = [{"image_id": name, "reason": "crashed"} for name in ("a/ada-000.jpg", "a/ada-005.jpg")]  # one is deleted
+    plan.embeddings.write_table(REJECTED, pa.Table.from_pylist(left, REJECTED_SCHEMA))
+    seal.begin_collection(plan)
+    parts = write_parts(plan, store)
+    sealed = seal.seal_vectors(plan, seal.seal_collection(plan, parts).fingerprint, parts)
+    books = {book["stage"]: book for book in sealed.books}
+    assert books["embed"] == {"stage": "embed", "taken": 41, "kept": 40, "rejected": {"crashed": 1}}
+    assert books["write"] == {"stage": "write", "taken": 40, "kept": 40, "rejected": {}}
+    assert sealed.counts["num"] == 40 and list(left_out(plan.vectors)) == ["a/ada-005.jpg"]
 
 
 def test_what_was_interrupted_goes_on_and_comes_out_the_same(made: Sealed, store: Store) -> None:
