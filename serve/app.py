@@ -44,9 +44,6 @@ def build_app(args: ServeArgs) -> serve.Application:
         max_ongoing_requests=args.max_uploads + args.max_queue + 256,
         max_queued_requests=256,
         backpressure_config={"status_code": 503, "retry_after_s": args.retry_after_s},
-        # A line for every request costs as much as a search, and addresses hold names of images. Ray makes it before it
-        # asks whether anybody wants it, unless the level says so.
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )
     return search.bind(args, *parts)
 
@@ -67,7 +64,6 @@ def _parts_of(args: ServeArgs, pair: Pair) -> list[Any]:
             ray_actor_options={"num_cpus": args.replica_cpus, "num_gpus": 0, "memory": room},
             # Replicas let in no more than they can ask: here nobody is turned away.
             max_ongoing_requests=10_000,
-            logging_config={"enable_access_log": False},
         )
         made.append(part.bind(args, number))
     return made
@@ -76,7 +72,10 @@ def _parts_of(args: ServeArgs, pair: Pair) -> list[Any]:
 def _deployment(kind: Any, **options: Any) -> Any:
     """Replacements start before the old replicas stop, and one that cannot start is not tried 20 times."""
     made: Any = serve.deployment(kind)
-    return made.options(max_surge_percent=100, max_constructor_retry_count=3, **options)
+    # A line for every request costs as much as a search, and addresses hold names of images. Ray makes it before it
+    # asks whether anybody wants it, unless the level says so.
+    quiet = {"enable_access_log": False, "log_level": "WARNING"}
+    return made.options(max_surge_percent=100, max_constructor_retry_count=3, logging_config=quiet, **options)
 
 
 def _gpus(args: ServeArgs) -> float:

@@ -90,21 +90,27 @@ class Version:
         self._part_config = dataclasses.replace(self.config, size=min(self.config.size, spec.config.image_size))
         self._network: bytes | None = detector_of(pair.model) or detector_of(pair.collection)
         self.prepared = preparation_key(plain(self.config))
-        store = Store.open_if_possible(pair.workspace)
-        self.gallery = GalleryView(
-            pair, store, self.embedder.embed_jpegs, self.prepared, None if shards is None else [shards]
-        )
-        if args.expand and self.gallery.vectors == "none":
-            raise ValueError(f"Queries cannot be expanded by default (expand=...): {self.gallery.why_no_vectors()}.")
-        self.calibration: Calibration | None = pair.calibration()
-        self.known: KnownThreshold | None = known_threshold(pair.model)
-        self._batched = batched
-        self._batcher: Batcher[_Asked, _Embedded] = Batcher(self._embed, args.max_batch, "embed")
-        # Who waits for other processes needs no core, and holds up the network of nobody.
-        num_threads = args.threads if shards is None else max(args.threads, args.max_queue)
-        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="search")
-        self._is_quick = shards is None and len(self.gallery.sealed) <= QUICK
-        self._warm_up()
+        with ExitStack() as failing:
+            store = Store.open_if_possible(pair.workspace)
+            if store is not None:
+                failing.callback(store.close)  # it may follow a log, in a thread of its own
+            self.gallery = GalleryView(
+                pair, store, self.embedder.embed_jpegs, self.prepared, None if shards is None else [shards]
+            )
+            if args.expand and self.gallery.vectors == "none":
+                raise ValueError(
+                    f"Queries cannot be expanded by default (expand=...): {self.gallery.why_no_vectors()}."
+                )
+            self.calibration: Calibration | None = pair.calibration()
+            self.known: KnownThreshold | None = known_threshold(pair.model)
+            self._batched = batched
+            self._batcher: Batcher[_Asked, _Embedded] = Batcher(self._embed, args.max_batch, "embed")
+            # Who waits for other processes needs no core, and holds up the network of nobody.
+            num_threads = args.threads if shards is None else max(args.threads, args.max_queue)
+            self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="search")
+            self._is_quick = shards is None and len(self.gallery.sealed) <= QUICK
+            self._warm_up()
+            failing.pop_all()
 
     @classmethod
     def load(

@@ -162,6 +162,27 @@ def test_a_server_that_shall_expand_wants_an_index_that_can(faces: Workspace, tm
         Version.load(settings(faces, expand=1), Pair.open(str(folder)))
 
 
+def test_a_version_that_fails_while_it_is_loaded_leaves_nobody_to_follow_a_log(
+    faces: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRIEVAL_CACHE", str(tmp_path / "host"))
+    pair = Pair.open(str(shutil.copytree(faces.folder.path, tmp_path / "w")))
+    (tmp_path / "w/live/log").mkdir(parents=True, exist_ok=True)
+    seen: list[bool] = []
+
+    def fail(version: Version) -> None:
+        seen.append(is_followed())
+        raise ValueError("it is no good")
+
+    def is_followed() -> bool:
+        return "follow-log" in [thread.name for thread in threading.enumerate()]
+
+    monkeypatch.setattr(Version, "_warm_up", fail)
+    with pytest.raises(ValueError, match="no good"):
+        Version.load(settings(faces), pair)
+    assert seen == [True] and not is_followed()
+
+
 def test_a_network_that_gives_something_else_is_noticed(faces: Workspace) -> None:
     version = version_of(faces)
     version._asked = -version._asked
