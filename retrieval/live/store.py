@@ -35,6 +35,7 @@ from retrieval.live.schema import CHANGED_ROWS, FOLLOWED, SCHEMA, VERSION
 logger = logging.getLogger(__name__)
 
 FOLDER, FILE = "live", "gallery.db"
+_TOGETHER = 1000  # embeddings that are one change: of 2,048 numbers they are 11 MB in a log, and a put has seconds
 
 
 class ReadOnly(ValueError):
@@ -192,7 +193,8 @@ class Store:
         """Embeddings that were made later, by another model: (image_id, number of its change) -> (D,) float32. What was
         deleted or replaced meanwhile is passed over."""
         made = [[image_id, seq, blob_of(vector)] for (image_id, seq), vector in vectors.items()]
-        self._do("keep_embeddings", model=model, vectors=made)
+        for start in range(0, len(made), _TOGETHER):
+            self._do("keep_embeddings", model=model, vectors=made[start : start + _TOGETHER])
 
     def note_fold(self, collection: str, seq: int) -> None:
         """A sealed collection, by its fingerprint, holds every change up to this one. Said before it is published."""

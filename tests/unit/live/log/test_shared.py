@@ -162,6 +162,20 @@ def test_changes_that_wait_go_together(disk: Folder, host: Host, monkeypatch: py
     assert sum(len(decode(data).operations) for data in full) == 4 and len(full) <= 2
 
 
+def test_embeddings_of_a_whole_gallery_are_many_changes(
+    disk: Folder, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval.live.store._TOGETHER", 2)
+    store = host("one")
+    for number in range(5):
+        store.add([new_image(f"p{number}", number)], MODEL)
+    made = {(row.entry.image_id, row.entry.seq): row.vector for row in store.changed(0, MODEL).rows}
+    store.keep_embeddings("another", made)  # type: ignore[arg-type]
+    put = [decode(log_of(disk).read(number) or b"").operations for number in (6, 7, 8)]
+    assert [len(one.told["vectors"]) for (one,) in put] == [2, 2, 1] and log_of(disk).read(9) is None
+    assert None not in [row.vector for row in host("other").changed(0, "another").rows]
+
+
 def test_an_answer_that_was_lost_is_not_a_second_change(
     disk: Folder, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
