@@ -72,6 +72,11 @@ class GalleryView:
         return 0 if self._changes is None else self._changes.left_out
 
     @property
+    def num_added(self) -> int:
+        """Images that were added, as far as it knows without looking."""
+        return len(self._state.entries)
+
+    @property
     def seq(self) -> int:
         return self._state.seq
 

@@ -108,7 +108,7 @@ class Version:
             # Who waits for other processes needs no core, and holds up the network of nobody.
             num_threads = args.threads if shards is None else max(args.threads, args.max_queue)
             self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="search")
-            self._is_quick = shards is None and len(self.gallery.sealed) <= QUICK
+            self._is_spread = shards is not None
             self._warm_up()
             failing.pop_all()
 
@@ -147,10 +147,14 @@ class Version:
     def _embed(self, asked: list[_Asked]) -> list[_Embedded]:
         self._batched(len(asked))
         embeddings, then = self.embedder.embed_jpegs([one.jpeg for one in asked]), asked[0].then
-        if len(asked) > 1 or then is None or not self._is_quick:
+        if len(asked) > 1 or then is None or not self._is_quick():
             return [_Embedded(embedding) for embedding in embeddings]
         started = time.perf_counter()
         return [_Embedded(embeddings[0], (then(embeddings[0]), time.perf_counter() - started))]
+
+    def _is_quick(self) -> bool:
+        """Asked each time: photos are added while it answers, and each of those is compared."""
+        return not self._is_spread and len(self.gallery.sealed) + self.gallery.num_added <= QUICK
 
     def look(self, faces: Which = "best", box: Box | None = None) -> Look:
         """How to look at a query photo for this gallery."""

@@ -24,6 +24,7 @@ from serve.photos.looking import Looker
 from serve.photos.messages import Looked
 from serve.routes.info import loaded_model
 from tests.support.frozen import DIM, tiny, write
+from tests.support.gallery import new_image
 from tests.support.inside import settings
 from tests.support.workspace import SHALLOW, Workspace, make_workspace, stored_vectors, with_index
 
@@ -115,6 +116,24 @@ def test_who_is_alone_is_searched_for_in_the_network_s_own_thread(
         large.close()
 
     asyncio.run(ask())
+    version.close()
+
+
+def test_a_gallery_that_grew_large_is_searched_elsewhere(
+    faces: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = Version.load(settings(faces), Pair.open(str(shutil.copytree(faces.folder.path, tmp_path / "w"))))
+    monkeypatch.setattr("serve.engine.version.QUICK", len(version.gallery))
+
+    async def is_searched_at_once() -> bool:
+        return (await version.embed_and(version._blank, lambda _: version.gallery.refresh()))[1] is not None
+
+    assert asyncio.run(is_searched_at_once())
+    assert version.gallery.store is not None
+    added = dataclasses.replace(new_image("new.jpg", 1), vector=version._asked[0], prepared=version.prepared)
+    version.gallery.store.add([added], version.pair.model_fingerprint)
+    version.gallery.refresh()
+    assert not asyncio.run(is_searched_at_once())
     version.close()
 
 
