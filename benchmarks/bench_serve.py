@@ -148,6 +148,7 @@ def one_round(
             found[f"HTTP, arrivals at {times} x, answered q/s"] = told.rate
             found[f"HTTP, arrivals at {times} x, p99 ms of the accepted"] = 1e3 * told.quantile(0.99)
             found[f"HTTP, arrivals at {times} x, refused"] = told.refused
+            found[f"HTTP, arrivals at {times} x, failed"] = told.failed
     print(json.dumps({name: round(value, 1) for name, value in found.items()}), file=sys.stderr, flush=True)
     return found
 

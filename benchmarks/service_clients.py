@@ -9,6 +9,7 @@ import json
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import httpx
@@ -16,10 +17,11 @@ import httpx
 
 @dataclass(slots=True)
 class Told:
-    """What clients saw."""
+    """What clients saw. took: seconds of each answer. failed: neither answered nor refused."""
 
     took: list[float] = field(default_factory=list)
     refused: int = 0
+    failed: int = 0
     seconds: float = 0.0
 
     @property
@@ -61,11 +63,8 @@ def closed(port: int, address: str, photos: list[bytes], clients: int, seconds: 
         connection.close()
 
     started = time.perf_counter()
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(client, range(clients)))  # raises what one of them met
     told.seconds = time.perf_counter() - started
     return told
 
@@ -76,16 +75,18 @@ def arrivals(port: int, address: str, photos: list[bytes], rate: float, seconds:
 
     async def one(photo: bytes) -> None:
         started = time.perf_counter()
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         head = f"POST {address} HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(photo)}\r\n"
+        status = b""
         with contextlib.suppress(ConnectionError):
-            writer.write(head.encode() + b"Connection: close\r\n\r\n" + photo)
-            answer = await reader.read()
-            if answer[9:12] == b"200":
-                told.took.append(time.perf_counter() - started)
-            else:
-                told.refused += 1
-        writer.close()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with contextlib.closing(writer):
+                writer.write(head.encode() + b"Connection: close\r\n\r\n" + photo)
+                status = (await reader.read())[9:12]
+        if status == b"200":
+            told.took.append(time.perf_counter() - started)
+        else:
+            told.refused += status == b"503"
+            told.failed += status != b"503"
 
     async def all_of_them() -> None:
         end, tasks = time.perf_counter() + seconds, []
