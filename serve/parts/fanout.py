@@ -100,7 +100,7 @@ class Parts:
             self._open = [other for other in self._open if other is not one]
 
     def _wait_for(self, index: IndexName) -> list[Told]:
-        while True:
+        while not self._closed:
             answers: list[Told | Failure] = self.ask("hold", index, seconds=_STARTS_S)
             for number, answer in enumerate(answers):
                 if isinstance(answer, Failure) or answer.state == "failed":
@@ -111,6 +111,7 @@ class Parts:
             if len(held) == len(self):
                 return held
             time.sleep(0.05)
+        raise PartLost(0, len(self), "the service ends")
 
     def _keep_looking(self) -> None:
         while not self._closed:

@@ -15,6 +15,7 @@ from retrieval.search.index import Searcher
 from serve.parts import fanout
 from serve.parts.fanout import Parts, SpreadShards
 from serve.parts.messages import IndexName, PartLost
+from serve.parts.part import Part
 from serve.settings import ServeArgs
 from tests.support.parted import Away, PartsHere, parts_here
 from tests.support.vectors import clustered, index_of
@@ -152,6 +153,27 @@ def test_what_a_part_refuses_and_what_it_cannot_read_are_two_things(
     here.lose(2, "hangs")
     with pytest.raises(PartLost, match=r"Part 3 of 3 of the index is away: it gave no answer within 0.2 s"):
         parts.open(index)
+
+
+def test_who_waits_for_shards_goes_when_the_service_ends(
+    here: PartsHere, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, told = threading.Event(), []
+    monkeypatch.setattr(Part, "_load", lambda part, index: free.wait(60))
+    index = name_of(index_of(tmp_path / "i", clustered(NUM), PARTS))
+
+    def wait() -> None:
+        with pytest.raises(PartLost, match="the service ends"):
+            parts.open(index)
+        told.append(True)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    until(lambda: len(here.asked) > PARTS)
+    parts.close()
+    waiting.join(30)
+    free.set()
+    assert told == [True]
 
 
 def test_questions_of_many_threads_are_answered_each_by_its_own(opened: SpreadShards) -> None:
