@@ -1,16 +1,30 @@
-"""A job as the only writer of the folder that it makes."""
+"""A job as the only writer of the folder that it makes, heard of while it writes."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
+from ray_jobs.runtime.news.pulse import beating
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import MANIFEST, STARTED
 from retrieval.artifacts.writing.owner import sole_writer
 
 Main = TypeVar("Main", bound=Callable[..., Any])
+
+
+@contextmanager
+def at_work_on(folder: Folder, what: str) -> Iterator[None]:
+    """Write `folder` alone for the length of the block, and be heard of. In it again, it does nothing.
+
+    Whoever is refused is not heard of: the sign of life is that of the job at work there.
+
+    Raises: ValueError if another job is at work there, or nothing can be written there.
+    """
+    with sole_writer(folder, what), beating(folder, what):
+        yield
 
 
 def alone(main: Main) -> Main:
@@ -24,7 +38,7 @@ def alone(main: Main) -> Main:
         out = Folder.of(cfg.out)
         if out.exists(MANIFEST) and not out.exists(STARTED):  # with both, whoever sealed it died before the last of it
             return main(cfg, *args, **kwargs)
-        with sole_writer(out, main.__module__.rpartition(".")[2]):
+        with at_work_on(out, main.__module__.rpartition(".")[2]):
             return main(cfg, *args, **kwargs)
 
     return cast(Main, only_one)

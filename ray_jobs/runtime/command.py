@@ -51,8 +51,7 @@ def command(
     cfg = parse(config, doc, name)
     events.of_job(name)
     try:
-        with _heard_of(cfg, name):
-            main(cfg)
+        main(cfg)
     except KeyboardInterrupt:
         sys.stderr.write("\nStopped. The same command goes on from here.\n")
         raise SystemExit(130) from None
@@ -62,17 +61,6 @@ def command(
         logger.debug("%s ends", name, exc_info=True)
         sys.stderr.write(f"\n{name}: {_message(error)}\n")
         raise SystemExit(os.EX_TEMPFAIL if isinstance(_cause(error), Outage) else 2) from None
-
-
-def _heard_of(cfg: Any, name: str) -> contextlib.AbstractContextManager[None]:
-    """Work on a folder is heard of while it lasts; a command that makes none is not."""
-    out = getattr(cfg, "out", None)
-    if not isinstance(out, str) or not out:
-        return contextlib.nullcontext()
-    from ray_jobs.runtime.news.pulse import beating
-    from retrieval.artifacts.folder import Folder
-
-    return beating(Folder.of(out), name.rpartition(".")[2])
 
 
 def parse(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ray_jobs.runtime.news.pulse import beating
+from ray_jobs.runtime.alone import at_work_on
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
 from retrieval.artifacts.manifest import MANIFEST, read_manifest
@@ -100,7 +100,7 @@ class Road:
         there = out.exists(MANIFEST)
         self._say(f"{say}: there already, {out}" if there else say)
         if not there:
-            with beating(out, say):
+            with at_work_on(out, say):
                 work(out)
         return out
 

@@ -34,7 +34,9 @@ EVERY = 15.0
 LOST_AFTER = 4
 """Beats that may be missed before a job counts as gone: storage fails for a while, and clocks differ."""
 _FIRST_AFTER = 1.0  # seconds: what is refused at once leaves no trace
+_LAST_WITHIN = 10.0  # seconds that the end of work waits for the last beat: storage may be away
 _LONGEST_SENTENCE = 500
+_beating: set[str] = set()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,12 +91,16 @@ def beating(folder: Folder, job: str, every: float = EVERY) -> Iterator[None]:
     """Say every few seconds that `job` works on `folder`, for the length of the block; at its end, how it ended.
 
     Nothing stays of a job that ends well: the folder's seal says all. Storage that cannot be written breaks no work:
-    the beat is missed, and the next one is tried.
+    the beat is missed, and the next one is tried. In the block again, it does nothing.
     """
+    if folder.uri in _beating:
+        yield
+        return
     now = _now()
     first = Pulse(job=job, node=socket.gethostname(), process=os.getpid(), began=now, heard=now, every=every)
     heart = _Heart(folder, first)
     heart.start()
+    _beating.add(folder.uri)
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
@@ -103,28 +109,39 @@ def beating(folder: Folder, job: str, every: float = EVERY) -> Iterator[None]:
     except BaseException as error:
         heart.end("failed", _sentence(error))
         raise
-    heart.end()
+    else:
+        heart.end()
+    finally:
+        _beating.discard(folder.uri)
 
 
 class _Heart(threading.Thread):
+    """All that it does to storage is done in its own thread, so that storage that is away holds up no job's end."""
+
     def __init__(self, folder: Folder, first: Pulse) -> None:
         super().__init__(name="pulse", daemon=True)
         self._folder, (self._where, self._name) = folder, place_of(folder)
         self._last, self._over = first, threading.Event()
+        self._ended: dict[str, str] = {}
 
     def run(self) -> None:
         wait = min(_FIRST_AFTER, self._last.every)
         while not self._over.wait(wait):
             self._beat()
             wait = self._last.every
+        self._last_beat()
 
     def end(self, state: Literal["running", "failed", "stopped"] = "running", why: str = "") -> None:
-        """The last beat. None is left of what ended well, or ended before the folder was begun."""
+        """Beat for the last time. Nothing is left of what ended well, or ended before the folder was begun."""
+        self._ended = {"state": state, "why": why}
         self._over.set()
-        self.join()
+        self.join(_LAST_WITHIN)
+
+    def _last_beat(self) -> None:
+        why = self._ended["why"]
         try:
             if why and self._folder.exists(STARTED):
-                self._beat(state=state, why=why)
+                self._beat(**self._ended)
             else:
                 self._where.remove(self._name)
         except (OSError, ValueError) as error:  # of Arrow, too

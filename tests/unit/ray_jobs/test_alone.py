@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from ray_jobs import benchmark, build_index, embed, evaluate, freeze, group, ingest, reconstruct, train, whiten
-from ray_jobs.runtime.alone import alone
+from ray_jobs.runtime.alone import alone, at_work_on
+from ray_jobs.runtime.news.pulse import read_pulse
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import begin, seal
 from retrieval.artifacts.writing.owner import sole_writer
@@ -40,6 +42,34 @@ def test_a_sealed_folder_is_only_read(tmp_path: Path) -> None:
     main(Settings(out=out.uri))
     with sole_writer(out, "another"):  # say one that takes it away
         pass
+
+
+@alone
+def fails(cfg: Settings) -> None:
+    begin(Folder.of(cfg.out), kind="model", config={}, inputs={})
+    raise ValueError("no such weights")
+
+
+def test_of_one_that_failed_it_is_left_why(tmp_path: Path) -> None:
+    out = Folder.of(tmp_path / "out")
+    with pytest.raises(ValueError, match="no such weights"):
+        fails(Settings(out=out.uri))
+    pulse = read_pulse(out)
+    assert pulse is not None and (pulse.job, pulse.why) == ("test_alone", "ValueError: no such weights")
+    with pytest.raises(ValueError), at_work_on(out, "train 3 epochs"):  # a step of a road, which calls its job
+        fails(Settings(out=out.uri))
+    pulse = read_pulse(out)
+    assert pulse is not None and pulse.job == "train 3 epochs"
+
+
+def test_one_that_is_refused_says_nothing_of_the_work_of_the_other(tmp_path: Path) -> None:
+    out = Folder.of(tmp_path / "out")
+    begin(out, kind="model", config={}, inputs={})
+    with (Path(out.path) / ".owner").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="is being written by another process"):
+            main(Settings(out=out.uri))
+    assert read_pulse(out) is None
 
 
 @pytest.mark.parametrize(

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ray_jobs.runtime.command import command
+from ray_jobs.runtime.news import pulse
 from ray_jobs.runtime.news.progress import watch
 from ray_jobs.runtime.news.pulse import EVERY, LOST_AFTER, Pulse, beating, place_of, read_pulse
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import begin, seal
 
 WORK: dict[str, Any] = {"kind": "index", "config": {}, "inputs": {}}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OutConfig:
-    """Makes a folder."""
-
-    out: str
-    """Where."""
 
 
 @pytest.fixture
@@ -98,6 +90,17 @@ def test_storage_that_cannot_be_written_stops_no_work(folder: Folder) -> None:
         raise ValueError("still said")
 
 
+def test_storage_that_does_not_answer_holds_up_the_end_for_seconds_only(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(pulse, "_LAST_WITHIN", 0.05)
+    monkeypatch.setattr(Folder, "write_json", lambda *_: answers.wait())
+    with pytest.raises(ValueError, match="the storage"), beating(folder, "train", every=0.01):
+        raise ValueError("the storage")  # it would wait here for ever, and the job with it
+    answers.set()
+
+
 def test_one_that_was_not_heard_of_for_a_minute_is_lost() -> None:
     now = datetime.now(UTC)
 
@@ -115,20 +118,3 @@ def test_a_file_that_is_no_pulse_is_none(folder: Folder, caplog: pytest.LogCaptu
         where.write_bytes(name, data)
         assert read_pulse(folder) is None
     assert "no sign of life" in caplog.text
-
-
-def test_a_command_that_makes_a_folder_is_heard_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = Folder.of(tmp_path / "made")
-    monkeypatch.setattr("sys.argv", ["job", "--out", str(out)])
-
-    def main(cfg: OutConfig) -> None:
-        begin(out, **WORK)
-        raise OSError("The disk is full. Make room.")
-
-    with pytest.raises(SystemExit):
-        command(OutConfig, main, "Says.", "ray_jobs.fake")
-    pulse = read_pulse(out)
-    assert pulse is not None and (pulse.job, pulse.why) == ("fake", "OSError: The disk is full. Make room.")
-    assert "The disk is full" in capsys.readouterr().err
