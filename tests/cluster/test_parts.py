@@ -15,9 +15,11 @@ from ray.exceptions import RayTaskError
 
 from ray_jobs.runtime.session import on_cluster
 from ray_jobs.runtime.work import parts
+from ray_jobs.runtime.work.crew import Actors
 from ray_jobs.runtime.work.limits import Limits
 from ray_jobs.runtime.work.parts import run_parts
-from ray_jobs.runtime.work.placement import Needs
+from ray_jobs.runtime.work.placement import Needs, slots
+from ray_jobs.runtime.work.worker import Work
 from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.images.native import POISON, one_photo, strike
 from retrieval.images.pixels import BadImage
@@ -189,6 +191,15 @@ def test_two_that_need_most_of_a_machine_s_memory_never_meet(tmp_path: Path) -> 
     large = Needs(cpus=0.1, memory=int(0.6 * memory))
     rows = run_parts("crowd", range(6), Crowd, fixed={"folder": str(tmp_path)}, needs=large, workers=4)
     assert max(row["most"] for row in rows) == 1
+
+
+def test_actors_fill_the_cluster_and_one_more_is_asked_for_where_it_can_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = slots(Needs())
+    for address, hired in (("", there), ("a cluster", there + 1)):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        crew = Actors(Work(does=Sees, fixed={}), Needs(), 0)
+        assert (len(crew.hire(1)), len(crew.hire(100))) == (1, hired - 1)
+        crew.close()
 
 
 def test_the_log_of_a_run_without_losses_says_nothing_of_them(caplog: pytest.LogCaptureFixture) -> None:

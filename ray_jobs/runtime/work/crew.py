@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ray_jobs.runtime.work.inquest import Found, look
-from ray_jobs.runtime.work.placement import Needs, slots
+from ray_jobs.runtime.work.placement import Needs, can_grow, slots
 from ray_jobs.runtime.work.worker import Answer, Work, clocked, do_part, fetched, hide_gpus
 from retrieval.artifacts.storage.patience import patience, patiently
 from retrieval.images.native import BadImage
@@ -100,9 +100,9 @@ class Actors:
         return ref
 
     def hire(self, left: int) -> list[Any]:
-        """New actors, until there are as many as there is room for, or `left` parts."""
-        new = []
-        while len(self._free) + len(self._busy) < min(left, self._most or self._slots()):
+        """New actors, until there are as many as there is room for, or `left` parts to be done."""
+        new, most = [], self._most or self._slots() + can_grow()
+        while len(self._free) + len(self._busy) < min(left, most):
             actor = self._class.remote(self._work)
             ref = actor.make.remote()
             self._busy[ref] = actor
@@ -157,8 +157,8 @@ def inquest(work: Work, part: int, without: Mapping[int, BadImage], most: int) -
     """As Ray runs it: which photos of a part end their worker, beside those that are known."""
     hide_gpus()
     assert work.attempt is not None
-    with clocked(work.limits):
-        fixed = dict(work.fixed) | {work.takes: part}
+    with clocked(work.limits), patience(work.patience):
+        fixed = fetched(work.fixed) | {work.takes: part}
         return look(work.attempt, fixed, work.limits.photo_seconds, known=sorted(without), most=most)
 
 

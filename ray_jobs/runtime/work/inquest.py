@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray_jobs.runtime.work.witness import LENGTH
+from retrieval.artifacts.storage.patience import current
 
 CRASHED, TIMED_OUT = "crashed", "timed-out"
 
@@ -90,7 +91,7 @@ class Witness:
     """A process that tries photos; when it has died, another."""
 
     def __init__(self, attempt: Callable[..., Any], fixed: Mapping[str, Any], photo_seconds: float) -> None:
-        self._work, self._photo_seconds = (attempt, dict(fixed), photo_seconds), photo_seconds
+        self._work, self._photo_seconds = (attempt, dict(fixed), photo_seconds, current()), photo_seconds
         self._process: subprocess.Popen[bytes] | None = None
 
     def image_ids(self) -> list[str]:

@@ -140,7 +140,8 @@ class _Run:
                     yield row
 
     def _start(self) -> None:
-        left = len(self._waiting) + sum(flight.part is not None for flight in self._flying.values())
+        done_now = sum(flight.part is not None and not flight.looks for flight in self._flying.values())
+        left = len(self._waiting) + done_now  # a part that is looked into waits for no worker yet
         for ref in self._crew.hire(left):
             self._flying[ref] = _Flight(None, time.monotonic())
         while self._waiting and self._crew.room(len(self._flying)):
@@ -205,9 +206,8 @@ class _Run:
 
         from ray_jobs.runtime.work.crew import inquest
 
-        logger.warning(
-            "%s: part %d ended its worker (%s); looking for the photo", self._name, part.number, part.ends[-1]
-        )
+        what = "failed" if fault else "ended its worker"
+        logger.warning("%s: part %d %s (%s); looking for the photo", self._name, part.number, what, part.ends[-1])
         most = self._work.limits.most_broken(self._total) - self._blamed + 1
         task = ray.remote(inquest).options(max_retries=0, **self._needs.options())
         ref = task.remote(self._work, part.number, part.without, most)

@@ -14,6 +14,7 @@ import pytest
 from ray_jobs.runtime.work import inquest
 from ray_jobs.runtime.work.inquest import Ended, look
 from retrieval.artifacts.progress import Progress, counted, silent
+from retrieval.artifacts.storage.patience import patience, patiently
 from retrieval.images.native import POISON, one_photo, strike
 
 NAMES = [f"photo-{at}!" for at in range(12)]
@@ -100,3 +101,22 @@ def unreadable(only: Sequence[int], how: str, progress: Progress = silent) -> li
 def test_storage_and_memory_are_nobody_s_fault(how: Any, told: str) -> None:
     with pytest.raises(OSError, match=told):
         look(unreadable, {"how": how}, 5)
+
+
+def away_for_a_moment(only: Sequence[int], tries: str, progress: Progress = silent) -> list[str]:
+    def read() -> list[str]:
+        with Path(tries).open("a") as file:
+            file.write(f"{len(only)}\n")
+        if only and tried(Path(tries)).count(len(only)) < 3:
+            raise ConnectionError("reset")
+        return NAMES
+
+    return patiently(read, "reading")
+
+
+def test_storage_is_waited_for_as_long_as_the_worker_would(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="reset"):
+        look(away_for_a_moment, {"tries": str(tmp_path / "at once")}, 5)
+    with patience(60):
+        assert look(away_for_a_moment, {"tries": str(tmp_path / "patient")}, 5).by == {}
+    assert tried(tmp_path / "patient") == [0, 12, 12, 12]
