@@ -52,7 +52,7 @@ class Outbox:
 
         Args: tell: called with a run's id, the kind of the news and its arguments.
 
-        Returns: how many still wait.
+        Returns: how many wait for the store to come back.
         """
         names = self.waiting()
         strangers = 0
@@ -65,7 +65,7 @@ class Outbox:
                 tell(news["run"], news["what"], news["args"])
             except Exception as error:  # noqa: BLE001  looked at, kept apart, said
                 if is_away(error):
-                    return len(names) - number + strangers
+                    return len(names) - number
                 if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST" and news["run"] in str(error):
                     strangers += 1
                     continue
@@ -73,7 +73,7 @@ class Outbox:
             self.folder.remove(name)
         if strangers:
             logger.warning("%d notes in %s are of runs that this MLflow does not know", strangers, self.folder)
-        return strangers
+        return 0
 
     def _refused(self, name: str, news: dict[str, Any], error: Exception) -> None:
         logger.warning(

@@ -143,7 +143,7 @@ class Tracker:
             time.sleep(_ASK_EVERY)
 
     def deliver(self) -> int:
-        """Tell MLflow what waits in the workspace, of whatever run. Returns: how much still waits."""
+        """Tell MLflow what waits in the workspace, of whatever run. Returns: how much waits for it to come back."""
         return Outbox.of(self.workspace).deliver(self._say) if self.workspace else 0
 
     def _tell(self, what: str, **args: Any) -> Any:
@@ -191,13 +191,14 @@ def open_run(
         runs = client.search_runs([number], filter_string=f"tags.key = '{key}'", max_results=1)
         if runs:
             run_id = runs[0].info.run_id
-            client.update_run(run_id, status="RUNNING")
         else:
             run_id = client.create_run(number, run_name=name, tags={**(tags or {}), "key": key}).info.run_id
         client.log_dict(run_id, {"key": key, "tags": dict(tags or {})}, "config/run.json")
     logger.info("MLflow: run %s of experiment '%s' at %s", run_id, experiment, uri)
     tracker = Tracker(uri, run_id, workspace.uri if workspace is not None else "")
     tracker.deliver()
+    with explained(uri):  # behind what was just told, which may be how this run ended the last time
+        client.update_run(run_id, status="RUNNING")
     return tracker
 
 

@@ -55,6 +55,26 @@ def test_a_run_whose_store_is_away_goes_on_and_the_next_one_tells_its_news(
     assert [file.path for file in client.list_artifacts(first.run_id, "report")] == ["report/page.html"]
 
 
+def test_a_run_that_goes_on_is_running_whatever_waited_to_be_told_of_its_end(
+    store: str, nowhere: str, tmp_path: Path
+) -> None:
+    workspace = Folder.of(tmp_path)
+    first = open_run(store, experiment="again", key="k", workspace=workspace)
+    Tracker(nowhere, first.run_id, first.workspace).finish("FAILED")
+    again = open_run(store, experiment="again", key="k", workspace=workspace)
+    assert Outbox.of(workspace).waiting() == [] and again.run_id == first.run_id
+    assert MlflowClient(store).get_run(first.run_id).info.status == "RUNNING"
+
+
+def test_the_end_of_a_run_does_not_wait_for_what_this_store_will_never_take(
+    store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace = Folder.of(tmp_path)
+    Outbox.of(workspace).keep("0" * 32, "finish", {"status": "FINISHED"})  # of a run of another store
+    open_run(store, experiment="strangers", key="k", workspace=workspace).finish()
+    assert "is away" not in caplog.text and len(Outbox.of(workspace).waiting()) == 1
+
+
 def test_without_a_workspace_a_store_that_is_away_is_an_error(store: str, nowhere: str) -> None:
     with pytest.raises(ValueError, match="cannot be used"):
         Tracker(nowhere, "run").log_metrics({"a": 1.0})
@@ -107,7 +127,7 @@ def test_news_of_a_run_that_this_store_does_not_know_stays(tmp_path: Path, caplo
     news(outbox, "a", "b")
     stranger = MlflowException("Run with id=run not found", codes.RESOURCE_DOES_NOT_EXIST)
     with caplog.at_level(logging.WARNING):
-        assert told_until(outbox, {"a": stranger}) == (["b"], 1)
+        assert told_until(outbox, {"a": stranger}) == (["b"], 0), "no coming back helps it"
     assert len(outbox.waiting()) == 1 and "of runs that this MLflow does not know" in caplog.text
 
 
