@@ -19,7 +19,7 @@ import tyro
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_there
-from ray_jobs.runtime.session import on_cluster, session
+from ray_jobs.runtime.session import on_cluster, session, started
 from ray_jobs.runtime.work.limits import Limits
 from ray_jobs.runtime.work.parts import run_parts
 from ray_jobs.runtime.work.placement import GB, Needs
@@ -152,8 +152,6 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
 
 def _pairs(cfg: ReconstructJobConfig, collection: Folder, out: Folder, parts: list[int], num: int) -> int:
     """Words by part, one inverted file, candidates by block. Returns the number of pairs."""
-    import ray
-
     from retrieval.geometry import pairing, stages
 
     if (done := out.done(stages.pairs_name(0))) is not None:
@@ -162,7 +160,7 @@ def _pairs(cfg: ReconstructJobConfig, collection: Folder, out: Folder, parts: li
     on_cluster(pairing.train_vocabulary, collection, out, cfg.splits, cfg.reconstruct, says="vocabulary")
     list(run_parts("words", parts, pairing.assign_part, total_items=num, fixed={"out": out}, **options))
     # It stays in the cluster's memory, once a node, where all tasks read it without a copy.
-    inverted = ray.remote(pairing.invert).remote(collection, out, cfg.splits)
+    inverted = started(pairing.invert, collection, out, cfg.splits)
     fixed = {"out": out, "config": cfg.reconstruct, "inverted": inverted, "size": _PHOTOS_PER_BLOCK}
     blocks, look_up = -(-num // _PHOTOS_PER_BLOCK), pairing.look_up_block
     list(run_parts("candidates", range(blocks), look_up, takes="block", total_items=num, fixed=fixed, **options))

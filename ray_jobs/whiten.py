@@ -17,7 +17,7 @@ import numpy as np
 
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
-from ray_jobs.runtime.session import on_cluster, session
+from ray_jobs.runtime.session import on_cluster, session, started
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, begin, check_made_from, read_manifest
 from retrieval.data.settings import Split
@@ -101,13 +101,14 @@ def _shares(cfg: WhitenJobConfig) -> list[Any]:
     embeddings, collection = Folder.of(cfg.embeddings), Folder.of(cfg.collection)
     parts = on_cluster(whitening_fit.parts_of, collection, cfg.splits)
     num = max(1, min(len(parts), 2 * int(ray.cluster_resources().get("CPU", 1))))
-    of_parts = ray.remote(whitening_fit.moments_of_parts)
-    shares = [of_parts.remote(embeddings, collection, cfg.splits, some.tolist()) for some in np.array_split(parts, num)]
+    of_parts = whitening_fit.moments_of_parts
+    shares = [
+        started(of_parts, embeddings, collection, cfg.splits, some.tolist()) for some in np.array_split(parts, num)
+    ]
     if cfg.whiten.method == "learned":
-        pairs = ray.remote(whitening_fit.pairs_of).remote(Folder.of(cfg.tuples), cfg.whiten)
+        pairs = started(whitening_fit.pairs_of, Folder.of(cfg.tuples), cfg.whiten)
         tasks = -(-cfg.whiten.max_pairs // _PAIRS_PER_TASK)
-        of_pairs = ray.remote(pair_share)
-        shares += [of_pairs.remote(embeddings, collection, cfg.splits, pairs, n, tasks) for n in range(tasks)]
+        shares += [started(pair_share, embeddings, collection, cfg.splits, pairs, n, tasks) for n in range(tasks)]
     return shares
 
 

@@ -75,15 +75,14 @@ def on_cluster(work: Callable[..., Any], *args: Any, says: str = "", **kwargs: A
     """
     if says:
         with watch(says, mailbox=mailbox_of_session()) as step:
-            return _one_task(says, _told, step.teller, current(), work, *args, **kwargs)
-    return _one_task(work.__name__, _told, Teller(None), current(), work, *args, **kwargs)
+            return _one_task(says, work, step.teller, *args, **kwargs)
+    return _one_task(work.__name__, work, Teller(None), *args, **kwargs)
 
 
-def _told(teller: Teller, seconds: float, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    if takes_progress(work):
-        kwargs["progress"] = teller
-    with told(teller), patience(seconds):
-        return patiently(lambda: work(*args, **kwargs), work.__name__.replace("_", " "))
+def started(work: Callable[..., Any], *args: Any) -> Any:
+    """A reference to what `work` will return, begun as one Ray task, for tasks of `on_cluster` to fetch. If its worker
+    dies it is begun again, three times in all."""
+    return _task_of(work).options(max_retries=TRIES - 1).remote(Teller(None), *args)
 
 
 def _one_task(what: str, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -93,7 +92,7 @@ def _one_task(what: str, work: Callable[..., Any], /, *args: Any, **kwargs: Any)
     ends: list[str] = []
     while True:
         try:
-            return ray.get(task_of(work).remote(*args, **kwargs))
+            return ray.get(_task_of(work).remote(*args, **kwargs))
         except RayTaskError as error:
             if of_the_user(error):
                 raise error.cause from None
@@ -107,18 +106,22 @@ def _one_task(what: str, work: Callable[..., Any], /, *args: Any, **kwargs: Any)
             logger.warning("%s ended its worker (%s); once more", what, ends[-1])
 
 
-def task_of(work: Callable[..., Any]) -> Any:
-    """`work` as a task of Ray that sees no GPU, ends when its time is over and is not begun again by Ray itself."""
+def _task_of(work: Callable[..., Any]) -> Any:
+    """`work` as a task of Ray under its own name, given a teller before its own arguments. It sees no GPU, waits for
+    storage as long as whoever asks, ends when its time is over and is not begun again by Ray itself."""
     import ray
 
-    held = parts.limits()
+    held, seconds = parts.limits(), current()
 
     def whole(*args: Any, **kwargs: Any) -> Any:
+        teller, *given = args
+        if takes_progress(work):
+            kwargs["progress"] = teller
         hide_gpus()
-        with clocked(held):
-            return work(*args, **kwargs)
+        with clocked(held), told(teller), patience(seconds):
+            return patiently(lambda: work(*given, **kwargs), work.__name__.replace("_", " "))
 
-    whole.__name__ = whole.__qualname__ = getattr(work, "__name__", "task")
+    whole.__name__ = whole.__qualname__ = work.__name__
     return ray.remote(whole).options(max_retries=0)
 
 

@@ -13,7 +13,7 @@ import pytest
 import ray
 from ray.exceptions import RayTaskError
 
-from ray_jobs.runtime.session import on_cluster
+from ray_jobs.runtime.session import on_cluster, started
 from ray_jobs.runtime.work import parts
 from ray_jobs.runtime.work.crew import Actors
 from ray_jobs.runtime.work.limits import Limits
@@ -21,6 +21,7 @@ from ray_jobs.runtime.work.parts import run_parts
 from ray_jobs.runtime.work.placement import Needs, slots
 from ray_jobs.runtime.work.worker import Work
 from retrieval.artifacts.progress import Progress, counted, silent
+from retrieval.artifacts.storage.patience import patience
 from retrieval.images.native import POISON, one_photo, strike
 from retrieval.images.pixels import BadImage
 
@@ -164,6 +165,22 @@ def named(name: str, what: str) -> str:
 
 def test_a_function_s_arguments_may_have_any_name() -> None:
     assert on_cluster(named, name="a", what="b") == "ab"
+
+
+def away_for_a_moment(tries: str) -> str:
+    with Path(tries).open("a") as file:
+        file.write("1\n")
+    if len(Path(tries).read_text().split()) < 3:
+        raise ConnectionError("reset")
+    return ray.get_runtime_context().get_task_name()
+
+
+def test_what_others_wait_for_waits_for_storage_itself_and_goes_by_its_own_name(tmp_path: Path) -> None:
+    with patience(60):
+        assert ray.get(started(away_for_a_moment, str(tmp_path / "tries"))) == "away_for_a_moment"
+        assert on_cluster(away_for_a_moment, str(tmp_path / "again")) == "away_for_a_moment"
+    with pytest.raises(RayTaskError, match="reset"):
+        ray.get(started(away_for_a_moment, str(tmp_path / "at once")))
 
 
 def test_who_asked_for_no_gpu_sees_none() -> None:

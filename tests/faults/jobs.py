@@ -6,6 +6,7 @@ after another, so its N-th write is the same one each time.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -254,13 +255,15 @@ INPUTS: dict[str, Callable[[Path], None]] = {
 
 
 def here(patch: pytest.MonkeyPatch) -> None:
-    """All jobs are done in this process, on no cluster."""
+    """All jobs are done in this process, on no cluster, and show no sign of life: it is written when the clock says so,
+    and may fail."""
     from ray_jobs import build_index, compact, draw, embed, evaluate, group, ingest, reconstruct, train, whiten
-    from ray_jobs.runtime import session
+    from ray_jobs.runtime import alone, session
     from tests.support.inline import install
 
     jobs = (build_index, compact, draw, embed, evaluate, group, ingest, reconstruct, train, whiten)
     cluster = install(patch, *jobs, session)
+    patch.setattr(alone, "beating", lambda *_: contextlib.nullcontext())
     patch.setattr(train, "_fit", _fit)
     patch.setattr(session, "session", cluster.session)
 

@@ -42,6 +42,9 @@ class Cluster:
         self.tasks.append(getattr(work, "__name__", "?"))
         return work(*args, **kwargs)
 
+    def started(self, work: Callable[..., Any], *args: Any) -> Any:
+        return work(*args)
+
     def run_parts(
         self,
         name: str,
@@ -66,7 +69,7 @@ def install(
     cluster = Cluster(resources)
     monkeypatch.setitem(sys.modules, "ray", cluster)  # type: ignore[arg-type]
     for job in jobs:
-        for name in ("session", "on_cluster", "run_parts"):
+        for name in ("session", "on_cluster", "started", "run_parts"):
             if hasattr(job, name):
                 monkeypatch.setattr(job, name, getattr(cluster, name))
     return cluster
