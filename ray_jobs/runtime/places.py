@@ -7,6 +7,7 @@ each node, and some of what lies at the top of a source. A setting could say so 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -83,9 +84,12 @@ def missing(paths: Sequence[str]) -> list[str]:
 
 
 def _some_of(source: Path) -> list[str]:
-    """A source, and a few of the names in it: looked up by name, which no cache of an old list answers."""
-    names = sorted(os.listdir(source)) if source.is_dir() else []
-    return [str(source), *(str(source / name) for name in names[:: max(1, len(names) // _SAMPLES)])]
+    """A source, and a few of the names in it, the first that there are: there may be millions. They are looked up by
+    name, which no cache of an old list answers."""
+    if not source.is_dir():
+        return [str(source)]
+    with os.scandir(source) as names:
+        return [str(source), *(entry.path for entry in itertools.islice(names, _SAMPLES))]
 
 
 def _asked(nodes: dict[str, str], paths: list[str]) -> dict[str, list[str]]:

@@ -15,7 +15,6 @@ A store that is away after the run was opened ends nothing: see outbox.py.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from ray_jobs.runtime.tracking.store import client_of, explained, reach, sqlite_
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.manifest import read_manifest
+from retrieval.artifacts.storage.patience import seconds_told
 from retrieval.reports.tables import read_metrics
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Tracker:
         self._tell("finish", status=status)
         if status != "FINISHED" or not self.workspace or not (outbox := Outbox.of(self.workspace)).waiting():
             return
-        end = time.monotonic() + float(os.environ.get(WAIT, "120"))
+        end = time.monotonic() + _longest_wait()
         while left := self.deliver():
             if time.monotonic() >= end:
                 logger.warning(
@@ -181,8 +181,9 @@ def open_run(
         key: names the work, say the digest of its config and workspace; a resumed pipeline goes on in the same run.
         workspace: where news is kept while the store is away; what waits there of earlier runs is told now.
 
-    Raises: ValueError if the store or its artifact folder cannot be reached or written.
+    Raises: ValueError if the store or its artifact folder cannot be reached or written, or $`WAIT` is no time.
     """
+    _longest_wait()
     reach(uri)
     with explained(uri):
         client = client_of(uri)
@@ -208,6 +209,10 @@ def _new_experiment(client: MlflowClient, experiment: str, uri: str) -> str:
     # The tag opens MLflow's page on training runs; its default view is for language models.
     kind = {"mlflow.experimentKind": "custom_model_development"}
     return client.create_experiment(experiment, str(path.parent / ARTIFACTS) if path else None, tags=kind)
+
+
+def _longest_wait() -> float:
+    return seconds_told(WAIT, "120")
 
 
 def _first_line(error: BaseException) -> str:

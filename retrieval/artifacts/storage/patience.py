@@ -38,13 +38,18 @@ _seconds = 0.0
 
 def default_patience() -> float:
     """Seconds. Raises: ValueError if $RETRIEVAL_PATIENCE is no number of 0 or more."""
-    told = os.environ.get(VARIABLE, "300")
+    return seconds_told(VARIABLE, "300")
+
+
+def seconds_told(variable: str, default: str) -> float:
+    """What a variable of the environment says. Raises: ValueError if that is no number of 0 or more."""
+    told = os.environ.get(variable, default)
     try:
         seconds = float(told)
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise ValueError(f"${VARIABLE} is {told!r}, expected seconds, 0 or more.")
+        raise ValueError(f"${variable} is {told!r}, expected seconds, 0 or more.")
     return seconds
 
 

@@ -75,6 +75,12 @@ def test_the_end_of_a_run_does_not_wait_for_what_this_store_will_never_take(
     assert "is away" not in caplog.text and len(Outbox.of(workspace).waiting()) == 1
 
 
+def test_a_wait_that_is_no_time_is_refused_at_the_start_of_a_run(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WAIT, "soon")
+    with pytest.raises(ValueError, match=f"{WAIT} is 'soon', expected seconds"):
+        open_run(store, experiment="waits", key="k")
+
+
 def test_without_a_workspace_a_store_that_is_away_is_an_error(store: str, nowhere: str) -> None:
     with pytest.raises(ValueError, match="cannot be used"):
         Tracker(nowhere, "run").log_metrics({"a": 1.0})
