@@ -12,6 +12,7 @@ import hashlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,7 +35,8 @@ class BadImage(Exception):
 
 _lock = threading.Lock()
 _seconds = 0.0
-_inside = 0
+_until: dict[int, float] = {}
+"""Thread -> when its photo must be done, by the monotonic clock."""
 
 
 def limit(seconds: float) -> None:
@@ -51,25 +53,29 @@ def limit(seconds: float) -> None:
 
 @contextmanager
 def one_photo(photos: int = 1) -> Iterator[None]:
-    """Around native work on a photo, or on several together. Within another such block the outer one's time counts.
+    """Around native work on a photo, or on several together.
 
-    Two threads that work at once share the time of the one that came first.
+    Within another such block of the same thread the outer one's time counts; each of several threads has its own.
     """
-    global _inside
-    if not _seconds:
+    me = threading.get_ident()
+    if not _seconds or me in _until:
         yield
         return
     with _lock:
-        _inside += 1
-        if _inside == 1:
-            signal.setitimer(signal.ITIMER_REAL, _seconds * photos)
+        _until[me] = time.monotonic() + _seconds * photos
+        _set_timer()
     try:
         yield
     finally:
         with _lock:
-            _inside -= 1
-            if not _inside:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+            del _until[me]
+            _set_timer()
+
+
+def _set_timer() -> None:
+    """There is one a process: it is set for the photo whose time is over first."""
+    left = max(min(_until.values()) - time.monotonic(), 1e-6) if _until else 0.0  # 0 stops it
+    signal.setitimer(signal.ITIMER_REAL, left)
 
 
 def strike(known: bytes) -> None:

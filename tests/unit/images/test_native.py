@@ -41,6 +41,26 @@ def test_time_counts_within_the_block_only_and_the_outer_one_s_within_two() -> N
     assert run(inner + "            time.sleep(0.1)\n") == -signal.SIGALRM
 
 
+OTHERS = """
+import threading
+def work(start):
+    time.sleep(start)
+    for _ in range(24):
+        with one_photo():
+            time.sleep(0.1)
+native.limit(1)
+threads = [threading.Thread(target=work, args=(start,), daemon=True) for start in (0, 0.03, 0.06)]
+for thread in threads:
+    thread.start()
+"""
+
+
+def test_of_threads_that_work_at_once_each_has_its_own_time() -> None:
+    """There is always one within such a block, for more than twice the time of a photo, and none takes too long."""
+    assert run(OTHERS + "for thread in threads:\n    thread.join()\n") == 0
+    assert run(OTHERS + "with one_photo():\n    time.sleep(3)\n") == -signal.SIGALRM
+
+
 def test_without_a_limit_nothing_is_timed() -> None:
     assert (
         run(
