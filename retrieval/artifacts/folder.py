@@ -122,8 +122,7 @@ class Folder:
     def list(self) -> dict[str, int]:
         """Relative names of all finished files below this folder, with their sizes in bytes, sorted by name."""
         found = {}
-        for info in self._below():
-            name = info.path[len(self.path) :].lstrip("/")
+        for name, info in self._below():
             if info.type == pafs.FileType.File and is_content(name):
                 found[name] = info.size
         return dict(sorted(found.items()))
@@ -187,18 +186,22 @@ class Folder:
 
     def remove_marks(self) -> None:
         """Of all files below this folder: its seal says what they said."""
-        inside = (info.path[len(self.path) :].strip("/").split("/") for info in self._below())
+        inside = (name.split("/") for name, _ in self._below())
         for place in sorted({"/".join(at[: at.index(MARKS) + 1]) for at in inside if MARKS in at}):
-            self.fs.delete_dir(self.file(place))
+            self._delete(place, self.fs.delete_dir)
 
-    def _below(self) -> list[pafs.FileInfo]:
-        selector = pafs.FileSelector(self.path, recursive=True, allow_not_found=True)
-        return patiently(lambda: self.fs.get_file_info(selector), f"listing {self}")
+    def _below(self) -> list[tuple[str, pafs.FileInfo]]:
+        """All files and folders, with their relative names."""
+        path = self.path
+        selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
+        infos = patiently(lambda: self.fs.get_file_info(selector), f"listing {self}")
+        return [(info.path[len(path) :].strip("/"), info) for info in infos]
 
     def _unmark(self, name: str) -> None:
         if self.exists(marker(name)):
             self._delete(marker(name))
 
-    def _delete(self, name: str) -> None:
+    def _delete(self, name: str, delete: Callable[[str], Any] | None = None) -> None:
+        delete = delete or self.fs.delete_file
         with contextlib.suppress(FileNotFoundError):  # a try whose answer was lost had done it
-            patiently(lambda: self.fs.delete_file(self.file(name)), f"removing {self / name}")
+            patiently(lambda: delete(self.file(name)), f"removing {self / name}")

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.storage.patience import patiently
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -23,6 +24,10 @@ def digest(value: Any) -> str:
 
 def hash_file(folder: Folder, name: str) -> str:
     """sha256 hex of one file, read in 1 MiB pieces."""
+    return patiently(lambda: _hash_file(folder, name), f"reading {folder / name}")
+
+
+def _hash_file(folder: Folder, name: str) -> str:
     total = hashlib.sha256()
     with folder.fs.open_input_stream(folder.file(name)) as stream:
         while piece := stream.read(1 << 20):

@@ -256,7 +256,7 @@ def _read(source: Folder, uri: str, size: int) -> bytes:
 def _holds_anything(source: Folder) -> bool:
     """Whether the place that photos come from is still there."""
     if source.is_local:
-        with contextlib.suppress(FileNotFoundError):
-            return any(True for _ in os.scandir(source.path))
+        with contextlib.suppress(FileNotFoundError), os.scandir(source.path) as names:
+            return any(True for _ in names)
         return False
     return source.fs.get_file_info(source.path).type != pafs.FileType.NotFound

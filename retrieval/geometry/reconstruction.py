@@ -114,9 +114,9 @@ def verify_block(
         both = list(zip(pairs["a"].to_pylist(), pairs["b"].to_pylist(), strict=True))
         for a, b in counted(both, "pairs", progress):
             first, second = (features_of_part(out, int(parts[row]))[image_ids[row]] for row in (a, b))
-            done = verify(first, second)
-            if done.num_inliers >= config.weak_inliers:
-                rows.append({"a": a, "b": b, "num_inliers": done.num_inliers, "matches": done.matches.tobytes()})
+            fit = verify(first, second)
+            if fit.num_inliers >= config.weak_inliers:
+                rows.append({"a": a, "b": b, "num_inliers": fit.num_inliers, "matches": fit.matches.tobytes()})
         counts = {"taken": len(pairs), "links": len(rows)}
         done = out.write_table(name, pa.Table.from_pylist(rows, LINKS), about=counts)
     return {"block": block, **done.about, "resumed": int(resumed)}
