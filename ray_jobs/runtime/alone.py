@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from ray_jobs.runtime.news.pulse import beating
+from ray_jobs.runtime.places import must_answer
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import MANIFEST, STARTED
+from retrieval.artifacts.storage.patience import current, patience
 from retrieval.artifacts.writing.owner import sole_writer
 
 Main = TypeVar("Main", bound=Callable[..., Any])
@@ -30,15 +33,20 @@ def at_work_on(folder: Folder, what: str) -> Iterator[None]:
 def alone(main: Main) -> Main:
     """A job's `main`, which writes `cfg.out` alone for as long as it lasts. A folder that is sealed is only read.
 
-    Raises, beside what `main` does: ValueError if another job is at work there, or nothing can be written there.
+    Raises, beside what `main` does: ValueError if another job is at work there, or nothing can be written there; Outage
+    if a store does not answer, at once unless a job waits for it already.
     """
 
     @functools.wraps(main)
     def only_one(cfg: Any, *args: Any, **kwargs: Any) -> Any:
         out = Folder.of(cfg.out)
-        if out.exists(MANIFEST) and not out.exists(STARTED):  # with both, whoever sealed it died before the last of it
-            return main(cfg, *args, **kwargs)
-        with at_work_on(out, main.__module__.rpartition(".")[2]):
+        if not current():  # no step of a pipeline that is at work
+            must_answer(out)
+        with contextlib.ExitStack() as stack:
+            with patience(current() or None):
+                # With both, whoever sealed it died before the last of it.
+                if not out.exists(MANIFEST) or out.exists(STARTED):
+                    stack.enter_context(at_work_on(out, main.__module__.rpartition(".")[2]))
             return main(cfg, *args, **kwargs)
 
     return cast(Main, only_one)

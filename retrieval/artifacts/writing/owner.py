@@ -27,6 +27,8 @@ from typing import TextIO
 import pyarrow.fs as pafs
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.storage.failures import Outage
+from retrieval.artifacts.storage.patience import patiently
 from retrieval.artifacts.writing.done import OWNERS
 from retrieval.artifacts.writing.seam import TEMP
 
@@ -79,7 +81,8 @@ class Owner:
 def sole_writer(folder: Folder, job: str) -> Iterator[None]:
     """Be the only one who writes below `folder` for the length of the block. In it again, it does nothing.
 
-    Raises: ValueError if somebody else is at work there, or nothing can be written there.
+    Raises: ValueError if somebody else is at work there, or nothing can be written there; Outage if a store does not
+        answer for as long as the job is patient.
     """
     if folder.uri in _held:
         yield
@@ -159,9 +162,11 @@ def sweep(folder: Folder) -> None:
 
 @contextmanager
 def _in_store(folder: Folder, job: str) -> Iterator[None]:
-    owners, name, owner = folder / OWNERS, uuid.uuid4().hex, Owner.of_this_process(job)
+    owners, name, mine = folder / OWNERS, uuid.uuid4().hex, Owner.of_this_process(job)
     try:
-        owner = _put(owners, name, owner)
+        owner = patiently(lambda: _put(owners, name, mine), f"claiming {folder}")
+    except Outage:
+        raise
     except OSError as error:
         raise _unwritable(folder, error) from error
     over = threading.Event()
@@ -201,7 +206,7 @@ def _outlive(folder: Folder, owners: Folder, name: str, owner: Owner) -> None:
     """Wait until no claim of a living writer is older than ours. Raises: ValueError if one lives."""
     first_seen: dict[str, int] = {}
     while True:
-        rivals, now = _rivals(owners, name)
+        rivals, now = patiently(lambda: _rivals(owners, name), f"looking who writes to {folder}")
         ahead = False
         for place, (rival, beat) in rivals.items():
             if rival.is_dead or now - beat > STALE_S * 1e9:
@@ -217,7 +222,7 @@ def _outlive(folder: Folder, owners: Folder, name: str, owner: Owner) -> None:
             return
         logger.info("%s was being written a moment ago: waiting to see whether that writer still lives", folder)
         time.sleep(BEAT_S / 2)
-        _put(owners, name, owner)
+        patiently(lambda: _put(owners, name, owner), f"claiming {folder}")
 
 
 def _rivals(owners: Folder, name: str) -> tuple[dict[str, tuple[Owner, int]], int]:

@@ -13,7 +13,9 @@ from ray_jobs.runtime.alone import alone, at_work_on
 from ray_jobs.runtime.news.pulse import read_pulse
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import begin, seal
+from retrieval.artifacts.storage.failures import Outage
 from retrieval.artifacts.writing.owner import sole_writer
+from tests.support.object_store import ObjectStore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +72,13 @@ def test_one_that_is_refused_says_nothing_of_the_work_of_the_other(tmp_path: Pat
         with pytest.raises(ValueError, match="is being written by another process"):
             main(Settings(out=out.uri))
     assert read_pulse(out) is None
+
+
+def test_a_store_that_does_not_answer_is_told_at_once_as_an_outage(s3: ObjectStore, bucket: Folder) -> None:
+    with pytest.raises(Outage, match="Storage does not answer: asking for the bucket there failed for 0 s"):
+        main(Settings(out="s3://there/w?endpoint_override=127.0.0.1:9&scheme=http"))
+    with pytest.raises(ValueError, match="There is no bucket no-such"):
+        main(Settings(out=f"s3://no-such/w{s3.options}"))
 
 
 @pytest.mark.parametrize(

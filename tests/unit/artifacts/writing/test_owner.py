@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import threading
@@ -17,6 +18,8 @@ import pytest
 
 from retrieval.artifacts import folder as artifacts_folder
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.storage.failures import Outage
+from retrieval.artifacts.storage.patience import patience
 from retrieval.artifacts.writing import owner as owners
 from retrieval.artifacts.writing.owner import Owner, sole_writer
 
@@ -173,6 +176,26 @@ def test_one_that_came_later_gives_way_and_is_not_waited_for(folder: Folder) -> 
         claims = folder.fs.get_file_info(pafs.FileSelector((folder / ".owner").path))
         beats = [info.mtime_ns for info in claims if info.base_name != "later"]
         assert len(beats) == 1 and beats[0] > time.time_ns() - 5e8, "it beats"
+
+
+@pytest.mark.parametrize("folder", ["store"], indirect=True)
+def test_a_store_that_fails_for_a_moment_is_waited_for_and_then_it_is_an_outage(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, fails = owners._put, [1, 1]
+
+    def put(*claim: Any) -> Owner:
+        if fails:
+            fails.pop()
+            raise OSError(errno.EIO, "Input/output error")
+        return real(*claim)
+
+    monkeypatch.setattr(owners, "_put", put)
+    with patience(30), sole_writer(folder, "train"):
+        assert not fails
+    fails += [1] * 99
+    with patience(0.1), pytest.raises(Outage, match="claiming s3://bucket/made failed"), sole_writer(folder, "train"):
+        raise AssertionError("it has no claim")
 
 
 def test_a_process_is_known_to_be_dead_only_on_its_own_machine() -> None:
