@@ -10,8 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from ray_jobs.runtime.places import must_answer
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
+from retrieval.artifacts.storage.patience import current
 
 _NO_FILES = ("none", "imagenet")
 
@@ -24,7 +26,13 @@ def must_be_at_least(least: int, settings: Any, *names: str) -> None:
 
 
 def must_be_sealed(**places: str) -> None:
-    """Folders of earlier steps, by their kind. Raises: ValueError for one that is not sealed, or of another kind."""
+    """Folders of earlier steps, by their kind.
+
+    Raises: ValueError for one that is not sealed, or of another kind; Outage if a store does not answer, at once unless
+        a job waits for it already.
+    """
+    if not current():
+        must_answer(*places.values())
     for kind, place in places.items():
         read_manifest(Folder.of(place), kind)
 
