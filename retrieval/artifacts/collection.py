@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from retrieval.artifacts.folder import Folder, part_name, part_number
 from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.artifacts.node.cache import Kept, NodeCache
+from retrieval.artifacts.storage.patience import patiently
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,8 @@ def _read_columns(collection: Folder, needed: list[str]) -> pa.Table:
     """Columns of the catalog, also of one from when a photo was one row: it does not say of which photo a row is."""
     there = set(needed)
     if there & {"photo", "face", ADDED}:
-        there &= set(pq.read_schema(collection.file(CATALOG), filesystem=collection.fs).names)
+        read = functools.partial(pq.read_schema, collection.file(CATALOG), filesystem=collection.fs)
+        there &= set(patiently(read, f"reading {collection / CATALOG}").names)
     catalog = collection.read_table(CATALOG, columns=[name for name in needed if name in there])
     if "photo" in set(needed) - there:
         catalog = catalog.append_column("photo", catalog["image_id"])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
+from retrieval.artifacts import folder as artifacts_folder
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, draw_key, hash_file, plain
+from retrieval.artifacts.storage.patience import patience
 
 
 @dataclass(frozen=True)
@@ -50,3 +56,23 @@ def test_draws_depend_on_every_name_and_on_where_one_ends() -> None:
     keys = [draw_key(*names) for names in ((0, "a", "b"), (1, "a", "b"), (0, "ab"), (0, "a", "c"), (0, "b", "a"), (0,))]
     assert len(set(keys)) == len(keys)
     assert draw_key(0, "a") == draw_key("0", "a") == hashlib.sha256(b"0\0a").digest()
+
+
+def test_storage_that_breaks_off_in_the_midst_of_a_file_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stream(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() and not broken:
+                broken.append(self.tell())
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+    class Store:
+        def open_input_stream(self, path: str) -> Stream:
+            return Stream(content)
+
+    broken: list[int] = []
+    content = bytes(range(256)) * 8192
+    monkeypatch.setattr(artifacts_folder, "_open", lambda uri: (Store(), "bucket"))
+    with patience(30):
+        assert hash_file(Folder("s3://bucket"), "a") == hashlib.sha256(content).hexdigest()
+    assert broken == [1 << 20]
