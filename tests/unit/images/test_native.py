@@ -48,7 +48,7 @@ def work(start):
     for _ in range(24):
         with one_photo():
             time.sleep(0.1)
-native.limit(1)
+native.limit(1.5)
 threads = [threading.Thread(target=work, args=(start,), daemon=True) for start in (0, 0.03, 0.06)]
 for thread in threads:
     thread.start()
@@ -56,9 +56,9 @@ for thread in threads:
 
 
 def test_of_threads_that_work_at_once_each_has_its_own_time() -> None:
-    """There is always one within such a block, for more than twice the time of a photo, and none takes too long."""
+    """There is always one within such a block, for longer than a photo may take, and none takes too long."""
     assert run(OTHERS + "for thread in threads:\n    thread.join()\n") == 0
-    assert run(OTHERS + "with one_photo():\n    time.sleep(3)\n") == -signal.SIGALRM
+    assert run(OTHERS + "with one_photo():\n    time.sleep(4)\n") == -signal.SIGALRM
 
 
 def test_without_a_limit_nothing_is_timed() -> None:
