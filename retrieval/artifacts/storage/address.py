@@ -81,10 +81,11 @@ def parse(uri: str) -> Address:
     bucket, _, path = named.partition("/")
     if scheme not in OPTIONS:
         raise ValueError(f"{uri} is in no store that is known here. Give a path, file://, {'://, '.join(OPTIONS)}://.")
-    if "@" in bucket:
+    if "@" in bucket or ":" in bucket:  # a key may hold a slash: what is before it looks like a bucket
         raise ValueError(
-            f"An address must hold no credentials, and this one of {scheme}://{bucket.rpartition('@')[2]} does: it is "
-            f"written to logs and manifests. Put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile."
+            f"An address must hold no credentials, since it is written to logs and manifests, and what this one says "
+            f"between {scheme}:// and the next slash is no bucket. Put keys into AWS_ACCESS_KEY_ID and "
+            f"AWS_SECRET_ACCESS_KEY, or a profile; and a host behind the path: ?endpoint_override=HOST:PORT."
         )
     if not bucket:
         raise ValueError(f"{uri} names no bucket. Expected {scheme}://BUCKET/PATH.")
