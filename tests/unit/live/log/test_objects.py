@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -87,11 +90,25 @@ def test_a_store_that_is_away_or_shut_says_so(s3: ObjectStore, monkeypatch: pyte
         put_new(Folder("s3://another-bucket/live"), "1", b"x")
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_only_be_read(tmp_path: Path) -> None:
-    (tmp_path / "live").mkdir(mode=0o500)
-    with pytest.raises(PermissionError):
-        put_new(Folder.of(tmp_path / "live"), "1", b"x")
+@contextlib.contextmanager
+def nobody() -> Iterator[None]:
+    """Root, who may write anywhere, is nobody for a while, in all threads; anybody else stays who they are."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_folder_that_may_only_be_read() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as shut:  # pytest's own folder lets nobody but its owner in
+        os.chmod(shut, 0o555)
+        with nobody(), pytest.raises(PermissionError):
+            put_new(Folder.of(shut), "1", b"x")
+        assert os.listdir(shut) == []
 
 
 def test_an_object_is_emptied_when_the_base_is_on_the_disk_and_not_before(
