@@ -111,6 +111,16 @@ def _take_screens_away() -> None:
         root.removeHandler(handler)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """OpenCV works in the caller's thread alone, as it does in a worker."""
+    from retrieval.images.pixels import limit_threads
+
+    limit_threads(1)
+    yield
+    limit_threads(-1)
+
+
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
     """One local 2-CPU Ray for the whole test session: starting one costs about ten seconds."""

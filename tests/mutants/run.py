@@ -75,8 +75,15 @@ def stale(mutant: Mutant, root: Path = ROOT) -> str:
     times = path.read_text().count(mutant.old)
     if times != 1:
         return f"{mutant.file} holds this {times} times, not once: {mutant.old!r}"
-    missing = [name for name in mutant.tests if not (root / name.partition("::")[0]).exists()]
+    missing = [name for name in mutant.tests if not is_there(name, root)]
     return f"no test {missing[0]}" if missing else ""
+
+
+def is_there(test: str, root: Path) -> bool:
+    """Whether there is such a file or, where the name goes on after `::`, such a function in it."""
+    file, _, name = test.partition("::")
+    path = root / file
+    return path.exists() and (not name or f"def {name.partition('[')[0]}(" in path.read_text())
 
 
 def run_tests(tests: tuple[str, ...], folder: str, log: str) -> int:

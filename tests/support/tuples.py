@@ -1,4 +1,4 @@
-"""Photos of a few places in memory, of several shapes, and the tuples that their labels make."""
+"""Photos of a few places in memory, of several shapes, and the tuples that their labels make; models by hand."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from retrieval.artifacts.tuples import TupleSet, as_set
 from retrieval.geometry import tuples
+from retrieval.geometry.sparse_model import SparseModel
 from retrieval.images.pixels import encode_jpeg
 
 SHAPES = ((96, 72), (72, 96), (96, 64), (96, 96))
@@ -40,3 +41,19 @@ def known(photos: Photos, val_fraction: float = 0.25) -> TupleSet:
     ids = list(photos.image_ids)
     tables = tuples.labelled_tables(ids, [name[:2] for name in ids])
     return as_set(*tuples.divide(*tables, val_fraction=val_fraction))
+
+
+def scene(names: list[str], seen: list[tuple[int, int, float]]) -> SparseModel:
+    """A model of what each image sees. Args: seen: (image, point, scale)."""
+    num = max(point for _, point, _ in seen) + 1
+    images, points, scales = zip(*seen, strict=True)
+    return SparseModel(
+        image_ids=names,
+        centres=np.arange(3.0 * len(names)).reshape(-1, 3),
+        directions=np.tile([0.0, 0, 1], (len(names), 1)),
+        points=np.arange(3.0 * num).reshape(-1, 3),
+        colours=np.full((num, 3), 7, np.uint8),
+        obs_image=np.array(images),
+        obs_point=np.array(points),
+        obs_scale=np.array(scales, dtype=np.float64),
+    )

@@ -35,6 +35,9 @@ def test_a_list_that_went_stale_is_found(run: ModuleType, tmp_path: Path) -> Non
     assert "0 times" in run.stale(run.Mutant(old="z", **made), tmp_path)
     assert "not there" in run.stale(run.Mutant(old="x", **{**made, "file": "b.py"}), tmp_path)
     assert run.stale(run.Mutant(old="x = 1\nx", **{**made, "tests": ("t.py",)}), tmp_path) == "no test t.py"
+    (tmp_path / "t.py").write_text("def test_it() -> None: ...\n")
+    for test, said in (("t.py::test_it[1]", ""), ("t.py::test_i", "no test t.py::test_i")):
+        assert run.stale(run.Mutant(old="x = 1\nx", **{**made, "tests": (test,)}), tmp_path) == said
 
 
 def test_a_survivor_without_a_reason_fails_the_run(run: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

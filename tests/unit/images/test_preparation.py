@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,21 +17,16 @@ from retrieval.images.boxes import expand_box, overlap
 from retrieval.images.detectors.face import Face, Points
 from retrieval.images.detectors.haar import HaarDetector
 from retrieval.images.detectors.yunet import YunetDetector
-from retrieval.images.pixels import BadImage, decode, encode_jpeg, limit_threads, resize
+from retrieval.images.pixels import BadImage, decode, encode_jpeg, resize
 from retrieval.images.preparation import Prepared, prepare, prepare_all
 from retrieval.images.quality import measure
 from retrieval.images.settings import Crop, DetectorConfig, PrepareConfig
 from tests.support.photos import portrait, yunet
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HAAR = PrepareConfig(detector="haar")
 DETECTOR = HaarDetector(HAAR)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    limit_threads(1)
-    yield
-    limit_threads(-1)
 
 
 def pixels_of(done: Prepared) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,11 @@ from retrieval.data.demo.portrait import background, landmarks
 from retrieval.images.boxes import overlap
 from retrieval.images.detectors.face import Face
 from retrieval.images.detectors.yunet import YunetDetector
-from retrieval.images.pixels import decode, limit_threads, resize
+from retrieval.images.pixels import decode, resize
 from retrieval.images.settings import DetectorConfig
 from tests.support.photos import portrait, yunet
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    limit_threads(1)
-    yield
-    limit_threads(-1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def detector(**settings: Any) -> YunetDetector:
