@@ -63,7 +63,7 @@ class Page:
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
-            message = json.loads(self._socket.recv(timeout=30))
+            message = json.loads(self._socket.recv(timeout=120))
             if message.get("id") == number:
                 assert "error" not in message, f"{method}: {message}"
                 return message["result"]
@@ -177,7 +177,7 @@ def open_page(url: str, profile: Path) -> Iterator[Page]:
         browser.wait(timeout=30)
 
 
-def _port(file: Path, seconds: float = 30) -> int:
+def _port(file: Path, seconds: float = 120) -> int:
     """The port that Chromium chose, which it writes down when it listens."""
     end = time.monotonic() + seconds
     while not file.exists() or not file.read_text():

@@ -34,9 +34,9 @@ def test_the_limit_may_be_set_by_any_thread_as_those_of_ray_train_are() -> None:
 
 
 def test_time_counts_within_the_block_only_and_the_outer_one_s_within_two() -> None:
-    code = "native.limit(0.6)\n" + "with one_photo():\n    time.sleep(0.2)\ntime.sleep(0.5)\n" * 3
+    code = "native.limit(1.5)\n" + "with one_photo():\n    time.sleep(0.6)\ntime.sleep(1)\n" * 3
     assert run(code) == 0
-    assert run("native.limit(0.2)\nwith one_photo(4):\n    time.sleep(0.5)\n") == 0
+    assert run("native.limit(0.5)\nwith one_photo(6):\n    time.sleep(0.7)\n") == 0
     inner = "native.limit(0.4)\nwith one_photo():\n    for _ in range(9):\n        with one_photo():\n"
     assert run(inner + "            time.sleep(0.1)\n") == -signal.SIGALRM
 

@@ -11,6 +11,7 @@ import pytest
 from ray_jobs.runtime.news import progress
 from ray_jobs.runtime.news.progress import Mailbox, Step, Teller, told, watch
 from ray_jobs.runtime.news.screen import Count, Screen, ScreenHandler
+from tests.support.waiting import until
 
 
 class Near:
@@ -196,10 +197,7 @@ def test_a_step_is_shown_while_it_lasts_and_what_was_told_last_is_not_lost(
     screen, near = Kept(), Near()
     with caplog.at_level(logging.INFO), watch("embed", 9, in_parts=True, mailbox=near, screen=screen) as step:
         step.teller.of(4)("photos", 3, 5)
-        deadline = time.monotonic() + 10
-        while not screen.shown or screen.shown[-1][0].done != 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: screen.shown and screen.shown[-1][0].done == 3)
         step.finished(4, 5)
         step.teller.say(logging.WARNING, "the last word")
     assert screen.began == "embed"
@@ -246,10 +244,7 @@ def test_a_mailbox_that_is_slow_to_answer_holds_up_nothing(monkeypatch: pytest.M
     screen, near = Kept(), Near()
     with watch("embed", 9, in_parts=True, mailbox=near, screen=screen) as step:
         step.finished(0, 9)
-        deadline = time.monotonic() + 10
-        while len(waits) < 8:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: len(waits) >= 8)
     assert set(waits[:-1]) == {0}  # it never waits, but for the last word
     assert near.calls == len(waits) - 5 + 1  # begin, and one question until that was answered
 

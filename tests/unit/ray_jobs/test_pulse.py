@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ray_jobs.runtime.news.progress import watch
 from ray_jobs.runtime.news.pulse import EVERY, LOST_AFTER, Pulse, beating, place_of, read_pulse
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import begin, seal
+from tests.support.waiting import until
 
 WORK: dict[str, Any] = {"kind": "index", "config": {}, "inputs": {}}
 
@@ -26,14 +26,6 @@ def folder(tmp_path: Path) -> Folder:
     made = Folder.of(tmp_path / "index" / "abc")
     begin(made, **WORK)
     return made
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Waits for what another thread does; a minute is for a machine that does much else."""
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_while_it_works_it_says_who_it_is_and_how_far(folder: Folder) -> None:

@@ -5,27 +5,39 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
+from typing import Any
 
 import pytest
 
 from serve.batching import Batcher
+from tests.support.waiting import MOST_S, eventually
 
 
 class Squares:
-    """Squares numbers, slowly enough that others come meanwhile; keeps what it was given, and where it ran."""
+    """Squares numbers, once it may go on; keeps what it was given, and where it ran."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.threads: set[str] = set()
+        self.go = threading.Event()
+        self.go.set()
 
     def __call__(self, numbers: list[int]) -> list[int]:
         self.batches.append(numbers)
         self.threads.add(threading.current_thread().name)
-        time.sleep(0.05)
+        assert self.go.wait(MOST_S)
         if 13 in numbers:
             raise ValueError("unlucky")
         return [number * number for number in numbers]
+
+
+async def begun(work: Squares, call: Coroutine[Any, Any, int]) -> asyncio.Task[int]:
+    """Asked, and being worked on until `go`."""
+    work.go.clear()
+    task = asyncio.create_task(call)
+    await eventually(lambda: work.batches)
+    return task
 
 
 async def together(calls: list[Awaitable[int]]) -> list[int | BaseException]:
@@ -37,10 +49,11 @@ def test_what_comes_during_one_batch_makes_the_next_in_order() -> None:
     batcher = Batcher(work, 4, "square")
 
     async def ask() -> list[int | BaseException]:
-        first = asyncio.create_task(batcher(1))
-        await asyncio.sleep(0.01)
-        rest = await together([batcher(number) for number in range(2, 9)])
-        return [await first, *rest]
+        first = await begun(work, batcher(1))
+        rest = [asyncio.create_task(batcher(number)) for number in range(2, 9)]
+        await asyncio.sleep(0.01)  # they have asked
+        work.go.set()
+        return await together([first, *rest])
 
     assert asyncio.run(ask()) == [number * number for number in range(1, 9)]
     assert work.batches == [[1], [2, 3, 4, 5], [6, 7, 8]]
@@ -76,12 +89,12 @@ def test_who_leaves_is_not_worked_for_and_keeps_nobody(leave: tuple[int, ...]) -
     batcher = Batcher(work, 2, "square")
 
     async def ask() -> dict[int, int | BaseException]:
-        tasks = {1: asyncio.create_task(batcher(1))}
-        await asyncio.sleep(0.01)
+        tasks = {1: await begun(work, batcher(1))}
         tasks |= {number: asyncio.create_task(batcher(number)) for number in (2, 3, 4, 5)}
         await asyncio.sleep(0.01)
         for number in leave:
             tasks[number].cancel()
+        work.go.set()
         answers = await together(list(tasks.values()))
         return dict(zip(tasks, answers, strict=True))
 
@@ -111,13 +124,16 @@ def test_who_waits_when_it_is_closed_is_answered_and_who_comes_later_refused() -
 
 
 def test_who_leaves_while_his_batch_is_worked_on_stops_nobody_else_in_it() -> None:
-    batcher = Batcher(Squares(), 2, "square")
+    work = Squares()
+    batcher = Batcher(work, 2, "square")
 
     async def ask() -> int:
-        leaves, stays = asyncio.create_task(batcher(2)), asyncio.create_task(batcher(3))
-        await asyncio.sleep(0.01)
+        stays = asyncio.create_task(batcher(3))  # comes first, and in the same turn
+        leaves = await begun(work, batcher(2))
         leaves.cancel()
+        await asyncio.sleep(0)
+        work.go.set()
         return await asyncio.wait_for(stays, 30)
 
-    assert asyncio.run(ask()) == 9
+    assert asyncio.run(ask()) == 9 and work.batches == [[3, 2]]
     batcher.close()

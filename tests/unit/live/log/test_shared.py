@@ -6,7 +6,6 @@ import logging
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from retrieval.live.log.objects import Log
 from retrieval.live.store import ReadOnly, Store
 from tests.support.gallery import new_image
 from tests.support.object_store import ObjectStore
+from tests.support.waiting import MOST_S, until
 from tests.support.writers import MODEL, drawn
 
 Host = Callable[[str], Store]
@@ -55,14 +55,6 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
     yield open_it
     for store in opened:
         store.close()
-
-
-def until(there: Callable[[], bool]) -> None:
-    """Waits for what follows by itself."""
-    end = time.monotonic() + 30
-    while not there():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def names(store: Store) -> set[str]:
@@ -133,7 +125,7 @@ def test_changes_that_wait_go_together(disk: Folder, host: Host, monkeypatch: py
     store, go, real = host("one"), threading.Event(), objects.put_new
 
     def slow(folder: Folder, name: str, data: bytes) -> bool:
-        assert go.wait(30)
+        assert go.wait(MOST_S)
         return real(folder, name, data)
 
     monkeypatch.setattr(objects, "put_new", slow)

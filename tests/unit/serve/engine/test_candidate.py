@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -15,6 +13,7 @@ from retrieval.artifacts.published import go_to
 from retrieval.search.agreement import Agreement, read_agreements
 from tests.support.inside import inside
 from tests.support.versions import make_versions
+from tests.support.waiting import eventually
 from tests.support.workspace import Workspace
 
 
@@ -29,13 +28,6 @@ async def ask(client: httpx.AsyncClient, photo: Path, more: str = "") -> httpx.R
     return response
 
 
-async def eventually(true: Callable[[], bool], within: float = 30.0) -> bool:
-    end = time.monotonic() + within
-    while not true() and time.monotonic() < end:
-        await asyncio.sleep(0.02)
-    return true()
-
-
 def test_a_share_is_compared_counted_and_written(ready: tuple[Workspace, list[str]]) -> None:
     made, (old, new) = ready
     photos = list(made.photos.values())[:6]
@@ -44,11 +36,11 @@ def test_a_share_is_compared_counted_and_written(ready: tuple[Workspace, list[st
         async with inside(made, watch_s=0, candidate=old[:6], candidate_share=1.0) as (service, client):
             candidate = service.candidate
             assert candidate is not None
-            assert await eventually(lambda: candidate.name == old)
+            await eventually(lambda: candidate.name == old)
             for number, photo in enumerate(photos, start=1):
                 answer = (await ask(client, photo)).json()
                 assert answer["version"] == new, "the candidate answers nobody"
-                assert await eventually(lambda n=number: candidate.counted().get(new, Agreement()).queries == n)
+                await eventually(lambda n=number: candidate.counted().get(new, Agreement()).queries == n)
             counts = candidate.counted()[new]
             # Every photo is of the gallery, and both versions find it.
             assert counts.same_first == len(photos) and 0 < counts.overlap <= len(photos)
@@ -68,7 +60,7 @@ def test_a_share_is_compared_counted_and_written(ready: tuple[Workspace, list[st
             await asyncio.sleep(0.2)
             # The two before it may have been compared meanwhile; this one is not: it would be with itself.
             assert sum(one.queries for one in candidate.counted().values()) <= before + 2
-            assert await eventually(lambda: service.versions.num_open == 1)
+            await eventually(lambda: service.versions.num_open == 1)
             go_to(made.folder, new)
 
     asyncio.run(work())
@@ -80,13 +72,15 @@ def test_no_share_compares_nothing_and_a_crowd_is_passed_by(ready: tuple[Workspa
 
     async def work() -> None:
         async with inside(made, watch_s=0, candidate=old, candidate_share=0.0) as (service, client):
-            assert service.candidate is not None and await eventually(lambda: service.candidate.name == old)  # type: ignore[union-attr]
+            assert service.candidate is not None
+            await eventually(lambda: service.candidate.name == old)  # type: ignore[union-attr]
             for _ in range(5):
                 await ask(client, photo)
             await asyncio.sleep(0.2)
             assert service.candidate.counted() == {}
         async with inside(made, watch_s=0, candidate=old, candidate_share=1.0, max_queue=12) as (service, client):
-            assert service.candidate is not None and await eventually(lambda: service.candidate.name == old)  # type: ignore[union-attr]
+            assert service.candidate is not None
+            await eventually(lambda: service.candidate.name == old)  # type: ignore[union-attr]
             free = threading.Event()  # until it is set, the candidate can do nothing
             held = asyncio.get_running_loop().run_in_executor(service.candidate._thread, free.wait)
             answers = await asyncio.gather(*(ask(client, photo) for _ in range(12)))
@@ -95,7 +89,7 @@ def test_no_share_compares_nothing_and_a_crowd_is_passed_by(ready: tuple[Workspa
             free.set()
             assert await held
             counted = service.candidate.counted
-            assert await eventually(lambda: counted().get(new, Agreement()).queries == 5)
+            await eventually(lambda: counted().get(new, Agreement()).queries == 5)
 
     asyncio.run(work())
 
@@ -106,7 +100,7 @@ def test_a_candidate_that_is_unfit_is_told_and_nothing_else_happens(ready: tuple
     async def work() -> None:
         async with inside(made, watch_s=0, candidate="0123456789ab") as (service, client):
             assert service.candidate is not None
-            assert await eventually(lambda: bool(service.candidate.why_not))  # type: ignore[union-attr]
+            await eventually(lambda: bool(service.candidate.why_not))  # type: ignore[union-attr]
             info = (await client.get("/v1/info")).json()["candidate"]
             assert info["version"] is None and f"Choose one of: {ready[1][0]}, {new}" in info["why"]
             assert (await ask(client, next(iter(made.photos.values())))).json()["version"] == new

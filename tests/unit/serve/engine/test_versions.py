@@ -8,7 +8,6 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ from serve.engine.loading import load
 from serve.engine.version import Version
 from serve.engine.versions import OneVersion, Versions
 from tests.support.inside import settings
+from tests.support.waiting import MOST_S, until
 from tests.support.workspace import make_workspace
 
 
@@ -38,7 +38,7 @@ def plain(name: str) -> Version:
     return cast(Version, Plain(name))
 
 
-def closed(version: Version, within: float = 5.0) -> bool:
+def closed(version: Version, within: float = MOST_S) -> bool:
     return cast(Plain, version).closed.wait(within)
 
 
@@ -152,13 +152,6 @@ def test_many_threads_and_many_swaps_leave_one_version_open() -> None:
     assert versions.num_open == 1 and not closed(made[-1], 0.05)
 
 
-def eventually(true: Callable[[], bool], within: float = 20.0) -> bool:
-    end = time.monotonic() + within
-    while not true() and time.monotonic() < end:
-        time.sleep(0.02)
-    return true()
-
-
 def mapped(folder: Folder) -> bool:
     return any(folder.path in line for line in Path("/proc/self/maps").read_text().splitlines())
 
@@ -184,9 +177,9 @@ def test_a_closed_version_gives_back_its_memory_its_maps_and_its_threads(tmp_pat
         parts = [weakref.ref(part) for part in (version.gallery, version.gallery.searcher, version.embedder)]
         index = version.pair.index
         version.close()
-        assert eventually(lambda: [part() for part in parts] == [None] * 3)
+        until(lambda: [part() for part in parts] == [None] * 3)
         assert not mapped(index)
-        assert eventually(lambda: num_threads("embed") + num_threads("search") == before)
+        until(lambda: num_threads("embed") + num_threads("search") == before)
     finally:
         gc.enable()
     assert os.path.exists(index.path)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from retrieval.artifacts.published import CURRENT, go_to, publish
 from serve.service import Service
 from tests.support.inside import inside
 from tests.support.versions import Expected, edit, expected_of, flip, make_versions, publish_another
+from tests.support.waiting import eventually
 from tests.support.workspace import Workspace
 
 NUM = 3
@@ -90,20 +90,13 @@ def test_fifty_swaps_under_load_fail_nobody_and_mix_nothing(made: Workspace, nam
                 await asyncio.sleep(0.01)
             stop.set()
             await asyncio.gather(*clients)
-            assert await eventually(lambda: service.versions.num_open == 1), "old versions are closed"
+            await eventually(lambda: service.versions.num_open == 1)
             assert "retrieval_swaps_total" in service.metrics.text().decode()
             return seen
 
     seen = asyncio.run(work())
     assert set(seen) == set(names), seen
     assert sum(seen.values()) >= 50
-
-
-async def eventually(true: Callable[[], bool], within: float = 20.0) -> bool:
-    end = time.monotonic() + within
-    while not true() and time.monotonic() < end:
-        await asyncio.sleep(0.02)
-    return true()
 
 
 def test_a_version_is_taken_up_by_itself_and_each_photo_is_found_by_it(made: Workspace, names: list[str]) -> None:
@@ -113,7 +106,7 @@ def test_a_version_is_taken_up_by_itself_and_each_photo_is_found_by_it(made: Wor
         async with inside(made, watch_s=0.05) as (service, client):
             assert (await ask(client, photo)).json()["version"] == names[-1]
             new = publish_another(made, 7, factory="IVF3,Flat")
-            assert await eventually(lambda: service.versions.current.name == new)
+            await eventually(lambda: service.versions.current.name == new)
             answer = (await ask(client, photo)).json()
             assert (answer["version"], answer["results"][0]["score"]) == (new, pytest.approx(1.0, abs=1e-3))
             info = (await client.get("/v1/info")).json()
@@ -274,12 +267,12 @@ def test_storage_that_fails_is_tried_again_and_is_no_refusal(
             fail.set()
             go_to_later = names[0]
             metric = 'retrieval_versions_refused_total{replica="local",why="storage"}'
-            assert await eventually(lambda: metric in service.metrics.text().decode())
+            await eventually(lambda: metric in service.metrics.text().decode())
             answer = (await client.post("/v1/admin/reload", json={})).json()
             assert answer["why"] == "The workspace cannot be read or written: the store is away"
             assert service.watch.refused is None
             fail.clear()
             go_to(made.folder, go_to_later)
-            assert await eventually(lambda: service.versions.current.name == names[0])
+            await eventually(lambda: service.versions.current.name == names[0])
 
     asyncio.run(work())

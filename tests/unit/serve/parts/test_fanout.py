@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from serve.parts.part import Part
 from serve.settings import ServeArgs
 from tests.support.parted import Away, PartsHere, parts_here
 from tests.support.vectors import clustered, index_of
+from tests.support.waiting import until
 
 NUM, PARTS = 90, 3
 QUERY = clustered(NUM)[:1]
@@ -45,8 +46,9 @@ def failures() -> list[tuple[int, str]]:
 
 
 @pytest.fixture
-def parts(here: PartsHere, failures: list[tuple[int, str]]) -> Iterator[Parts]:
-    made = Parts(here.handles, 0.3, lambda part, why: failures.append((part, why)))
+def parts(here: PartsHere, failures: list[tuple[int, str]], request: pytest.FixtureRequest) -> Iterator[Parts]:
+    """Args: param: seconds that a part has to answer; by default so many that only one that hangs is late."""
+    made = Parts(here.handles, getattr(request, "param", 60.0), lambda part, why: failures.append((part, why)))
     yield made
     made.close()
 
@@ -78,11 +80,6 @@ def opened(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spr
     return parts.open(name_of(index_of(tmp_path / "i", clustered(NUM), PARTS)))
 
 
-def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("how", ["dies", "raises"])
 def test_one_part_that_is_lost_is_never_a_shorter_answer(
     here: PartsHere, parts: Parts, opened: SpreadShards, failures: list[tuple[int, str]], how: Away
@@ -101,6 +98,7 @@ def test_one_part_that_is_lost_is_never_a_shorter_answer(
     assert np.array_equal(got.rows, want.rows) and np.array_equal(got.scores, want.scores)
 
 
+@pytest.mark.parametrize("parts", [0.3], indirect=True)
 def test_a_part_that_hangs_is_waited_for_once(
     here: PartsHere, parts: Parts, opened: SpreadShards, failures: list[tuple[int, str]]
 ) -> None:
@@ -141,17 +139,18 @@ def test_nobody_asks_for_what_is_closed(here: PartsHere, parts: Parts, opened: S
     assert here.asked == []
 
 
+@pytest.mark.parametrize("parts", [0.3], indirect=True)
 def test_what_a_part_refuses_and_what_it_cannot_read_are_two_things(
     here: PartsHere, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fanout, "_STARTS_S", 0.2)
+    monkeypatch.setattr(fanout, "_STARTS_S", 1.0)
     few = name_of(index_of(tmp_path / "few", clustered(NUM), 2))
     with pytest.raises(ValueError, match="Part 1 of 3 of the index refuses it: An index of 2 shards") as refused:
         parts.open(few)
     assert not isinstance(refused.value, OSError)
     index = name_of(index_of(tmp_path / "i", clustered(NUM), PARTS))
     here.lose(2, "hangs")
-    with pytest.raises(PartLost, match=r"Part 3 of 3 of the index is away: it gave no answer within 0.2 s"):
+    with pytest.raises(PartLost, match=r"Part 3 of 3 of the index is away: it gave no answer within 1 s"):
         parts.open(index)
 
 
