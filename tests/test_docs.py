@@ -77,6 +77,19 @@ def test_commands_exist(page: Path) -> None:
             assert (ROOT / script).exists(), f"{page_id(page)}: no {script}"
 
 
+FILES = re.compile(
+    r"(?<![\w/.])((?:benchmarks|cluster|docs|ray_jobs|retrieval|serve|tests)/[\w/.-]+\.(?:env|js|json|md|py|sh|toml|yaml))\b"
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_files_and_variables_of_ours_that_are_named_are_there(page: Path) -> None:
+    text = page.read_text()
+    assert [name for name in FILES.findall(text) if not (ROOT / name).exists()] == []
+    read = "".join(path.read_text() for path in [*SOURCES, ROOT / "tests/conftest.py"])
+    assert [name for name in re.findall(r"\bRETRIEVAL_[A-Z_]+\b", text) if name not in read] == []
+
+
 def code_of(text: str) -> list[str]:
     """The code of a page, or of a module's docstring: fenced and indented blocks and `spans`, a line a command."""
     blocks = re.findall(r"```\w*\n(.*?)```|((?:^ {4,}.*\n)+)|`([^`\n]+)`", text, flags=re.DOTALL | re.MULTILINE)

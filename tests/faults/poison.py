@@ -37,19 +37,19 @@ Bad = Mapping[str, str]
 
 def run(what: str, poison: str, *command: str) -> str:
     """A job in a process of its own, with this poison. Returns what it printed."""
-    home = tempfile.mkdtemp(prefix="rf-", dir="/tmp")
-    (Path(home) / "ray").mkdir()
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    env |= {POISON: poison, "RAY_TMPDIR": home, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    env |= {POISON: poison, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", *command, "--photo-seconds", str(SECONDS)],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+    with tempfile.TemporaryDirectory(prefix="rf-", dir="/tmp", ignore_cleanup_errors=True) as home:
+        (Path(home) / "ray").mkdir()
+        done = subprocess.run(
+            [sys.executable, "-m", *command, "--photo-seconds", str(SECONDS)],
+            cwd=ROOT,
+            env=env | {"RAY_TMPDIR": home},
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
     print(f"{what}: exit {done.returncode} after {time.monotonic() - started:.0f} s")
     for line in done.stderr.splitlines():
         if re.search(r"WARNING .*(left out|ended its worker)", line):
@@ -86,7 +86,12 @@ def chosen(image_ids: Sequence[str], size: int) -> Bad:
 
 
 def main() -> None:
-    where = Path(tempfile.mkdtemp(prefix="poison-"))
+    with tempfile.TemporaryDirectory(prefix="poison-") as folder:
+        over_all_jobs(Path(folder))
+
+
+def over_all_jobs(where: Path) -> None:
+    """Args: where: an empty folder."""
     source = write_scenes(where / "photos", SMALL)
     size = 7  # photos a part, of 21
     ingest = ("ray_jobs.ingest", "--source", str(source), "--part-size", str(size), "--crop", "fit", "--size", "480")
