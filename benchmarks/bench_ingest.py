@@ -86,7 +86,6 @@ def run(cfg: BenchConfig) -> None:
         originals = _originals(cfg, place)
         cores = os.cpu_count() or 1
         ray.init(num_cpus=cores, include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
-        ray.data.DataContext.get_current().enable_progress_bars = False
         try:
             rows = [*_against_loop(cfg, originals, place, cores), *_detectors(cfg, place)]
             rows += [*_against_defaults(cfg, originals), *_memory(cfg, originals, place)]

@@ -127,7 +127,6 @@ def ray_local() -> Iterator[None]:
     import ray
 
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=512 * 2**20, _temp_dir=str(RAY_TMPDIR / "ray"))
-    ray.data.DataContext.get_current().enable_progress_bars = False
     yield
     ray.shutdown()
 
