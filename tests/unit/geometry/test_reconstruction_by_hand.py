@@ -16,6 +16,7 @@ from retrieval.geometry.features import Features, Verified
 from retrieval.geometry.settings import ReconstructConfig
 from retrieval.geometry.sparse_model import SparseModel, read_model
 from retrieval.images.pixels import BadImage
+from tests.support.tuples import scene
 
 
 def drawn_features(num: int = 3) -> Features:
@@ -136,18 +137,8 @@ def test_components_are_the_transitive_closure(num_edges: int) -> None:
 
 def model_of(names: str, num_points: int = 60) -> SparseModel:
     """Every image sees every point."""
-    num = len(names)
-    image, point = (grid.ravel() for grid in np.meshgrid(np.arange(num), np.arange(num_points), indexing="ij"))
-    return SparseModel(
-        image_ids=[f"{name}.jpg" for name in names],
-        centres=np.zeros((num, 3)),
-        directions=np.zeros((num, 3)),
-        points=np.zeros((num_points, 3)),
-        colours=np.zeros((num_points, 3), np.uint8),
-        obs_image=image,
-        obs_point=point,
-        obs_scale=np.ones(len(image)),
-    )
+    seen = [(image, point, 1.0) for image in range(len(names)) for point in range(num_points)]
+    return scene([f"{name}.jpg" for name in names], seen)
 
 
 def test_an_image_is_kept_in_the_largest_of_its_models_alone() -> None:
