@@ -7,34 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from ray_jobs import pipeline
-from ray_jobs.presets import DEMO_LANDMARKS, FACES
+from ray_jobs.presets import FACES
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.published import read_current
 from retrieval.data.demo.faces import draw_collection
 from retrieval.data.demo.places import write_scenes
-from retrieval.data.demo.settings import SceneConfig
 from retrieval.evaluation.clustering import clustering_metrics
-from retrieval.geometry.settings import ReconstructConfig
 from retrieval.grouping.settings import GroupingConfig
+from tests.support.road import SCENES, SMALL_LANDMARKS
 
 
 def test_unlabelled_photos_become_a_service_scored_on_mined_places(tmp_path: Path, ray_local: None) -> None:
-    scenes = SceneConfig(num_places=5, images_per_place=6, num_distractors=5, size=360, seed=5)
-    write_scenes(tmp_path / "photos", scenes)
-    base = DEMO_LANDMARKS
-    cfg = replace(
-        base,
-        source=str(tmp_path / "photos"),
-        layout="folder",  # the manifest that lies there would label them
-        workspace=str(tmp_path / "work"),
-        reconstruct=ReconstructConfig(num_words=512, num_candidates=8, max_features=1536, min_shared=10),
-        siamese=replace(base.siamese, epochs=1, num_negatives=2, image_size=128),
-        model=replace(base.model, image_size=128, embedding_dim=16),
-        scales=(1.0,),
-        rerank=0,
-        num_workers=0,
-    )
+    write_scenes(tmp_path / "photos", SCENES)
+    cfg = replace(SMALL_LANDMARKS, source=str(tmp_path / "photos"), workspace=str(tmp_path / "work"))
     folders = pipeline.main(cfg)
     assert read_manifest(folders["collection"]).counts["train"] == 35
     metrics = folders["report"].read_json("metrics.json")

@@ -61,23 +61,9 @@ def faces(source: Folder, workspace: Folder, store: str) -> Any:
 
 def places(source: Folder, workspace: Folder, store: str) -> Any:
     """Reconstruction, training, whitening, evaluation: small ones."""
-    from ray_jobs.presets import DEMO_LANDMARKS
-    from retrieval.geometry.settings import ReconstructConfig
+    from tests.support.road import SMALL_LANDMARKS
 
-    base = DEMO_LANDMARKS
-    return replace(
-        base,
-        source=source.uri,
-        layout="folder",
-        workspace=workspace.uri,
-        tracking_uri=store,
-        reconstruct=ReconstructConfig(num_words=512, num_candidates=8, max_features=1536, min_shared=10),
-        siamese=replace(base.siamese, epochs=1, num_negatives=2, image_size=128),
-        model=replace(base.model, image_size=128, embedding_dim=16),
-        scales=(1.0,),
-        rerank=0,
-        num_workers=0,
-    )
+    return replace(SMALL_LANDMARKS, source=source.uri, workspace=workspace.uri, tracking_uri=store)
 
 
 ROADS = {"faces": faces, "places": places}
@@ -92,10 +78,9 @@ def draw(road: str, to: Folder) -> int:
             draw_collection(Path(folder), num_identities=6, images_per_identity=4, seed=3)
         else:
             from retrieval.data.demo.places import write_scenes
-            from retrieval.data.demo.settings import SceneConfig
+            from tests.support.road import SCENES
 
-            scenes = SceneConfig(num_places=5, images_per_place=6, num_distractors=5, size=360, seed=5)
-            write_scenes(Path(folder), scenes)
+            write_scenes(Path(folder), SCENES)
         photos = sorted(Path(folder).rglob("*.jpg"))
         for number, photo in enumerate(photos):
             to.write_bytes(f"{2019 + number % 2}/IMG_{number:04}.jpg", photo.read_bytes())
