@@ -87,17 +87,19 @@ def test_after_a_death_the_next_goes_on(folder: Folder) -> None:
 
 def test_of_those_who_come_at_once_one_wins(folder: Folder) -> None:
     """Processes, as jobs are: a folder that is held is held by all of a process."""
-    outcomes = FORK.Queue()
+    outcomes, refused = FORK.Queue(), FORK.Semaphore(0)
     start = FORK.Barrier(4)
 
     def come() -> None:
         start.wait(60)
         try:
             with sole_writer(folder, "embed"):
-                time.sleep(2)
-            outcomes.put("won")
+                outcomes.put("won")
+                for _ in range(3):
+                    refused.acquire(timeout=60)
         except ValueError:
             outcomes.put("refused")
+            refused.release()
 
     processes = [FORK.Process(target=come, daemon=True) for _ in range(4)]
     for process in processes:

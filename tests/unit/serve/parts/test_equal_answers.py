@@ -181,7 +181,6 @@ def test_an_index_of_fewer_shards_than_parts_is_refused_with_the_way_out(made: W
 def test_a_version_is_not_taken_up_while_a_part_is_away_and_is_later(
     made: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fanout, "_STARTS_S", 0.2)
     monkeypatch.setattr(fanout, "_LOOK_AGAIN_S", 0.05)
 
     async def work() -> None:
@@ -190,7 +189,9 @@ def test_a_version_is_not_taken_up_while_a_part_is_away_and_is_later(
                 old = service.versions.current.name
                 new = publish_another(made, 1, shards=PARTS)
                 parts.lose(2, "hangs")
-                await service.watch.look()
+                with monkeypatch.context() as patch:
+                    patch.setattr(fanout, "_STARTS_S", 0.2)
+                    await service.watch.look()
                 assert service.versions.current.name == old and service.watch.refused is None
                 parts.start(2)
                 await service.watch.look()
