@@ -167,7 +167,7 @@ def test_a_function_s_arguments_may_have_any_name() -> None:
     assert on_cluster(named, name="a", what="b") == "ab"
 
 
-def away_for_a_moment(tries: str) -> str:
+def away_for_a_moment(tries: str) -> str | None:
     with Path(tries).open("a") as file:
         file.write("1\n")
     if len(Path(tries).read_text().split()) < 3:
