@@ -209,11 +209,11 @@ def _outlive(folder: Folder, owners: Folder, name: str, owner: Owner) -> None:
         rivals, now = patiently(lambda: _rivals(owners, name), f"looking who writes to {folder}")
         ahead = False
         for place, (rival, beat) in rivals.items():
-            if rival.is_dead or now - beat > STALE_S * 1e9:
+            if (rival is not None and rival.is_dead) or now - beat > STALE_S * 1e9:
                 with contextlib.suppress(OSError):
                     owners.fs.delete_file(owners.file(place))
                 continue
-            if (rival.asked or beat, place) > (owner.asked or 0, name):
+            if rival is not None and (rival.asked or beat, place) > (owner.asked or 0, name):
                 continue  # it came later, and gives way
             if first_seen.setdefault(place, beat) != beat:
                 raise _refused(folder, rival)
@@ -225,16 +225,19 @@ def _outlive(folder: Folder, owners: Folder, name: str, owner: Owner) -> None:
         patiently(lambda: _put(owners, name, owner), f"claiming {folder}")
 
 
-def _rivals(owners: Folder, name: str) -> tuple[dict[str, tuple[Owner, int]], int]:
-    """The other claims with the time of their last beat, and the time of our own: nanoseconds by the store's clock."""
+def _rivals(owners: Folder, name: str) -> tuple[dict[str, tuple[Owner | None, int]], int]:
+    """The other claims with the time of their last beat, and the time of our own: nanoseconds by the store's clock.
+
+    Of one that cannot be read it is not known who came first, only that somebody beats: a mounted bucket may show a
+    claim while it is written.
+    """
     found, now = {}, 0
     for info in owners.fs.get_file_info(pafs.FileSelector(owners.path, allow_not_found=True)):
         if info.base_name == name:
             now = info.mtime_ns
         elif info.type == pafs.FileType.File:
             with contextlib.suppress(FileNotFoundError):  # it has just gone
-                if (owner := _read(owners.read_bytes(info.base_name).decode())) is not None:
-                    found[info.base_name] = (owner, info.mtime_ns)
+                found[info.base_name] = (_read(owners.read_bytes(info.base_name).decode()), info.mtime_ns)
     return found, now
 
 

@@ -155,7 +155,10 @@ def test_a_writer_of_another_machine_that_beats_no_more_is_outlived(folder: Fold
 
 
 @pytest.mark.parametrize("folder", ["store"], indirect=True)
-def test_a_writer_of_another_machine_that_beats_refuses_the_next(folder: Folder) -> None:
+def test_a_writer_of_another_machine_that_beats_refuses_the_next(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owners, "STALE_S", 60.0)  # however late the machine lets it beat
     over = threading.Event()
     first = owners._put(folder / ".owner", "0alive", replace(Owner.of_this_process("train"), machine="another"))
     beat = threading.Thread(target=owners._beat, args=(folder / ".owner", "0alive", first, over))
@@ -166,6 +169,15 @@ def test_a_writer_of_another_machine_that_beats_refuses_the_next(folder: Folder)
     finally:
         over.set()
         beat.join()
+
+
+@pytest.mark.parametrize("folder", ["store"], indirect=True)
+def test_a_claim_that_cannot_be_read_is_waited_for_until_it_is_stale(folder: Folder) -> None:
+    (folder / ".owner").write_bytes("half", b"")
+    began = time.monotonic()
+    with sole_writer(folder, "train"):
+        assert time.monotonic() - began > 1.0, "it might have lived"
+        assert not (folder / ".owner").exists("half")
 
 
 @pytest.mark.parametrize("folder", ["store"], indirect=True)
