@@ -36,6 +36,7 @@ FOLLOW_S = 1.0
 
 _PATIENCE_S = 20.0
 _OTHERS_S = 60.0  # as long as a host that wrote is reckoned with
+_RUN_S, _GAP_S = 0.5, 0.1  # a host that knows of no other writes that long without a pause, and pauses so long at least
 _GROUP_BYTES = 16 << 20
 _AHEAD = 32  # most objects that are taken in by one transaction
 _AT_ONCE = 8  # of them read at once
@@ -70,6 +71,7 @@ class Shared:
         self._closed = threading.Event()
         self._others = -_OTHERS_S  # when another host's change was taken in last
         self._after = 0.0  # when this one may write again
+        self._ran_from = self._ended = 0.0  # when its present run of writes began, and its last write ended
         self._catching_up = 0.0  # seconds it took to come after another
         self._looked = Path(f"{database.path}.looked")
         with contextlib.suppress(BlockingIOError), self._scratch(wait=False):
@@ -147,6 +149,8 @@ class Shared:
     def _write(self, group: list[_Waiting]) -> None:
         token, until, ahead = uuid.uuid4().hex, time.monotonic() + _PATIENCE_S, 1
         time.sleep(max(0.0, self._after - time.monotonic()))
+        if time.monotonic() - self._ended > _GAP_S:
+            self._ran_from = time.monotonic()
         try:
             while True:
                 began = time.monotonic()
@@ -156,7 +160,11 @@ class Shared:
                     break
                 if time.monotonic() > until:
                     raise OSError(f"Other hosts write to {self._log.folder} all the time. Try again.")
-                ahead = _next(ahead, self._step(ahead, met))
+                num = self._step(ahead, met)
+                while 1 < ahead == num:  # it lost twice: to the end before it tries again
+                    ahead = _next(ahead, num)
+                    num = self._step(ahead)
+                ahead = _next(ahead, num)
                 self._catching_up = time.monotonic() - began
             self._give_way(took)
         except Exception as error:  # noqa: BLE001
@@ -167,12 +175,16 @@ class Shared:
 
     def _give_way(self, took: float) -> None:
         """Who was first knows at once what the next number is, others have to read first: without a pause they would
-        never come to write. It costs little: what comes meanwhile goes into one object.
+        never come to write, and who always wins never hears of them. It costs little: what comes meanwhile goes into
+        one object, and a host that has heard of no other pauses now and then only.
 
         Args: took: seconds that writing did.
         """
-        others = time.monotonic() - self._others < _OTHERS_S
-        self._after = time.monotonic() + (2 * max(took, self._catching_up) if others else 0.0)
+        self._ended = time.monotonic()
+        pause = 2 * max(took, self._catching_up)
+        if self._ended - self._others >= _OTHERS_S:
+            pause = max(pause, _GAP_S) if self._ended - self._ran_from > _RUN_S else 0.0
+        self._after = self._ended + pause
 
     def _put(self, group: list[_Waiting], token: str) -> tuple[int, bytes] | None:
         """Returns None if it was put; else the number and what lies there, and nothing was done."""
