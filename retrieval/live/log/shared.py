@@ -27,6 +27,7 @@ from retrieval.live.database import Database
 from retrieval.live.log.coding import Group, decode, encode, size_of
 from retrieval.live.log.objects import Log
 from retrieval.live.log.operations import Operation, perform
+from retrieval.live.log.turns import Turns
 from retrieval.live.schema import TABLES, VERSION
 
 logger = logging.getLogger(__name__)
@@ -35,8 +36,6 @@ FOLLOW_S = 1.0
 """Seconds between two looks at the log, of all processes of a host together."""
 
 _PATIENCE_S = 20.0
-_OTHERS_S = 60.0  # as long as a host that wrote is reckoned with
-_RUN_S, _GAP_S = 0.5, 0.1  # a host that knows of no other writes that long without a pause, and pauses so long at least
 _GROUP_BYTES = 16 << 20
 _AHEAD = 32  # most objects that are taken in by one transaction
 _AT_ONCE = 8  # of them read at once
@@ -69,10 +68,7 @@ class Shared:
         self._turn = threading.Lock()
         self._waiting: collections.deque[_Waiting] = collections.deque()
         self._closed = threading.Event()
-        self._others = -_OTHERS_S  # when another host's change was taken in last
-        self._after = 0.0  # when this one may write again
-        self._ran_from = self._ended = 0.0  # when its present run of writes began, and its last write ended
-        self._catching_up = 0.0  # seconds it took to come after another
+        self._turns = Turns()
         self._looked = Path(f"{database.path}.looked")
         with contextlib.suppress(BlockingIOError), self._scratch(wait=False):
             pass  # what a process that was killed left there is gone now
@@ -148,9 +144,7 @@ class Shared:
 
     def _write(self, group: list[_Waiting]) -> None:
         token, until, ahead = uuid.uuid4().hex, time.monotonic() + _PATIENCE_S, 1
-        time.sleep(max(0.0, self._after - time.monotonic()))
-        if time.monotonic() - self._ended > _GAP_S:
-            self._ran_from = time.monotonic()
+        self._turns.wait()
         try:
             while True:
                 began = time.monotonic()
@@ -165,26 +159,13 @@ class Shared:
                     ahead = _next(ahead, num)
                     num = self._step(ahead)
                 ahead = _next(ahead, num)
-                self._catching_up = time.monotonic() - began
-            self._give_way(took)
+                self._turns.lost(time.monotonic() - began)
+            self._turns.won(took)
         except Exception as error:  # noqa: BLE001
             for one in group:
                 one.error = error
         for one in group:
             one.done = True
-
-    def _give_way(self, took: float) -> None:
-        """Who was first knows at once what the next number is, others have to read first: without a pause they would
-        never come to write, and who always wins never hears of them. It costs little: what comes meanwhile goes into
-        one object, and a host that has heard of no other pauses now and then only.
-
-        Args: took: seconds that writing did.
-        """
-        self._ended = time.monotonic()
-        pause = 2 * max(took, self._catching_up)
-        if self._ended - self._others >= _OTHERS_S:
-            pause = max(pause, _GAP_S) if self._ended - self._ran_from > _RUN_S else 0.0
-        self._after = self._ended + pause
 
     def _put(self, group: list[_Waiting], token: str) -> tuple[int, bytes] | None:
         """Returns None if it was put; else the number and what lies there, and nothing was done."""
@@ -225,7 +206,7 @@ class Shared:
         groups = [decode(one) for one in (data, *self._read_on(range(number + 1, number + ahead)))]
         with self._db.writing() as db:
             if _position(db) + 1 == number:  # else another process of this host was first
-                self._others = time.monotonic()
+                self._turns.heard()
                 for group in groups:
                     for operation in group.operations:
                         perform(db, operation)
