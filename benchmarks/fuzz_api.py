@@ -1,10 +1,11 @@
 """Ask a whole service with what its OpenAPI document says it takes, and with what it does not, some thousand times.
 
-    python benchmarks/fuzz_api.py                       # 10,000 requests and more to a small gallery that is drawn for it
-    python benchmarks/fuzz_api.py --requests 1000 --seed 7
+    python benchmarks/fuzz_api.py               # 10,000 requests and photos, to a small gallery that is drawn for it
+    python benchmarks/fuzz_api.py --requests 1000 --hostile 100 --seed 7
 
-Then search with 10,000 damaged photos. A status that the document does not name, a body of another form, a 500, no answer
-at all, and a photo that takes longer than its deadline are wrong: it ends with 1. Afterwards a good photo must be answered, and the memory of the service is told, before and after.
+Then search with 10,000 damaged photos. A status that the document does not name, a body of another form, a 500, no
+answer at all, and a photo that takes longer than its deadline are wrong: it ends with 1. Afterwards a good photo must
+be answered, and the memory of the service is told.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def main(cfg: Config) -> int:
             before, started = _resident(), time.perf_counter()
             report = fuzz(at.address, max(1, cfg.requests // operations), photos, cfg.seed)
             took, after = time.perf_counter() - started, _resident()
-            photos_told = searched(at.address, mutated(cfg.hostile, cfg.seed + 1), report.wrong)
+            told = searched(at.address, mutated(cfg.hostile, cfg.seed + 1), report.wrong)
+            last = _resident()
             with Client(at.address) as client:
                 well = client.readyz().status == "ok" and bool(client.search(good[0], k=1).results)
     statuses: Counter[int] = Counter()
@@ -70,10 +72,10 @@ def main(cfg: Config) -> int:
     logger.info(
         "%d requests to %d operations in %.0f s: %s", report.num, operations, took, dict(sorted(statuses.items()))
     )
-    logger.info("%d damaged photos: %s", cfg.hostile, photos_told)
+    logger.info("%d damaged photos: %s", cfg.hostile, told)
     logger.info(
         "resident memory %.0f MB before, %.0f MB after requests, %.0f MB after photos, %.0f MB at most",
-        *(before, after, _resident(), _peak()),
+        *(before, after, last, _peak()),
     )
     for line in sorted(set(report.wrong)):
         logger.info("WRONG %s", line)

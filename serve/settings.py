@@ -71,7 +71,7 @@ class ServeArgs(BaseModel):
         default=3.0, ge=0, le=600, description="No result is verified later in a query; the others keep their places."
     )
     max_queue: int = Field(
-        default=8, ge=1, le=10_000, description="Queries in progress or waiting per replica; more are refused (503)."
+        default=6, ge=1, le=10_000, description="Queries in progress or waiting per replica; more are refused (503)."
     )
     retry_after_s: int = Field(
         default=1, ge=1, le=3600, description="What a refused client is told to wait, in seconds."

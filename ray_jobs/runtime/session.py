@@ -82,7 +82,7 @@ def on_cluster(work: Callable[..., Any], *args: Any, says: str = "", **kwargs: A
 def started(work: Callable[..., Any], *args: Any) -> Any:
     """A reference to what `work` will return, begun as one Ray task, for tasks of `on_cluster` to fetch. If its worker
     dies it is begun again, three times in all."""
-    return _task_of(work).options(max_retries=TRIES - 1).remote(Teller(None), *args)
+    return _task_of(work, TRIES).remote(Teller(None), *args)
 
 
 def _one_task(what: str, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -106,9 +106,9 @@ def _one_task(what: str, work: Callable[..., Any], /, *args: Any, **kwargs: Any)
             logger.warning("%s ended its worker (%s); once more", what, ends[-1])
 
 
-def _task_of(work: Callable[..., Any]) -> Any:
+def _task_of(work: Callable[..., Any], tries: int = 1) -> Any:
     """`work` as a task of Ray under its own name, given a teller before its own arguments. It sees no GPU, waits for
-    storage as long as whoever asks, ends when its time is over and is not begun again by Ray itself."""
+    storage as long as whoever asks, ends when its time is over and is begun so many times by Ray itself."""
     import ray
 
     held, seconds = parts.limits(), current()
@@ -122,7 +122,7 @@ def _task_of(work: Callable[..., Any]) -> Any:
             return patiently(lambda: work(*given, **kwargs), work.__name__.replace("_", " "))
 
     whole.__name__ = whole.__qualname__ = work.__name__
-    return ray.remote(whole).options(max_retries=0)
+    return ray.remote(whole).options(max_retries=tries - 1)
 
 
 def cpus_per_worker(num_workers: int) -> int:

@@ -12,7 +12,7 @@ LIMITS = {
     "max_pixels": 50000000,
     "max_k": 100,
     "max_expand": 100,
-    "max_queue": 8,
+    "max_queue": 6,
     "timeout_s": 20.0,
 }
 OLD_MODEL = {"fingerprint": MODEL, "embedding_dim": 512, "device": "cpu", "crop": "aligned"}

@@ -14,7 +14,7 @@ import uvloop
 from serve.photos.channel import Channel
 from serve.photos.framing import HEADER, Broken, pack, receive, send
 
-DEEP = (1 << 20).to_bytes(4, "big") + bytes(8) + b"[" * (1 << 20)
+DEEP = (1 << 16).to_bytes(4, "big") + bytes(8) + b"[" * (1 << 16)
 
 
 @asynccontextmanager
