@@ -192,28 +192,29 @@ def _fit(
 
     from ray_jobs.runtime import places
     from ray_jobs.runtime.session import cpus_per_worker
-    from ray_jobs.runtime.work.parts import limits
+    from ray_jobs.runtime.work import fitting, parts
     from ray_jobs.runtime.work.placement import Needs, uses_gpu, wait_for
 
-    use_gpu = uses_gpu(cfg.device)
-    wait_for(Needs(cpus=cfg.cpus_per_worker or 1, gpus=int(use_gpu)), "train", limits().wait_seconds, cfg.num_workers)
+    gpus = int(uses_gpu(cfg.device))
+    wait_for(Needs(cpus=cfg.cpus_per_worker or 1, gpus=gpus), "train", parts.limits().wait_seconds, cfg.num_workers)
     cpus = cfg.cpus_per_worker or cpus_per_worker(cfg.num_workers)
     # Each attempt at the same work goes on from its checkpoints; other work has another name, so never mixes with it.
     name = f"train-{digest([plain(cfg.model), plain(chosen(cfg).config), inputs])[:12]}"
+    kept = out.parent / f"{out.name}-checkpoints"
     run = RunConfig(
         name=name,
-        **places.as_ray_says(out.parent / f"{out.name}-checkpoints"),
+        **places.as_ray_says(kept),
         failure_config=FailureConfig(max_failures=cfg.max_failures),
         checkpoint_config=CheckpointConfig(num_to_keep=2),
         logging_config=LoggingConfig(log_level="WARNING"),
     )
-    each = {"CPU": cpus, "GPU": int(use_gpu)}
-    scaling = ScalingConfig(num_workers=cfg.num_workers, use_gpu=use_gpu, resources_per_worker=each)
+    each = {"CPU": cpus, "GPU": gpus}
+    scaling = ScalingConfig(num_workers=cfg.num_workers, use_gpu=bool(gpus), resources_per_worker=each)
     work = {"cfg": cfg, "inputs": inputs, "tracker": tracker, "name": name, "threads": cpus, "start": ray.put(start)}
-    work["photo_seconds"] = limits().photo_seconds
     with watch("train", mailbox=mailbox_of_session()) as step:
-        work |= {"progress": step.teller, "patience": current()}
-        TorchTrainer(train_worker, train_loop_config=work, scaling_config=scaling, run_config=run).fit()
+        work |= {"progress": step.teller, "patience": current(), "photo_seconds": parts.limits().photo_seconds}
+        given: dict[str, Any] = {"train_loop_config": work, "scaling_config": scaling, "run_config": run}
+        fitting.to_its_end(lambda: TorchTrainer(train_worker, **given).fit(), kept / name)
     if not out.exists(MANIFEST):
         raise RuntimeError("Training ended without a bundle. Run the same command again to go on from the last epoch.")
 

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
 
+from ray_jobs.runtime.work.parts import deaths
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.storage.address import endpoint_of, parse
 from retrieval.artifacts.storage.failures import kind_of, outage
 
+logger = logging.getLogger(__name__)
+
 _SAMPLES = 5
 _ANSWERS_WITHIN = 120.0  # seconds, of a node whose worker must be started first
+_ONCE_MORE_AFTER = 1.0  # seconds: for a while a node counts as alive that is dead
 
 
 def must_answer(*places: str | Path | Folder) -> None:
@@ -93,21 +99,28 @@ def _some_of(source: Path) -> list[str]:
 
 
 def _asked(nodes: dict[str, str], paths: list[str]) -> dict[str, list[str]]:
-    """Node -> what it lacks."""
+    """Node -> what it lacks. One that is lost before it answers is left out: no work will be done there."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task = ray.remote(num_cpus=0)(missing)
-    there = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes}
-    asked = {node: task.options(scheduling_strategy=on).remote(paths) for node, on in there.items()}
-    found = {}
-    for node, answer in asked.items():
-        try:
-            found[node] = ray.get(answer, timeout=_ANSWERS_WITHIN)
-        except ray.exceptions.GetTimeoutError as error:
-            raise ValueError(
-                f"The node {nodes[node]} did not say within {_ANSWERS_WITHIN:.0f} s what it sees. Is it still there?"
-            ) from error
+    task, end = ray.remote(num_cpus=0, max_retries=0)(missing), time.monotonic() + _ANSWERS_WITHIN
+    found: dict[str, list[str]] = {}
+    left = set(nodes)
+    while left:
+        there = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in left}
+        asked = {node: task.options(scheduling_strategy=on).remote(paths) for node, on in there.items()}
+        for node, answer in asked.items():
+            try:
+                found[node] = ray.get(answer, timeout=max(0.0, end - time.monotonic()))
+            except ray.exceptions.GetTimeoutError as error:
+                raise ValueError(
+                    f"The node {nodes[node]} did not say within {_ANSWERS_WITHIN:.0f} s what it sees. Is it still "
+                    "there?"
+                ) from error
+            except (*deaths(), ray.exceptions.TaskUnschedulableError) as death:
+                logger.info("the node %s was asked what it sees and is gone (%s)", nodes[node], type(death).__name__)
+                time.sleep(_ONCE_MORE_AFTER)
+        left = {node["NodeID"] for node in ray.nodes() if node["Alive"]} & left - found.keys()
     return found
 
 

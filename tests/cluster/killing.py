@@ -12,15 +12,20 @@ from pathlib import Path
 
 def workers(title: str) -> list[int]:
     """Process ids of this session's Ray workers whose title contains `title`. Other clusters' are left out."""
-    found = []
+    return [pid for pid, its in titles(os.getpid()).items() if title in its]
+
+
+def titles(below: int) -> dict[int, str]:
+    """Process id -> title of the Ray workers that descend from the process `below`."""
+    found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 command = (folder / "cmdline").read_bytes().decode(errors="replace")
             except OSError:  # it ended meanwhile
                 continue
-            if command.startswith("ray::") and title in command and os.getpid() in _ancestors(int(folder.name)):
-                found.append(int(folder.name))
+            if command.startswith("ray::") and below in _ancestors(int(folder.name)):
+                found[int(folder.name)] = command.rstrip("\0 ")
     return found
 
 

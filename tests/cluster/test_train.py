@@ -78,21 +78,24 @@ def test_a_bundle_is_sealed_and_not_made_again(root: Path, undisturbed: TrainJob
         main(dataclasses.replace(undisturbed, train=dataclasses.replace(undisturbed.train, margin=0.3)))
 
 
-def test_a_worker_killed_in_epoch_two_draws_the_same_tuples(root: Path, undisturbed: TrainJobConfig) -> None:
-    checkpoints = root / "killed-checkpoints"
+@pytest.mark.parametrize("title", ["RayTrainWorker", "TrainController"])
+def test_a_worker_or_who_leads_them_killed_in_epoch_two_draws_the_same_tuples(
+    root: Path, undisturbed: TrainJobConfig, title: str
+) -> None:
+    name = f"killed-{title}"
+    checkpoints = root / f"{name}-checkpoints"
 
     def in_epoch_two() -> bool:  # reports of epochs 0 and 1 are on disk
         return len(list(checkpoints.glob("train-*/checkpoint_*/state.pt"))) >= 2
 
-    with killed_when(in_epoch_two, "RayTrainWorker") as killed:
-        main(job(root, "killed"))
+    with killed_when(in_epoch_two, title) as killed:
+        main(job(root, name))
     assert len(killed) == 1
-    assert history(root, "killed") == history(root, "undisturbed")
-    ours, theirs = (Folder.of(root / name).read_bytes("model.safetensors") for name in ("killed", "undisturbed"))
+    assert history(root, name) == history(root, "undisturbed")
+    ours, theirs = (Folder.of(root / made).read_bytes("model.safetensors") for made in (name, "undisturbed"))
     assert ours == theirs
     assert (
-        read_manifest(Folder.of(root / "killed")).fingerprint
-        == read_manifest(Folder.of(root / "undisturbed")).fingerprint
+        read_manifest(Folder.of(root / name)).fingerprint == read_manifest(Folder.of(root / "undisturbed")).fingerprint
     )
 
 

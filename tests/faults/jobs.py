@@ -1,4 +1,4 @@
-"""Every job on small inputs, in one process: what is made before it, how it is run, what it leaves.
+"""Every job on small inputs, in one process: what is made before it, how it is run.
 
 A job is run on a cluster that is none (`tests.support.inline`): all that it writes is written by one process, one file
 after another, so its N-th write is the same one each time.
@@ -19,8 +19,6 @@ import pytest
 
 from retrieval.artifacts import published
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.hashing import plain
-from retrieval.artifacts.manifest import MANIFEST, STARTED, read_manifest
 from retrieval.data.settings import SplitConfig
 from retrieval.evaluation.settings import System
 from retrieval.geometry.settings import ReconstructConfig
@@ -197,9 +195,11 @@ def _publish(root: Path, out: Folder) -> None:
 
 def _draw(root: Path, out: Folder) -> None:
     from ray_jobs import draw
+    from ray_jobs.runtime import session
     from retrieval.data.demo.settings import DemoConfig
 
-    draw.draw_faces(DemoConfig(num_identities=2, images_per_identity=3, size=(60, 72)), out)
+    with session.session():  # a step of pipelines, which have one
+        draw.draw_faces(DemoConfig(num_identities=2, images_per_identity=3, size=(60, 72)), out)
 
 
 def _compact(root: Path, out: Folder) -> None:
@@ -266,34 +266,3 @@ def here(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(alone, "beating", lambda *_: contextlib.nullcontext())
     patch.setattr(train, "_fit", _fit)
     patch.setattr(session, "session", cluster.session)
-
-
-def left(out: Folder) -> dict[str, Any]:
-    """What a job made: of each sealed folder the fingerprint, hashes and books; the content of what is not sealed.
-
-    Raises: AssertionError if anything is left of its being made.
-    """
-    names = sorted(_all_files(out))
-    odd = [name for name in names if any(mark in f"/{name}" for mark in (".tmp-", "/.done/", "/.owner"))]
-    assert not odd and not [name for name in names if name.endswith(STARTED)], f"left over: {odd or names}"
-    seals = [name.removesuffix(MANIFEST).rstrip("/") for name in names if name.endswith(MANIFEST)]
-    found: dict[str, Any] = {}
-    for place in seals:
-        manifest = read_manifest(out / place if place else out)
-        found[place] = plain({"f": manifest.fingerprint, "files": manifest.files, "books": manifest.books})
-        found[place]["aside"] = sorted(manifest.aside)
-    within = tuple(f"{place}/" if place else "" for place in seals)
-    loose = [name for name in names if not (within and name.startswith(within)) and "live/" not in name]
-    for name in loose:
-        content: Any = out.read_bytes(name)
-        if name.endswith(published.CURRENT):
-            content = [one.fingerprints for one in published.history(out)[1]]
-        found[name] = str(content)
-    return found
-
-
-def _all_files(out: Folder) -> list[str]:
-    import pyarrow.fs as pafs
-
-    infos = out.fs.get_file_info(pafs.FileSelector(out.path, recursive=True, allow_not_found=True))
-    return [info.path[len(out.path) :].lstrip("/") for info in infos if info.type == pafs.FileType.File]

@@ -15,15 +15,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import json
 import os
-import pkgutil
 import shutil
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,16 +32,13 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # sums in one order; and no threads that a fork would lose
 os.environ |= {"MPLBACKEND": "Agg", "RETRIEVAL_PATIENCE": "0"}
 
-import ray_jobs  # noqa: E402
-import retrieval  # noqa: E402
 from retrieval.artifacts.folder import Folder  # noqa: E402
 from retrieval.artifacts.writing import failpoint  # noqa: E402
-from tests.faults.jobs import JOBS, here, left, prepare  # noqa: E402
+from tests.faults import forks  # noqa: E402
+from tests.faults.jobs import JOBS, here, prepare  # noqa: E402
+from tests.faults.results import left  # noqa: E402
 
 MODES, STORES = ("exit", "error"), ("disk", "s3")
-# Loaded once, before the first run. Nothing of them is used here.
-PRELOADED = ("torch", "torchvision", "faiss", "cv2", "pycolmap", "scipy.sparse.csgraph", "matplotlib.figure")
-PRELOADED += ("pyarrow.parquet", "safetensors.torch", "onnxruntime", "PIL.Image", "sklearn", "pytest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if odd := set(args.jobs) - set(JOBS):
         parser.error(f"no such job: {', '.join(sorted(odd))}. Choose from: {', '.join(JOBS)}.")
-    _preload()
+    forks.preload()
     wrong = 0
     with tempfile.TemporaryDirectory(prefix="faults-") as folder, _stores(args.stores) as stores:
         root = Path(folder)
-        _must(root / "prepare.log", lambda: _in_one_process(lambda: prepare(root, args.jobs)))
+        forks.must(root / "prepare.log", lambda: in_one_process(lambda: prepare(root, args.jobs)))
         for store, base in stores.items():
             for job in args.jobs or JOBS:
                 if store != "disk" and JOBS[job].on_disk_only:
@@ -86,17 +80,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(wrong > 0)
 
 
-def _preload() -> None:
-    """What jobs import, once: each run is a fork of this process."""
-    for name in PRELOADED:
-        __import__(name)
-    for package in (ray_jobs, retrieval):
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.startswith("ray_jobs.runtime") and not module.name.endswith("__main__"):
-                __import__(module.name)
-    gc.freeze()  # no page of what is loaded is copied for the collector's sake
-
-
 def _job(root: Path, job: str, store: str, base: str, args: argparse.Namespace) -> Iterator[Tally]:
     at = _Place(root, job, f"{base or root / 'out'}/{job}")
     moments, undisturbed = at.undisturbed()
@@ -104,7 +87,7 @@ def _job(root: Path, job: str, store: str, base: str, args: argparse.Namespace) 
     for mode in args.modes:
         began, wrong = time.monotonic(), []
         work = [(n, lambda n=n, mode=mode: at.tried(n, mode, undisturbed)) for n in chosen]
-        for number, said in _forks(work, args.at_once):
+        for number, said in forks.several(work, args.at_once):
             if said:
                 wrong.append(f"{number}: {said}")
         tally = Tally(job, store, mode, moments, len(chosen), len(chosen) - len(wrong), tuple(wrong))
@@ -127,7 +110,7 @@ class _Place:
         name = "undisturbed"
         log, armed = self._root / f"{self._job}-{name}.log", self._root / f"{self._job}-{name}"
         failpoint.arm(armed, failpoint.COUNT)
-        made = _must(log, lambda: self._run(name, armed))
+        made = forks.must(log, lambda: self._run(name, armed))
         return len(failpoint.reached(armed)), made
 
     def tried(self, number: int, mode: str, undisturbed: dict[str, Any]) -> str:
@@ -135,11 +118,11 @@ class _Place:
         name = f"{mode}-{number}"
         log, armed = self._root / f"{self._job}-{name}.log", self._root / f"{self._job}-{name}"
         failpoint.arm(armed, f"{number}:{mode}")
-        code, _ = _fork(log, lambda: self._run(name, armed))
+        code, _ = forks.fork(log, lambda: self._run(name, armed))
         wanted = failpoint.EXIT_CODE if mode == "exit" else 1
         if code != wanted:
             return f"the first run ended with code {code}, expected {wanted}; {log.read_text()[-400:]}"
-        code, made = _fork(log, lambda: self._run(name, None))
+        code, made = forks.fork(log, lambda: self._run(name, None))
         if code != 0:
             return f"the second run failed: {log.read_text()[-700:]}"
         self._clear(name)
@@ -152,7 +135,7 @@ class _Place:
         out = Folder.of(f"{self._base}-{name}")
         if self._case.shared and not Path(out.path).exists():
             shutil.copytree(self._root / self._case.shared, out.path)
-        _in_one_process(lambda: self._case.run(self._root, out), armed)
+        in_one_process(lambda: self._case.run(self._root, out), armed)
         return left(out)
 
     def _clear(self, name: str) -> None:
@@ -160,7 +143,7 @@ class _Place:
             shutil.rmtree(f"{self._base}-{name}", ignore_errors=True)
 
 
-def _in_one_process(work: Callable[[], None], armed: Path | None = None) -> None:
+def in_one_process(work: Callable[[], None], armed: Path | None = None) -> None:
     """Work here, with no cluster; the failpoint is on for as long as it lasts."""
     import pytest
 
@@ -172,58 +155,6 @@ def _in_one_process(work: Callable[[], None], armed: Path | None = None) -> None
         if armed is not None:
             patch.setenv(failpoint.VARIABLE, str(armed))
         work()
-
-
-def _must(log: Path, work: Callable[[], Any]) -> Any:
-    code, made = _fork(log, work)
-    if code != 0:
-        raise SystemExit(f"It does not work undisturbed:\n{log.read_text()[-3000:]}")
-    return made
-
-
-def _fork(log: Path, work: Callable[[], Any]) -> tuple[int, Any]:
-    """Do work in a process of its own that writes to a log. Returns its exit code, and what `work` returned."""
-    answer = log.with_suffix(".json")
-    pid = os.fork()
-    if pid == 0:
-        _child(log, answer, work)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return code, json.loads(answer.read_text()) if code == 0 else None
-
-
-def _child(log: Path, answer: Path, work: Callable[[], Any]) -> None:
-    """Never returns."""
-    code = 1
-    try:
-        with log.open("ab", buffering=0) as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        answer.write_text(json.dumps(work()))
-        code = 0
-    except BaseException:  # noqa: BLE001 (told by the exit code and in the log)
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        sys.stdout.flush()
-        os._exit(code)
-
-
-def _forks(work: Sequence[tuple[int, Callable[[], str]]], at_once: int) -> Iterator[tuple[int, str]]:
-    """Each piece of work in a process of its own, several at once. Yields its number and what it returned."""
-    waiting, running = list(reversed(work)), {}
-    with tempfile.TemporaryDirectory() as folder:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                number, one = waiting.pop()
-                pid = os.fork()
-                if pid == 0:
-                    _child(Path(folder) / f"{number}.log", Path(folder) / f"{number}.json", one)
-                running[pid] = number
-            pid, status = os.waitpid(-1, 0)
-            number = running.pop(pid)
-            file = Path(folder) / f"{number}.json"
-            log = (Path(folder) / f"{number}.log").read_text()
-            yield number, json.loads(file.read_text()) if status == 0 else log[-700:]
 
 
 @contextlib.contextmanager

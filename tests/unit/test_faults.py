@@ -45,7 +45,7 @@ def twice(root, out):
     out.write_bytes("b", b"2")
 
 writes.prepare = lambda root, jobs: None
-writes._preload = lambda: None
+writes.forks.preload = lambda: None
 JOBS["twice"] = Case(twice)
 raise SystemExit(writes.main(["twice", "--stores", "disk", "--modes", "error"]))
 """

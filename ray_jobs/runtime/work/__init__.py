@@ -7,4 +7,5 @@ crew       who does them: tasks and actors of Ray
 worker     what a worker makes of one
 inquest    which photo of a part ends its worker
 witness    the process that tries them, and may die
+fitting    a training by Ray Train, to its end
 """

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray import exceptions
 
 from ray_jobs.runtime import places
 from ray_jobs.runtime.places import must_answer, must_be_seen
@@ -44,7 +45,7 @@ class Nodes:
     def __init__(self, sees: Path | None, alone: bool = False) -> None:
         self.sees, self.asked = sees, 0
         self._nodes = [("here", "head", True), ("there", "worker-1", not alone), ("gone", "worker-2", False)]
-        self.exceptions = SimpleNamespace(GetTimeoutError=TimeoutError)
+        self.exceptions, self.deaths = exceptions, list[Exception]()
 
     def nodes(self) -> list[dict[str, Any]]:
         return [{"NodeID": node, "NodeManagerHostname": host, "Alive": alive} for node, host, alive in self._nodes]
@@ -58,7 +59,12 @@ class Nodes:
     def get(self, asked: Any, timeout: float) -> list[str]:
         self.asked += 1
         if self.sees is None:
-            raise TimeoutError
+            raise exceptions.GetTimeoutError
+        if self.deaths:
+            death = self.deaths.pop()
+            if isinstance(death, exceptions.NodeDiedError):
+                self._nodes = [(*node[:2], node[0] == "here") for node in self._nodes]
+            raise death
         work, paths = asked
         return [path for path in paths if not path.startswith(str(self.sees)) or work([path])]
 
@@ -104,6 +110,21 @@ def test_a_path_that_a_node_does_not_see_is_refused_with_the_way_out(
     with pytest.raises(ValueError, match="The node worker-1 did not say within 120 s"):
         must_be_seen(out, [source])
     assert list(out.iterdir()) == []
+
+
+def test_a_node_that_is_lost_before_it_answers_is_left_out_and_one_whose_worker_died_is_asked_again(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = folders
+    monkeypatch.setattr(places, "_ONCE_MORE_AFTER", 0.0)
+    nodes = cluster(monkeypatch, source)
+    nodes.deaths = [exceptions.TaskUnschedulableError("no such node"), exceptions.WorkerCrashedError()]
+    with pytest.raises(ValueError, match="node worker-1 does not see what is at"):
+        must_be_seen(out, [source])
+    assert nodes.asked == 3
+    nodes.deaths = [exceptions.NodeDiedError("its raylet ended")]
+    must_be_seen(out, [source])
+    assert nodes.asked == 4
 
 
 def test_a_cluster_of_one_and_places_in_stores_are_not_asked(
