@@ -27,6 +27,7 @@ JOINED_WITHIN = 180.0
 """Seconds in which a node must be there, on a machine that does much else."""
 _STORE = 150 << 20  # bytes of shared memory a node
 _TALKS = "Mailbox"  # the actor that only passes on what workers say
+_NO_WORKERS = ("IDLE", "Agent")  # those without work, and a node's own
 _HEAD = 0  # in the place of a raylet's process id: the head's GCS
 
 
@@ -81,7 +82,7 @@ class Nodes:
         """Of a node that takes work; a new node joins."""
         self.whole()
         pid = rng.choice(sorted(self._raylets))
-        busy = [title for title in titles(pid).values() if "IDLE" not in title]
+        busy = _busy(pid).values()
         self._dead(pid, pid)
         return f"raylet {pid} with {', '.join(sorted(busy)) or 'nobody at work'}"
 
@@ -93,7 +94,7 @@ class Nodes:
 
     def _kill_worker(self, rng: random.Random) -> str:
         """One that is at work."""
-        busy = {pid: title for pid, title in titles(self._keeper).items() if "IDLE" not in title}
+        busy = _busy(self._keeper)
         work = sorted(pid for pid, title in busy.items() if _TALKS not in title)
         if not work and rng.random() < 0.98:  # asked a few times a second: work comes first, and is soon there
             return ""
@@ -173,6 +174,11 @@ class _Keeper:
             self._store.kill()
         sys.stderr.flush()
         os._exit(0)
+
+
+def _busy(below: int) -> dict[int, str]:
+    """Process id -> title of the workers below a process that work for a job."""
+    return {pid: title for pid, title in titles(below).items() if not any(mark in title for mark in _NO_WORKERS)}
 
 
 def _pid(node: Any, what: str) -> int:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from ray_jobs.runtime.tracking import telling
 from ray_jobs.runtime.tracking.outbox import Outbox, is_away
 from ray_jobs.runtime.tracking.registry import Registration
-from ray_jobs.runtime.tracking.store import client_of, explained, reach, sqlite_path
+from ray_jobs.runtime.tracking.store import client_of, explained, make, reach, sqlite_path
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.manifest import read_manifest
@@ -186,6 +186,7 @@ def open_run(
     _longest_wait()
     reach(uri)
     with explained(uri):
+        make(uri)
         client = client_of(uri)
         found = client.get_experiment_by_name(experiment)
         number = found.experiment_id if found else _new_experiment(client, experiment, uri)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import urllib.parse
@@ -80,6 +81,26 @@ def reach(uri: str) -> None:
             socket.create_connection((parts.hostname or "", port), timeout=10).close()
     except OSError as failed:
         raise ValueError(_cannot_use(uri, failed)) from failed
+
+
+def make(uri: str) -> None:
+    """A SQLite file that is not there yet, whole or not at all: MLflow makes its tables one after another, and never
+    again opens a file whose maker was killed between two of them.
+
+    Raises: what MLflow and its database raise.
+    """
+    path = sqlite_path(uri)
+    if path is None or path.exists():
+        return
+    half, lock = path.with_name(f"{path.name}.half"), path.with_name(f"{path.name}.lock")
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # of two runs one makes it
+        if not path.exists():
+            for left in path.parent.glob(f"{half.name}*"):  # with SQLite's own journal of it
+                left.unlink()
+            client_of(f"sqlite:///{half}").search_experiments(max_results=1)
+            os.replace(half, path)
+        lock.unlink(missing_ok=True)  # whoever waits for it finds the file
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,8 +15,10 @@ import pytest
 
 from ray_jobs.runtime.news import quiet
 from ray_jobs.runtime.news.screen import Screen
-from ray_jobs.runtime.tracking.store import client_of, explained, reach, sqlite_path, store_uri
+from ray_jobs.runtime.tracking.store import client_of, explained, make, reach, sqlite_path, store_uri
 from retrieval.artifacts.folder import Folder
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -124,3 +127,31 @@ def test_mlflow_tells_its_makers_nothing_whichever_module_is_first() -> None:
     for module in ("store", "registry"):
         done = subprocess.run([sys.executable, "-c", ask.format(module)], env=env, capture_output=True, text=True)
         assert done.stdout.strip() == "true", done.stderr
+
+
+def test_a_store_whose_maker_was_killed_between_two_tables_is_made_anew(tmp_path: Path) -> None:
+    """MLflow cannot open a file that has some of the tables ever again."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    dies = f"""
+import itertools, os, signal
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from ray_jobs.runtime.tracking.store import make
+
+tables = itertools.count(1)
+
+@event.listens_for(Engine, "before_cursor_execute")
+def kill(connection, cursor, statement, *more):
+    if "CREATE TABLE" in statement and next(tables) == 30:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+make({uri!r})
+"""
+    died = subprocess.run([sys.executable, "-c", dies], cwd=ROOT, check=False)
+    assert died.returncode == -signal.SIGKILL and not (tmp_path / "mlflow.db").exists()
+    (tmp_path / "mlflow.db.half-journal").write_bytes(b"of the one who died")
+    for _ in range(2):  # the second time it is there
+        make(uri)
+        assert client_of(uri).search_experiments(max_results=1)[0].name == "Default"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db"]
+    make("http://127.0.0.1:9")  # a server makes its own
