@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 from ray_jobs.embed import make_embeddings
 from ray_jobs.ingest import make_collection
@@ -22,6 +24,8 @@ from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed, must_be_th
 from ray_jobs.runtime.session import on_cluster, session
 from ray_jobs.runtime.tracking.runs import Tracker, open_run
 from ray_jobs.runtime.tracking.store import store_uri
+from ray_jobs.runtime.work.limits import Limits
+from ray_jobs.runtime.work.placement import holding
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
 from retrieval.artifacts.manifest import MANIFEST, begin, read_manifest, seal
@@ -36,7 +40,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NOT_IN_KEY = ("out", "num_workers", "device", "engine", "tracking_uri")
+_PHOTO = 500  # bytes of a photo that is scored, beside its vector
+_VECTORS = 3.0  # times all vectors are in memory meanwhile
+_NOT_IN_KEY = ("out", "num_workers", "device", "engine", "tracking_uri", "limits")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +76,8 @@ class BenchmarkConfig:
     """Processes that hold the model; 0: one a GPU, or one a CPU core where there is no GPU."""
     tracking_uri: str = ""
     """MLflow store; empty: MLFLOW_TRACKING_URI, else SQLite in the folder --out."""
+    limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
+    """When to stop trying."""
 
     def __post_init__(self) -> None:
         benchmark_source.benchmark_name(self.truth, self.name)
@@ -94,7 +102,7 @@ def main(cfg: BenchmarkConfig) -> Folder:
         must_be_there(place, "Name folders of photos, or sealed collections, with --distractors.")
     out = Folder.of(cfg.out)
     name = benchmark_source.benchmark_name(cfg.truth, cfg.name)
-    with session(writes=out, reads=[cfg.photos, *cfg.distractors]):
+    with session(cfg.limits, writes=out, reads=[cfg.photos, *cfg.distractors]):
         work = {key: value for key, value in plain(cfg).items() if key not in _NOT_IN_KEY}
         tracker = open_run(
             store_uri(cfg.tracking_uri or None, out),
@@ -153,9 +161,11 @@ def report_of(
     work: dict[str, Any] = {"kind": "benchmark", "config": settings, "inputs": inputs}
     report = out / "reports" / digest(work)[:10]
     if begin(report, **work) is None:
+        scored_too = [read_manifest(one, "embeddings").counts for one in (out / "embeddings", *scored["distractors"])]
         metrics = on_cluster(
             benchmark.write_report,
             report,
+            needs=holding(sum((_PHOTO + _VECTORS * 4 * one["dim"]) * one["num"] for one in scored_too)),
             collection=out / "collection",
             embeddings=out / "embeddings",
             expansion=cfg.expansion,

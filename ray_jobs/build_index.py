@@ -11,19 +11,25 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_sealed
 from ray_jobs.runtime.session import on_cluster, session
+from ray_jobs.runtime.work.limits import TimeLimits
 from ray_jobs.runtime.work.parts import run_parts
+from ray_jobs.runtime.work.placement import holding
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest
 from retrieval.data.settings import Split
 from retrieval.search.settings import IndexConfig
 
 logger = logging.getLogger(__name__)
+_ROW = 400  # bytes of an image in lists of rows, at the worst
+_VECTORS = 4.5  # times its vectors are in memory while a shard is built of them; while it is trained, its sample's
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,11 +46,13 @@ class BuildIndexConfig:
     """Which images are indexed, by split of the catalog. Evaluation uses only gallery."""
     index: IndexConfig = field(default_factory=IndexConfig)
     """What kind of index."""
+    limits: Annotated[TimeLimits, tyro.conf.arg(name="")] = field(default_factory=TimeLimits)
+    """How long to try."""
 
 
 # What the road of a pipeline asks of a job: see runtime/road.py.
 KIND, CONFIG = "index", BuildIndexConfig
-SPEED = ()
+SPEED = ("limits",)
 
 
 @alone
@@ -61,10 +69,12 @@ def main(cfg: BuildIndexConfig) -> Manifest:
     if (done := begin_index(plan)) is not None:
         logger.info("build_index: %s is sealed already, %d images", out, done.counts["num"])
         return done
-    with session(writes=out, reads=[collection, embeddings]):
-        found = on_cluster(assign_rows, collection, out, cfg.splits, embeddings, says="rows")
+    with session(cfg.limits, writes=out, reads=[collection, embeddings]):
+        rows = holding(_ROW, plan.num)
+        found = on_cluster(assign_rows, collection, out, cfg.splits, embeddings, says="rows", needs=rows)
         num = sum(found.get(split, 0) for split in set(cfg.splits))
-        trained_on = on_cluster(write_trained, embeddings, out, cfg.index, plan.dim, says="train index")
+        sample = holding(_ROW * plan.num + _VECTORS * 4 * plan.dim * min(cfg.index.train_sample, num))
+        trained_on = on_cluster(write_trained, embeddings, out, cfg.index, plan.dim, says="train index", needs=sample)
         shards = _build_shards(cfg, embeddings, out, plan.dim, num)
     logger.info("build_index: %d images in %d shards of '%s' at %s", num, len(shards), cfg.index.factory, out)
     return seal_index(plan, found, trained_on, shards)
@@ -75,7 +85,9 @@ def _build_shards(cfg: BuildIndexConfig, embeddings: Folder, out: Folder, dim: i
 
     shards = num_shards(cfg.index, num)
     fixed = {"embeddings": embeddings, "out": out, "config": cfg.index, "dim": dim, "shards": shards}
-    rows = run_parts("build_index", range(shards), write_shard, takes="shard", total_items=num, fixed=fixed)
+    needs = holding(_ROW * num + _VECTORS * 4 * dim * -(-num // shards))
+    how: dict[str, Any] = {"takes": "shard", "total_items": num, "fixed": fixed, "needs": needs}
+    rows = run_parts("build_index", range(shards), write_shard, **how)
     return sorted(rows, key=lambda row: row["name"])
 
 

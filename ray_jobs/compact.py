@@ -18,14 +18,17 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 from ray_jobs import build_index, group
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.session import session
+from ray_jobs.runtime.work.limits import TimeLimits
 from ray_jobs.runtime.work.parts import run_parts
 from retrieval.artifacts import published
 from retrieval.artifacts.folder import Folder
@@ -59,6 +62,8 @@ class CompactConfig:
 
     take_over: bool = False
     """In an object store: go on although another one seems to run there. Only if it was killed."""
+    limits: Annotated[TimeLimits, tyro.conf.arg(name="")] = field(default_factory=TimeLimits)
+    """How long to try."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.wait_s <= 86_400:
@@ -84,7 +89,7 @@ def main(cfg: CompactConfig) -> dict[str, Folder]:
             else:
                 told = (len(plan.added), len(plan.deleted), len(plan.replaced))
                 logger.info("compact: %d images added, %d deleted, %d replaced -> %s", *told, plan.collection)
-                with session(writes=workspace):
+                with session(cfg.limits, writes=workspace):
                     _fold(plan, store)
             if not cfg.keep_old:
                 _clean(workspace, store, plan, cfg.wait_s)

@@ -29,6 +29,8 @@ from ray_jobs.runtime.command import command
 from ray_jobs.runtime.detector import with_detector
 from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed, source_must_be_there
 from ray_jobs.runtime.session import on_cluster, session
+from ray_jobs.runtime.work.limits import Limits
+from ray_jobs.runtime.work.placement import Needs, holding
 from retrieval.artifacts.collection import detector_of
 from retrieval.artifacts.embeddings import left_out
 from retrieval.artifacts.folder import Folder
@@ -41,6 +43,8 @@ from retrieval.models.settings import Device, Engine, Precision
 from retrieval.reports import tables
 from retrieval.search.settings import ExpansionConfig
 
+_PHOTO = 3000  # bytes of a photo that is scored, beside its vector
+_VECTORS = 6.0  # times all vectors are in memory meanwhile
 # On a command line a system is one word; from Python it is the object, whose folders may have any name.
 _AS_TEXT = tyro.constructors.PrimitiveConstructorSpec(
     nargs=1,
@@ -99,6 +103,8 @@ class EvaluateConfig:
     """With --source. auto: bfloat16 where the hardware has it and it leaves embeddings as they are."""
     num_workers: int = 0
     """With --source: processes that hold the model; 0: one a GPU, or one a CPU core where there is no GPU."""
+    limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
+    """When to stop trying."""
 
     def __post_init__(self) -> None:
         compare = self.collection is not None and bool(self.systems) and self.model is None and self.source is None
@@ -127,7 +133,7 @@ class EvaluateConfig:
 
 # What the road of a pipeline asks of a job: see runtime/road.py.
 KIND, CONFIG = "report", EvaluateConfig
-SPEED = ("device", "engine", "num_workers")
+SPEED = ("device", "engine", "num_workers", "limits")
 
 
 @alone
@@ -141,7 +147,7 @@ def main(cfg: EvaluateConfig) -> Manifest:
     else:
         must_be_sealed(model=str(cfg.model))
         source_must_be_there(str(cfg.source))
-    with session(writes=cfg.out):
+    with session(cfg.limits, writes=cfg.out):
         if cfg.collection is not None:
             return _report(cfg, Folder.of(cfg.out), Folder.of(cfg.collection), cfg.systems, cfg.protocol)
         out = Folder.of(cfg.out)
@@ -192,13 +198,20 @@ def _report(
     }
     manifest = begin(out, **work)
     if manifest is None:
-        metrics = on_cluster(write, cfg, out, collection, systems, protocol, subject, says="evaluate")
+        needs = scoring_of(*(system.embeddings for system in systems))
+        metrics = on_cluster(write, cfg, out, collection, systems, protocol, subject, says="evaluate", needs=needs)
         counts = {name: metrics["data"][name] for name in ("num_queries", "num_gallery", "num_identities")}
         for name, figures in metrics["systems"].items():
             counts |= {f"{name}/{key}": figures[key] for key in tables.RETRIEVAL_METRICS}
         manifest = seal(out, counts=counts, aside=ASIDE, **work)
     print(f"\n{tables.as_text(tables.read_metrics(out))}\n\nReport: {out}/report.html", flush=True)
     return manifest
+
+
+def scoring_of(*embeddings: str | Folder) -> Needs:
+    """Of a task that scores these, one after another."""
+    counts = [read_manifest(Folder.of(folder), "embeddings").counts for folder in embeddings]
+    return holding(max((_PHOTO + _VECTORS * 4 * one["dim"]) * one["num"] for one in counts))
 
 
 def write(

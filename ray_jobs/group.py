@@ -12,13 +12,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_sealed
 from ray_jobs.runtime.session import on_cluster, session
+from ray_jobs.runtime.work.limits import TimeLimits
 from ray_jobs.runtime.work.parts import run_parts
+from ray_jobs.runtime.work.placement import holding
 from retrieval.artifacts.calibration import read_calibration
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.index import IDS
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
     from retrieval.grouping.people import PeoplePlan
 
 logger = logging.getLogger(__name__)
+_VECTORS = 3.0  # times the vectors are in memory while groups are merged
+_LINK = 60  # bytes of each neighbour that a photo may be linked with
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,11 +60,13 @@ class GroupConfig:
     """Folder or URI of a report that calibrated this model (python -m ray_jobs.evaluate), for the threshold."""
     group: GroupingConfig = field(default_factory=GroupingConfig)
     """When photos belong together."""
+    limits: Annotated[TimeLimits, tyro.conf.arg(name="")] = field(default_factory=TimeLimits)
+    """How long to try."""
 
 
 # What the road of a pipeline asks of a job: see runtime/road.py.
 KIND, CONFIG = "people", GroupConfig
-SPEED = ()
+SPEED = ("limits",)
 
 
 @alone
@@ -85,7 +93,7 @@ def main(cfg: GroupConfig, tracker: Tracker | None = None) -> Manifest:
     if manifest is not None:
         logger.info("group: %s is sealed already, %s", plan.out, _told(manifest))
     else:
-        with session(writes=plan.out, reads=[plan.index, plan.embeddings]):
+        with session(cfg.limits, writes=plan.out, reads=[plan.index, plan.embeddings]):
             manifest = _make(plan)
         logger.info("group: %s; by cosine %s (%s)", _told(manifest), plan.threshold.value, plan.threshold.source)
         logger.info("group: look at %s/people.html", plan.out)
@@ -121,7 +129,9 @@ def _make(plan: PeoplePlan) -> Manifest:
     parts = on_cluster(_parts_of, plan.index)
     linked = list(_link(plan, parts))
     names = [row["name"] for row in linked]
-    counts = on_cluster(people.write_people, plan, names, says="group")
+    dim = read_manifest(plan.embeddings).counts["dim"]
+    needs = holding(_VECTORS * 4 * dim + _LINK * plan.config.neighbours, plan.num)
+    counts = on_cluster(people.write_people, plan, names, says="group", needs=needs)
     if not plan.out.exists(people.DUPLICATES):
         blocks = _compare(plan, parts, names) if plan.config.duplicates else 0
         on_cluster(people.write_duplicates, plan, blocks)

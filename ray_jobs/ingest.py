@@ -24,7 +24,7 @@ from ray_jobs.runtime.news import meters
 from ray_jobs.runtime.session import on_cluster, session
 from ray_jobs.runtime.work.limits import Limits
 from ray_jobs.runtime.work.parts import run_parts
-from ray_jobs.runtime.work.placement import GB, Needs
+from ray_jobs.runtime.work.placement import GB, Needs, holding
 from retrieval.artifacts.collection import KIND
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _MEMORY = GB // 2  # of a worker: a photo of 50 million pixels, the detector's maps of it, and a part's crops
+_ROW = 800  # bytes of a photo while the catalogue is put together
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,7 +181,8 @@ def make_collection(
         meters.left_out("ingest", {} if row["resumed"] else row["rejected"])
     if resumed := sum(part["resumed"] for part in done):
         logger.info("ingest: %d of %d parts had been done before", resumed, plan["parts"])
-    divided = on_cluster(catalog.write_catalog, out.uri, plan["parts"], split, says="catalogue")
+    needs = holding(_ROW, plan["photos"])
+    divided = on_cluster(catalog.write_catalog, out.uri, plan["parts"], split, says="catalogue", needs=needs)
     return catalog.seal_collection(out, settings, plan, done, divided)
 
 

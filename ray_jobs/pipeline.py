@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NOT_THE_WORK = ("workspace", "num_workers", "device", "tracking_uri")
+_NOT_THE_WORK = ("workspace", "num_workers", "device", "tracking_uri", "limits")
 Config = TypeVar("Config", bound=PipelineConfig, covariant=True)
 
 
@@ -90,7 +90,7 @@ def main(cfg: AnyConfig) -> dict[str, Folder]:
     quiet.set_up_logging()
     # Said before anything heavy is imported: on a busy machine half a minute would pass without a word.
     logger.info("%s -> %s: starting Ray and MLflow", cfg.source or "photos drawn here", workspace)
-    with session(writes=workspace, reads=[cfg.source]):
+    with session(cfg.limits, writes=workspace, reads=[cfg.source]):
         work = {name: value for name, value in plain(cfg).items() if name not in _NOT_THE_WORK}
         tracker = open_run(
             store,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from ray_jobs.runtime.inputs import must_be_at_least
+from ray_jobs.runtime.work.limits import Limits
 from retrieval.data.demo.settings import DemoConfig, SceneConfig
 from retrieval.data.settings import Layout, Split, SplitConfig
 from retrieval.geometry.settings import ReconstructConfig
@@ -44,6 +47,8 @@ class PipelineConfig:
     """MLflow store; empty: MLFLOW_TRACKING_URI, else SQLite in the workspace."""
     model_name: str = "faces"
     """Name in MLflow's registry, and of the experiment."""
+    limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
+    """When to stop trying: holds for every step."""
 
     def __post_init__(self) -> None:
         if not self.served_splits:

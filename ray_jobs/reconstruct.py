@@ -22,7 +22,7 @@ from ray_jobs.runtime.inputs import must_be_there
 from ray_jobs.runtime.session import on_cluster, session, started
 from ray_jobs.runtime.work.limits import Limits
 from ray_jobs.runtime.work.parts import run_parts
-from ray_jobs.runtime.work.placement import GB, Needs
+from ray_jobs.runtime.work.placement import GB, Needs, holding
 from retrieval.artifacts import tuples
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder
@@ -31,6 +31,8 @@ from retrieval.data.settings import Split
 from retrieval.geometry.settings import ReconstructConfig
 
 logger = logging.getLogger(__name__)
+_DESCRIPTOR = 2000  # bytes of each descriptor of the sample while words are trained
+_FEATURE = 40  # bytes of each feature of a photo while the inverted file is made
 _PAIRS_PER_BLOCK = 256
 _PHOTOS_PER_BLOCK = 512
 _PLACES = ("collection", "out", "cpus_per_task", "limits")
@@ -157,11 +159,13 @@ def _pairs(cfg: ReconstructJobConfig, collection: Folder, out: Folder, parts: li
     if (done := out.done(stages.pairs_name(0))) is not None:
         return done.about["pairs"]
     options: dict[str, Any] = {"needs": Needs(cpus=cfg.cpus_per_task, memory=GB)}
-    on_cluster(pairing.train_vocabulary, collection, out, cfg.splits, cfg.reconstruct, says="vocabulary")
+    config, words = cfg.reconstruct, holding(_DESCRIPTOR, cfg.reconstruct.vocabulary_sample)
+    on_cluster(pairing.train_vocabulary, collection, out, cfg.splits, config, says="vocabulary", needs=words)
     list(run_parts("words", parts, pairing.assign_part, total_items=num, fixed={"out": out}, **options))
     # It stays in the cluster's memory, once a node, where all tasks read it without a copy.
-    inverted = started(pairing.invert, collection, out, cfg.splits)
-    fixed = {"out": out, "config": cfg.reconstruct, "inverted": inverted, "size": _PHOTOS_PER_BLOCK}
+    of_all = holding(_FEATURE * config.max_features, num)
+    inverted = started(pairing.invert, collection, out, cfg.splits, needs=of_all)
+    fixed = {"out": out, "config": config, "inverted": inverted, "size": _PHOTOS_PER_BLOCK}
     blocks, look_up = -(-num // _PHOTOS_PER_BLOCK), pairing.look_up_block
     list(run_parts("candidates", range(blocks), look_up, takes="block", total_items=num, fixed=fixed, **options))
     return on_cluster(pairing.join_blocks, out, blocks, says="pairs")

@@ -197,7 +197,7 @@ def _fit(
 
     gpus = int(uses_gpu(cfg.device))
     wait_for(Needs(cpus=cfg.cpus_per_worker or 1, gpus=gpus), "train", parts.limits().wait_seconds, cfg.num_workers)
-    cpus = cfg.cpus_per_worker or cpus_per_worker(cfg.num_workers)
+    cpus = cfg.cpus_per_worker or cpus_per_worker(cfg.num_workers, gpus)
     # Each attempt at the same work goes on from its checkpoints; other work has another name, so never mixes with it.
     name = f"train-{digest([plain(cfg.model), plain(chosen(cfg).config), inputs])[:12]}"
     kept = out.parent / f"{out.name}-checkpoints"

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import tyro
 
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.session import on_cluster, session, started
+from ray_jobs.runtime.work.limits import TimeLimits
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, begin, check_made_from, read_manifest
 from retrieval.data.settings import Split
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from retrieval.training import whitening_fit
 
 logger = logging.getLogger(__name__)
-_PLACES = ("model", "collection", "embeddings", "tuples", "out")
+_PLACES = ("model", "collection", "embeddings", "tuples", "out", "limits")
 _PAIRS_PER_TASK = 20_000
 
 
@@ -49,11 +51,13 @@ class WhitenJobConfig:
     """Which images it may be learned on, by split of the catalog: never those it is tested on."""
     whiten: WhitenConfig = field(default_factory=WhitenConfig)
     """What whitening."""
+    limits: Annotated[TimeLimits, tyro.conf.arg(name="")] = field(default_factory=TimeLimits)
+    """How long to try."""
 
 
 # What the road of a pipeline asks of a job: see runtime/road.py.
 KIND, CONFIG = "model", WhitenJobConfig
-SPEED = ()
+SPEED = ("limits",)
 
 
 @alone
@@ -68,7 +72,7 @@ def main(cfg: WhitenJobConfig) -> Manifest:
     if (done := begin(out, kind="model", **work)) is not None:
         logger.info("whiten: %s is sealed already", out)
         return done
-    with session(writes=out, reads=[cfg.embeddings, cfg.model]):
+    with session(cfg.limits, writes=out, reads=[cfg.embeddings, cfg.model]):
         shares = _shares(cfg)
         logger.info("whiten: %s whitening from %d shares", cfg.whiten.method, len(shares))
         # In a list, so that the task fetches one share at a time.

@@ -1,7 +1,8 @@
 """Where a job reads and writes: stores that answer, and paths that every node of the cluster sees.
 
 A path is taken for shared only if it was seen to be: a file that the driver puts into the job's folder is looked for on
-each node, and some of what lies at the top of a source. A setting could say so too, and be wrong.
+each node, and some of what lies at the top of a source. A setting could say so too, and be wrong. Machines that come
+later are not asked: each worker looks before it begins (`work.sight`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from ray_jobs.runtime.work.parts import deaths
+from ray_jobs.runtime.work.sight import missing, not_shared
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.storage.address import endpoint_of, parse
 from retrieval.artifacts.storage.failures import kind_of, outage
@@ -81,12 +83,7 @@ def must_be_seen(writes: str | Path | Folder, reads: Sequence[str | Path | Folde
             looked_for[mark] = out.path
         for node, lacking in _asked(others, list(looked_for)).items():
             if lacking:
-                raise ValueError(_not_shared(looked_for[lacking[0]], others[node]))
-
-
-def missing(paths: Sequence[str]) -> list[str]:
-    """Which of these are not there on this node."""
-    return [path for path in paths if not os.path.exists(path)]
+                raise ValueError(not_shared(looked_for[lacking[0]], others[node]))
 
 
 def _some_of(source: Path) -> list[str]:
@@ -134,11 +131,3 @@ def _marked(folder: Path) -> Iterator[str]:
         yield str(mark)
     finally:
         mark.unlink(missing_ok=True)
-
-
-def _not_shared(path: str, node: str) -> str:
-    return (
-        f"The node {node} does not see what is at {path}: a path of one machine is no place for a cluster of several. "
-        f"Keep photos and workspace in an object store (s3://BUCKET/PATH), or in a file system that is mounted under "
-        f"this path on every node."
-    )

@@ -13,12 +13,14 @@ import pytest
 
 
 class Cluster:
-    """Stands for `ray` and for runtime.session. `parts` holds the calls of run_parts, `tasks` what ran on_cluster."""
+    """Stands for `ray` and for runtime.session. `parts` holds the calls of run_parts, `tasks` what ran on_cluster,
+    `needs` what was asked for it."""
 
     def __init__(self, resources: Mapping[str, float] | None = None) -> None:
         self.resources = dict(resources or {"CPU": 2.0})
         self.parts: list[dict[str, Any]] = []
         self.tasks: list[str] = []
+        self.needs: dict[str, Any] = {}
         self.sessions = 0
 
     def cluster_resources(self) -> dict[str, float]:
@@ -38,11 +40,14 @@ class Cluster:
         self.sessions += 1
         yield
 
-    def on_cluster(self, work: Callable[..., Any], *args: Any, says: str = "", **kwargs: Any) -> Any:
-        self.tasks.append(getattr(work, "__name__", "?"))
+    def on_cluster(self, work: Callable[..., Any], *args: Any, says: str = "", needs: Any = None, **kwargs: Any) -> Any:
+        name = getattr(work, "__name__", "?")
+        self.tasks.append(name)
+        self.needs[name] = needs
         return work(*args, **kwargs)
 
-    def started(self, work: Callable[..., Any], *args: Any) -> Any:
+    def started(self, work: Callable[..., Any], *args: Any, needs: Any = None) -> Any:
+        self.needs[getattr(work, "__name__", "?")] = needs
         return work(*args)
 
     def run_parts(

@@ -208,13 +208,7 @@ class Step:
 
 @contextmanager
 def watch(
-    name: str,
-    total: int = 0,
-    *,
-    in_parts: bool = False,
-    mailbox: Any = None,
-    workers: int = 1,
-    screen: Screen = SCREEN,
+    name: str, total: int = 0, *, in_parts: bool = False, mailbox: Any = None, workers: int = 1, screen: Screen = SCREEN
 ) -> Iterator[Step]:
     """Show a step for the length of the block, and at its end what it came to, unless it fails.
 
@@ -290,11 +284,14 @@ _MAILBOXES: dict[str, Any] = {}  # by the job they belong to: one, but for tests
 
 
 def mailbox_of_session() -> Any:
-    """The mailbox of this driver on the cluster it is connected to. It takes no core of it."""
+    """The mailbox of this driver on the cluster it is connected to. It takes no core of it, and lies on the driver's
+    machine: another would be kept from going when it is idle."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    job = ray.get_runtime_context().get_job_id()
-    if job not in _MAILBOXES:
+    at = ray.get_runtime_context()
+    if (job := at.get_job_id()) not in _MAILBOXES:
         _MAILBOXES.clear()
-        _MAILBOXES[job] = ray.remote(num_cpus=0)(Mailbox).remote()
+        here = NodeAffinitySchedulingStrategy(at.get_node_id(), soft=True)
+        _MAILBOXES[job] = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
     return _MAILBOXES[job]

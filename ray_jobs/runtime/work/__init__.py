@@ -8,4 +8,5 @@ worker     what a worker makes of one
 inquest    which photo of a part ends its worker
 witness    the process that tries them, and may die
 fitting    a training by Ray Train, to its end
+sight      paths that a worker must see
 """

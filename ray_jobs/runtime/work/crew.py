@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ray_jobs.runtime.work.inquest import Found, look
 from ray_jobs.runtime.work.placement import Needs, can_grow, slots
+from ray_jobs.runtime.work.sight import must_be_here
 from ray_jobs.runtime.work.worker import Answer, Work, clocked, do_part, fetched, hide_gpus
 from retrieval.artifacts.storage.patience import patience, patiently
 from retrieval.images.native import BadImage
@@ -139,6 +140,7 @@ class _Actor:
         """Not in the constructor, from which an error comes back as another one."""
         from ray_jobs.runtime.news.progress import told
 
+        must_be_here(self._work.sees)
         with told(self._work.teller), clocked(self._work.limits), patience(self._work.patience):
             self._made = patiently(lambda: self._work.does(**fetched(self._work.fixed)), "getting a worker ready")
         return Answer()

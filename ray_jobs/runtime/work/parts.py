@@ -25,6 +25,7 @@ from retrieval.images.native import BadImage
 logger = logging.getLogger(__name__)
 
 _LIMITS = [Limits()]
+_QUIET = 30.0  # seconds without news of any part, after which is looked whether there is a machine for them
 
 
 @dataclass(slots=True)
@@ -98,8 +99,8 @@ def run_parts(
         return
     from ray_jobs.runtime.work.crew import Actors, Tasks
 
-    needs, held = needs or Needs(), limits()
-    wait_for(needs, name, held.wait_seconds)
+    held = limits()
+    needs = wait_for(needs or Needs(), name, held.wait_seconds)
     with watch(name, total_items or len(parts), in_parts=True, mailbox=mailbox_of_session(), workers=_cores()) as step:
         teller = step.teller if total_items else step.teller.of_lines()
         what = Work(does=work, fixed=dict(fixed or {}), takes=takes, attempt=attempt, teller=teller, limits=held)
@@ -127,9 +128,14 @@ class _Run:
         import ray
 
         self._waiting.extend(_Part(number) for number in parts)
+        heard = time.monotonic()
         while self._waiting or any(flight.part is not None for flight in self._flying.values()):
             self._start()
             ready, _ = ray.wait(list(self._flying), timeout=1.0)
+            if not ready and time.monotonic() - heard > _QUIET:  # the last machine may be gone, and none come
+                wait_for(self._needs, self._name, self._work.limits.wait_seconds)
+            elif ready:
+                heard = time.monotonic()
             for ref in ready:
                 flight = self._flying.pop(ref)
                 answer = self._answer(ref, flight)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
 GB = 1 << 30
+_PROCESS = GB // 2  # the interpreter, Ray, and libraries as a task of ours loads them
 _LOOK_EVERY, _SAY_EVERY = 1.0, 30.0  # seconds
 
 
@@ -27,14 +31,24 @@ class Needs:
         """As `ray.remote` takes them."""
         return {"num_cpus": self.cpus, "num_gpus": self.gpus} | ({"memory": self.memory} if self.memory else {})
 
+    def bundle(self) -> dict[str, float]:
+        """As a group of places (`ray.util.placement_group`) takes them."""
+        much = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory}
+        return {name: float(number) for name, number in much.items() if number}
+
     def __str__(self) -> str:
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
         return f"{self.cpus:g} CPU{gpus}" + (f" and {self.memory / GB:.1f} GB of memory" if self.memory else "")
 
     def fit(self, resources: dict[str, float]) -> int:
         """How many workers fit into these resources, all on one machine."""
-        asked = {"CPU": self.cpus, "GPU": self.gpus, "memory": float(self.memory)}
-        return int(min((resources.get(name, 0.0) // much for name, much in asked.items() if much), default=1 << 20))
+        asked = self.bundle().items()
+        return int(min((resources.get(name, 0.0) // much for name, much in asked), default=1 << 20))
+
+
+def holding(each: float, items: int = 1) -> Needs:
+    """Of a task that holds, at its worst, so many bytes of each item, beside what a process of ours takes."""
+    return Needs(memory=_PROCESS + int(each * items))
 
 
 def slots(needs: Needs) -> int:
@@ -50,43 +64,75 @@ def can_grow() -> bool:
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
-def wait_for(needs: Needs, what: str, seconds: float, workers: int = 1) -> None:
+def wait_for(needs: Needs, what: str, seconds: float, workers: int = 1) -> Needs:
     """Until the cluster has room for `workers` such workers, which the autoscaler is asked for. Waiting is said.
 
-    The request is taken back once they are there, or given up: it would hold the machines for ever, and work that is
-    under way holds them itself.
+    Memory is an estimate, so it is waited for and refuses nobody: where no machine has so much, a worker is given all
+    of the largest, and so is alone there.
 
     Args: what: the step that waits, for the log. seconds: how long at most.
 
+    Returns: what each worker is to be given.
+
     Raises: ValueError if it can have none, or has none after so long, with advice.
     """
-    if (room := slots(needs)) >= workers:
-        return
+    if slots(needs) >= workers or (can_grow() and _came(needs, what, seconds, workers)):
+        return needs
+    less = dataclasses.replace(needs, memory=min(needs.memory, _largest_memory()))
+    if (room := slots(less)) >= workers:
+        logger.warning("%s: no machine has %s; each worker is given %s, which may be too little", what, needs, less)
+        return less
     device = "use --device cpu, or " if needs.gpus else ""
     if not can_grow():
         raise ValueError(
             f"{what} needs {workers} x {needs}, and this machine has room for {room}: {device}ask for less, or submit "
             f"the job to a cluster (docs/how-to/run/cluster.md)."
         )
+    raise ValueError(
+        f"{what} waited {seconds:g} s for {workers} x {needs}, and the cluster has room for {room}. `ray status` says "
+        f"why: no type of node that has it, quotas, or none to be had. To go on, {device}add such a type "
+        f"(cluster.yaml), or wait longer: --wait-seconds; the same command goes on from here."
+    )
+
+
+def _came(needs: Needs, what: str, seconds: float, workers: int) -> bool:
+    """Whether there is room within so many seconds."""
     started = said = time.monotonic()
     logger.info("%s: waiting for %d x %s; the autoscaler was asked", what, workers, needs)
-    _ask(needs, workers)
-    try:
-        while (room := slots(needs)) < workers:
+    with _asked_for(needs, workers):
+        while slots(needs) < workers:
             now = time.monotonic()
             if now - started >= seconds:
-                raise ValueError(
-                    f"{what} waited {seconds:g} s for {workers} x {needs}, and the cluster has room for {room}. `ray "
-                    f"status` says why: no type of node that has it, quotas, or none to be had. To go on, {device}add "
-                    f"such a type (cluster.yaml), or wait longer: --wait-seconds; the same command goes on from here."
-                )
+                return False
             if now - said > _SAY_EVERY:
                 said = now
                 logger.info("%s: still waiting for %d x %s, %.0f s so far", what, workers, needs, now - started)
             time.sleep(_LOOK_EVERY)
-        logger.info("%s: there is room after %.0f s", what, time.monotonic() - started)
+    logger.info("%s: there is room after %.0f s", what, time.monotonic() - started)
+    return True
+
+
+@contextmanager
+def _asked_for(needs: Needs, workers: int) -> Iterator[None]:
+    """Demand that the autoscaler sees while the block lasts: a group of places that nobody takes.
+
+    Unlike `request_resources`, of which a cluster keeps the last one alone, it adds to what other jobs wait for, and
+    ends with this process however that ends: no machine is held for a job that was killed.
+    """
+    from ray.util import placement_group, remove_placement_group
+
+    places = placement_group([needs.bundle()] * workers, strategy="PACK")
+    try:
+        yield
     finally:
-        _ask(needs, 0)
+        remove_placement_group(places)
+
+
+def _largest_memory() -> int:
+    """Bytes that the largest machine has for workers, of those that are there now."""
+    import ray
+
+    return int(max((node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]), default=0))
 
 
 def uses_gpu(device: str) -> bool:
@@ -111,11 +157,3 @@ def uses_gpu(device: str) -> bool:
             "has GPUs or can start machines with some (docs/how-to/run/cluster.md)."
         )
     return True
-
-
-def _ask(needs: Needs, workers: int) -> None:
-    """One request holds for the whole cluster: the last one counts, and one of nothing takes it back."""
-    from ray.autoscaler.sdk import request_resources
-
-    bundle = {"CPU": needs.cpus, "GPU": needs.gpus, "memory": needs.memory}
-    request_resources(bundles=[{name: much for name, much in bundle.items() if much}] * workers)

@@ -17,6 +17,7 @@ from typing import Any
 from ray_jobs.runtime.command import of_the_user
 from ray_jobs.runtime.news.progress import Teller, told
 from ray_jobs.runtime.work.limits import Limits
+from ray_jobs.runtime.work.sight import must_be_here, of_session
 from retrieval.artifacts.storage.patience import current, patience, patiently
 from retrieval.images import native
 from retrieval.images.native import BadImage
@@ -29,6 +30,7 @@ class Work:
     does: a function, called as does(part=n, **fixed); or a class, made once a worker as does(**fixed), whose object is
         called with part=n. `takes` names the argument that is given the part's number.
     patience: seconds that a worker waits for storage; as long as whoever made this.
+    sees: paths that its machine must see; those of the session.
     attempt: the same without a trace, for some photos of a part: see `inquest`. None: the part cannot be divided.
     """
 
@@ -39,6 +41,7 @@ class Work:
     teller: Teller = dataclasses.field(default_factory=lambda: Teller(None))
     limits: Limits = dataclasses.field(default_factory=Limits)
     patience: float = dataclasses.field(default_factory=current)
+    sees: tuple[str, ...] = dataclasses.field(default_factory=of_session)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +68,7 @@ def do_part(work: Work, part: int, without: Mapping[int, BadImage], made: Any = 
     if without:
         arguments["without"] = dict(without)
     try:
+        must_be_here(work.sees)
         with told(work.teller, part=part), clocked(work.limits), patience(work.patience):
             done: Any = patiently(lambda: does(**arguments), f"part {part}")
     except (OSError, MemoryError):

@@ -126,6 +126,7 @@ def test_each_way_of_scoring_has_a_report_of_its_own(tmp_path: Path, monkeypatch
         return {"counts": {"queries": 7}, "systems": {"model": {"mAP/medium": 0.5}, "model + QE": {"mAP/medium": 0.75}}}
 
     monkeypatch.setattr(reports, "write_report", write)
+    seal(Folder.of(tmp_path / "embeddings"), kind="embeddings", config={}, inputs={}, counts={"num": 1000, "dim": 128})
     out, cfg = Folder.of(tmp_path), BenchmarkConfig(**GIVEN, expansion=ExpansionConfig(num=2))
 
     def report(settings: Any, inputs: Any) -> Folder:

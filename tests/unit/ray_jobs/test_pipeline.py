@@ -27,6 +27,7 @@ from ray_jobs.presets import (
     num_steps,
 )
 from ray_jobs.runtime.road import Road
+from ray_jobs.runtime.work.limits import Limits
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.models.network import EmbeddingNet
@@ -275,6 +276,7 @@ class FakeTracker:
     def __init__(self) -> None:
         self.uri, self.run_id = "sqlite:///x", "r1"
         self.told: list[Any] = []
+        self.limits = Limits()
 
     def log_params(self, config: Any, prefix: str) -> None:
         self.told.append(("params", prefix, config["model_name"]))
@@ -295,7 +297,11 @@ def whole(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> tuple[FakeTracker, lis
         opened.append((uri, how))
         return tracker
 
-    monkeypatch.setattr(pipeline, "session", lambda **_: contextlib.nullcontext())
+    def session(limits: Limits, **_: Any) -> Any:
+        tracker.limits = limits
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(pipeline, "session", session)
     monkeypatch.setattr(jobs.train, "resolve_weights", lambda weights, uri, near: f"fetched {weights}", raising=False)
     monkeypatch.setattr(pipeline, "open_run", open_run)
     monkeypatch.setattr(pipeline, "summary", lambda *of: "the summary")
@@ -335,11 +341,18 @@ def test_people_are_published_too(whole: tuple[FakeTracker, list[Any]], tmp_path
 def test_the_run_of_mlflow_is_the_works_and_not_the_machines(
     whole: tuple[FakeTracker, list[Any]], tmp_path: Path
 ) -> None:
-    for settings in ({}, {"num_workers": 4}, {"device": "cpu"}, {"served_splits": ("gallery",)}):
+    limits = Limits(max_rejected=0.5, wait_seconds=7)
+    for settings in ({}, {"num_workers": 4}, {"device": "cpu"}, {"limits": limits}, {"served_splits": ("gallery",)}):
         pipeline.main(small(tmp_path, **settings))
     pipeline.main(small(tmp_path / "elsewhere"))
-    first, workers, device, other, elsewhere = (how["key"] for _, how in whole[1])
-    assert first == workers == device and len({first, other, elsewhere}) == 3
+    first, workers, device, limited, other, elsewhere = (how["key"] for _, how in whole[1])
+    assert first == workers == device == limited and len({first, other, elsewhere}) == 3
+
+
+def test_the_limits_of_a_pipeline_hold_for_its_session(whole: tuple[FakeTracker, list[Any]], tmp_path: Path) -> None:
+    """And so for every step: tests/unit/ray_jobs/test_session.py."""
+    pipeline.main(small(tmp_path, limits=Limits(max_rejected=0.5)))
+    assert whole[0].limits == Limits(max_rejected=0.5)
 
 
 def test_a_pipeline_that_fails_says_so_in_its_run(

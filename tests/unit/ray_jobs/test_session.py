@@ -9,7 +9,7 @@ import pytest
 
 from ray_jobs.runtime import session
 from ray_jobs.runtime.work import parts
-from ray_jobs.runtime.work.limits import Limits
+from ray_jobs.runtime.work.limits import Limits, TimeLimits
 
 
 def test_the_limits_of_the_outermost_session_hold_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,3 +20,5 @@ def test_the_limits_of_the_outermost_session_hold_until_it_ends(monkeypatch: pyt
     with session.session(step):
         assert parts.limits() == step
     assert parts.limits() == Limits()
+    with session.session(TimeLimits(wait_seconds=7)):  # of a job that reads no photos
+        assert parts.limits() == Limits(wait_seconds=7)

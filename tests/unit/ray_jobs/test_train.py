@@ -244,13 +244,14 @@ def test_rank_0_keeps_an_epoch_and_logs_it_and_the_others_only_take_part(
         ([8.0], 2, 4),
         ([8.0], 3, 2),
         ([8.0, 4.0, 0.0], 2, 4),
-        ([8.0, 4.0], 3, 2),
+        ([16.0, 3.0], 2, 8),
+        ([8.0, 4.0], 3, 4),
         ([2.0], 5, 1),
         ([], 1, 1),
         ([6.0], 0, 6),
     ],
 )
-def test_workers_share_the_cores_of_the_smallest_node(
+def test_workers_get_as_many_cores_as_there_are_for_all_of_them(
     monkeypatch: pytest.MonkeyPatch, cores: list[float], workers: int, each: int
 ) -> None:
     nodes: Callable[[], list[dict[str, Any]]] = lambda: [  # noqa: E731
@@ -259,3 +260,12 @@ def test_workers_share_the_cores_of_the_smallest_node(
     ]
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=nodes))
     assert session.cpus_per_worker(workers) == each
+
+
+def test_workers_with_a_gpu_get_the_cores_of_machines_that_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than those never fit, and the run would wait without a word."""
+    nodes = [{"CPU": 8.0, "GPU": 4.0}, *[{"CPU": 16.0}] * 3]
+    ray = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": node} for node in nodes])
+    monkeypatch.setitem(sys.modules, "ray", ray)  # type: ignore[arg-type]
+    assert (session.cpus_per_worker(4, gpus=1), session.cpus_per_worker(1, gpus=1)) == (2, 8)
+    assert session.cpus_per_worker(4) == 8  # on CPUs: two on each of the others

@@ -6,11 +6,13 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ray_jobs.runtime.news.progress import Mailbox, Teller
+from ray_jobs.runtime.work.sight import looked_for
 from ray_jobs.runtime.work.worker import Work, do_part
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
@@ -71,6 +73,16 @@ def test_what_our_code_refuses_is_a_sentence_and_the_stack_is_in_the_worker_s_lo
     answer = do_part(Work(does=lambda part: read_manifest(Folder.of("/no/index")), fixed={}), 0, {})
     assert (answer.row, answer.refused) == ("", "No sealed artefact at /no/index: it does not exist.")
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_machine_that_does_not_see_the_job_s_folders_does_nothing(tmp_path: Path) -> None:
+    """It may have come after the job began, when the nodes were asked."""
+    with looked_for(tmp_path / "out"):
+        work = Work(does=watched, fixed={})
+    assert json.loads(do_part(work, 3, {}).row) == {"taken": 3}
+    (tmp_path / "out").rmdir()
+    answer = do_part(work, 3, {})
+    assert not answer.row and f"does not see what is at {tmp_path / 'out'}" in answer.refused
 
 
 def failing(error: Exception) -> Any:
