@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("ray_local")
 
 
 def config(where: dict[str, Folder], out: Path, previous: str = "") -> GroupConfig:
-    places = {kind: folder.uri for kind, folder in where.items()}
+    places: dict[str, Any] = {kind: folder.uri for kind, folder in where.items()}
     return GroupConfig(**places, out=str(out), previous=previous, group=GroupingConfig(threshold=0.4))
 
 

@@ -27,6 +27,6 @@ class EmbedsWhereItIsPut(embed.EmbedPart):
 def embed_where_a_gpu_is_declared(root: str, out: str) -> None:
     """`embed --device cuda`, less the device itself."""
     embed.EmbedPart = EmbedsWhereItIsPut  # type: ignore[misc]
-    where = {"collection": f"{root}/collection", "model": f"{root}/model"}
+    where: dict[str, Any] = {"collection": f"{root}/collection", "model": f"{root}/model"}
     embed.main(embed.EmbedConfig(**where, out=out, precision="fp32", device="cuda", engine="torch"))
     assert Path(out, "manifest.json").exists()

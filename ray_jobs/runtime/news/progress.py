@@ -293,5 +293,5 @@ def mailbox_of_session() -> Any:
     if (job := at.get_job_id()) not in _MAILBOXES:
         _MAILBOXES.clear()
         here = NodeAffinitySchedulingStrategy(at.get_node_id(), soft=True)
-        _MAILBOXES[job] = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+        _MAILBOXES[job] = ray.remote(num_cpus=0)(Mailbox).options(scheduling_strategy=here).remote()
     return _MAILBOXES[job]
