@@ -40,11 +40,13 @@ from tests.support.growing import GrowingCluster, Growth, growing_cluster  # noq
 
 # One of JOBS, as a driver of the cluster that RAY_ADDRESS names.
 _JOB = """
-import sys
+import contextlib, sys
 from pathlib import Path
+from ray_jobs.runtime.session import session
 from retrieval.artifacts.folder import Folder
 from tests.faults.jobs import JOBS
-JOBS[sys.argv[1]].run(Path(sys.argv[2]), Folder.of(sys.argv[3]))
+with session() if sys.argv[1] == "draw" else contextlib.nullcontext():  # a part of a pipeline, in its session
+    JOBS[sys.argv[1]].run(Path(sys.argv[2]), Folder.of(sys.argv[3]))
 """
 # The same job where its device is declared only: it must land where it sees the device, and then computes on the CPU.
 _CUDA = """
