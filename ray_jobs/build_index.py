@@ -28,8 +28,8 @@ from retrieval.data.settings import Split
 from retrieval.search.settings import IndexConfig
 
 logger = logging.getLogger(__name__)
-_ROW = 400  # bytes of an image in lists of rows, at the worst
-_VECTORS = 4.5  # times its vectors are in memory while a shard is built of them; while it is trained, its sample's
+_ROW = 400  # bytes of an image in lists of rows; 174 were measured, with ids of 26 letters
+_VECTORS = 5.5  # times its vectors are in memory while a shard is built of them: 5.0 (Flat) to 5.4 (IVF) were measured
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -91,6 +91,7 @@ def test_all_stages_run_over_all_their_parts(
     assert first["takes"] == candidates["takes"] == "block"
     assert first["fixed"]["size"] == 256 and candidates["fixed"]["size"] == 512
     assert {call["needs"].cpus for call in cluster.parts} == {0.5}
+    assert cluster.needs["invert"].memory - (1 << 29) > 6 * 4096 * 20, "of every feature of six photos"
     extra = {"pairs": 610, "pairs_possible": 15, "links": 9}
     assert {name: made.counts[name] for name in extra} == extra
     assert [args[1:] for name, args, _ in stages_of if name == "follow_links"] == [
