@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PHOTO = 500  # bytes of a photo that is scored, beside its vector
-_VECTORS = 3.0  # times all vectors are in memory meanwhile
+_VECTORS = 3.0  # times all vectors are in memory meanwhile; reckoned, not measured
 _NOT_IN_KEY = ("out", "num_workers", "device", "engine", "tracking_uri", "limits")
 
 

@@ -31,8 +31,8 @@ from retrieval.data.settings import Split
 from retrieval.geometry.settings import ReconstructConfig
 
 logger = logging.getLogger(__name__)
-_DESCRIPTOR = 2000  # bytes of each descriptor of the sample while words are trained
-_FEATURE = 40  # bytes of each feature of a photo while the inverted file is made
+_DESCRIPTOR = 2000  # bytes of each descriptor of the sample while words are trained; reckoned
+_FEATURE = 40  # bytes of each feature of a photo while the inverted file is made, as measured
 _PAIRS_PER_BLOCK = 256
 _PHOTOS_PER_BLOCK = 512
 _PLACES = ("collection", "out", "cpus_per_task", "limits")
