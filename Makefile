@@ -13,7 +13,7 @@ export RAY_ENABLE_UV_RUN_RUNTIME_ENV = 0
 export RAY_USAGE_STATS_ENABLED = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test mutants faults chaos check format bench reference lock clean
+.PHONY: help setup demo serve test mutants faults chaos machines check format bench reference lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -53,6 +53,9 @@ faults: setup ## End every job at each of its writes in turn; then both pipeline
 
 chaos: setup ## Kill -9 drivers, workers and raylets at random moments, on a cluster of three nodes on this host: equal results (over an hour; JOBS="faces embed", KINDS=driver, ROUNDS=2, SEED=7: some)
 	$(BIN)/python tests/faults/chaos.py $(if $(JOBS),--jobs $(JOBS)) $(if $(KINDS),--kinds $(KINDS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
+
+machines: setup ## `ray up` of cluster/local.yaml, both pipelines, the service, a swap, `ray down`, on machines made of namespaces on this host
+	$(BIN)/python tests/faults/own_machines.py
 
 check: setup ## Formatting, lint, types, and that docs/reference is what --help says
 	$(BIN)/ruff format --check .

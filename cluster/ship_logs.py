@@ -4,7 +4,7 @@
 
 Started once on every node. Each minute what grew or changed among the logs of Ray's session, those of jobs and of the
 service among them, is put to TO/NODE/SESSION/...; the newest are the last minute's at most. It needs pyarrow and
-nothing of this project, ends with the node, and stops nothing when storage fails: it says so, and tries again.
+nothing of this project, ends with Ray on the node, and stops nothing when storage fails: it says so, and tries again.
 """
 
 from __future__ import annotations
@@ -57,8 +57,14 @@ def ship(logs: Path, storage: pafs.FileSystem, to: str, known: dict[str, tuple[i
     return num
 
 
+def ray_runs(session: Path) -> bool:
+    """Whether Ray answers on this node in this session."""
+    with socket.socket(socket.AF_UNIX) as asked:
+        return asked.connect_ex(str(session / "sockets/raylet")) == 0
+
+
 def main() -> None:
-    """Until it is ended."""
+    """Until Ray, once seen, is gone; what it said last is copied after that."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", required=True, help="folder or URI")
     parser.add_argument("--sessions", default="/tmp/ray", help="Ray's temporary folder on this node")
@@ -67,8 +73,10 @@ def main() -> None:
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     known: dict[str, tuple[int, int]] = {}
+    seen = False
     while True:
         latest = Path(asked.sessions, "session_latest")
+        runs = ray_runs(latest)
         try:
             if "://" in asked.to:
                 storage, root = pafs.FileSystem.from_uri(asked.to)
@@ -78,8 +86,9 @@ def main() -> None:
             ship(session / "logs", storage, f"{root}/{socket.gethostname()}/{session.name}", known)
         except (OSError, ValueError) as error:  # no session yet, or storage that cannot be opened
             logger.warning("nothing was copied: %s", error)
-        if asked.once:
+        if asked.once or (seen and not runs):
             return
+        seen = seen or runs
         time.sleep(asked.every)
 
 

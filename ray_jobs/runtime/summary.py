@@ -35,7 +35,9 @@ def summary(
     if "report" in folders:
         lines += _figures(folders["report"].read_json("metrics.json"))
         lines.append(("report", f"{folders['report']}/report.html"))
-    lines.append(("MLflow", f"run {tracker.run_id}: mlflow ui --backend-store-uri {shlex.quote(tracker.uri)}"))
+    store = tracker.uri
+    page = store if store.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(store)}"
+    lines.append(("MLflow", f"run {tracker.run_id}: {page}"))
     lines.append(("registered", _registered(registration)))
     told = "\n".join(f"  {name:<11}{text}" for name, text in lines)
     serve = f"python -m serve --workspace {shlex.quote(str(workspace))}"

@@ -1,4 +1,4 @@
-"""An S3 server on loopback: moto's, in a process of its own, so that it can be killed and come again."""
+"""An S3 server on loopback, or on a network of one's own: moto's, in a process of its own, so that it can be killed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def one_at_a_time(environ, start_response):
     with turn:
         return list(inside(environ, start_response))
 
-run_simple("127.0.0.1", int(sys.argv[1]), one_at_a_time, threaded=True)
+run_simple(sys.argv[1], int(sys.argv[2]), one_at_a_time, threaded=True)
 """
 """One request at a time: moto looks whether an object is there and puts it in two steps, S3 does it in one. Yet a
 thread for each connection: clients open some that they never use."""
@@ -33,30 +33,32 @@ thread for each connection: clients open some that they never use."""
 class ObjectStore:
     """Holds its objects in memory. `environment` is what a client must be told."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
         with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
+            free.bind((host, 0))
             self.port = free.getsockname()[1]
         self.environment = {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
+            "AWS_ENDPOINT_URL": f"http://{host}:{self.port}",
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        self._process = subprocess.Popen([sys.executable, "-c", _SERVER, str(self.port)], stderr=subprocess.DEVNULL)
+        command = [sys.executable, "-c", _SERVER, host, str(self.port)]
+        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         self.fs = pafs.S3FileSystem(
             access_key="test",
             secret_key="test",
             region="us-east-1",
-            endpoint_override=f"127.0.0.1:{self.port}",
+            endpoint_override=f"{host}:{self.port}",
             scheme="http",
             allow_bucket_creation=True,
         )
         until = time.monotonic() + 60
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                socket.create_connection((host, self.port), timeout=1).close()
                 return
             except OSError:
                 if time.monotonic() > until or self._process.poll() is not None:
@@ -65,12 +67,12 @@ class ObjectStore:
 
     @property
     def place(self) -> tuple[str, int]:
-        return "127.0.0.1", self.port
+        return self.host, self.port
 
     @property
     def options(self) -> str:
         """What an address of it ends with, for clients that are not told by their environment."""
-        return f"?endpoint_override=127.0.0.1:{self.port}&scheme=http"
+        return f"?endpoint_override={self.host}:{self.port}&scheme=http"
 
     def bucket(self) -> str:
         """URI of a new bucket. No other ever had its name, so no client remembers anything of it."""
@@ -91,8 +93,8 @@ class ObjectStore:
 
 
 @contextmanager
-def object_store() -> Iterator[ObjectStore]:
-    made = ObjectStore()
+def object_store(host: str = "127.0.0.1") -> Iterator[ObjectStore]:
+    made = ObjectStore(host)
     try:
         yield made
     finally:

@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from serve.settings import ServeArgs
 from tests.support.kuberay import KINDS
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "cluster"
@@ -33,7 +35,7 @@ def documents(name: str) -> list[dict[str, Any]]:
 
 def clusters() -> Iterator[tuple[str, dict[str, Any]]]:
     """The cluster that each manifest describes."""
-    for name in MANIFESTS:
+    for name in sorted(set(MANIFESTS) - {"config"}):
         spec = documents(name)[-1]["spec"]
         yield name, spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or spec
 
@@ -214,6 +216,31 @@ def test_logs_leave_the_node_with_what_was_added_to_them(tmp_path: Path) -> None
 
 def test_a_node_without_a_session_ships_nothing_and_goes_on(tmp_path: Path) -> None:
     assert shipped(tmp_path) == {}
+
+
+def test_it_ends_with_ray_and_copies_what_was_said_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # names of sockets are short
+    session = Path("ray/session_1")
+    for name in ("logs", "sockets"):
+        (session / name).mkdir(parents=True)
+    Path("ray/session_latest").symlink_to("session_1")
+    (session / "logs/driver.log").write_text("one\n")
+    with socket.socket(socket.AF_UNIX) as raylet:
+        raylet.bind(str(session / "sockets/raylet"))
+        raylet.listen()
+        words = ["--to", "far", "--sessions", "ray", "--every", "0.01"]
+        shipping = subprocess.Popen([sys.executable, str(CLUSTER / "ship_logs.py"), *words])
+        raylet.accept()[0].close()
+        until(lambda: list(Path("far").rglob("driver.log")))
+        assert shipping.poll() is None
+        with (session / "logs/driver.log").open("a") as log:
+            log.write("the last\n")
+    try:
+        assert shipping.wait(60) == 0
+    finally:
+        shipping.kill()
+    [copy] = Path("far").rglob("driver.log")
+    assert copy.read_text() == "one\nthe last\n"
 
 
 def test_what_did_not_change_is_not_copied_again_and_what_failed_is(tmp_path: Path) -> None:

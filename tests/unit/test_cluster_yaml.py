@@ -96,6 +96,7 @@ def test_the_head_takes_no_work_and_workers_scale_from_zero(cloud: dict[str, Any
 def test_every_node_asks_for_the_token_and_nothing_listens_outside(cloud: dict[str, Any]) -> None:
     for which in ("head_start_ray_commands", "worker_start_ray_commands"):
         assert "RAY_AUTH_MODE=token" in commands(cloud, which)
+        assert "RAY_USAGE_STATS_ENABLED=0" in commands(cloud, which), "nothing is sent anywhere"
     assert "~/.ray/auth_token" in cloud["file_mounts"]
     assert "--dashboard-host=127.0.0.1" in commands(cloud, "head_start_ray_commands")
 
@@ -113,7 +114,7 @@ def own() -> dict[str, Any]:
 def test_the_file_for_own_machines_is_accepted(own: dict[str, Any]) -> None:
     assert own["provider"]["type"] == "local"
     checked(own)
-    assert own["min_workers"] == own["max_workers"] == len(own["provider"]["worker_ips"])
+    assert not {"min_workers", "max_workers"} & set(own), "Ray takes the number of worker_ips, and nobody forgets it"
     with pytest.raises(jsonschema.ValidationError):
         checked(own | {"worker_ip": []})
 
@@ -121,6 +122,7 @@ def test_the_file_for_own_machines_is_accepted(own: dict[str, Any]) -> None:
 def test_own_machines_ask_for_the_token_too(own: dict[str, Any], cloud: dict[str, Any]) -> None:
     test_every_node_asks_for_the_token_and_nothing_listens_outside(own)
     test_every_node_installs_the_lock_by_hash(own)
+    assert "RAY_enable_autoscaler_v2=0" in commands(own, "head_start_ray_commands"), "or no worker joins (Ray 2.60)"
     assert own["file_mounts"] == cloud["file_mounts"]
 
 
@@ -138,11 +140,14 @@ def test_who_may_come_to_a_node_is_said_by_a_group_that_ray_leaves_alone(cloud: 
     assert "--group-name retrieval-nodes" in page and "0.0.0.0/0" not in page
 
 
-def test_jobs_find_mlflow_and_logs_leave_every_node(cloud: dict[str, Any]) -> None:
-    head, worker = commands(cloud, "head_start_ray_commands"), commands(cloud, "worker_start_ray_commands")
+@pytest.mark.parametrize("file", ["cluster.yaml", "cluster/local.yaml"])
+def test_jobs_find_mlflow_and_logs_leave_every_node(file: str) -> None:
+    config = yaml.safe_load((ROOT / file).read_text())
+    head, worker = commands(config, "head_start_ray_commands"), commands(config, "worker_start_ray_commands")
     for which in (head, worker):
         assert "export MLFLOW_TRACKING_URI=" in which and "ship_logs.py --to" in which
         assert "--metrics-export-port=8080" in which
+        assert which.count("set -a; . ~/cluster.env") >= 2, "jobs, the service and the logs take it from here"
     assert "start_mlflow.sh" in head and "start_mlflow.sh" not in worker
 
 
@@ -154,12 +159,11 @@ def test_what_costs_more_than_it_can_lose_is_on_demand(cloud: dict[str, Any]) ->
     assert 0 < cloud["idle_timeout_minutes"] <= 10 and cloud["provider"]["cache_stopped_nodes"] is False
 
 
-def test_what_is_installed_has_a_version(cloud: dict[str, Any]) -> None:
-    installs = re.findall(
-        r"pip install [^&|]*", commands(cloud, "setup_commands") + commands(cloud, "head_setup_commands")
-    )
-    assert len(installs) == 2
-    assert all(re.search(r"'[a-z0-9]+(==[0-9.]+|<1)'", each) for each in installs)
+def test_what_is_installed_has_a_version_and_the_head_can_ask_aws_for_nodes(cloud: dict[str, Any]) -> None:
+    installs = re.findall(r"pip install [^&|]*", commands(cloud, "setup_commands"))
+    assert [re.search(r"'[a-z0-9]+(==[0-9.]+|<1)'", each) is not None for each in installs] == [True]
+    assert "head_setup_commands" not in cloud
+    assert re.search(r"^boto3==", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("asked", [Needs(), Needs(cpus=4, memory=8 * GB), Needs(gpus=1, memory=8 * GB)], ids=str)

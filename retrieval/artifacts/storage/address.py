@@ -11,6 +11,7 @@ others: another bucket may lie in another region, behind another endpoint, or be
 from __future__ import annotations
 
 import configparser
+import contextlib
 import functools
 import os
 import urllib.parse
@@ -183,10 +184,20 @@ def _endpoint(options: dict[str, str]) -> str:
 
 
 def keys_of(address: Address) -> dict[str, str]:
-    """The keys of the profile that an address names: access_key_id, secret_access_key, session_token; else nothing."""
-    profile = dict(address.options).get("profile")
+    """For a client that reads the environment and not `~/.aws/credentials`: what that file holds for an address.
+
+    Returns: access_key_id, secret_access_key, session_token of the profile that the address names; else, where the
+    environment has no keys, of $AWS_PROFILE or `default`; nothing where the file has none.
+
+    Raises: ValueError if the profile that the address names is not there, or has no keys of its own.
+    """
+    profile, found = dict(address.options).get("profile"), dict[str, str]()
     names = {"access_key": "access_key_id", "secret_key": "secret_access_key", "session_token": "session_token"}
-    found = _keys_of(profile) if profile else {}
+    if profile:
+        found = _keys_of(profile)
+    elif address.scheme == "s3" and "AWS_ACCESS_KEY_ID" not in os.environ:
+        with contextlib.suppress(ValueError):  # then the host has a role, or nobody has keys
+            found = _keys_of(os.environ.get("AWS_PROFILE") or "default")
     return {theirs: found[ours] for ours, theirs in names.items() if ours in found}
 
 

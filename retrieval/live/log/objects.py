@@ -132,7 +132,7 @@ def put_new(folder: Folder, name: str, data: bytes) -> bool:
     """Write a file of a folder unless there is one; durable when it returns. Returns whether it was written.
 
     pyarrow's file systems cannot (25.0); so in an object store another client does it, with credentials that it finds
-    in the environment or at the host.
+    in the environment, in `~/.aws/credentials` or at the host.
 
     Raises: OSError if that cannot be known; PermissionError.
     """

@@ -39,9 +39,11 @@ def folders(tmp_path: Path) -> dict[str, Folder]:
     }
 
 
-def said(folders: dict[str, Folder], registration: Registration | None = None) -> list[str]:
+def said(
+    folders: dict[str, Folder], registration: Registration | None = None, store: str = "sqlite:////a b/mlflow.db"
+) -> list[str]:
     workspace = Folder(folders["index"].uri.rpartition("/")[0])
-    return summary(workspace, folders, Tracker("sqlite:////a b/mlflow.db", "r7"), registration, 61.4).splitlines()
+    return summary(workspace, folders, Tracker(store, "r7"), registration, 61.4).splitlines()
 
 
 def test_it_says_what_was_made_what_was_left_out_and_why(folders: dict[str, Folder]) -> None:
@@ -90,6 +92,10 @@ def test_the_commands_can_be_pasted(folders: dict[str, Folder]) -> None:
     assert shlex.split(lines[-1]) == ["python", "-m", "serve", "--workspace", str(root)]
     (line,) = [line for line in lines if "mlflow ui" in line]
     assert shlex.split(line)[-2:] == ["--backend-store-uri", "sqlite:////a b/mlflow.db"]
+
+
+def test_of_a_server_its_page_is_told(folders: dict[str, Folder]) -> None:
+    assert "  MLflow     run r7: http://10.0.0.1:5000" in said(folders, store="http://10.0.0.1:5000")
 
 
 def test_what_became_of_the_model_in_the_registry(folders: dict[str, Folder]) -> None:

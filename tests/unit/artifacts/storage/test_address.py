@@ -9,7 +9,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.storage.address import SINGLE_PUT, local_path, open_address, parse, parse_photo
+from retrieval.artifacts.storage.address import SINGLE_PUT, keys_of, local_path, open_address, parse, parse_photo
 from retrieval.artifacts.storage.failures import Outage, kind_of
 from retrieval.artifacts.storage.patience import patience, patiently
 from retrieval.artifacts.writing.seam import publish
@@ -193,3 +193,26 @@ def test_a_small_file_is_one_put_and_a_large_one_that_fails_leaves_the_old(s3: O
             assert there.read_bytes("a") == b"x" * 100_000
         there.write_bytes("a", b"z" * (11 << 20))
         assert there.list()["a"] == 11 << 20
+
+
+def test_a_client_that_reads_no_file_is_given_the_keys_that_others_find_in_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "credentials"
+    keys = "aws_access_key_id = {0}\naws_secret_access_key = s\n"
+    file.write_text(f"[default]\n{keys.format('d')}[archive]\n{keys.format('a')}aws_session_token = t\n[sso]\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    plain, other = parse("s3://bucket/a"), parse("s3://bucket/a?profile=archive")
+    archive = {"access_key_id": "a", "secret_access_key": "s", "session_token": "t"}
+    assert keys_of(plain) == {"access_key_id": "d", "secret_access_key": "s"}
+    assert keys_of(other) == archive
+    assert keys_of(parse("gs://bucket/a")) == {}
+    monkeypatch.setenv("AWS_PROFILE", "archive")
+    assert keys_of(plain) == archive
+    monkeypatch.setenv("AWS_PROFILE", "sso")
+    assert keys_of(plain) == {}, "its keys come from elsewhere"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "e")
+    monkeypatch.setenv("AWS_PROFILE", "archive")
+    assert keys_of(plain) == {} and keys_of(other) == archive
