@@ -78,7 +78,7 @@ class TrainedConfig(PipelineConfig):
     """What the roads that train have in common."""
 
     weights: str = "imagenet"
-    """Starting point: imagenet (torchvision downloads it), a .pth or .safetensors file, a bundle's folder,
+    """Starting point: imagenet (torchvision, or timm, downloads it), a .pth or .safetensors file, a bundle's folder,
     models:/name@alias in MLflow, or none (random)."""
     num_workers: int = 1
     """Training processes (DDP). The other steps use all that the cluster has."""

@@ -65,7 +65,7 @@ class TrainJobConfig:
     out: str
     """Folder or URI of the bundle to make. One that was begun with the same settings is continued."""
     weights: str = "imagenet"
-    """Starting point: imagenet (torchvision downloads it), a .pth or .safetensors file, a bundle's folder,
+    """Starting point: imagenet (torchvision, or timm, downloads it), a .pth or .safetensors file, a bundle's folder,
     models:/name@alias in MLflow, or none."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""

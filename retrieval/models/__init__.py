@@ -3,7 +3,7 @@
 settings       what a network is: names and settings
 spec           what a bundle says of itself
 known_weights  weights that somebody published: table, search, download
-backbones      trunks from torchvision, and weights for them
+backbones      trunks from torchvision, and weights for them; families/ has a file for each other library
 trunks         trunks as lists of layers: cut, freeze, blocks
 pooling        maps to vectors, one scale or several
 network        trunk, pooling, head, whitening as one module

@@ -17,7 +17,7 @@ import torchvision.models as tv
 from torch import Tensor, nn
 
 from retrieval.models.known_weights import DOWNLOADS, downloads_allowed, sha256_of, weights_folder
-from retrieval.models.settings import BACKBONES, check_backbone
+from retrieval.models.settings import BACKBONES, TIMM, check_backbone
 
 
 def _cut_resnet(net: nn.Module) -> nn.Sequential:
@@ -96,21 +96,25 @@ _OLD_DENSENET = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
 
 def is_convolutional(name: str) -> bool:
     """Whether the trunk's BatchNorms can be folded into its convolutions."""
-    return not name.startswith("vit")
+    return not name.startswith(("vit", TIMM))
 
 
 def build_trunk(name: str, weights: str = "none") -> nn.Sequential:
     """A trunk in eval mode.
 
     Args:
-        name: a key of `settings.BACKBONES`.
+        name: a key of `settings.BACKBONES`, or one of timm's, see `families.timm_trunks`.
         weights: "none" (random, torch's global seed), "imagenet" (torchvision's default enum: its file in
             $RETRIEVAL_WEIGHTS, else in torchvision's cache, else downloaded once), or a path to a .pth (state dict,
             read with weights_only) or .safetensors file in torchvision's names.
 
     Raises: ValueError for an unknown name or weights that do not fit, naming the keys.
     """
-    cut, build = CUTS[BACKBONES[check_backbone(name)]], getattr(tv, name)
+    if check_backbone(name).startswith(TIMM):
+        from retrieval.models.families.timm_trunks import build_timm_trunk
+
+        return build_timm_trunk(name, weights)
+    cut, build = CUTS[BACKBONES[name]], getattr(tv, name)
     if weights == "imagenet":
         weights = str(_published_file(name) or weights)
     if weights == "imagenet":
@@ -174,17 +178,21 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def load_into(trunk: nn.Module, state: dict[str, Tensor], *, where: str) -> None:
+def load_into(
+    trunk: nn.Module, state: dict[str, Tensor], *, where: str, unused: tuple[str, ...] = _CLASSIFIERS
+) -> None:
     """Load a torchvision state dict into a trunk. The classifier's entries are left out; all else must fit exactly.
 
     Half-precision files are widened to float32; DenseNet's published names are understood.
+
+    Args: unused: beginnings of names that the trunk has no place for.
     """
     state = {_OLD_DENSENET.sub(r"\1", key): value for key, value in state.items()}
     own = trunk.state_dict()
     # A file without BatchNorm's batch counter is complete: nothing reads it with frozen statistics.
     needed = {key for key in own if not key.endswith("num_batches_tracked")}
     missing = sorted(needed - set(state))
-    extra = sorted(key for key in set(state) - set(own) if not key.startswith(_CLASSIFIERS))
+    extra = sorted(key for key in set(state) - set(own) if not key.startswith(unused))
     wrong = [
         f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
         for key in sorted(needed & set(state))

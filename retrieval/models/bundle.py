@@ -23,7 +23,7 @@ from retrieval.artifacts.progress import Progress, silent
 from retrieval.models import backbones
 from retrieval.models.engines.frozen import FrozenNet, from_file
 from retrieval.models.network import EmbeddingNet, Network, with_scales
-from retrieval.models.settings import ModelConfig
+from retrieval.models.settings import TIMM, ModelConfig
 from retrieval.models.spec import NETWORK_FILE, SPEC_FILE, WEIGHTS_FILE, ModelSpec, check_files, load_spec
 
 _PICTURES = ("*.png", "*.jpg")
@@ -73,12 +73,22 @@ def build(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        spec = ModelSpec(config=config, preparation=dict(preparation or {}))
+        spec = ModelSpec(config=config, preparation=dict(preparation or {}), **_normalisation(config))
         folder = Folder.of(weights)
         if weights in ("none", "imagenet") or not folder.exists(SPEC_FILE):
             return EmbeddingNet(spec, backbones.build_trunk(config.backbone, weights))
         net = EmbeddingNet(spec, backbones.build_trunk(config.backbone))
         return _start_from(net, load_bundle(folder))
+
+
+def _normalisation(config: ModelConfig) -> dict[str, Any]:
+    """What the network's pixels were normalised by, where it is not as everywhere."""
+    if not config.backbone.startswith(TIMM):
+        return {}
+    from retrieval.models.families.timm_trunks import normalisation
+
+    mean, std = normalisation(config.backbone)
+    return {"mean": mean, "std": std}
 
 
 def _start_from(net: EmbeddingNet, other: EmbeddingNet) -> EmbeddingNet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -38,6 +39,9 @@ Whitening = Literal["none", "learned", "pca"]
 Pooling = Literal["avg", "gem", "mac", "rmac", "grid"]
 
 
+TIMM = "timm:"
+"""How the backbone of a network of the timm library begins, see `families.timm_trunks`."""
+
 FROZEN = "onnx:"
 """How the backbone of a network begins that somebody else trained and that is taken as it is."""
 
@@ -49,6 +53,8 @@ _NOT_FROZEN = {
     "grid": "what it pools is inside its file",
     "scales": "its embeddings at other sizes are not its author's, and nothing was trained to average them",
 }
+
+_TIMM_NAME = re.compile(r"timm:[a-z0-9_]+(\.[a-z0-9_]+)?")
 
 LEAST_SIDE = 32
 """Pixels; the trunks halve a side five times."""
@@ -63,10 +69,14 @@ def usable_scales(height: int, width: int, scales: Sequence[float]) -> list[floa
 
 
 def check_backbone(name: str) -> str:
-    """The name itself. Raises: ValueError for an unknown one, listing the known."""
-    if name not in BACKBONES:
+    """The name itself; of timm's networks it is not known here whether there is one of that name.
+
+    Raises: ValueError for an unknown one, listing the known.
+    """
+    if name not in BACKBONES and not _TIMM_NAME.fullmatch(name):
         raise ValueError(
-            f"Unknown backbone '{name}'. Choose one of: {', '.join(BACKBONES)}; or onnx:FILE, a network in ONNX."
+            f"Unknown backbone '{name}'. Choose one of: {', '.join(BACKBONES)}; timm:NAME, a network of the timm "
+            f"library; or onnx:FILE, a network in ONNX."
         )
     return name
 
@@ -76,8 +86,9 @@ class ModelConfig:
     """What the network is. Enough, with its weights file, to build it again."""
 
     backbone: str = "mobilenet_v2"
-    """Name of a torchvision network, see retrieval/models/settings.py: mobilenet_v2, resnet50, vgg16, vit_b_16 ... Or a
-    frozen network: onnx:sface (known by name), onnx:FILE or onnx:FOLDER; head, pooling and sizes are then its own."""
+    """Name of a torchvision network, see retrieval/models/settings.py: mobilenet_v2, resnet50, vgg16, vit_b_16 ... Or
+    of timm's: timm:convnext_tiny, timm:vit_small_patch16_dinov3. Or a frozen network: onnx:sface (known by name),
+    onnx:FILE or onnx:FOLDER; head, pooling and sizes are then its own."""
     cut: str = ""
     """Last layer kept, by torchvision's name ("features.13", "layer3"); empty keeps the whole trunk."""
     pooling: Pooling = "avg"

@@ -16,7 +16,7 @@ def cut_after(trunk: nn.Sequential, layer: str) -> nn.Sequential:
     Raises: ValueError if the trunk has no such place to cut, naming the places.
     """
     if not _is_chain(trunk):
-        raise ValueError(f"Cannot cut after '{layer}': a transformer is one block here. Leave the cut empty.")
+        raise ValueError(f"Cannot cut after '{layer}': this network is one block here. Leave the cut empty.")
     head, _, rest = layer.partition(".")
     names = [name for name, _ in trunk.named_children()]
     if head not in names:

@@ -102,7 +102,7 @@ def test_a_negative_number_of_layers_is_refused() -> None:
 
 def test_a_transformer_is_one_block() -> None:
     trunk = TransformerTrunk(small_transformer())
-    with pytest.raises(ValueError, match="a transformer is one block here. Leave the cut empty"):
+    with pytest.raises(ValueError, match="this network is one block here. Leave the cut empty"):
         cut_after(trunk, "encoder")
     assert list(units(trunk)) == [trunk]
     kinds = [type(layer).__name__ for layer in layers_in_forward_order(trunk)]
