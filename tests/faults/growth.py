@@ -17,6 +17,7 @@ import os
 import secrets
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,21 +108,24 @@ CASES = {name: _job(name) for name in JOBS} | {
 }
 
 
+KILLED = "killed"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 1 if anything is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("jobs", nargs="*", help=f"of: {' '.join(CASES)}; none: all")
+    parser.add_argument("jobs", nargs="*", help=f"of: {' '.join(CASES)} {KILLED}; none: all")
     parser.add_argument("--keep-log", type=Path, help="a folder for what each job says")
     args = parser.parse_args(argv)
-    if odd := set(args.jobs) - set(CASES):
-        parser.error(f"no such job: {', '.join(sorted(odd))}. Choose from: {', '.join(CASES)}.")
-    chosen = args.jobs or list(CASES)
+    if odd := set(args.jobs) - {*CASES, KILLED}:
+        parser.error(f"no such job: {', '.join(sorted(odd))}. Choose from: {', '.join(CASES)}, {KILLED}.")
+    chosen = args.jobs or [*CASES, KILLED]
     wrong = 0
     with tempfile.TemporaryDirectory(prefix="growth-") as folder, growing_cluster(dashboard=True) as cluster:
         root = Path(folder)
-        _prepare(root, {CASES[name].needs for name in chosen} - {""})
+        _prepare(root, {CASES[name].needs if name in CASES else "embed" for name in chosen} - {""})
         for name in chosen:
-            wrong += not _tried(cluster, name, root, args.keep_log)
+            wrong += not (_killed(cluster, root) if name == KILLED else _tried(cluster, name, root, args.keep_log))
     return int(wrong > 0)
 
 
@@ -156,6 +160,27 @@ def _tried(cluster: GrowingCluster, name: str, root: Path, keep: Path | None) ->
         keep.mkdir(parents=True, exist_ok=True)
         (keep / f"{name}.log").write_text(growth.said)
     return not faults
+
+
+def _killed(cluster: GrowingCluster, root: Path) -> bool:
+    """Kill -9 a job that waits for what never comes: is that asked for no more? Returns whether it is."""
+    never = [*CASES["embed-never"].command(root, str(root / "out-killed"))[:-1], "600"]
+    driver, said = cluster.start(*never)
+    asked = _becomes(cluster, lambda wanted: any("CPU 64" in one for one in wanted))
+    driver.kill()
+    over = asked and _becomes(cluster, lambda wanted: not wanted)
+    told = "asked for no more" if over else f"wrong: {cluster.look()[1]} is asked for: {said.read_text()[-1500:]}"
+    print(f"{KILLED:16} while it waited: {told}", flush=True)
+    return over
+
+
+def _becomes(cluster: GrowingCluster, so: Callable[[list[str]], bool], within: float = 90.0) -> bool:
+    end = time.monotonic() + within
+    while not so(cluster.look()[1]):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.3)
+    return True
 
 
 def wrong_with(growth: Growth, case: Case) -> list[str]:
