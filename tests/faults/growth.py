@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -120,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if odd := set(args.jobs) - {*CASES, KILLED}:
         parser.error(f"no such job: {', '.join(sorted(odd))}. Choose from: {', '.join(CASES)}, {KILLED}.")
     chosen = args.jobs or [*CASES, KILLED]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # else the cluster would outlive it
     wrong = 0
     with tempfile.TemporaryDirectory(prefix="growth-") as folder, growing_cluster(dashboard=True) as cluster:
         root = Path(folder)
