@@ -175,12 +175,13 @@ def serve(laptop: Laptop, head: Host, store: ObjectStore, bucket: str) -> None:
         raise SystemExit(f"{late}\n{laptop.run(f'serve status -a {JOBS}')[-4000:]}") from None
     laptop.say(f"POST /v1/search: {name} finds itself; version {first}")
     added = httpx.post(f"{SERVICE}/v1/images?image_id=new/one.jpg&label=new", content=photo, timeout=60)
-    laptop.say(f"POST /v1/images: {added.status_code} {added.json().get('status', added.text[:200])}")
+    told = added.json().get("items", [added.text[:200]])
+    laptop.say(f"POST /v1/images: {added.status_code} {told[0]}"[:120])
     if added.status_code not in (200, 201):
         raise SystemExit("no photo can be added")
     with asking:
         submit(laptop, "faces", bucket, "--model.no-flip")
-        second = wait_for("another version answers", lambda: asking.answers and asking.answers[-1] != first, 120)
+        wait_for("another version answers", lambda: asking.answers and asking.answers[-1] != first, 120)
         second = asking.answers[-1]
         laptop.say(f"the pipeline with another model is published; the service answers with {second}")
         laptop.run(f"python -m ray_jobs.publish --workspace {bucket}/faces --back")
@@ -204,7 +205,7 @@ def tracked(laptop: Laptop) -> None:
 
 def down(laptop: Laptop, hosts: dict[str, Host]) -> None:
     """`ray down`, and what it leaves."""
-    ours = ("raylet", "gcs_server", "ray::", "ship_logs.py")
+    ours = ("raylet", "gcs_server", "ray::", "ship_logs.py")  # Ray's log monitor stays on workers until `ray up`
 
     def running() -> list[str]:
         commands = [command for host in hosts.values() for command in host.processes().values()]
@@ -213,8 +214,8 @@ def down(laptop: Laptop, hosts: dict[str, Host]) -> None:
     laptop.run("ray exec cluster/local.yaml 'kill $(cat ~/mlflow.pid)'")
     laptop.run("ray down -y cluster/local.yaml")
     began = time.monotonic()
-    wait_for("nothing of Ray runs on any machine", lambda: not running(), 180)
-    laptop.say(f"nothing of Ray runs on any machine {time.monotonic() - began:.0f} s later")
+    wait_for("no node of Ray, and no copying of logs, on any machine", lambda: not running(), 300)
+    laptop.say(f"no node of Ray, and no copying of logs, on any machine {time.monotonic() - began:.0f} s later")
     for host in hosts.values():
         left = sorted({command[-80:] for command in host.processes().values()})
         laptop.say(f"left on {host.name}: {left or 'nothing'}")

@@ -196,7 +196,7 @@ def _start(folder: Path, name: str, address: str, gateway: str, key: Path, profi
 
 
 def _until(true: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 180
     while not true():
         assert process.poll() is None and time.monotonic() < end, (folder / "sshd.log").read_text()
         time.sleep(0.05)

@@ -83,7 +83,7 @@ def test_machines_have_a_network_and_nothing_else_in_common(tmp_path: Path) -> N
         script = tmp_path / "try.py"
         script.write_text(TRY)
         command = [sys.executable, str(script), str(ROOT), str(ours.getsockname()[1])]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.stdout.splitlines() == [
         "0 ubuntu a 10.0.0.1 1 /tmp/of-a",
         "0 ubuntu b 10.0.0.2 1 /tmp/of-b",
