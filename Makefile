@@ -45,11 +45,12 @@ test: setup ## All tests but those that need the network or ../shared/data (CPU,
 mutants: setup ## Make careless changes to the code, one at a time, and say which of them no test notices (ROOMS="search serve": some)
 	$(BIN)/python tests/mutants/run.py $(ROOMS)
 
-faults: setup ## End every job at each of its writes in turn; then both pipelines in an object store that fails: equal results; then photos that crash or hang what reads them; then every job on a cluster that has to grow for it (over an hour; JOBS="embed group": some, of their writes alone)
+faults: setup ## End every job at each of its writes in turn; then both pipelines in an object store that fails: equal results; then photos that crash or hang what reads them; then every job on a cluster that has to grow for it; then one node against three (over an hour; JOBS="embed group": some, of their writes alone)
 	$(BIN)/python tests/faults/writes.py $(JOBS)
 	$(if $(JOBS),,$(BIN)/python tests/faults/storage.py)
 	$(if $(JOBS),,$(BIN)/python tests/faults/poison.py)
 	$(if $(JOBS),,$(BIN)/python tests/faults/growth.py)
+	$(if $(JOBS),,$(BIN)/python tests/faults/equal.py)
 
 chaos: setup ## Kill -9 drivers, workers and raylets at random moments, on a cluster of three nodes on this host: equal results (over an hour; JOBS="faces embed", KINDS=driver, ROUNDS=2, SEED=7: some)
 	$(BIN)/python tests/faults/chaos.py $(if $(JOBS),--jobs $(JOBS)) $(if $(KINDS),--kinds $(KINDS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))

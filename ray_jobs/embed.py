@@ -23,10 +23,10 @@ from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed
 from ray_jobs.runtime.session import session
 from ray_jobs.runtime.work.limits import Limits
-from ray_jobs.runtime.work.parts import run_parts
-from ray_jobs.runtime.work.placement import GB, Needs, uses_gpu
+from ray_jobs.runtime.work.parts import limits, run_parts
+from ray_jobs.runtime.work.placement import GB, Needs, all_have_bfloat16, uses_gpu, wait_for
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.manifest import Manifest, read_manifest
+from retrieval.artifacts.manifest import Manifest, held_so_far, read_manifest
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.images.native import BadImage
 from retrieval.models.settings import Device, Engine, Precision
@@ -54,7 +54,7 @@ class EmbedConfig:
     device: Device = "auto"
     """auto: GPUs if the cluster has any; cpu; cuda."""
     precision: Precision = "auto"
-    """auto: bfloat16 where the hardware has it and it leaves embeddings as they are."""
+    """auto: bfloat16 where all machines of the job have it and it leaves embeddings as they are."""
     engine: Engine = "auto"
     """auto: the faster one here for a network trained here: onnxruntime on a CPU, PyTorch on a GPU or in bfloat16."""
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
@@ -112,7 +112,8 @@ def make_embeddings(
     """
 
     from retrieval.artifacts.collection import image_parts
-    from retrieval.models.embedder import begin_embeddings, seal_embeddings, try_photos
+    from retrieval.data.recheck import try_stored
+    from retrieval.models.embedder import begin_embeddings, seal_embeddings
 
     if (done := begin_embeddings(collection, model, out, precision)) is not None:
         logger.info("embed: %s is sealed already, %d embeddings", out, done.counts["num"])
@@ -120,7 +121,9 @@ def make_embeddings(
     photos = read_manifest(collection, "collection")
     parts = image_parts(photos)
     use_gpu = uses_gpu(device)
-    settings = {"batch_size": batch_size, "precision": precision, "num_threads": cpus, "engine": engine}
+    needs = Needs(cpus=cpus, gpus=int(use_gpu), memory=_MEMORY)
+    needs = wait_for(needs, "embed", limits().wait_seconds)  # who is there then is asked below
+    settings = {"batch_size": batch_size, "num_threads": cpus, "engine": engine, **_one_format(out, precision, use_gpu)}
     settings["num_photos"] = photos.counts["stored"]  # of the whole job, so that each part runs in the same engine
     settings["device"] = device if use_gpu else "cpu"
     started = time.monotonic()
@@ -131,13 +134,24 @@ def make_embeddings(
             EmbedPart,
             total_items=photos.counts["stored"],
             fixed={"collection": collection, "model": model, "out": out, "settings": settings},
-            attempt=try_photos,
+            attempt=try_stored,
             listed="this log, and later in its rejected.parquet",
             workers=workers,
-            needs=Needs(cpus=cpus, gpus=int(use_gpu), memory=_MEMORY),
+            needs=needs,
         )
     )
     return seal_embeddings(collection, model, out, precision, rows, time.monotonic() - started)
+
+
+def _one_format(out: Folder, precision: Precision, use_gpu: bool) -> dict[str, Any]:
+    """Settings by which every worker comes to one format of numbers, whichever machine it is on, also when the job is
+    resumed: bfloat16 only where all machines that were there have it. One that comes later, without, emulates it."""
+    if precision != "auto":
+        return {"precision": precision}
+    if held_so_far(out, "bfloat16", all_have_bfloat16(gpu=use_gpu)):
+        return {"precision": "auto", "assume_bfloat16": True}
+    logger.info("embed: not all machines have bfloat16, so all embed in float32")
+    return {"precision": "fp32"}
 
 
 class EmbedPart:

@@ -6,7 +6,8 @@ By labels (triplets), or, with --tuples, by what reconstruction found without an
     python -m ray_jobs.train --collection W/collection --tuples W/tuples --out W/model --model.keep-aspect ...
     ray job submit --working-dir . -- python -m ray_jobs.train --collection s3://... --out s3://... --num-workers 4
 
-A killed worker, or the same command given again after a crash, goes on from the last epoch with the same draws.
+A killed worker, or the same command given again after a crash, goes on from the last epoch with the same draws. Photos
+that end the workers are named.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import tyro
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_at_least, weights_must_be_there
-from ray_jobs.runtime.news.progress import mailbox_of_session, told, watch
+from ray_jobs.runtime.news.progress import told
 from ray_jobs.runtime.work.limits import Limits
 from retrieval.artifacts.collection import LocalCollection, keep_detector, localise
 from retrieval.artifacts.folder import Folder
@@ -32,7 +33,7 @@ from retrieval.artifacts.hashing import digest, plain
 from retrieval.artifacts.history import CURVES, TUPLES_SHEET, write_history
 from retrieval.artifacts.manifest import MANIFEST, Manifest, begin, check_made_from, read_manifest
 from retrieval.artifacts.progress import silent
-from retrieval.artifacts.storage.patience import current, patience
+from retrieval.artifacts.storage.patience import patience
 from retrieval.artifacts.tuples import read_tuples
 from retrieval.images import native
 from retrieval.models.settings import Device, ModelConfig
@@ -48,6 +49,7 @@ if TYPE_CHECKING:  # loaded where they are used: --help and a wrong setting are 
 logger = logging.getLogger(__name__)
 # These do not decide the result: the model, the training settings and the inputs' fingerprints do.
 _PLACES = ("collection", "out", "weights", "tuples")
+_SPLITS = ("train", "val")
 CHECKPOINT = "state.pt"
 _SHEET = "tuples of the last epoch: query, positive, hard negatives"
 _SHOWN = ("train/loss", "val/mAP", "val/recall@1", "val/recall@10")
@@ -187,13 +189,13 @@ def _fit(
     cfg: TrainJobConfig, out: Folder, start: EmbeddingNet, inputs: dict[str, str], tracker: Tracker | None
 ) -> None:
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train import CheckpointConfig, LoggingConfig, RunConfig, ScalingConfig
 
     from ray_jobs.runtime import places
     from ray_jobs.runtime.session import cpus_per_worker
-    from ray_jobs.runtime.work import fitting, parts
+    from ray_jobs.runtime.work import parts
     from ray_jobs.runtime.work.placement import Needs, uses_gpu, wait_for
+    from ray_jobs.runtime.work.training import look_at_photos, train_together
 
     gpus = int(uses_gpu(cfg.device))
     wait_for(Needs(cpus=cfg.cpus_per_worker or 1, gpus=gpus), "train", parts.limits().wait_seconds, cfg.num_workers)
@@ -204,17 +206,15 @@ def _fit(
     run = RunConfig(
         name=name,
         **places.as_ray_says(kept),
-        failure_config=FailureConfig(max_failures=cfg.max_failures),
         checkpoint_config=CheckpointConfig(num_to_keep=2),
         logging_config=LoggingConfig(log_level="WARNING"),
     )
     each = {"CPU": cpus, "GPU": gpus}
     scaling = ScalingConfig(num_workers=cfg.num_workers, use_gpu=bool(gpus), resources_per_worker=each)
     work = {"cfg": cfg, "inputs": inputs, "tracker": tracker, "name": name, "threads": cpus, "start": ray.put(start)}
-    with watch("train", mailbox=mailbox_of_session()) as step:
-        work |= {"progress": step.teller, "patience": current(), "photo_seconds": parts.limits().photo_seconds}
-        given: dict[str, Any] = {"train_loop_config": work, "scaling_config": scaling, "run_config": run}
-        fitting.to_its_end(lambda: TorchTrainer(train_worker, **given).fit(), kept / name)
+    work["photo_seconds"] = parts.limits().photo_seconds
+    how: dict[str, Any] = {"scaling": scaling, "run": run, "kept": kept / name, "max_failures": cfg.max_failures}
+    train_together(train_worker, work, **how, look=lambda: look_at_photos(Folder.of(cfg.collection), _SPLITS))
     if not out.exists(MANIFEST):
         raise RuntimeError("Training ended without a bundle. Run the same command again to go on from the last epoch.")
 
@@ -224,7 +224,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
     from ray_jobs.runtime.rank import rank_of_ray_train
 
     rank = rank_of_ray_train()
-    native.limit(config["photo_seconds"])  # a photo that hangs ends the worker, which is replaced `max_failures` times
+    native.limit(config["photo_seconds"])  # a photo that hangs ends the worker: see `train_together`
     with told(config["progress"], logging.INFO if rank.rank == 0 else logging.WARNING), patience(config["patience"]):
         _train(config, rank)
 
@@ -239,7 +239,7 @@ def _train(config: Mapping[str, Any], rank: Rank) -> None:
     cfg: TrainJobConfig = config["cfg"]
     torch.set_num_threads(config["threads"])
     cache = Path(cfg.cache or tempfile.gettempdir()) / "retrieval-cache"
-    local = localise(Folder.of(cfg.collection), cache, ("train", "val"))
+    local = localise(Folder.of(cfg.collection), cache, _SPLITS)
     scratch = cache / config["name"]
     trainer = Trainer(
         ray.get(config["start"]),

@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def must_be_seen(writes: str | Path | Folder, reads: Sequence[str | Path | Folde
         looked_for = {path: source for source in sources for path in _some_of(Path(source))}
         if mark:
             looked_for[mark] = out.path
-        for node, lacking in _asked(others, list(looked_for)).items():
+        for node, lacking in ask_nodes(others, missing, list(looked_for)).items():
             if lacking:
                 raise ValueError(not_shared(looked_for[lacking[0]], others[node]))
 
@@ -95,27 +95,31 @@ def _some_of(source: Path) -> list[str]:
         return [str(source), *(entry.path for entry in itertools.islice(names, _SAMPLES))]
 
 
-def _asked(nodes: dict[str, str], paths: list[str]) -> dict[str, list[str]]:
-    """Node -> what it lacks. One that is lost before it answers is left out: no work will be done there."""
+def ask_nodes(nodes: Mapping[str, str], question: Callable[..., Any], *args: Any, **options: Any) -> dict[str, Any]:
+    """Node -> what the question comes to there, asked by a task that takes no core from any work. One that is lost
+    before it answers is left out: no work will be done there.
+
+    Args: nodes: id -> name for people. options: of the task, as Ray takes them.
+
+    Raises: ValueError for a node that does not answer.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task, end = ray.remote(num_cpus=0, max_retries=0)(missing), time.monotonic() + _ANSWERS_WITHIN
-    found: dict[str, list[str]] = {}
-    left = set(nodes)
+    task = ray.remote(num_cpus=0, max_retries=0, **options)(question)
+    end, left, found = time.monotonic() + _ANSWERS_WITHIN, set(nodes), dict[str, Any]()
     while left:
         there = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in left}
-        asked = {node: task.options(scheduling_strategy=on).remote(paths) for node, on in there.items()}
+        asked = {node: task.options(scheduling_strategy=on).remote(*args) for node, on in there.items()}
         for node, answer in asked.items():
             try:
                 found[node] = ray.get(answer, timeout=max(0.0, end - time.monotonic()))
             except ray.exceptions.GetTimeoutError as error:
                 raise ValueError(
-                    f"The node {nodes[node]} did not say within {_ANSWERS_WITHIN:.0f} s what it sees. Is it still "
-                    "there?"
+                    f"The node {nodes[node]} did not answer within {_ANSWERS_WITHIN:.0f} s. Is it still there?"
                 ) from error
             except (*deaths(), ray.exceptions.TaskUnschedulableError) as death:
-                logger.info("the node %s was asked what it sees and is gone (%s)", nodes[node], type(death).__name__)
+                logger.info("the node %s was asked and is gone (%s)", nodes[node], type(death).__name__)
                 time.sleep(_ONCE_MORE_AFTER)
         left = {node["NodeID"] for node in ray.nodes() if node["Alive"]} & left - found.keys()
     return found

@@ -115,6 +115,18 @@ def begin(
     return None
 
 
+def held_so_far(folder: Folder, what: str, now: bool) -> bool:
+    """Whether something holds now, and held whenever this work was begun before: kept from `begin` to `seal`.
+
+    So that who goes on with work that others began, perhaps on other machines, decides as they did.
+    """
+    started = folder.read_json(STARTED)
+    holds = now and started.get(what, True)
+    if started.get(what) != holds:
+        folder.write_json(STARTED, {**started, what: holds})
+    return holds
+
+
 def seal(
     folder: Folder,
     *,

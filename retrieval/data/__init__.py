@@ -6,6 +6,7 @@ listing        a source read by its layout; layouts/ has a file for each
 splits         who trains, validates, asks and answers
 catalog        the plan of a collection and its catalogue
 ingestion      one part of a collection
+recheck        its stored photos, decoded once more
 plain_pickle   other people's pickles, with nothing in them run
 retrieval_sfm  the published retrieval-SfM databases
 """

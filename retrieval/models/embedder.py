@@ -15,10 +15,10 @@ from retrieval.artifacts.collection import REJECTED_SCHEMA
 from retrieval.artifacts.embeddings import KIND, REJECTED, write_part
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
-from retrieval.artifacts.progress import Progress, counted, silent
+from retrieval.artifacts.progress import Progress, silent
 from retrieval.images.batches import Decoders, by_shape, images_at_once, prefetch
 from retrieval.images.native import BadImage
-from retrieval.images.pixels import decode_fit, decode_stored, decode_whole, fitted, stored_size
+from retrieval.images.pixels import decode_fit, decode_stored, fitted, stored_size
 from retrieval.models.engines.choice import open_network
 from retrieval.models.settings import Engine, Precision
 from retrieval.models.spec import check_prepared, load_spec
@@ -44,15 +44,22 @@ class Embedder:
         num_threads: int | None = None,
         engine: Engine = "auto",
         num_photos: int | None = 0,
+        assume_bfloat16: bool = False,
     ) -> None:
         """Args:
         model: folder of a bundle, or a network (left as it is).
         batch_size: images in one forward pass, at most.
         num_threads: threads of the engine; None leaves its own choice.
-        engine, num_photos: see `engines.choice.open_network`.
+        engine, num_photos, assume_bfloat16: see `engines.choice.open_network`.
         """
         opened = open_network(
-            model, engine=engine, device=device, precision=precision, threads=num_threads, num_photos=num_photos
+            model,
+            engine=engine,
+            device=device,
+            precision=precision,
+            threads=num_threads,
+            num_photos=num_photos,
+            assume_bfloat16=assume_bfloat16,
         )
         self.batch_size = batch_size
         self.fingerprint, self.spec, self.dim = opened.fingerprint, opened.spec, opened.dim
@@ -114,7 +121,8 @@ def embed_part(
     progress: Progress = silent,
     without: Mapping[int, BadImage] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Embed one part of a collection into out/part-<part>.parquet, unless it is there.
+    """Embed one part of a collection into out/part-<part>.parquet, unless it is there, by the same engine in the same
+    number format.
 
     Args: without: rows to leave out, and why: they ended whoever looked at them. They have no embedding.
 
@@ -122,8 +130,10 @@ def embed_part(
         the network), seconds (in the model), resumed (1 if it was there), sha256 of the file.
     """
     name, started = part_name(part), time.monotonic()
-    resumed = (done := out.done(name)) is not None
-    if done is None:
+    runs_in = {"engine": embedder.engine, "format": embedder.format}
+    done = out.done(name)
+    resumed = done is not None and runs_in.items() <= done.about.items()
+    if done is None or not resumed:
         images_of = collection.read_table(f"images/{name}", columns=["image_id", "jpeg"])
         image_ids, jpegs = images_of.column("image_id"), images_of.column("jpeg").to_pylist()
         rows = [row for row in range(len(jpegs)) if row not in without]
@@ -134,22 +144,9 @@ def embed_part(
             for row, bad in sorted(without.items())
         ]
         counts = {"taken": len(jpegs), "kept": len(rows), "broken": len(left), "left": left, "dim": embedder.dim}
-        done = write_part(out, part, image_ids, vectors, about=counts, without=without)
-    made = {"engine": embedder.engine, "format": embedder.format, "seconds": time.monotonic() - started}
-    return {"part": part, **done.about, **made, "resumed": int(resumed), "sha256": done.sha256}
-
-
-def try_photos(
-    collection: Folder, part: int, only: Sequence[int], progress: Progress = silent, **_: object
-) -> list[str]:
-    """Decode these photos of a part, by their rows, and write nothing. Returns the image_ids of all."""
-    images_of = collection.read_table(f"images/{part_name(part)}", columns=["image_id", "jpeg"])
-    jpegs = images_of.column("jpeg").take(pa.array(list(only), pa.int64())).to_pylist()
-    progress("photos", 0, len(jpegs))  # from now on it is the next one
-    for jpeg in counted(jpegs, "photos", progress):
-        stored_size(jpeg)
-        decode_whole(jpeg)
-    return images_of.column("image_id").to_pylist()
+        done = write_part(out, part, image_ids, vectors, about=counts | runs_in, without=without)
+    took = {"seconds": time.monotonic() - started, "resumed": int(resumed)}
+    return {"part": part, **done.about, **took, "sha256": done.sha256}
 
 
 def begin_embeddings(collection: Folder, model: Folder, out: Folder, precision: Precision) -> Manifest | None:
@@ -175,8 +172,10 @@ def seal_embeddings(
 
     Args: parts: what every `embed_part` returned. seconds: from begin to end.
 
-    Raises: ValueError if not every stored photo was embedded and written.
+    Raises: ValueError if not every stored photo was embedded and written, or not all by one engine in one number
+        format.
     """
+    _must_be_of_one_kind(out, parts)
     stored = read_manifest(collection, "collection").counts["stored"]
     taken, kept = sum(part["taken"] for part in parts), sum(part["kept"] for part in parts)
     left = [row for part in sorted(parts, key=lambda part: part["part"]) for row in part.get("left", ())]
@@ -190,8 +189,8 @@ def seal_embeddings(
         "seconds_in_model": sum(part["seconds"] for part in parts),
         "resumed_parts": sum(part["resumed"] for part in parts),
         # What auto came to. Not in what is hashed: the embeddings are the same but for their last bits.
-        "parts_by_format": dict(Counter(part["format"] for part in parts if not part["resumed"])),
-        "parts_by_engine": dict(Counter(part["engine"] for part in parts if not part["resumed"])),
+        "parts_by_format": dict(Counter(part["format"] for part in parts)),
+        "parts_by_engine": dict(Counter(part["engine"] for part in parts)),
     }
     return seal(
         out,
@@ -204,6 +203,16 @@ def seal_embeddings(
         files=files,
         **_work(collection, model, precision),
     )
+
+
+def _must_be_of_one_kind(out: Folder, parts: Sequence[Mapping[str, Any]]) -> None:
+    kinds = Counter(f"{part['engine']} in {part['format']}" for part in parts)
+    if len(kinds) > 1:
+        told = ", ".join(f"{num} by {kind}" for kind, num in kinds.most_common())
+        raise ValueError(
+            f"The machines of this job did not come to one format of numbers: of the parts of {out}, {told}. A gallery "
+            f"of both is not sealed. Name another folder and --precision fp32; if that is not enough, --engine torch."
+        )
 
 
 def _work(collection: Folder, model: Folder, precision: Precision) -> dict[str, Any]:

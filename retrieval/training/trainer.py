@@ -49,11 +49,14 @@ class Trainer(Generic[M, B]):
         self._rate_scale = 1.0
         # Running statistics stay as they are: only weights change, so no rank and no batch size matters.
         net.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        dtype = pick_dtype(net, recipe.config.precision)
+        if not self.rank.all(dtype == torch.bfloat16, self.device):  # one that lacks it decides for all
+            dtype = torch.float32
         worker = Worker(
             net=net,
             rank=self.rank,
             device=self.device,
-            dtype=pick_dtype(net, recipe.config.precision),
+            dtype=dtype,
             decoders=Decoders(self.device),
             progress=progress,
         )

@@ -75,6 +75,10 @@ class Rank:
             dist.all_reduce(value)
         return value
 
+    def all(self, value: bool, device: torch.device) -> bool:
+        """Whether it is so on every rank. Args: device: this rank's, which the ranks talk by."""
+        return int(self.total(torch.tensor(int(value), device=device))) == self.world
+
     def barrier(self) -> None:
         if self.world > 1:
             dist.barrier()

@@ -6,9 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from ray_jobs.train import TrainJobConfig, main
+from retrieval.artifacts.collection import IMAGE_SCHEMA
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.data.demo.faces import draw_collection
@@ -17,6 +19,7 @@ from retrieval.models import bundle
 from retrieval.models.settings import ModelConfig
 from retrieval.training.settings import TrainConfig
 from tests.cluster.killing import killed_when
+from tests.support.patterns import make_patterns
 from tests.support.workspace import make_collection
 
 pytestmark = pytest.mark.usefixtures("ray_local")
@@ -97,6 +100,27 @@ def test_a_worker_or_who_leads_them_killed_in_epoch_two_draws_the_same_tuples(
     assert (
         read_manifest(Folder.of(root / name)).fingerprint == read_manifest(Folder.of(root / "undisturbed")).fingerprint
     )
+
+
+def test_a_photo_that_cannot_be_read_ends_the_run_and_is_named(root: Path) -> None:
+    """By a look at all of them: the worker itself does not know which it was."""
+    make_patterns(root / "hurt", train=4, val=1, query=0, shots=3, part_size=5)
+    hurt = Folder.of(root / "hurt")
+    rows = hurt.read_table("images/part-00001.parquet").to_pylist()
+    rows[3]["jpeg"] = b"damaged"
+    hurt.write_table("images/part-00001.parquet", pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA))
+    named = rf"1 photos of .*/hurt .* train: {rows[3]['image_id']}: crashed \(BadImage: unreadable: A stored image"
+    with pytest.raises(ValueError, match=named):
+        main(job(root, "from-hurt", collection=hurt.uri, max_failures=0))
+
+
+def test_two_workers_draw_the_same_tuples_and_lose_the_same(root: Path, undisturbed: TrainJobConfig) -> None:
+    main(job(root, "two", num_workers=2))
+    two, one = history(root, "two"), history(root, "undisturbed")
+    drawn = [[epoch.pop("tuples_sha256", None) for epoch in epochs] for epochs in (two, one)]
+    assert drawn[0] == drawn[1] and len(set(drawn[0])) == 4
+    for ours, theirs in zip(two, one, strict=True):  # rounding, which each step of Adam's makes larger
+        assert ours == pytest.approx(theirs, rel=1e-4 if ours["epoch"] < 2 else 1e-2)
 
 
 def test_what_cannot_be_trained_is_said_before_any_worker_starts(root: Path, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Photos that crash or hang what reads them, at the start, in the middle and at the end of parts, three in one part.
 
-`python tests/faults/poison.py` runs ingest, reconstruct (features and mapping) and embed over them, each on a Ray of
-its own, and says what was rejected and what that cost. Exits with 1 if a job does not end, or rejects others than
-these.
+`python tests/faults/poison.py` runs ingest, reconstruct (features and mapping), embed and train over them, each on a
+Ray of its own, and says what was rejected and what that cost. Training ends, and names them. Exits with 1 if a job does
+not end, or rejects others than these.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ Bad = Mapping[str, str]
 """image_id -> reason that is expected."""
 
 
-def run(what: str, poison: str, *command: str) -> str:
-    """A job in a process of its own, with this poison. Returns what it printed."""
+def run(what: str, poison: str, *command: str, ends: int = 0) -> str:
+    """A job in a process of its own, with this poison. Returns what it printed.
+
+    Args: ends: the exit status that it must have.
+    """
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env |= {POISON: poison, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     started = time.monotonic()
@@ -54,7 +57,7 @@ def run(what: str, poison: str, *command: str) -> str:
     for line in done.stderr.splitlines():
         if re.search(r"WARNING .*(left out|ended its worker)", line):
             print(f"    {line}")
-    if done.returncode:
+    if done.returncode != ends:
         raise SystemExit(f"{what} failed:\n{done.stderr[-3000:]}")
     return done.stderr
 
@@ -144,6 +147,22 @@ def over_all_jobs(where: Path) -> None:
     subprocess.run([sys.executable, "-m", "ray_jobs.build_index", *index], cwd=ROOT, check=True, capture_output=True)
     indexed = read_manifest(Folder.of(where / "index")).counts["num"]
     print(f"index: {indexed} of {len(stored)} photos, {len(bad)} of them rejected")
+    over_training(where, collection, stored)
+
+
+def over_training(where: Path, collection: Folder, stored: Mapping[str, bytes]) -> None:
+    """By labels, which are the scenes' places: it ends, and names the photos that did it."""
+    rows = collection.read_table("catalog.parquet", columns=["image_id", "split"]).to_pylist()
+    trained = {row["image_id"]: stored[row["image_id"]] for row in rows if row["split"] in ("train", "val")}
+    bad = chosen(list(trained), min(7, len(trained) // 3))
+    train = ("ray_jobs.train", "--collection", collection.uri, "--out", str(where / "trained"), "--weights", "none")
+    train = (*train, "--model.cut", "features.2", "--model.image-size", "64", "--train.epochs", "1", "--device", "cpu")
+    printed = run("train", poison_of(trained, bad), *train, "--cache", str(where / "cache"), ends=2)
+    said = next(line for line in printed.splitlines() if line.startswith("ray_jobs.train: train: "))
+    named = dict(re.findall(r"[:;] ([^:;]+): (crashed|timed-out) \(", said))
+    if named != bad:
+        raise SystemExit(f"train: named {json.dumps(named)}, expected {json.dumps(dict(bad))}\n{said}")
+    print(f"    {said}")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,12 @@ class Cluster:
         self.needs[name] = needs
         return work(*args, **kwargs)
 
+    def wait_for(self, needs: Any, *of: Any) -> Any:
+        return needs
+
+    def all_have_bfloat16(self, *, gpu: bool) -> bool:
+        return True
+
     def started(self, work: Callable[..., Any], *args: Any, needs: Any = None) -> Any:
         self.needs[getattr(work, "__name__", "?")] = needs
         return work(*args)
@@ -74,7 +80,7 @@ def install(
     cluster = Cluster(resources)
     monkeypatch.setitem(sys.modules, "ray", cluster)  # type: ignore[arg-type]
     for job in jobs:
-        for name in ("session", "on_cluster", "started", "run_parts"):
+        for name in ("session", "on_cluster", "started", "run_parts", "wait_for", "all_have_bfloat16"):
             if hasattr(job, name):
                 monkeypatch.setattr(job, name, getattr(cluster, name))
     return cluster

@@ -157,3 +157,26 @@ def uses_gpu(device: str) -> bool:
             "has GPUs or can start machines with some (docs/how-to/run/cluster.md)."
         )
     return True
+
+
+def all_have_bfloat16(*, gpu: bool) -> bool:
+    """Whether every machine that is there and may be given such work multiplies bfloat16 itself: its GPUs, or its
+    processor. A format that only some of them have is no format for work that must come out alike on all."""
+    import ray
+
+    from ray_jobs.runtime.places import ask_nodes
+
+    holds = "GPU" if gpu else "CPU"
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(holds, 0) > 0]
+    # A process of its own, which ends: one that looked at a GPU holds some of its memory.
+    alone = {"max_calls": 1, "runtime_env": {"env_vars": {"RETRIEVAL_LOOKS_AT": "gpu"}}} if gpu else {}
+    names = {node["NodeID"]: node["NodeManagerHostname"] for node in nodes}
+    return all(ask_nodes(names, _has_bfloat16, gpu, **alone).values())
+
+
+def _has_bfloat16(gpu: bool) -> bool:
+    from retrieval.models.engines.choice import has_bfloat16
+
+    if gpu:  # hidden from who asked for none
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    return has_bfloat16(gpu=gpu)

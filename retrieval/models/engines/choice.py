@@ -6,6 +6,7 @@ equal to the last bit (docs/decisions/engines.md has the figures).
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 EXPORT_PAYS = 2000
 """Photos from which an export, some six seconds, is won back by a small network."""
 _GPU_FILES = ("nvidia[0-9]*", "kfd", "dxg")  # NVIDIA, AMD, and either in WSL
+_ISA = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+_ISA_WITHOUT = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +60,7 @@ def open_network(
     precision: Precision = "auto",
     threads: int | None = None,
     num_photos: int | None = 0,
+    assume_bfloat16: bool = False,
 ) -> Opened:
     """A bundle, or a network in memory, in the engine that is asked for, or the faster one (auto).
 
@@ -64,7 +68,10 @@ def open_network(
     photos also where the hardware multiplies bfloat16 and the network bears it. Else onnxruntime, if it exports. A
     frozen network runs in onnxruntime always.
 
-    Args: num_photos: that will be embedded; None: no end, and a few at a time (a service).
+    Args:
+        num_photos: that will be embedded; None: no end, and a few at a time (a service).
+        assume_bfloat16: this machine is one of several that do one job, and it was decided for all of them that the
+            hardware has bfloat16. Where this one has not, it is emulated: slower, in the same format.
 
     Raises: ValueError for an engine that does not fit the rest, or onnxruntime asked for a network without export.
     """
@@ -77,10 +84,11 @@ def open_network(
         if not in_memory:
             return _open_frozen(model, spec, device, precision, threads)
         return _open_eager(model, spec, device, precision, threads)
+    eager = functools.partial(_open_eager, model, spec, device, precision, threads, assume_bfloat16)
     if engine == "torch" or (engine == "auto" and (in_memory or _torch_is_faster(device, precision, num_photos))):
-        return _open_eager(model, spec, device, precision, threads)
-    if engine == "auto" and num_photos is not None and precision == "auto" and _has_bfloat16():
-        opened = _open_eager(model, spec, device, precision, threads)
+        return eager()
+    if engine == "auto" and num_photos is not None and precision == "auto" and (assume_bfloat16 or has_bfloat16()):
+        opened = eager()
         if opened.format != "float32":
             return opened
     try:
@@ -91,7 +99,7 @@ def open_network(
                 f"engine is onnxruntime, and this network does not run in it: {error} Use auto."
             ) from error
         logger.info("The network stays in PyTorch: %s", error)
-        return _open_eager(model, spec, device, precision, threads)
+        return eager()
 
 
 def _check(engine: Engine, device: str, precision: Precision) -> None:
@@ -109,14 +117,19 @@ def _torch_is_faster(device: str, precision: Precision, num_photos: int | None) 
 
 
 def _open_eager(
-    model: str | Folder | Network, spec: ModelSpec, device: str, precision: Precision, threads: int | None
+    model: str | Folder | Network,
+    spec: ModelSpec,
+    device: str,
+    precision: Precision,
+    threads: int | None,
+    assume_bfloat16: bool = False,
 ) -> Opened:
     from retrieval.models.bundle import load_network
     from retrieval.models.engines.eager import EagerNet, pick_device
 
     net = load_network(model) if isinstance(model, str | Folder) else model
     picked = pick_device(device)
-    opened = EagerNet(net, picked, precision, threads=threads)
+    opened = EagerNet(net, picked, precision, threads=threads, assume_bfloat16=assume_bfloat16)
     return Opened(
         spec=spec,
         fingerprint=net.fingerprint,
@@ -187,9 +200,22 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself. Where it does not say, PyTorch is asked."""
+def has_bfloat16(*, gpu: bool = False) -> bool:
+    """Whether this machine's processor multiplies bfloat16 itself, or its GPUs do.
+
+    A processor that does not say is taken to: PyTorch knows better, and is asked before it runs anything.
+    """
+    if gpu:
+        import torch
+
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     try:
-        return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text() and not held_back()
     except OSError:
-        return True
+        return not held_back()
+
+
+def held_back() -> bool:
+    """Whether oneDNN, which multiplies for PyTorch, was told by its environment to do without such instructions."""
+    told = next((os.environ[name] for name in _ISA if os.environ.get(name)), "")
+    return told.upper() in _ISA_WITHOUT

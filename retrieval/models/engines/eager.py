@@ -28,8 +28,20 @@ def pick_device(device: str = "auto") -> torch.device:
 class EagerNet:
     """A network, opened: `format` is what its trunk runs in. A frozen network's own session is opened here as well."""
 
-    def __init__(self, net: Network, device: torch.device, precision: Precision, *, threads: int | None = None) -> None:
-        """Args: net: left as it is. threads: PyTorch's, of this process; None leaves PyTorch's own choice."""
+    def __init__(
+        self,
+        net: Network,
+        device: torch.device,
+        precision: Precision,
+        *,
+        threads: int | None = None,
+        assume_bfloat16: bool = False,
+    ) -> None:
+        """Args:
+        net: left as it is.
+        threads: PyTorch's, of this process; None leaves PyTorch's own choice.
+        assume_bfloat16: as of `engines.choice.open_network`.
+        """
         if threads:
             torch.set_num_threads(threads)
         self._device = device
@@ -40,7 +52,7 @@ class EagerNet:
             self._net.file.open(threads)
             self.format = FORMAT
         elif isinstance(self._net, EmbeddingNet):
-            trunk, self.format = inference_trunk(self._net, precision)
+            trunk, self.format = inference_trunk(self._net, precision, assume_bfloat16=assume_bfloat16)
             self._net.trunk = trunk  # type: ignore[assignment]
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from retrieval.models import backbones, trunks
+from retrieval.models.engines.choice import held_back
 from retrieval.models.folding import fold
 from retrieval.models.network import EmbeddingNet
 from retrieval.models.settings import Precision
@@ -28,7 +29,9 @@ def pick_dtype(net: EmbeddingNet, precision: Precision = "auto") -> torch.dtype:
     return torch.bfloat16 if _is_native(net) and _bears_autocast(net) else torch.float32
 
 
-def inference_trunk(net: EmbeddingNet, precision: Precision = "auto") -> tuple[nn.Module, str]:
+def inference_trunk(
+    net: EmbeddingNet, precision: Precision = "auto", *, assume_bfloat16: bool = False
+) -> tuple[nn.Module, str]:
     """The trunk of a network, for inference alone: BatchNorm folded into convolutions, channels_last.
 
     auto: where the hardware multiplies bfloat16 natively, the trunk's first blocks are in float32, as few as leave the
@@ -36,12 +39,16 @@ def inference_trunk(net: EmbeddingNet, precision: Precision = "auto") -> tuple[n
     weights that is all of ResNet-50 in bfloat16, and of MobileNet-V2 all but its first blocks, where rounded weights
     all but cancel.
 
+    Args: assume_bfloat16: as of `engines.choice.open_network`.
+
     Returns: float32 in, maps in the last block's format out; and that in words, for manifests.
     """
     convolutional = backbones.is_convolutional(net.spec.config.backbone)
     blocks = [fold(block) if convolutional else copy.deepcopy(block) for block in trunks.blocks(net.trunk)]
     blocks = [block.to(memory_format=torch.channels_last) for block in blocks]  # type: ignore[call-overload]
-    exact = {"auto": _num_exact, "fp32": lambda *_: len(blocks), "bf16": lambda *_: 0}[precision](net, blocks)
+    exact = 0 if precision == "bf16" else len(blocks)
+    if precision == "auto" and (assume_bfloat16 or _is_native(net)):
+        exact = _num_exact(net, blocks)
     if exact == len(blocks):
         return nn.Sequential(*blocks), "float32"
     words = f"bfloat16 after {exact} of {len(blocks)} blocks" if exact else "bfloat16"
@@ -51,8 +58,6 @@ def inference_trunk(net: EmbeddingNet, precision: Precision = "auto") -> tuple[n
 @torch.inference_mode()
 def _num_exact(net: EmbeddingNet, blocks: Sequence[nn.Module]) -> int:
     """How many blocks have to be in float32, so that the others may be in bfloat16."""
-    if not _is_native(net):
-        return len(blocks)
     rounded = _rounded(blocks)
     maps = net.normalise(_drawn_images(net))
     expected = net.whiten(net.from_maps(nn.Sequential(*blocks)(maps)))
@@ -81,7 +86,7 @@ def _is_native(net: EmbeddingNet) -> bool:
     """Whether the hardware multiplies bfloat16 itself; emulated it is slower than float32."""
     if next(net.parameters()).device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False)) and not held_back()
 
 
 @torch.no_grad()

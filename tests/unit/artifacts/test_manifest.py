@@ -14,7 +14,15 @@ import pytest
 from retrieval.artifacts import manifest as artifacts_manifest
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file
-from retrieval.artifacts.manifest import MANIFEST, STARTED, Books, Manifest, check_files, read_manifest
+from retrieval.artifacts.manifest import (
+    MANIFEST,
+    STARTED,
+    Books,
+    Manifest,
+    check_files,
+    held_so_far,
+    read_manifest,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +82,17 @@ def test_begin_ignores_settings_that_do_not_change_the_output(tmp_path: Path) ->
     assert begin(folder, config=StepConfig(num_workers=5), ignore=["num_workers"]) == sealed
     with pytest.raises(ValueError, match="size"):
         begin(folder, config=StepConfig(size=1), ignore=["num_workers"])
+
+
+def test_what_held_each_time_is_kept_until_the_seal(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    begin(folder)
+    assert [held_so_far(folder, "large", now) for now in (True, True, False, True)] == [True, True, False, False]
+    assert held_so_far(folder, "other", True)
+    assert begin(folder) is None, "it is no other work for that"
+    folder.write_bytes("a", b"x")
+    seal(folder)
+    assert begin(folder) is not None
 
 
 def test_begin_refuses_a_folder_of_someone_else(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from retrieval.images.native import BadImage
 from retrieval.images.pixels import decode_fit, decode_stored, encode_jpeg, resize
 from retrieval.models import bundle
 from retrieval.models.bundle import save_bundle
-from retrieval.models.embedder import Embedder, begin_embeddings, embed_part, seal_embeddings, try_photos
+from retrieval.models.embedder import Embedder, begin_embeddings, embed_part, seal_embeddings
 from retrieval.models.network import EmbeddingNet, with_whitening
 from tests.support.networks import network, plainly
 from tests.support.patterns import make_patterns, pattern
@@ -116,6 +115,10 @@ def test_a_part_holds_its_images_embeddings_and_is_not_done_again(tmp_path: Path
     again = embed_part(embedder, collection, out, 1)
     assert (again["resumed"], again["sha256"]) == (1, done["sha256"]) == (1, hash_file(out, part_name(1)))
     assert (tmp_path / "out" / part_name(1)).stat().st_mtime_ns == written
+    other = Embedder(network(cut="layer2"), device="cpu", precision="bf16")
+    assert [embed_part(one, collection, out, 1)["format"] for one in (other, other)] == ["bfloat16"] * 2
+    back = embed_part(embedder, collection, out, 1)
+    assert (back["resumed"], back["format"], back["sha256"]) == (0, "float32", done["sha256"]), "of another format"
     out.write_bytes(part_name(0), out.read_bytes(part_name(1)))
     assert embed_part(embedder, collection, out, 0)["resumed"] == 0, "it has no marker: who knows what it is"
     first = collection.read_table(f"images/{part_name(0)}")["image_id"]
@@ -131,14 +134,15 @@ def test_a_photo_that_ends_its_worker_is_in_the_books_and_the_others_are_embedde
     embedder = Embedder(net, device="cpu", precision="fp32")
     begin_embeddings(collection, model, out, "fp32")
     names = collection.read_table(f"images/{part_name(1)}")["image_id"].to_pylist()
-    told: list[Any] = []
-    assert try_photos(collection, 1, [2, 0], lambda *tell: told.append(tell), model=model, out=out) == names
-    assert told == [("photos", 0, 2), ("photos", 1, 2), ("photos", 2, 2)]
     whole = embed_part(embedder, collection, out, 0)
     done = embed_part(embedder, collection, out, 1, without={2: BadImage("timed-out", "not done within 3 s")})
     assert (done["taken"], done["kept"], done["broken"]) == (4, 3, 1)
     rows = out.read_table(part_name(1))["embedding"].to_pylist()
     assert [row is None for row in rows] == [False, False, True, False]
+    with pytest.raises(
+        ValueError, match="1 by torch in float32, 1 by torch in bfloat16. A gallery of both is not seal"
+    ):
+        seal_embeddings(collection, model, out, "fp32", [done, {**whole, "format": "bfloat16"}], 1.0)
     made = seal_embeddings(collection, model, out, "fp32", [done, whole], 1.0)
     books = [(book["taken"], book["kept"], book["rejected"]) for book in made.books]
     assert books == [(9, 8, {"timed-out": 1}), (8, 8, {})] and made.counts["num"] == 8

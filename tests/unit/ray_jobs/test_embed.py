@@ -10,7 +10,7 @@ import pytest
 from ray_jobs import embed
 from ray_jobs.embed import EmbedConfig
 from retrieval.artifacts.folder import Folder, part_name
-from retrieval.artifacts.manifest import seal
+from retrieval.artifacts.manifest import begin, seal
 from tests.support.fake_jobs import sealed
 from tests.support.inline import Cluster, install
 
@@ -44,6 +44,7 @@ def run(
 
     cluster, ends = install(monkeypatch, embed, resources=resources), []
     monkeypatch.setattr(embed, "EmbedPart", Actor)
+    monkeypatch.setattr(embed, "held_so_far", lambda out, what, now: now)
     monkeypatch.setattr(embedder, "begin_embeddings", lambda *of: None)
     monkeypatch.setattr(embedder, "seal_embeddings", lambda *of: ends.append(of))
     where = Path(collection.path).parent
@@ -62,8 +63,28 @@ def test_each_part_of_images_is_done_and_sealed_under_its_number(
     assert (of, precision, out.uri.rpartition("/")[2]) == (collection, "fp32", "out") and 0 <= seconds < 60
     assert call["fixed"]["collection"] == collection and call["fixed"]["out"] == out
     assert call["fixed"]["model"] == model != collection
-    settings = {"batch_size": 64, "precision": "fp32", "num_threads": 1, "device": "cpu", "engine": "auto"}
+    settings: dict[str, Any] = {"batch_size": 64, "num_threads": 1, "device": "cpu", "engine": "auto"}
+    settings["precision"] = "fp32"
     assert call["fixed"]["settings"] == settings | {"num_photos": 30}
+
+
+@pytest.mark.parametrize(
+    ("precision", "now", "before", "expected"),
+    [
+        ("auto", True, True, {"precision": "auto", "assume_bfloat16": True}),
+        ("auto", False, True, {"precision": "fp32"}),
+        ("auto", True, False, {"precision": "fp32"}),  # the parts that are there are in float32
+        ("bf16", False, False, {"precision": "bf16"}),
+    ],
+)
+def test_the_format_is_decided_once_for_all_machines_and_for_those_that_go_on(
+    precision: Any, now: bool, before: bool, expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(out := Folder.of(tmp_path), kind="embeddings", config={}, inputs={})
+    for there in (before, now):
+        monkeypatch.setattr(embed, "all_have_bfloat16", lambda *, gpu, there=there: there)
+        found = embed._one_format(out, precision, use_gpu=False)
+    assert found == expected
 
 
 @pytest.mark.parametrize(

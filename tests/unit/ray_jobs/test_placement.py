@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from ray_jobs.runtime import places
 from ray_jobs.runtime.work import placement
-from ray_jobs.runtime.work.placement import GB, Needs, uses_gpu, wait_for
+from ray_jobs.runtime.work.placement import GB, Needs, all_have_bfloat16, uses_gpu, wait_for
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,34 @@ def test_as_many_workers_fit_as_the_scarcest_holds(needs: Needs, fit: int) -> No
 def test_ray_is_asked_for_memory_only_where_some_is_named() -> None:
     assert Needs(cpus=2, gpus=1).options() == {"num_cpus": 2, "num_gpus": 1}
     assert Needs(memory=GB).options()["memory"] == 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("gpu", "lacks", "asked", "expected"),
+    [
+        (False, "", "ab", True),
+        (False, "b", "ab", False),
+        (True, "", "b", True),
+        (True, "a", "b", True),  # a has no GPU, and does none of it
+        (True, "b", "b", False),
+    ],
+)
+def test_one_machine_without_bfloat16_decides_for_all_that_do_the_work(
+    gpu: bool, lacks: str, asked: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources = {"a": {"CPU": 2.0}, "b": {"CPU": 2.0, "GPU": 1.0}, "gone": {"CPU": 2.0, "GPU": 1.0}, "head": {}}
+    nodes = [
+        {"NodeID": name, "NodeManagerHostname": name, "Alive": name != "gone", "Resources": has}
+        for name, has in resources.items()
+    ]
+
+    def ask_nodes(names: dict[str, str], question: Any, *args: Any, **options: Any) -> dict[str, bool]:
+        assert "".join(names) == asked and args == (gpu,) and bool(options) == gpu
+        return {name: name not in lacks for name in names}
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: nodes))  # type: ignore[arg-type]
+    monkeypatch.setattr(places, "ask_nodes", ask_nodes)
+    assert all_have_bfloat16(gpu=gpu) == expected
 
 
 class Growing:

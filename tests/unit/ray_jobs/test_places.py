@@ -107,7 +107,7 @@ def test_a_path_that_a_node_does_not_see_is_refused_with_the_way_out(
     with pytest.raises(ValueError, match=f"node worker-1 does not see what is at {source}:"):
         must_be_seen(out, [source])
     cluster(monkeypatch, None)
-    with pytest.raises(ValueError, match="The node worker-1 did not say within 120 s"):
+    with pytest.raises(ValueError, match="The node worker-1 did not answer within 120 s"):
         must_be_seen(out, [source])
     assert list(out.iterdir()) == []
 

@@ -273,9 +273,10 @@ def _one_of_two(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     run = trainer(Numbers(), seed=rank, rank=Rank(rank=rank, world=2))  # rank 1 starts elsewhere, as it must not
     list(run.run())
-    torch.save(
-        {"weights": weights(run.net), "loss": [row.get("train/loss") for row in run.history]}, f"{folder}/{rank}"
-    )
+    found: dict[str, Any] = {"weights": weights(run.net), "loss": [row.get("train/loss") for row in run.history]}
+    lacks = Numbers(Settings(precision="bf16" if rank == 0 else "fp32"))  # as auto comes to it on two machines
+    trainer(lacks, rank=Rank(rank=rank, world=2))
+    torch.save({**found, "dtype": str(lacks.worker.dtype)}, f"{folder}/{rank}")
     dist.destroy_process_group()
 
 
@@ -286,6 +287,7 @@ def test_two_workers_are_one(tmp_path: Path) -> None:
     zero, one = (torch.load(tmp_path / str(rank), weights_only=True) for rank in (0, 1))
     alone = trainer(Numbers())
     list(alone.run())
+    assert zero["dtype"] == one["dtype"] == "torch.float32", "one format for all ranks"
     assert torch.equal(zero["weights"], one["weights"])
     assert torch.allclose(zero["weights"], weights(alone.net), atol=1e-6)
     assert zero["loss"][1:] == one["loss"][1:] == [pytest.approx(row["train/loss"]) for row in alone.history[1:]]

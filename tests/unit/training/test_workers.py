@@ -45,6 +45,7 @@ def as_rank(number: int, folder: str) -> None:
     rank.agree(start)
     found["agreed"] = [value.tolist() for value in start]
     found["total"] = rank.total(torch.tensor([1.0, number])).tolist()
+    found["all"] = [rank.all(value, torch.device("cpu")) for value in (True, number != 1, False)]
     rank.barrier()
     torch.save(found, f"{folder}/{number}")
     dist.destroy_process_group()
@@ -88,6 +89,11 @@ def test_all_agree_on_what_the_first_has(found: list[dict[str, Any]]) -> None:
 
 def test_totals_are_over_the_ranks(found: list[dict[str, Any]]) -> None:
     assert [one["total"] for one in found] == [[3, 3]] * 3
+
+
+def test_what_one_rank_lacks_not_all_have(found: list[dict[str, Any]]) -> None:
+    assert [one["all"] for one in found] == [[True, False, False]] * 3
+    assert [Rank().all(value, torch.device("cpu")) for value in (True, False)] == [True, False]
 
 
 def test_alone_nothing_is_sent() -> None:

@@ -70,19 +70,51 @@ def _opened(engine: str, form: str) -> Opened:
 )
 def test_the_rule(folder: str, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], engine: str) -> None:
     monkeypatch.setattr(choice, "_has_gpu", lambda: False)
-    monkeypatch.setattr(choice, "_has_bfloat16", lambda: False)
+    monkeypatch.setattr(choice, "has_bfloat16", lambda: False)
     assert engines(folder, monkeypatch, **settings) == engine
 
 
 def test_a_gpu_and_bfloat16_are_pytorchs(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "_has_gpu", lambda: True)
-    monkeypatch.setattr(choice, "_has_bfloat16", lambda: True)
+    monkeypatch.setattr(choice, "has_bfloat16", lambda: True)
     assert engines(folder, monkeypatch, num_photos=None) == "torch"
     monkeypatch.setattr(choice, "_has_gpu", lambda: False)
     assert engines(folder, monkeypatch, num_photos=EXPORT_PAYS, format="bfloat16 after 2 of 9 blocks") == "torch"
     assert engines(folder, monkeypatch, num_photos=EXPORT_PAYS, format="float32") == "onnxruntime"
     assert engines(folder, monkeypatch, num_photos=EXPORT_PAYS, precision="fp32") == "onnxruntime"
     assert engines(folder, monkeypatch, num_photos=None, format="bfloat16") == "onnxruntime"
+
+
+def test_what_was_decided_for_all_machines_holds_on_one_that_lacks_bfloat16(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "_has_gpu", lambda: False)
+    monkeypatch.setattr(choice, "has_bfloat16", lambda: False)
+    decided: dict[str, object] = {"num_photos": EXPORT_PAYS, "format": "bfloat16", "assume_bfloat16": True}
+    assert engines(folder, monkeypatch, **decided) == "torch"
+    assert engines(folder, monkeypatch, **decided, precision="fp32") == "onnxruntime"
+
+
+@pytest.mark.parametrize(
+    ("told", "back"),
+    [
+        ({}, False),
+        ({"ONEDNN_MAX_CPU_ISA": "avx2"}, True),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}, True),
+        ({"DNNL_MAX_CPU_ISA": "AVX2"}, True),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16", "DNNL_MAX_CPU_ISA": "AVX2"}, False),
+        ({"ONEDNN_MAX_CPU_ISA": "DEFAULT"}, False),
+    ],
+)
+def test_onednn_can_be_told_to_do_without_bfloat16(
+    told: dict[str, str], back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+    there = choice.has_bfloat16()
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert choice.held_back() == back and choice.has_bfloat16() == (there and not back)
 
 
 @pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"device": "cuda"}])

@@ -64,6 +64,9 @@ def test_only_the_blocks_that_rounding_harms_stay_in_float32(
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert pick_dtype(robust) == torch.float32
     assert Embedder(robust, device="cpu").format == "float32"
+    # What was decided for several machines holds on this one too, which emulates it.
+    assert Embedder(first, device="cpu", assume_bfloat16=True).format == formats[1]
+    assert Embedder(first, device="cpu", precision="fp32", assume_bfloat16=True).format == "float32"
 
 
 def test_bfloat16_is_for_hardware_that_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +75,9 @@ def test_bfloat16_is_for_hardware_that_multiplies_it(monkeypatch: pytest.MonkeyP
     for told, native in (({"avx512_bf16": True}, True), ({"avx512_bf16": False}, False), ({"bf16": True}, False)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda told=told: told)
         assert number_format._is_native(net) == native
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert not number_format._is_native(net)
 
 
 @torch.no_grad()
