@@ -52,8 +52,9 @@ faults: setup ## End every job at each of its writes in turn; then both pipeline
 	$(if $(JOBS),,$(BIN)/python tests/faults/growth.py)
 	$(if $(JOBS),,$(BIN)/python tests/faults/equal.py)
 
-chaos: setup ## Kill -9 drivers, workers and raylets at random moments, on a cluster of three nodes on this host: equal results (over an hour; JOBS="faces embed", KINDS=driver, ROUNDS=2, SEED=7: some)
+chaos: setup ## Kill -9 drivers, workers and raylets at random moments, on a cluster of three nodes on this host: equal results; then the head, where Redis or Valkey is installed (over an hour; JOBS="faces embed", KINDS=driver, ROUNDS=2, SEED=7: some)
 	$(BIN)/python tests/faults/chaos.py $(if $(JOBS),--jobs $(JOBS)) $(if $(KINDS),--kinds $(KINDS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
+	$(if $(JOBS),,$(BIN)/python tests/faults/head.py)
 
 machines: setup ## `ray up` of cluster/local.yaml, both pipelines, the service, a swap, `ray down`, on machines made of namespaces on this host (10 to 25 minutes)
 	$(BIN)/python tests/faults/own_machines.py

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.faults.chaos import KINDS, NAMES, ROADS, volleys
+from tests.faults.head import told
 
 ROOT = Path(__file__).resolve().parents[2]
 DEATHS = KINDS[:3]
@@ -35,3 +36,9 @@ def test_pipelines_are_killed_in_each_way_and_jobs_in_all_ways_in_turn() -> None
     assert {kind for run in of_jobs["publish"] for kind in run} == {"driver"}, "it has no worker"
     counts = Counter(kind for runs in of_jobs.values() for run in runs for kind in run)
     assert min(counts.values()) >= 15
+
+
+def test_what_the_service_did_while_the_head_was_away_is_told() -> None:
+    starting, silent, late = [(0.0, False)], [(2.0, False), (3.0, False)], [(9.0, True), (9.5, True)]
+    assert told([*starting, (1.0, True), *silent, *late]) == (2, 8.0)
+    assert told([*starting, (1.0, True)]) == (0, 0.0)

@@ -45,7 +45,8 @@ from tests.faults.writes import in_one_process  # noqa: E402
 
 KINDS = ("driver", "worker", "raylet", "head")
 NAMES = [*ROADS, *JOBS]
-PRELOADED = ("ray", "ray.cluster_utils", "ray.train.torch", "mlflow")
+PRELOADED = ("ray", "ray.cluster_utils")
+_OF_ROADS = ("ray.train.torch", "mlflow")
 NO_STORE = "To kill the head, redis-server or valkey-server must be on the PATH: apt install redis-server."
 IN_THE_DRIVER = ("freeze", "publish")
 """Jobs that need no cluster."""
@@ -139,28 +140,32 @@ class Trial:
         log, waiting, began = self._log(name), list(planned), time.monotonic()
         longest = 6 * self._undisturbed_s + 120 * (1 + len(planned))
         pid = forks.begin(log, lambda: self._drive(name))
-        while True:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            now = time.monotonic() - began
-            if ended:
-                if (code := os.waitstatus_to_exitcode(status)) == 0:
-                    return
-                raise RuntimeError(f"it ended with code {code}\n{_tail(log)}")
-            if now > longest:
-                os.kill(pid, signal.SIGUSR1)  # it says where it is
-                time.sleep(1.0)
+        try:
+            while True:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                now = time.monotonic() - began
+                if ended:
+                    pid, code = 0, os.waitstatus_to_exitcode(status)
+                    if code == 0:
+                        return
+                    raise RuntimeError(f"it ended with code {code}\n{_tail(log)}")
+                if now > longest:
+                    os.kill(pid, signal.SIGUSR1)  # it says where it is
+                    time.sleep(1.0)
+                    raise RuntimeError(f"it did not end within {longest:.0f} s\n{_tail(log)}")
+                for kill in [one for one in waiting if one.due <= now]:
+                    if kill.kind == "driver":
+                        _end(pid)
+                        what, pid = f"driver {pid}", forks.begin(log, lambda: self._drive(name))
+                    else:
+                        what = self._nodes.kill(kill.kind, rng)
+                    if what:
+                        waiting.remove(kill)
+                        landed.append(replace(kill, what=what, at=now))
+                time.sleep(_LOOK_EVERY)
+        finally:
+            if pid:
                 _end(pid)
-                raise RuntimeError(f"it did not end within {longest:.0f} s\n{_tail(log)}")
-            for kill in [one for one in waiting if one.due <= now]:
-                if kill.kind == "driver":
-                    _end(pid)
-                    what, pid = f"driver {pid}", forks.begin(log, lambda: self._drive(name))
-                else:
-                    what = self._nodes.kill(kill.kind, rng)
-                if what:
-                    waiting.remove(kill)
-                    landed.append(replace(kill, what=what, at=now))
-            time.sleep(_LOOK_EVERY)
 
     def _drive(self, name: str) -> dict[str, Any]:
         """In a process of its own: the job, whole or what is left to do of it."""
@@ -227,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise SystemExit(NO_STORE)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the cluster goes, too
     set_environment()
-    forks.preload(*PRELOADED)
+    forks.preload(*PRELOADED, *(_OF_ROADS if ROADS.keys() & set(args.jobs) else ()))
     print(f"seed {args.seed}", flush=True)
     with folder(args.folder) as root:
         inputs(root, args.jobs)
