@@ -13,7 +13,7 @@ from ray_jobs.runtime.places import must_answer
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import MANIFEST, STARTED
 from retrieval.artifacts.storage.patience import current, patience
-from retrieval.artifacts.writing.owner import sole_writer
+from retrieval.artifacts.writing.owner import forget_the_dead, sole_writer
 
 Main = TypeVar("Main", bound=Callable[..., Any])
 
@@ -47,6 +47,8 @@ def alone(main: Main) -> Main:
                 # With both, whoever sealed it died before the last of it.
                 if not out.exists(MANIFEST) or out.exists(STARTED):
                     stack.enter_context(at_work_on(out, main.__module__.rpartition(".")[2]))
+                else:
+                    forget_the_dead(out)
             return main(cfg, *args, **kwargs)
 
     return cast(Main, only_one)

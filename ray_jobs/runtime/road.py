@@ -20,6 +20,7 @@ from ray_jobs.runtime.alone import at_work_on
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
 from retrieval.artifacts.manifest import MANIFEST, read_manifest
+from retrieval.artifacts.writing.owner import forget_the_dead
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,9 @@ class Road:
         self._done.add(out)
         there = out.exists(MANIFEST)
         self._say(f"{say}: there already, {out}" if there else say)
-        if not there:
+        if there:
+            forget_the_dead(out)
+        else:
             with at_work_on(out, say):
                 work(out)
         return out

@@ -148,6 +148,16 @@ def _locked(folder: Folder) -> TextIO:
         lock.close()  # of an owner who has just gone
 
 
+def forget_the_dead(folder: Folder) -> None:
+    """Take away the lock of an owner that died when all was done: nobody comes to write a sealed folder after it. That
+    of one that lives stays, and so does what may not be changed. In a store there is nothing to lock: claims stay."""
+    if not folder.is_local:
+        return
+    with contextlib.suppress(OSError), open(folder.file(OWNERS), "r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.remove(folder.file(OWNERS))  # while it is locked, as its owner would have
+
+
 def sweep(folder: Folder) -> None:
     """Take away the halves of files that a dead writer left. Only for the sole writer: they may be another's."""
     left = [path for path in Path(folder.path).rglob(f"*{TEMP}*") if path.is_file()]

@@ -14,7 +14,7 @@ from ray_jobs.runtime.news.pulse import read_pulse
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import begin, seal
 from retrieval.artifacts.storage.failures import Outage
-from retrieval.artifacts.writing.owner import sole_writer
+from retrieval.artifacts.writing.owner import forget_the_dead, sole_writer
 from tests.support.object_store import ObjectStore
 
 
@@ -44,6 +44,21 @@ def test_a_sealed_folder_is_only_read(tmp_path: Path) -> None:
     main(Settings(out=out.uri))
     with sole_writer(out, "another"):  # say one that takes it away
         pass
+
+
+def test_of_an_owner_that_died_after_the_seal_nothing_is_left_and_one_that_lives_is_let_be(tmp_path: Path) -> None:
+    out = Folder.of(tmp_path / "out")
+    begin(out, kind="model", config={}, inputs={})
+    seal(out, kind="model", config={}, inputs={}, counts={})
+    lock = tmp_path / "out/.owner"
+    lock.write_text("{}")
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        forget_the_dead(out)
+        assert lock.exists()
+    main(Settings(out=out.uri))
+    assert not lock.exists()
+    main(Settings(out=out.uri))  # there is none
 
 
 @alone
