@@ -32,7 +32,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.processor_time import used
+from benchmarks.processor_time import Meter
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -118,9 +118,10 @@ def build_index(collection: Path, embeddings: Path, out: Path) -> None:
 
 
 def timed(work: Callable[[], None]) -> tuple[float, float]:
-    started, before = time.monotonic(), used(os.getpid(), itself=True)
-    work()
-    return time.monotonic() - started, used(os.getpid(), itself=True) - before
+    started = time.monotonic()
+    with Meter() as meter:
+        work()
+    return time.monotonic() - started, meter.seconds
 
 
 def draw(root: Path, photos: int) -> dict[int, Path]:
