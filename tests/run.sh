@@ -1,13 +1,15 @@
 #!/bin/sh
-# All tests, in two halves side by side: those that wait for clusters most of the time, and those that compute.
+# All tests, in two halves side by side: those that wait for clusters most of the time, and those that compute, with the
+# tests that make clusters of their own: so both take about as long.
 # Arguments go to pytest, in both. What the second half said is printed when both are done; its last line is pytest's.
 set -u
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
-"$BIN/python" -m pytest tests/unit tests/test_docs.py tests/test_layering.py retrieval "$@" >"$said" 2>&1 &
+own="tests/cluster/test_autoscaling.py tests/cluster/test_chaos.py tests/cluster/test_nodes.py"
+"$BIN/python" -m pytest tests/unit tests/test_docs.py tests/test_layering.py retrieval $own "$@" >"$said" 2>&1 &
 computing=$!
 trap 'kill $computing 2>/dev/null; exit 130' INT TERM
-"$BIN/python" -m pytest tests/e2e tests/cluster tests/gpu "$@"
+"$BIN/python" -m pytest tests/e2e tests/cluster tests/gpu $(printf -- '--ignore=%s ' $own) "$@"
 waiting=$?
 wait $computing
 computed=$?

@@ -128,7 +128,11 @@ def die_before_the_seal(patch: pytest.MonkeyPatch, job: ModuleType) -> None:
         return write(folder, name, value, about)
 
     patch.setattr(Folder, "write_json", write_json)
-    patch.setattr(job, "on_cluster", lambda work, *args, says="", **kwargs: work(*args, **kwargs), raising=False)
+
+    def here(work: Callable[..., Any], *args: Any, says: str = "", needs: Any = None, **kwargs: Any) -> Any:
+        return work(*args, **kwargs)
+
+    patch.setattr(job, "on_cluster", here, raising=False)
 
 
 @pytest.mark.parametrize("step", STEPS)
