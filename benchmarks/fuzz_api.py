@@ -32,6 +32,7 @@ from tests.support.listening import listening
 from tests.support.workspace import make_workspace
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
+logging.getLogger("httpx").setLevel(logging.WARNING)
 logger = logging.getLogger("fuzz_api")
 
 _DECLARED = {200, 400, 413, 415, 422}  # what is said of a photo: nothing of 500 and above

@@ -84,7 +84,8 @@ def test_a_bundle_is_sealed_and_not_made_again(root: Path, undisturbed: TrainJob
 
 def let_go_of_machines() -> None:
     """What a dead controller held stays held: Ray's cleaner asks the dashboard who is dead, and here is none."""
-    from ray.util.placement_group import PlacementGroup, PlacementGroupID
+    from ray._raylet import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup
 
     for held, told in ray.util.placement_group_table().items():
         if told["state"] != "REMOVED":
