@@ -21,11 +21,11 @@ from ray_jobs.ingest import make_collection
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed, must_be_there
+from ray_jobs.runtime.parallel.limits import Limits
+from ray_jobs.runtime.parallel.placement import holding
 from ray_jobs.runtime.session import on_cluster, session
 from ray_jobs.runtime.tracking.runs import Tracker, open_run
 from ray_jobs.runtime.tracking.store import store_uri
-from ray_jobs.runtime.work.limits import Limits
-from ray_jobs.runtime.work.placement import holding
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
 from retrieval.artifacts.manifest import MANIFEST, begin, read_manifest, seal

@@ -18,10 +18,10 @@ import tyro
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_sealed
+from ray_jobs.runtime.parallel.limits import TimeLimits
+from ray_jobs.runtime.parallel.parts import run_parts
+from ray_jobs.runtime.parallel.placement import holding
 from ray_jobs.runtime.session import on_cluster, session
-from ray_jobs.runtime.work.limits import TimeLimits
-from ray_jobs.runtime.work.parts import run_parts
-from ray_jobs.runtime.work.placement import holding
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest
 from retrieval.data.settings import Split

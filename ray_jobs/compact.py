@@ -27,9 +27,9 @@ import tyro
 
 from ray_jobs import build_index, group
 from ray_jobs.runtime.command import command
+from ray_jobs.runtime.parallel.limits import TimeLimits
+from ray_jobs.runtime.parallel.parts import run_parts
 from ray_jobs.runtime.session import session
-from ray_jobs.runtime.work.limits import TimeLimits
-from ray_jobs.runtime.work.parts import run_parts
 from retrieval.artifacts import published
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import MANIFEST, read_manifest

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ray_jobs.runtime.parallel.parts import run_parts
 from ray_jobs.runtime.session import on_cluster
-from ray_jobs.runtime.work.parts import run_parts
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.artifacts.writing.owner import sole_writer

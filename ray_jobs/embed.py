@@ -21,10 +21,10 @@ import tyro
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed
+from ray_jobs.runtime.parallel.limits import Limits
+from ray_jobs.runtime.parallel.parts import limits, run_parts
+from ray_jobs.runtime.parallel.placement import GB, Needs, all_have_bfloat16, uses_gpu, wait_for
 from ray_jobs.runtime.session import session
-from ray_jobs.runtime.work.limits import Limits
-from ray_jobs.runtime.work.parts import limits, run_parts
-from ray_jobs.runtime.work.placement import GB, Needs, all_have_bfloat16, uses_gpu, wait_for
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, held_so_far, read_manifest
 from retrieval.artifacts.progress import Progress, silent

@@ -28,9 +28,9 @@ from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.detector import with_detector
 from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed, source_must_be_there
+from ray_jobs.runtime.parallel.limits import Limits
+from ray_jobs.runtime.parallel.placement import Needs, holding
 from ray_jobs.runtime.session import on_cluster, session
-from ray_jobs.runtime.work.limits import Limits
-from ray_jobs.runtime.work.placement import Needs, holding
 from retrieval.artifacts.collection import detector_of
 from retrieval.artifacts.embeddings import left_out
 from retrieval.artifacts.folder import Folder

@@ -21,10 +21,10 @@ from ray_jobs.runtime.command import command
 from ray_jobs.runtime.detector import with_detector
 from ray_jobs.runtime.inputs import source_must_be_there
 from ray_jobs.runtime.news import meters
+from ray_jobs.runtime.parallel.limits import Limits
+from ray_jobs.runtime.parallel.parts import run_parts
+from ray_jobs.runtime.parallel.placement import GB, Needs, holding
 from ray_jobs.runtime.session import on_cluster, session
-from ray_jobs.runtime.work.limits import Limits
-from ray_jobs.runtime.work.parts import run_parts
-from ray_jobs.runtime.work.placement import GB, Needs, holding
 from retrieval.artifacts.collection import KIND
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain

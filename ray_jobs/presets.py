@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ray_jobs.runtime.inputs import must_be_at_least
-from ray_jobs.runtime.work.limits import Limits
+from ray_jobs.runtime.parallel.limits import Limits
 from retrieval.data.demo.settings import DemoConfig, SceneConfig
 from retrieval.data.settings import Layout, Split, SplitConfig
 from retrieval.geometry.settings import ReconstructConfig

@@ -19,10 +19,10 @@ import tyro
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_there
+from ray_jobs.runtime.parallel.limits import Limits
+from ray_jobs.runtime.parallel.parts import run_parts
+from ray_jobs.runtime.parallel.placement import GB, Needs, holding
 from ray_jobs.runtime.session import on_cluster, session, started
-from ray_jobs.runtime.work.limits import Limits
-from ray_jobs.runtime.work.parts import run_parts
-from ray_jobs.runtime.work.placement import GB, Needs, holding
 from retrieval.artifacts import tuples
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder

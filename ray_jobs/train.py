@@ -26,7 +26,7 @@ from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_at_least, weights_must_be_there
 from ray_jobs.runtime.news.progress import told
-from ray_jobs.runtime.work.limits import Limits
+from ray_jobs.runtime.parallel.limits import Limits
 from retrieval.artifacts.collection import LocalCollection, keep_detector, localise
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import digest, plain
@@ -192,10 +192,10 @@ def _fit(
     from ray.train import CheckpointConfig, LoggingConfig, RunConfig, ScalingConfig
 
     from ray_jobs.runtime import places
+    from ray_jobs.runtime.parallel import parts
+    from ray_jobs.runtime.parallel.placement import Needs, uses_gpu, wait_for
+    from ray_jobs.runtime.parallel.training import look_at_photos, train_together
     from ray_jobs.runtime.session import cpus_per_worker
-    from ray_jobs.runtime.work import parts
-    from ray_jobs.runtime.work.placement import Needs, uses_gpu, wait_for
-    from ray_jobs.runtime.work.training import look_at_photos, train_together
 
     gpus = int(uses_gpu(cfg.device))
     wait_for(Needs(cpus=cfg.cpus_per_worker or 1, gpus=gpus), "train", parts.limits().wait_seconds, cfg.num_workers)

@@ -18,8 +18,8 @@ import tyro
 
 from ray_jobs.runtime.alone import alone
 from ray_jobs.runtime.command import command
+from ray_jobs.runtime.parallel.limits import TimeLimits
 from ray_jobs.runtime.session import on_cluster, session, started
-from ray_jobs.runtime.work.limits import TimeLimits
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, begin, check_made_from, read_manifest
 from retrieval.data.settings import Split

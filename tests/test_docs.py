@@ -231,7 +231,7 @@ def test_every_command_has_its_page(reference: ModuleType) -> None:
     modules = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SOURCES if runnable(path)}
     commands = {name.removesuffix(".__main__") for name in modules} - {
         "serve.photos.worker",
-        "ray_jobs.runtime.work.witness",
+        "ray_jobs.runtime.parallel.witness",
     }  # no user starts these
     assert commands == set(reference.COMMANDS)
 

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reports": {"artifacts", "images", "geometry", "search", "evaluation"},
 }
 # The rooms of what jobs share, likewise; its modules that lie in none put them together.
-RUNTIME_MAY_IMPORT: dict[str, set[str]] = {"news": set(), "tracking": {"news"}, "work": {"news"}}
+RUNTIME_MAY_IMPORT: dict[str, set[str]] = {"news": set(), "tracking": {"news"}, "parallel": {"news"}}
 SERVE_MAY_IMPORT = {"artifacts", "grouping", "images", "live", "models", "search"}
 
 # What a module below a prefix must never import, at top level or inside a function.
@@ -178,8 +178,8 @@ def test_imports_point_the_right_way(module: str) -> None:
         ("ray_jobs.runtime.session", "from ray_jobs import pipeline"),
         ("ray_jobs.runtime.road", "from ray_jobs.presets import FACES"),
         ("ray_jobs.runtime.session", "import mlflow"),
-        ("ray_jobs.runtime.news.screen", "from ray_jobs.runtime.work import parts"),
-        ("ray_jobs.runtime.tracking.store", "from ray_jobs.runtime.work.parts import run_parts"),
+        ("ray_jobs.runtime.news.screen", "from ray_jobs.runtime.parallel import parts"),
+        ("ray_jobs.runtime.tracking.store", "from ray_jobs.runtime.parallel.parts import run_parts"),
     ],
 )
 def test_a_bad_import_is_found(module: str, source: str) -> None:

@@ -11,5 +11,5 @@ road       steps of a pipeline: where each lies, whether it is done
 survey     what lies in a workspace, and in which state
 summary    what a pipeline made, and what to do with it
 
-Its rooms: `work` in parts, `news` of it, and MLflow's `tracking`.
+Its rooms: `parallel` for work in parts, `news` of it, and MLflow's `tracking`.
 """

@@ -19,8 +19,8 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from ray_jobs.runtime.work.parts import deaths
-from ray_jobs.runtime.work.sight import missing, not_shared
+from ray_jobs.runtime.parallel.parts import deaths
+from ray_jobs.runtime.parallel.sight import missing, not_shared
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.storage.address import endpoint_of, parse
 from retrieval.artifacts.storage.failures import kind_of, outage

@@ -12,10 +12,10 @@ from ray_jobs.runtime import places
 from ray_jobs.runtime.command import of_the_user
 from ray_jobs.runtime.news import quiet
 from ray_jobs.runtime.news.progress import Teller, mailbox_of_session, told, watch
-from ray_jobs.runtime.work import parts, placement, sight
-from ray_jobs.runtime.work.limits import TRIES, Limits, TimeLimits
-from ray_jobs.runtime.work.placement import Needs, slots, wait_for
-from ray_jobs.runtime.work.worker import clocked, hide_gpus, takes_progress
+from ray_jobs.runtime.parallel import parts, placement, sight
+from ray_jobs.runtime.parallel.limits import TRIES, Limits, TimeLimits
+from ray_jobs.runtime.parallel.placement import Needs, slots, wait_for
+from ray_jobs.runtime.parallel.worker import clocked, hide_gpus, takes_progress
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.storage.patience import current, patience, patiently
 

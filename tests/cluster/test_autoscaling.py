@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from ray_jobs.runtime.parallel.parts import run_parts
+from ray_jobs.runtime.parallel.placement import Needs, uses_gpu
 from ray_jobs.runtime.session import on_cluster, session
-from ray_jobs.runtime.work.parts import run_parts
-from ray_jobs.runtime.work.placement import Needs, uses_gpu
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from tests.faults.jobs import here, prepare

@@ -15,7 +15,7 @@ import ray
 from prometheus_client.parser import text_string_to_metric_families
 
 from ray_jobs.runtime.news import meters
-from ray_jobs.runtime.work.parts import run_parts
+from ray_jobs.runtime.parallel.parts import run_parts
 from serve.metrics import Metrics
 from serve.mirror import Mirror
 

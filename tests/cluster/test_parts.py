@@ -13,13 +13,13 @@ import pytest
 import ray
 from ray.exceptions import RayTaskError
 
+from ray_jobs.runtime.parallel import parts
+from ray_jobs.runtime.parallel.crew import Actors
+from ray_jobs.runtime.parallel.limits import Limits
+from ray_jobs.runtime.parallel.parts import run_parts
+from ray_jobs.runtime.parallel.placement import Needs, slots
+from ray_jobs.runtime.parallel.worker import Work
 from ray_jobs.runtime.session import on_cluster, started
-from ray_jobs.runtime.work import parts
-from ray_jobs.runtime.work.crew import Actors
-from ray_jobs.runtime.work.limits import Limits
-from ray_jobs.runtime.work.parts import run_parts
-from ray_jobs.runtime.work.placement import Needs, slots
-from ray_jobs.runtime.work.worker import Work
 from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.artifacts.storage.patience import patience
 from retrieval.images.native import POISON, one_photo, strike

@@ -20,8 +20,8 @@ import ray
 from ray.exceptions import RayTaskError
 
 from ray_jobs.runtime.news.screen import SCREEN, Count
+from ray_jobs.runtime.parallel.parts import run_parts
 from ray_jobs.runtime.session import on_cluster, session
-from ray_jobs.runtime.work.parts import run_parts
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.progress import Progress, counted, silent

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from ray.autoscaler.sdk import fillout_defaults
 
-from ray_jobs.runtime.work.placement import GB, Needs
+from ray_jobs.runtime.parallel.placement import GB, Needs
 
 ROOT = Path(__file__).resolve().parents[2]
 

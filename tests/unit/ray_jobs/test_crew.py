@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ray_jobs.runtime.work import crew
+from ray_jobs.runtime.parallel import crew
 
 
 class Describe: ...

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ray.exceptions import RayActorError
 
-from ray_jobs.runtime.work.fitting import NOTES, to_its_end
+from ray_jobs.runtime.parallel.fitting import NOTES, to_its_end
 from retrieval.artifacts.folder import Folder
 
 

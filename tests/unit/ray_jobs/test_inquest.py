@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.runtime.work import inquest
-from ray_jobs.runtime.work.inquest import Ended, look
+from ray_jobs.runtime.parallel import inquest
+from ray_jobs.runtime.parallel.inquest import Ended, look
 from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.artifacts.storage.patience import patience, patiently
 from retrieval.images.native import POISON, one_photo, strike

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ray_jobs.runtime.work.limits import Limits
+from ray_jobs.runtime.parallel.limits import Limits
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ from ray_jobs.presets import (
     TrainedConfig,
     num_steps,
 )
+from ray_jobs.runtime.parallel.limits import Limits
 from ray_jobs.runtime.road import Road
-from ray_jobs.runtime.work.limits import Limits
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.models.network import EmbeddingNet

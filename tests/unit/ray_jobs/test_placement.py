@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ray_jobs.runtime import places
-from ray_jobs.runtime.work import placement
-from ray_jobs.runtime.work.placement import GB, Needs, all_have_bfloat16, uses_gpu, wait_for
+from ray_jobs.runtime.parallel import placement
+from ray_jobs.runtime.parallel.placement import GB, Needs, all_have_bfloat16, uses_gpu, wait_for
 
 
 @pytest.mark.parametrize(

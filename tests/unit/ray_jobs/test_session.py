@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from ray_jobs.runtime import session
-from ray_jobs.runtime.work import parts
-from ray_jobs.runtime.work.limits import Limits, TimeLimits
+from ray_jobs.runtime.parallel import parts
+from ray_jobs.runtime.parallel.limits import Limits, TimeLimits
 
 
 def test_the_limits_of_the_outermost_session_hold_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:

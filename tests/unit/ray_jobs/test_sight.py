@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs.runtime.work import sight
+from ray_jobs.runtime.parallel import sight
 
 
 def test_every_worker_looks_for_the_paths_of_a_session(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from ray.train import WorkerGroupError
 
-from ray_jobs.runtime.work import training
-from ray_jobs.runtime.work.training import look_at_photos, refused, repeated
+from ray_jobs.runtime.parallel import training
+from ray_jobs.runtime.parallel.training import look_at_photos, refused, repeated
 from retrieval.artifacts.folder import Folder
 from tests.support.inline import install
 from tests.support.patterns import make_patterns

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from ray_jobs.runtime.news.progress import Mailbox, Teller
-from ray_jobs.runtime.work.sight import looked_for
-from ray_jobs.runtime.work.worker import Work, do_part
+from ray_jobs.runtime.parallel.sight import looked_for
+from ray_jobs.runtime.parallel.worker import Work, do_part
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.progress import Progress, silent

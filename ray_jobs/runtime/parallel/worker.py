@@ -16,8 +16,8 @@ from typing import Any
 
 from ray_jobs.runtime.command import of_the_user
 from ray_jobs.runtime.news.progress import Teller, told
-from ray_jobs.runtime.work.limits import Limits
-from ray_jobs.runtime.work.sight import must_be_here, of_session
+from ray_jobs.runtime.parallel.limits import Limits
+from ray_jobs.runtime.parallel.sight import must_be_here, of_session
 from retrieval.artifacts.storage.patience import current, patience, patiently
 from retrieval.images import native
 from retrieval.images.native import BadImage

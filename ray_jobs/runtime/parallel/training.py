@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ray_jobs.runtime.news.progress import mailbox_of_session, watch
-from ray_jobs.runtime.work.fitting import to_its_end
-from ray_jobs.runtime.work.parts import run_parts
+from ray_jobs.runtime.parallel.fitting import to_its_end
+from ray_jobs.runtime.parallel.parts import run_parts
 from retrieval.artifacts.collection import image_parts
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from ray_jobs.runtime.work.inquest import Found, look
-from ray_jobs.runtime.work.placement import Needs, can_grow, slots
-from ray_jobs.runtime.work.sight import must_be_here
-from ray_jobs.runtime.work.worker import Answer, Work, clocked, do_part, fetched, hide_gpus
+from ray_jobs.runtime.parallel.inquest import Found, look
+from ray_jobs.runtime.parallel.placement import Needs, can_grow, slots
+from ray_jobs.runtime.parallel.sight import must_be_here
+from ray_jobs.runtime.parallel.worker import Answer, Work, clocked, do_part, fetched, hide_gpus
 from retrieval.artifacts.storage.patience import patience, patiently
 from retrieval.images.native import BadImage
 

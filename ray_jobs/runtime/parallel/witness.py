@@ -1,4 +1,4 @@
-"""A process that may die: it tries photos of a part and writes nothing. `python -m ray_jobs.runtime.work.witness`.
+"""A process that may die: it tries photos of a part and writes nothing. `python -m ray_jobs.runtime.parallel.witness`.
 
 `inquest` starts it, says by standard input what to try, and reads from the descriptor it was given how far it came.
 

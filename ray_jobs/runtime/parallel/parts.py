@@ -16,9 +16,9 @@ from typing import Any
 
 from ray_jobs.runtime.command import of_the_user
 from ray_jobs.runtime.news.progress import Step, mailbox_of_session, watch
-from ray_jobs.runtime.work.limits import TRIES, Limits
-from ray_jobs.runtime.work.placement import Needs, wait_for
-from ray_jobs.runtime.work.worker import Answer, Work
+from ray_jobs.runtime.parallel.limits import TRIES, Limits
+from ray_jobs.runtime.parallel.placement import Needs, wait_for
+from ray_jobs.runtime.parallel.worker import Answer, Work
 from retrieval.artifacts.storage.failures import Outage
 from retrieval.images.native import BadImage
 
@@ -97,7 +97,7 @@ def run_parts(
     """
     if not parts:
         return
-    from ray_jobs.runtime.work.crew import Actors, Tasks
+    from ray_jobs.runtime.parallel.crew import Actors, Tasks
 
     held = limits()
     needs = wait_for(needs or Needs(), name, held.wait_seconds)
@@ -210,7 +210,7 @@ class _Run:
     def _look_into(self, part: _Part, *, fault: bool = False) -> None:
         import ray
 
-        from ray_jobs.runtime.work.crew import inquest
+        from ray_jobs.runtime.parallel.crew import inquest
 
         what = "failed" if fault else "ended its worker"
         logger.warning("%s: part %d %s (%s); looking for the photo", self._name, part.number, what, part.ends[-1])

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray_jobs.runtime.work.witness import LENGTH
+from ray_jobs.runtime.parallel.witness import LENGTH
 from retrieval.artifacts.storage.patience import current
 
 CRASHED, TIMED_OUT = "crashed", "timed-out"
@@ -141,7 +141,7 @@ class Witness:
         path = os.pathsep.join(place or os.getcwd() for place in sys.path)
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ray_jobs.runtime.work.witness", str(write)],
+                [sys.executable, "-m", "ray_jobs.runtime.parallel.witness", str(write)],
                 pass_fds=[write],
                 stdin=subprocess.PIPE,
                 env=os.environ | {"PYTHONPATH": path},

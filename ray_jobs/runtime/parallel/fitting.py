@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from ray_jobs.runtime.work.limits import TRIES
-from ray_jobs.runtime.work.parts import ADVICE, deaths
+from ray_jobs.runtime.parallel.limits import TRIES
+from ray_jobs.runtime.parallel.parts import ADVICE, deaths
 from retrieval.artifacts.folder import Folder
 
 logger = logging.getLogger(__name__)
