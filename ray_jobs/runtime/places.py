@@ -2,7 +2,7 @@
 
 A path is taken for shared only if it was seen to be: a file that the driver puts into the job's folder is looked for on
 each node, and some of what lies at the top of a source. A setting could say so too, and be wrong. Machines that come
-later are not asked: each worker looks before it begins (`work.sight`).
+later are not asked: each worker looks before it begins (`parallel.sight`).
 """
 
 from __future__ import annotations

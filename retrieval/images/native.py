@@ -2,7 +2,8 @@
 
 A decoder, a detector or COLMAP may never come back, hold the interpreter's lock meanwhile, and no thread can stop it.
 So the time of one photo is kept by an interval timer whose signal ends the process; who started the process sees
-that, looks for the photo and goes on without it (`ray_jobs.runtime.parallel.inquest`). Nothing is timed but after `limit`.
+that, looks for the photo and goes on without it (`ray_jobs.runtime.parallel.inquest`). Nothing is timed but after
+`limit`.
 """
 
 from __future__ import annotations
