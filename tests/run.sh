@@ -8,7 +8,7 @@ trap 'rm -f "$said"' EXIT
 own="tests/cluster/test_autoscaling.py tests/cluster/test_chaos.py tests/cluster/test_nodes.py"
 "$BIN/python" -m pytest tests/unit tests/test_docs.py tests/test_layering.py retrieval $own "$@" >"$said" 2>&1 &
 computing=$!
-trap 'kill $computing 2>/dev/null; exit 130' INT TERM
+trap 'kill $computing 2>/dev/null; cat "$said"; exit 130' INT TERM  # who ends a run that hangs sees where
 "$BIN/python" -m pytest tests/e2e tests/cluster tests/gpu $(printf -- '--ignore=%s ' $own) "$@"
 waiting=$?
 wait $computing

@@ -21,6 +21,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOCK, _TEMP = ".lock", ".tmp-"
 _PIECE = 4 << 20
 _AT_ONCE = 4  # files that are fetched at once
+_LOOK_S = 0.01
 
 
 def own_folder(name: str) -> Path:
@@ -162,9 +164,15 @@ class NodeCache:
             if path.exists():
                 os.utime(lock)
                 return kept
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.exists():
-                self._make(path, make, num_bytes, what)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            try:
+                # Never wait to be alone: meanwhile another may have made it and hold it for as long as it is in use.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_LOOK_S)  # another makes it, or looks as we did
+            else:
+                if not path.exists():
+                    self._make(path, make, num_bytes, what)
             kept.close()  # between being alone and sharing, another may remove it: look again
 
     def _make(self, path: Path, make: Callable[[Path], None], num_bytes: int, what: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import multiprocessing
 import os
 import resource
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +21,7 @@ import pytest
 from retrieval.artifacts import folder as artifacts_folder
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest, seal
-from retrieval.artifacts.node.cache import LIMIT, NodeCache, own_folder
+from retrieval.artifacts.node.cache import LIMIT, Kept, NodeCache, own_folder
 
 SIZE = 10_000
 
@@ -156,6 +159,24 @@ def test_one_copies_and_the_others_wait(cache: NodeCache) -> None:
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda _: cache.keep("a.arrow", slowly, 4, "photos"), range(6)))
     assert len(calls) == 1 and {kept.path.read_bytes() for kept in found} == {b"copy"}
+
+
+def test_who_comes_late_to_make_it_shares_what_is_in_use(cache: NodeCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It saw that nothing is there; before it is alone, another has made the copy and holds it, for hours perhaps."""
+    real, in_use, calls = fcntl.flock, list[Kept](), itertools.count()
+
+    def slowly(lock: int, operation: int) -> None:
+        if operation & fcntl.LOCK_EX and next(calls) == 0:
+            real(lock, fcntl.LOCK_UN)  # as the kernel does on the way from shared to alone
+            in_use.append(cache.keep("one", writes(b"x"), 1, "one"))
+        real(lock, operation)
+
+    found = []
+    late = threading.Thread(target=lambda: found.append(cache.keep("one", writes(b"y"), 1, "one")), daemon=True)
+    monkeypatch.setattr(fcntl, "flock", slowly)
+    late.start()
+    late.join(20.0)
+    assert found and found[0].path.read_bytes() == b"x"
 
 
 def hold(root: Path, name: str, ready: multiprocessing.synchronize.Event) -> None:
