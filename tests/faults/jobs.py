@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import pickle
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import pytest
 
 from retrieval.artifacts import published
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import plain
 from retrieval.data.settings import SplitConfig
 from retrieval.evaluation.settings import System
 from retrieval.geometry.settings import ReconstructConfig
@@ -186,6 +188,33 @@ def _reconstruct(root: Path, out: Folder) -> None:
     reconstruct.main(reconstruct.ReconstructJobConfig(collection=f"{root}/places", out=out.uri, reconstruct=config))
 
 
+def _landmarks(root: Path) -> None:
+    """Photos of two places, asked for by one each, and a bundle that takes whole photos."""
+    from retrieval.data.demo.places import write_scenes
+    from retrieval.data.demo.settings import SceneConfig
+    from retrieval.models import bundle
+
+    write_scenes(root / "landmarks", SceneConfig(num_places=2, images_per_place=3, num_distractors=0, size=96, seed=5))
+    for photo in sorted((root / "landmarks").rglob("*.jpg")):
+        photo.rename(root / "landmarks" / f"{photo.parent.name}_{photo.name}")
+    names = [f"place_{place:03d}_{number:03d}" for place in range(2) for number in range(3)]
+    asked = [{"bbx": [5, 5, 90, 90], "easy": [3 * at + 1], "hard": [3 * at + 2], "junk": []} for at in range(2)]
+    truth = {"imlist": names, "qimlist": [names[0], names[3]], "gnd": asked}
+    (root / "landmarks/gnd_drawn.pkl").write_bytes(pickle.dumps(truth))
+    config = dataclasses.replace(MODEL, pooling="gem", head="none", keep_aspect=True)
+    prepare = plain(PrepareConfig(crop="fit", size=64))
+    bundle.save_bundle(bundle.build(config, weights="none", seed=0, preparation=prepare), root / "whole")
+
+
+def _benchmark(root: Path, out: Folder) -> None:
+    """With what it calls: ingest and embed."""
+    from ray_jobs import benchmark
+
+    where: dict[str, Any] = {"model": f"{root}/whole", "photos": f"{root}/landmarks"}
+    where |= {"truth": f"{root}/landmarks/gnd_drawn.pkl", "tracking_uri": f"sqlite:///{root}/mlflow.db"}
+    benchmark.main(benchmark.BenchmarkConfig(**where, out=out.uri, precision="fp32", device="cpu", engine="torch"))
+
+
 def _publish(root: Path, out: Folder) -> None:
     from ray_jobs import publish
 
@@ -239,6 +268,7 @@ JOBS = {
     "build_index": Case(_build_index, ("embeddings",)),
     "group": Case(_group, ("index",)),
     "evaluate": Case(_evaluate, ("index",)),
+    "benchmark": Case(_benchmark, ("landmarks",)),
     "publish": Case(_publish, ("index",)),
     "compact": Case(_compact, ("gallery",), shared="gallery", on_disk_only=True),
 }
@@ -248,6 +278,7 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "places": _places,
     "net": _net,
     "tuples": _tuples,
+    "landmarks": _landmarks,
     "gallery": _gallery,
 } | {
     made: lambda root, made=made, job=job: JOBS[job].run(root, Folder.of(root / made)) for made, job in MADE_BY.items()
@@ -257,11 +288,23 @@ INPUTS: dict[str, Callable[[Path], None]] = {
 def here(patch: pytest.MonkeyPatch) -> None:
     """All jobs are done in this process, on no cluster, and show no sign of life: it is written when the clock says so,
     and may fail."""
-    from ray_jobs import build_index, compact, draw, embed, evaluate, group, ingest, reconstruct, train, whiten
+    from ray_jobs import (
+        benchmark,
+        build_index,
+        compact,
+        draw,
+        embed,
+        evaluate,
+        group,
+        ingest,
+        reconstruct,
+        train,
+        whiten,
+    )
     from ray_jobs.runtime import alone, session
     from tests.support.inline import install
 
-    jobs = (build_index, compact, draw, embed, evaluate, group, ingest, reconstruct, train, whiten)
+    jobs = (benchmark, build_index, compact, draw, embed, evaluate, group, ingest, reconstruct, train, whiten)
     cluster = install(patch, *jobs, session)
     patch.setattr(alone, "beating", lambda *_: contextlib.nullcontext())
     patch.setattr(train, "_fit", _fit)
