@@ -3,8 +3,8 @@
     python tests/faults/equal.py             # all of it, some minutes
     python tests/faults/equal.py --sample    # one embedding, and no training: what `make test` keeps
 
-Nodes are raylets of this machine, of one core each. Workers wait for each other before their first part, so that each
-node does some of the work, and which did is told.
+Nodes are raylets of this machine, of one core each, and workers wait for each other before their first part
+(meeting.py): each node does some of the work, and which did is told.
 
 1. Embed (as it is by default; PyTorch and onnxruntime in float32) and build_index (exact, trained, a tree) on one node
    and on three: every file equal to the byte. Only manifest.json may differ, and there only `created` and `run` (when,
@@ -18,15 +18,12 @@ node does some of the work, and which did is told.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
-import logging
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +33,12 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # sums in one order
 
 from ray_jobs import build_index, embed, train  # noqa: E402
-from ray_jobs.embed import EmbedPart  # noqa: E402
 from retrieval.artifacts.folder import Folder, part_name  # noqa: E402
 from retrieval.artifacts.manifest import MANIFEST, begin, read_manifest, seal  # noqa: E402
 from retrieval.models.settings import ModelConfig  # noqa: E402
-from retrieval.search import shards  # noqa: E402
 from retrieval.search.settings import IndexConfig  # noqa: E402
 from retrieval.training.settings import TrainConfig, TupleTrainConfig  # noqa: E402
+from tests.faults.meeting import nodes, one_core, remove, together  # noqa: E402
 
 TOLERANCE = {"labels": 1e-4, "labels-auto": 1e-1, "tuples": 1e-2}
 """Of losses and scores, relative. Gradients of several workers are summed in another order, and Adam divides each by
@@ -50,90 +46,6 @@ its own size, so those that are next to nothing count as much as others: the dif
 auto comes to bfloat16, rounding is coarser."""
 LACKS_BFLOAT16 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 _PARTS = 6
-_WAIT = 120.0  # seconds, for the slowest worker
-
-
-@contextlib.contextmanager
-def nodes() -> Iterator[Any]:
-    """A cluster of one node of one core, to which others can be added; this process is its driver."""
-    import ray
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args=_node())
-    ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
-    try:
-        yield cluster
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-
-
-def _node(**environment: str) -> dict[str, Any]:
-    return {
-        "num_cpus": 1,
-        "include_dashboard": False,
-        "dashboard_agent_listen_port": None,  # any that is free
-        "object_store_memory": 2**27,
-        "env_vars": environment,
-    }
-
-
-def remove(cluster: Any, node: Any) -> None:
-    """And wait until all know that it is gone."""
-    import ray
-
-    left = sum(one["Alive"] for one in ray.nodes()) - 1
-    cluster.remove_node(node)
-    until = time.monotonic() + _WAIT
-    while sum(one["Alive"] for one in ray.nodes()) > left and time.monotonic() < until:
-        time.sleep(0.5)
-
-
-def meet(where: str, others: int) -> None:
-    """Wait in each of so many nodes until all are there."""
-    import ray
-
-    (Path(where) / ray.get_runtime_context().get_node_id()).touch()
-    until = time.monotonic() + _WAIT
-    while len(list(Path(where).iterdir())) < others:
-        if time.monotonic() > until:
-            raise RuntimeError(f"only {len(list(Path(where).iterdir()))} of {others} nodes came")
-        time.sleep(0.05)
-
-
-class Meets(EmbedPart):
-    """An actor that begins when there is one on each node."""
-
-    def __init__(self, where: str, others: int, **fixed: Any) -> None:
-        super().__init__(**fixed)
-        meet(where, others)
-
-
-def meets(where: str, others: int, **work: Any) -> dict[str, Any]:
-    """A shard that is begun when there is a task on each node."""
-    meet(where, others)
-    return shards.write_shard(**work)
-
-
-@contextlib.contextmanager
-def together(root: Path, others: int) -> Iterator[None]:
-    """Parts of embed and of build_index are done by workers that meet first. Says on how many nodes they were."""
-    meetings: list[Path] = []
-
-    def run_parts(name: str, parts: Sequence[int], work: Any, *, fixed: dict[str, Any], **told: Any) -> Any:
-        meetings.append(Path(tempfile.mkdtemp(dir=root)))
-        fixed = {**fixed, "where": str(meetings[-1]), "others": others}
-        return original(name, parts, Meets if isinstance(work, type) else meets, fixed=fixed, **told)
-
-    original = embed.run_parts
-    embed.run_parts = build_index.run_parts = run_parts  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        embed.run_parts = build_index.run_parts = original
-    met = {len(list(meeting.iterdir())) for meeting in meetings}
-    if met != {others}:
-        raise SystemExit(f"{others} nodes were to work, and {met} did")
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -208,7 +120,7 @@ def unlike(root: Path, cluster: Any, *, from_the_start: bool) -> None:
         about = {"taken": 8, "kept": 8, "broken": 0, "left": [], "dim": manifest.counts["dim"]}
         about |= {"engine": "torch", "format": was}
         cut.write_bytes(part_name(part), whole.read_bytes(part_name(part)), about=about)
-    cluster.add_node(**_node(**LACKS_BFLOAT16))
+    cluster.add_node(**one_core(**LACKS_BFLOAT16))
     for name in ("cut", "mixed") if from_the_start else ("cut",):
         with together(root, 4):
             run = embedded(root, root / name, 4)
@@ -306,12 +218,12 @@ def main() -> None:
         with nodes() as cluster:
             embeds = ("auto",) if sample else tuple(EMBEDS)
             make_all(root, root / "one", 1, embeds)
-            cluster.add_node(**_node())
-            cluster.add_node(**_node())
+            cluster.add_node(**one_core())
+            cluster.add_node(**one_core())
             make_all(root, root / "three", 3, embeds)
             compare(root / "one", root / "three")
             if not sample:
-                fourth = cluster.add_node(**_node())
+                fourth = cluster.add_node(**one_core())
                 trained(root)
                 remove(cluster, fourth)
             unlike(root, cluster, from_the_start=not sample)
