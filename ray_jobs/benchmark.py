@@ -226,6 +226,7 @@ def settings_of(
         "flip": config.flip,
         "whitening": spec.whitening,
         "whitening_dim": spec.whitening_dim,
+        **({"adapter": spec.adapter} if spec.adapter != "none" else {}),
         "expansion": plain(expansion),
         "augmentation": plain(augmentation),
     }

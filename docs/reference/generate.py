@@ -24,6 +24,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "ray_jobs.freeze": [[]],
     "ray_jobs.train": [[]],
     "ray_jobs.whiten": [[]],
+    "ray_jobs.adapt": [[]],
     "ray_jobs.embed": [[]],
     "ray_jobs.build_index": [[]],
     "ray_jobs.group": [[]],

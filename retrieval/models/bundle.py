@@ -1,7 +1,8 @@
 """A model on storage: `model.safetensors` (every tensor), `model.json` (the spec), `manifest.json`.
 
-A frozen network's bundle holds its file as well (`network.onnx`), and one whose photos are cut to faces that a network
-finds holds that network (`detector.onnx`), so that no worker or server has to look for either.
+A frozen network's bundle holds its file as well (`network.onnx`), one with an adapter that (`adapter.safetensors`), and
+one whose photos are cut to faces that a network finds holds that network (`detector.onnx`), so that no worker or server
+has to look for it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,19 @@ from retrieval.artifacts.history import TUPLES_SHEET, read_history, write_histor
 from retrieval.artifacts.manifest import Manifest, begin, read_manifest, seal
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.models import backbones
+from retrieval.models.adapters.adapter import read_adapter
 from retrieval.models.engines.frozen import FrozenNet, from_file
 from retrieval.models.network import EmbeddingNet, Network, with_scales
 from retrieval.models.settings import TIMM, ModelConfig
-from retrieval.models.spec import NETWORK_FILE, SPEC_FILE, WEIGHTS_FILE, ModelSpec, check_files, load_spec
+from retrieval.models.spec import (
+    ADAPTER_FILE,
+    NETWORK_FILE,
+    SPEC_FILE,
+    WEIGHTS_FILE,
+    ModelSpec,
+    check_files,
+    load_spec,
+)
 
 _PICTURES = ("*.png", "*.jpg")
 
@@ -142,6 +152,7 @@ def save_bundle(
     for name, content in (
         (NETWORK_FILE, net.content if isinstance(net, FrozenNet) else None),
         (DETECTOR, net.detector),
+        (ADAPTER_FILE, None if net.adapter is None else net.adapter.content()),
     ):
         if content is not None:
             folder.write_bytes(name, content, about={})
@@ -203,6 +214,8 @@ def load_network(folder: Folder | Path | str, device: str | torch.device = "cpu"
         state = safetensors.torch.load(folder.read_bytes(WEIGHTS_FILE))
     net.load_state_dict(state)
     net.fingerprint, net.detector = manifest.fingerprint, detector_of(folder)
+    if (adapter := read_adapter(folder, spec.adapter, manifest)) is not None:
+        net.adapter, net.dim = adapter, adapter.dim
     return net.to(device).eval()
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from retrieval.models import pooling, trunks
+from retrieval.models.adapters.adapter import Adapter
 from retrieval.models.pooling import at_scale, mean_over_scales
 from retrieval.models.settings import usable_scales
 from retrieval.models.spec import ModelSpec
@@ -24,7 +25,9 @@ class Network(nn.Module):
     """What every network has, trained here or not: (B, 3, H, W) of `normalise` -> `forward` -> (B, D), unit norm.
 
     `fingerprint` is its bundle's, empty until saved or loaded; `detector` is the file of the network that finds the
-    faces its photos are cut to, None where none is needed. Whitening is y = P (x - mean), then L2.
+    faces its photos are cut to, None where none is needed. Whitening is y = P (x - mean), then L2. `adapter` is a map
+    of what `forward` gives, summed with the mirror image where that is added: whoever embeds applies it last. `dim` is
+    the length of an embedding with all of it.
     """
 
     whitening_projection: Tensor
@@ -34,6 +37,7 @@ class Network(nn.Module):
         super().__init__()
         self.spec, self.fingerprint = spec, ""
         self.detector: bytes | None = None
+        self.adapter: Adapter | None = None
         self.base_dim = self.dim = 0
 
     @property
@@ -56,6 +60,12 @@ class Network(nn.Module):
         if self.spec.whitening == "none":
             return x
         return pooling.l2n((x - self.whitening_mean) @ self.whitening_projection.T)
+
+    def adapted(self, x: Tensor) -> Tensor:
+        """(B, F) -> (B, D) by the adapter, without a gradient; x itself for a network without one."""
+        if self.adapter is None:
+            return x
+        return torch.from_numpy(self.adapter(x.float().numpy(force=True))).to(x.device)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, channels_last in memory, (x/255 - mean) / std."""
@@ -140,8 +150,9 @@ class EmbeddingNet(Network):
 def with_scales(net: EmbeddingNet, wanted: Sequence[float]) -> EmbeddingNet:
     """A copy that describes photos at these scales.
 
-    Raises: ValueError if it has whitening, which was learned at other scales.
+    Raises: ValueError if it has whitening or an adapter, which was learned at other scales.
     """
+    _must_have_no_adapter(net)
     if net.spec.whitening != "none":
         raise ValueError("The model's whitening was learned at its own scales. Name the model without whitening.")
     return _with_spec(net, config=dataclasses.replace(net.spec.config, scales=tuple(wanted)))
@@ -151,7 +162,10 @@ def with_whitening(net: Net, projection: Tensor, mean: Tensor, method: Literal["
     """A copy with whitening applied last: y = projection (x - mean), then L2.
 
     Args: projection: (D, F) float. mean: (F,) float, F the length of the net's embedding.
+
+    Raises: ValueError if it does not fit, or the net has an adapter.
     """
+    _must_have_no_adapter(net)
     if projection.shape[1:] != mean.shape or mean.shape != (net.base_dim,):
         raise ValueError(
             f"Whitening of shapes {tuple(projection.shape)} and {tuple(mean.shape)} does not fit embeddings of length "
@@ -161,6 +175,27 @@ def with_whitening(net: Net, projection: Tensor, mean: Tensor, method: Literal["
     other._register_whitening(projection, mean)
     other.dim = len(projection)
     return other
+
+
+def with_adapter(net: Net, adapter: Adapter) -> Net:
+    """A copy whose embeddings go through an adapter last.
+
+    Raises: ValueError if it takes embeddings of another length, or the net has an adapter.
+    """
+    _must_have_no_adapter(net)
+    if adapter.takes != net.dim:
+        raise ValueError(f"The adapter takes embeddings of length {adapter.takes}, and the network gives {net.dim}.")
+    other = _with_spec(net, adapter=adapter.kind)
+    other.adapter, other.dim = adapter, adapter.dim
+    return other
+
+
+def _must_have_no_adapter(net: Network) -> None:
+    if net.spec.adapter != "none":
+        raise ValueError(
+            "The model has an adapter, which was trained on its embeddings as they are and comes last. Name the model "
+            "without it; then adapt again."
+        )
 
 
 def _with_spec(net: Net, **changes: Any) -> Net:

@@ -36,6 +36,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["auto", "torch", "onnxruntime"]
 Whitening = Literal["none", "learned", "pca"]
+AdapterKind = Literal["none", "whitening", "linear", "residual"]
 Pooling = Literal["avg", "gem", "mac", "rmac", "grid"]
 
 

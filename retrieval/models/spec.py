@@ -15,9 +15,10 @@ from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.images.settings import PrepareConfig, stored_config
 from retrieval.models.engines.manifest import NetworkManifest, parse_manifest
-from retrieval.models.settings import ModelConfig, Whitening
+from retrieval.models.settings import AdapterKind, ModelConfig, Whitening
 
 WEIGHTS_FILE, SPEC_FILE, NETWORK_FILE = "model.safetensors", "model.json", "network.onnx"
+ADAPTER_FILE = "adapter.safetensors"
 _DECIDES = ("crop", "size", "quality")  # what of a preparation an embedding depends on, where no face is looked for
 
 
@@ -36,6 +37,8 @@ class ModelSpec:
     """The collection's ingest settings (crop, margin, detector): what a query photo must go through as well."""
     network: NetworkManifest | None = None
     """Of a frozen network, what it takes and gives."""
+    adapter: AdapterKind = "none"
+    """What small map of the finished embedding comes last (python -m ray_jobs.adapt)."""
 
     def __post_init__(self) -> None:
         if self.whitening not in get_args(Whitening) or (self.whitening == "none") != (self.whitening_dim == 0):
@@ -43,14 +46,18 @@ class ModelSpec:
                 f"whitening is '{self.whitening}' with {self.whitening_dim} dimensions. It is learned from a trained "
                 f"model's embeddings: python -m ray_jobs.whiten."
             )
+        if self.adapter not in get_args(AdapterKind):
+            raise ValueError(f"Unknown adapter '{self.adapter}'. Choose one of: {', '.join(get_args(AdapterKind))}.")
         assert (self.network is not None) == self.config.is_frozen
 
     @property
     def plain(self) -> dict[str, Any]:
-        """As it stands in model.json and manifests: a trained network's is what it was before there were others."""
+        """As it stands in model.json and manifests: what has no part of a newer kind is what it was before."""
         value = hashing.plain(self)
         if self.network is None:
             del value["network"]
+        if self.adapter == "none":
+            del value["adapter"]
         return value
 
 
@@ -80,7 +87,7 @@ def check_files(folder: Folder | Path | str) -> Manifest:
     """
     folder = Folder.of(folder)
     manifest = read_manifest(folder, "model")
-    for name in (WEIGHTS_FILE, *({NETWORK_FILE, DETECTOR} & set(manifest.files))):
+    for name in (WEIGHTS_FILE, *({NETWORK_FILE, ADAPTER_FILE, DETECTOR} & set(manifest.files))):
         if hashing.hash_file(folder, name) != manifest.files[name]:
             raise ValueError(
                 f"{folder}/{name} is not the file that was sealed (its hash differs). Copy the bundle again."
@@ -91,10 +98,11 @@ def check_files(folder: Folder | Path | str) -> Manifest:
 def known_threshold(folder: Folder | Path | str) -> KnownThreshold | None:
     """The cosine from which two photos show the same, as whoever published the network says; None where nobody did.
 
-    With whitening there is none either: it is of other numbers.
+    With whitening or an adapter there is none either: it is of other numbers.
     """
     spec = load_spec(folder)
-    value = None if spec.network is None or spec.whitening != "none" else spec.network.thresholds.get("same")
+    changed = spec.whitening != "none" or spec.adapter != "none"
+    value = None if spec.network is None or changed else spec.network.thresholds.get("same")
     return None if value is None else KnownThreshold(threshold=value, source="the network's publisher")
 
 

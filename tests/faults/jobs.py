@@ -27,6 +27,7 @@ from retrieval.geometry.settings import ReconstructConfig
 from retrieval.images.settings import PrepareConfig
 from retrieval.models.settings import ModelConfig
 from retrieval.search.settings import IndexConfig
+from retrieval.training.adapters.settings import AdaptConfig
 from retrieval.training.settings import TrainConfig, WhitenConfig
 
 MODEL = ModelConfig(cut="features.2", image_size=32, embedding_dim=8)
@@ -143,6 +144,14 @@ def _whiten(root: Path, out: Folder) -> None:
 
     folders: dict[str, Any] = {name: f"{root}/{name}" for name in ("collection", "model", "embeddings", "tuples")}
     whiten.main(whiten.WhitenJobConfig(**folders, out=out.uri, whiten=WhitenConfig(dim=4, max_pairs=100)))
+
+
+def _adapt(root: Path, out: Folder) -> None:
+    from ray_jobs import adapt
+
+    folders: dict[str, Any] = {name: f"{root}/{name}" for name in ("collection", "model", "embeddings")}
+    config = AdaptConfig(epochs=1, hidden=4, least_gain=0.0)
+    adapt.main(adapt.AdaptJobConfig(**folders, out=out.uri, adapt=config))
 
 
 def _embed(root: Path, out: Folder) -> None:
@@ -265,6 +274,7 @@ JOBS = {
     "freeze": Case(_freeze, ("collection", "net")),
     "embed": Case(_embed, ("collection", "model")),
     "whiten": Case(_whiten, ("embeddings", "tuples")),
+    "adapt": Case(_adapt, ("embeddings",)),
     "build_index": Case(_build_index, ("embeddings",)),
     "group": Case(_group, ("index",)),
     "evaluate": Case(_evaluate, ("index",)),
@@ -289,6 +299,7 @@ def here(patch: pytest.MonkeyPatch) -> None:
     """All jobs are done in this process, on no cluster, and show no sign of life: it is written when the clock says so,
     and may fail."""
     from ray_jobs import (
+        adapt,
         benchmark,
         build_index,
         compact,
@@ -304,7 +315,7 @@ def here(patch: pytest.MonkeyPatch) -> None:
     from ray_jobs.runtime import alone, session
     from tests.support.inline import install
 
-    jobs = (benchmark, build_index, compact, draw, embed, evaluate, group, ingest, reconstruct, train, whiten)
+    jobs = (adapt, benchmark, build_index, compact, draw, embed, evaluate, group, ingest, reconstruct, train, whiten)
     cluster = install(patch, *jobs, session)
     patch.setattr(alone, "beating", lambda *_: contextlib.nullcontext())
     patch.setattr(train, "_fit", _fit)

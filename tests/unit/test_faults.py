@@ -14,7 +14,18 @@ from tests.faults import writes
 from tests.faults.jobs import JOBS
 
 ROOT = Path(__file__).resolve().parents[2]
-JOBS_OF_RAY = {"benchmark", "build_index", "compact", "embed", "evaluate", "freeze", "group", "ingest", "publish"}
+JOBS_OF_RAY = {
+    "adapt",
+    "benchmark",
+    "build_index",
+    "compact",
+    "embed",
+    "evaluate",
+    "freeze",
+    "group",
+    "ingest",
+    "publish",
+}
 JOBS_OF_RAY |= {"reconstruct", "train", "whiten"}
 
 

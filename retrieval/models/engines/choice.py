@@ -6,6 +6,7 @@ equal to the last bit (docs/decisions/engines.md has the figures).
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import os
@@ -18,6 +19,7 @@ import numpy as np
 
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
+from retrieval.models.adapters.adapter import Adapter, read_adapter
 from retrieval.models.engines.exported import Exported, ExportedNet
 from retrieval.models.engines.kept import keep
 from retrieval.models.engines.session import FORMAT, FrozenBundle, check_precision
@@ -62,7 +64,7 @@ def open_network(
     num_photos: int | None = 0,
     assume_bfloat16: bool = False,
 ) -> Opened:
-    """A bundle, or a network in memory, in the engine that is asked for, or the faster one (auto).
+    """A bundle, or a network in memory, in the engine that is asked for, or the faster one (auto); with its adapter.
 
     auto is PyTorch on a GPU, in bfloat16, for a network in memory and for fewer than EXPORT_PAYS photos; for many
     photos also where the hardware multiplies bfloat16 and the network bears it. Else onnxruntime, if it exports. A
@@ -76,8 +78,26 @@ def open_network(
     Raises: ValueError for an engine that does not fit the rest, or onnxruntime asked for a network without export.
     """
     _check(engine, device, precision)
+    spec = load_spec(model) if isinstance(model, str | Folder) else model.spec
+    opened = _open(model, spec, engine, device, precision, threads, num_photos, assume_bfloat16)
+    adapter = _adapter_of(model, spec)
+    if adapter is None:
+        return opened
+    return dataclasses.replace(opened, dim=adapter.dim, embed=lambda pixels: adapter(opened.embed(pixels)))
+
+
+def _open(
+    model: str | Folder | Network,
+    spec: ModelSpec,
+    engine: Engine,
+    device: str,
+    precision: Precision,
+    threads: int | None,
+    num_photos: int | None,
+    assume_bfloat16: bool,
+) -> Opened:
+    """The network alone."""
     in_memory = not isinstance(model, str | Folder)
-    spec = model.spec if in_memory else load_spec(model)
     if spec.network is not None:
         if engine == "torch":
             raise ValueError(f"engine is torch, and {spec.network.name} is no network of PyTorch's. Use auto.")
@@ -100,6 +120,13 @@ def open_network(
             ) from error
         logger.info("The network stays in PyTorch: %s", error)
         return eager()
+
+
+def _adapter_of(model: str | Folder | Network, spec: ModelSpec) -> Adapter | None:
+    if not isinstance(model, str | Folder):
+        return model.adapter
+    folder = Folder.of(model)
+    return read_adapter(folder, spec.adapter, read_manifest(folder, "model"))
 
 
 def _check(engine: Engine, device: str, precision: Precision) -> None:

@@ -60,9 +60,9 @@ def _num_exact(net: EmbeddingNet, blocks: Sequence[nn.Module]) -> int:
     """How many blocks have to be in float32, so that the others may be in bfloat16."""
     rounded = _rounded(blocks)
     maps = net.normalise(_drawn_images(net))
-    expected = net.whiten(net.from_maps(nn.Sequential(*blocks)(maps)))
+    expected = net.adapted(net.whiten(net.from_maps(nn.Sequential(*blocks)(maps))))
     for exact, block in enumerate(blocks):
-        got = net.whiten(net.from_maps(_mixed([], rounded[exact:])(maps)))
+        got = net.adapted(net.whiten(net.from_maps(_mixed([], rounded[exact:])(maps))))
         if _least_cosine(expected, got) >= _LEAST_COSINE:
             return exact
         maps = block(maps)

@@ -54,6 +54,11 @@ COMMANDS: dict[str, tuple[str, str, str, str, str]] = {
         *("--collection {0} --whiten.shrinkage 2", "--collection {0}/no"),
         *("shrinkage is 2", "No sealed collection at"),
     ),
+    "ray_jobs.adapt": (
+        "--out {0}/o --model {0}/no --embeddings {0}/no",
+        *("--collection {0} --shrinkage 2", "--collection {0}/no"),
+        *("shrinkage must be from 0 to 1, got 2", "No sealed collection at"),
+    ),
     "ray_jobs.embed": (
         *("--out {0}/o --model {0}/no", "--collection {0} --batch-size 0", "--collection {0}/no"),
         *("batch_size is 0", "No sealed collection at"),
