@@ -26,7 +26,7 @@ from retrieval.training.adapters.settings import AdaptConfig, Candidate
 from retrieval.training.adapters.vectors import Known
 from retrieval.training.losses import LOSSES, mean_of_active
 
-_GROUPS_PER_STEP, _TUPLES_PER_STEP = 4, 32
+_GROUPS_PER_STEP, _TUPLES_PER_STEP = 8, 64
 _NEGATIVES, _QUERIES, _POOL = 5, 2000, 20_000  # of tuples: a query's, an epoch's, and where they are looked for
 _FIT_ROWS = 8192  # embeddings added to whitening's sums at once
 
