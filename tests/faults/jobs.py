@@ -96,7 +96,7 @@ def _ingest(root: Path, out: Folder) -> None:
             source=f"{root}/drawn",
             out=out.uri,
             prepare=PrepareConfig(size=48, crop="none"),
-            split=SplitConfig(test_fraction=0.5, val_fraction=0.2),
+            split=SplitConfig(test_fraction=0.4, val_fraction=0.4),
             part_size=11,
         )
     )

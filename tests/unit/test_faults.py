@@ -57,6 +57,6 @@ raise SystemExit(writes.main(["twice", "--stores", "disk", "--modes", "error"]))
 
 
 def test_all_jobs_that_write_are_ended() -> None:
-    assert JOBS_OF_RAY - set(JOBS) == {"benchmark"}, "its steps are ingest, embed, build_index and a report"
+    assert set(JOBS) >= JOBS_OF_RAY
     with pytest.raises(SystemExit):
         writes.main(["embd"])
