@@ -32,8 +32,8 @@ from retrieval.artifacts.collection import CATALOG, CATALOG_SCHEMA, read_catalog
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.data.demo.places import write_scenes
 from retrieval.data.demo.settings import SceneConfig
-from retrieval.geometry import pairing, reconstruction, stages
-from retrieval.geometry.settings import ReconstructConfig
+from retrieval.geometry import extraction, pairing, reconstruction, stages
+from retrieval.geometry.settings import FeatureConfig, ReconstructConfig
 from retrieval.geometry.stages import pairs_name
 from retrieval.images import pixels
 from retrieval.images.pixels import encode_jpeg, fit
@@ -66,9 +66,10 @@ def main(cfg: Config) -> float:
         root = Path(temp)
         num = store(root / "collection", photos(cfg, root / "drawn"), cfg.size)
         collection, parts = Folder.of(root / "collection"), range(-(-num // _PART))
+        sift = FeatureConfig(max_features=cfg.reconstruct.max_features)
         started = time.process_time()
         for part in parts:
-            reconstruction.extract_part(collection, Folder.of(root / "words"), part, SPLITS, cfg.reconstruct)
+            extraction.extract_part(collection, Folder.of(root / "words"), part, SPLITS, sift)
         print(
             f"{num} photos, {cfg.size} px at most; local features {time.process_time() - started:.1f} CPU seconds",
             flush=True,

@@ -79,6 +79,9 @@ class EvaluateConfig:
     rerank: int = 0
     """The first so many results are put in order of the local features that fit one geometry, and the first and the
     last system are scored once more; 0: not. Costs about 0.3 s a photo and 0.03 s a result on one core."""
+    features: str = ""
+    """Folder or URI of the collection's local features (python -m ray_jobs.describe) that --rerank goes by. Without it
+    SIFT is taken of each stored photo, each time."""
     tuples: str = ""
     """Folder or URI of training tuples, to show what they were mined from: cameras, points, tuples."""
     model: str | None = None
@@ -127,6 +130,8 @@ class EvaluateConfig:
         if len(set(names)) != len(names):
             raise ValueError(f"Two systems share a name: {', '.join(names)}. Give each its own.")
         must_be_at_least(0, self, "rerank", "num_workers")
+        if self.features and not (compare and self.rerank):
+            raise ValueError("--features is what --rerank goes by: give --collection, --systems and --rerank with it.")
         if self.max_queries is not None:
             must_be_at_least(1, self, "max_queries")
 
@@ -178,6 +183,10 @@ def inputs_of(cfg: EvaluateConfig, collection: Folder, systems: tuple[System, ..
         tuples = read_manifest(Folder.of(cfg.tuples), "tuples")
         check_made_from(cfg.tuples, tuples, "collection", collected.fingerprint)
         inputs["tuples"] = tuples.fingerprint
+    if cfg.features:
+        features = read_manifest(Folder.of(cfg.features), "features")
+        check_made_from(cfg.features, features, "collection", collected.fingerprint)
+        inputs["features"] = features.fingerprint
     return inputs
 
 
@@ -232,12 +241,13 @@ def write(
         )
     away = {image_id for system in systems for image_id in left_out(Folder.of(system.embeddings))}
     task = tasks.without(task, away) if away else task
-    scoring = Scoring(expansion=cfg.expansion, augmentation=cfg.augmentation, rerank=cfg.rerank)
+    kept = Folder.of(cfg.features) if cfg.features else None
+    scoring = Scoring(expansion=cfg.expansion, augmentation=cfg.augmentation, rerank=cfg.rerank, features=kept)
     shown = Shown(subject=subject, sheet_queries=cfg.sheet_queries, seed=cfg.seed, tuples=tuples)
     return write_report(out, collection, systems, task, scoring, shown, count_inliers)
 
 
-def count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray) -> np.ndarray:
+def count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray, kept: Folder | None) -> np.ndarray:
     """As `rerank.count_inliers`, a block of queries a task."""
     import ray
 
@@ -246,7 +256,7 @@ def count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray) -> n
     num = max(1, min(len(asked), int(ray.cluster_resources().get("CPU", 1))))
     count = ray.remote(rerank.count_inliers)
     blocks = zip(np.array_split(asked, num), np.array_split(found, num), strict=True)
-    return np.concatenate(ray.get([count.remote(collection, *block) for block in blocks]))
+    return np.concatenate(ray.get([count.remote(collection, own, theirs, kept) for own, theirs in blocks]))
 
 
 def _ingest_source(cfg: EvaluateConfig, out: Folder, bundle: Folder) -> None:

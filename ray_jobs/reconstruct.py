@@ -28,7 +28,7 @@ from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
 from retrieval.data.settings import Split
-from retrieval.geometry.settings import ReconstructConfig
+from retrieval.geometry.settings import FeatureConfig, ReconstructConfig
 
 logger = logging.getLogger(__name__)
 _DESCRIPTOR = 2000  # bytes of each descriptor of the sample while words are trained; reckoned
@@ -123,14 +123,15 @@ def _take(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
 
 def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[str, Any]:
     """All stages, each over the cluster; the driver sees counts."""
-    from retrieval.geometry import pairing, reconstruction
+    from retrieval.geometry import extraction, pairing, reconstruction
 
     config, fixed = cfg.reconstruct, {"out": out, "config": cfg.reconstruct}
-    parts, num = on_cluster(_parts, collection, cfg.splits)
+    parts, num = on_cluster(extraction.parts_of, collection, cfg.splits)
     options: dict[str, Any] = {"needs": Needs(cpus=cfg.cpus_per_task, memory=GB)}
-    extract = fixed | {"collection": collection, "splits": cfg.splits}
-    described = {"fixed": extract, "attempt": reconstruction.try_features, "listed": out / "rejected", **options}
-    list(run_parts("features", parts, reconstruction.extract_part, total_items=num, **described))
+    sift = FeatureConfig(max_features=config.max_features)
+    extract = {"out": out, "config": sift, "collection": collection, "splits": cfg.splits}
+    described = {"fixed": extract, "attempt": extraction.try_features, "listed": out / "rejected", **options}
+    list(run_parts("features", parts, extraction.extract_part, total_items=num, **described))
     pairs, possible = 0, num * (num - 1) // 2
     for round_ in range(1 + config.rounds):
         more = (
@@ -169,16 +170,6 @@ def _pairs(cfg: ReconstructJobConfig, collection: Folder, out: Folder, parts: li
     blocks, look_up = -(-num // _PHOTOS_PER_BLOCK), pairing.look_up_block
     list(run_parts("candidates", range(blocks), look_up, takes="block", total_items=num, fixed=fixed, **options))
     return on_cluster(pairing.join_blocks, out, blocks, says="pairs")
-
-
-def _parts(collection: Folder, splits: tuple[str, ...]) -> tuple[list[int], int]:
-    photos = read_catalog(collection, splits)
-    if not len(photos):
-        raise ValueError(
-            f"{collection} has no photo in the splits {', '.join(splits)}, so there is nothing to reconstruct. "
-            f"Name others with --splits, or ingest with --keep-singles, which keeps unlabelled photos."
-        )
-    return sorted(set(photos["part"].to_pylist())), len(photos)
 
 
 if __name__ == "__main__":

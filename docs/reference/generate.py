@@ -20,6 +20,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "ray_jobs.pipeline": [[], ["faces"], ["landmarks"]],  # the other presets have the same flags with other defaults
     "ray_jobs.ingest": [[]],
     "ray_jobs.reconstruct": [[]],
+    "ray_jobs.describe": [[]],
     "ray_jobs.weights": [[]],
     "ray_jobs.freeze": [[]],
     "ray_jobs.train": [[]],

@@ -32,9 +32,9 @@ from retrieval.search.settings import ExpansionConfig
 
 _RANKED = 1000  # results that a re-ordered list has, at most; positives beyond count as not found
 
-CountInliers = Callable[[Folder, np.ndarray, np.ndarray], np.ndarray]
-"""(collection, (Q, 2) places asked, (Q, top, 2) places found) -> (Q, top) matches: `rerank.count_inliers`, or the same
-spread over a cluster."""
+CountInliers = Callable[[Folder, np.ndarray, np.ndarray, Folder | None], np.ndarray]
+"""(collection, (Q, 2) places asked, (Q, top, 2) places found, kept features) -> (Q, top) matches:
+`rerank.count_inliers`, or the same spread over a cluster."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +45,8 @@ class Scoring:
     augmentation: ExpansionConfig
     rerank: int = 0
     """The first so many results are put in order of geometry; 0: not."""
+    features: Folder | None = None
+    """The local features that it goes by, see `geometry.extraction`; None: SIFT, taken of each photo then."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +91,8 @@ def scored(
     if scoring.rerank:
         deep = search_without_own(task, queries, search, min(_RANKED, task.most))
         places = task.gallery.places(deep.rows[:, : scoring.rerank])
-        inliers = count(collection, task.queries.places(np.arange(len(task.queries.ids))), places)
+        asked = task.queries.places(np.arange(len(task.queries.ids)))
+        inliers = count(collection, asked, places, scoring.features)
         yield f"{system.name} + rerank", measure_reranked(task, measured, rerank.rerank(deep, inliers))
 
 

@@ -2,9 +2,10 @@
 
 settings        how tuples are found
 colmap          pycolmap, without the signal handlers that it leaves behind
-features        local features, and matches that fit one geometry
+features        local features, and matches that fit one geometry; extractors/ has a file for each way to find them
 vocabulary      visual words, and an inverted file of them
 pairing         which pairs of photos are worth a check
+extraction      local features of a collection, taken once and kept
 stages          what stages leave on storage: features, pairs, links
 reconstruction  the stages: features, links, groups, models, tuples
 mapping         linked photos to models, by COLMAP

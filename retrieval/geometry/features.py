@@ -1,20 +1,25 @@
 """Local features, and matches of two photos that fit one geometry, by COLMAP.
 
+Where features come from is an extractor's matter (`extractors`); what is done with them is the same for all of them.
 Everything is seeded and runs on one thread: the same photos give the same models, whoever computes them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from retrieval.geometry.colmap import pycolmap
+from retrieval.geometry.extractors.sift import sift
 from retrieval.geometry.settings import MIN_LINK
 from retrieval.images.native import one_photo
-from retrieval.images.pixels import Pixels, decode_whole, fit, grey
+from retrieval.images.pixels import Pixels, decode_whole, fit
+
+Extractor = Callable[[Pixels, int], tuple[np.ndarray, np.ndarray]]
+"""(pixels, most features) -> keypoints (N, 4) float32 and descriptors (N, 128), see `extractors`."""
 
 _FOCAL = 1.2  # prior of a photo's focal length, in long sides: COLMAP's own default
 
@@ -25,8 +30,9 @@ pycolmap.logging.minloglevel = 2  # errors only
 class Features:
     """Local features of one photo.
 
-    keypoints: (N, 4) float32 x, y, scale, orientation, in pixels of the stored photo, in COLMAP's order.
-    descriptors: (N, 128) uint8, RootSIFT (square roots of L1-normalised SIFT) times 512. colours: (N, 3) uint8 RGB.
+    keypoints: (N, 4) float32 x, y, size, angle, in pixels of the stored photo, in the extractor's order; the corner of
+    the first pixel is (0, 0), as COLMAP has it.
+    descriptors: (N, 128), uint8 of SIFT, float16 of a learned extractor. colours: (N, 3) uint8 RGB.
     """
 
     keypoints: np.ndarray
@@ -34,6 +40,11 @@ class Features:
     colours: np.ndarray
     width: int
     height: int
+
+    @property
+    def max_ratio(self) -> float:
+        """Lowe's ratio of distances that its descriptors are matched with: what each kind was measured best with."""
+        return 0.8 if self.descriptors.dtype == np.uint8 else 0.9
 
 
 NONE = Features(
@@ -54,17 +65,10 @@ class Verified:
     matches: np.ndarray
 
 
-@functools.lru_cache(maxsize=2)
-def _sift(max_features: int) -> pycolmap.FeatureExtractor:
-    options = pycolmap.FeatureExtractionOptions()
-    options.use_gpu, options.num_threads = False, 1
-    options.sift.max_num_features = max_features
-    options.sift.normalization = pycolmap.Normalization.L1_ROOT
-    return pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
-
-
-def extract(jpeg: bytes, *, max_features: int = 2048, max_side: int | None = None) -> Features:
-    """SIFT features of a stored photo; none where it shows nothing (all black, a few pixels).
+def extract(
+    jpeg: bytes, *, max_features: int = 2048, max_side: int | None = None, extractor: Extractor = sift
+) -> Features:
+    """Local features of a stored photo; none where it shows nothing (all black, a few pixels).
 
     Args: max_side: a larger photo is looked at no larger than this, which bounds the time; pixels are those of the
         stored photo all the same. None: as it is stored.
@@ -73,7 +77,7 @@ def extract(jpeg: bytes, *, max_features: int = 2048, max_side: int | None = Non
     """
     with one_photo():
         stored = decode_whole(jpeg)
-        found = _extract(stored if max_side is None else fit(stored, max_side), max_features)
+        found = _extract(stored if max_side is None else fit(stored, max_side), max_features, extractor)
     height, width = stored.shape[:2]
     if (found.height, found.width) == (height, width):
         return found
@@ -82,29 +86,30 @@ def extract(jpeg: bytes, *, max_features: int = 2048, max_side: int | None = Non
     return dataclasses.replace(found, keypoints=keypoints, height=height, width=width)
 
 
-def _extract(pixels: Pixels, max_features: int) -> Features:
+def _extract(pixels: Pixels, max_features: int, extractor: Extractor) -> Features:
     height, width = pixels.shape[:2]
-    keypoints, descriptors = np.empty((0, 4), np.float32), np.empty((0, 128), np.uint8)
+    keypoints, descriptors = NONE.keypoints, NONE.descriptors
     if min(height, width) >= 16:
-        points, found = _sift(max_features).extract_from_uint8_array(grey(pixels))
-        if len(points):
-            # COLMAP keeps whole octaves, so it may give some more than was asked for.
-            keypoints = np.asarray(pycolmap.keypoints_to_matrix(points), np.float32)[:max_features, :4]
-            descriptors = np.asarray(found.data, np.uint8)[:max_features]
+        keypoints, descriptors = extractor(pixels, max_features)
     at = np.clip(keypoints[:, :2].astype(np.int64), 0, [width - 1, height - 1])
     return Features(
         keypoints=keypoints, descriptors=descriptors, colours=pixels[at[:, 1], at[:, 0]], width=width, height=height
     )
 
 
-def match(a: Features, b: Features, *, max_ratio: float = 0.8) -> np.ndarray:
+def match(a: Features, b: Features, *, max_ratio: float | None = None) -> np.ndarray:
     """Mutually nearest descriptors that pass Lowe's ratio test both ways: (M, 2) int32 rows of a and b.
 
     With d^2 = 2 - 2 cos of unit vectors, the ratio of the distances to the nearest and the second nearest is below
-    `max_ratio` (Lowe, IJCV 2004, sec. 7.1).
+    `max_ratio` (Lowe, IJCV 2004, sec. 7.1); None: what their kind is matched with.
+
+    Raises: ValueError for descriptors of two kinds.
     """
     if len(a.descriptors) < 2 or len(b.descriptors) < 2:
         return np.empty((0, 2), np.int32)
+    if a.descriptors.dtype != b.descriptors.dtype:
+        raise ValueError("Local features of two kinds have nothing in common. Describe both photos by one extractor.")
+    max_ratio = a.max_ratio if max_ratio is None else max_ratio
     cosines = _unit(a.descriptors) @ _unit(b.descriptors).T
     forward, sure = _nearest(cosines, max_ratio)
     rows = np.flatnonzero(sure)
@@ -129,7 +134,9 @@ def _nearest(cosines: np.ndarray, max_ratio: float) -> tuple[np.ndarray, np.ndar
     return best, (2 - 2 * first) < max_ratio**2 * (2 - 2 * second)
 
 
-def verify(a: Features, b: Features, *, max_error: float = 4.0, max_ratio: float = 0.8, seed: int = 0) -> Verified:
+def verify(
+    a: Features, b: Features, *, max_error: float = 4.0, max_ratio: float | None = None, seed: int = 0
+) -> Verified:
     """Match two photos and keep what one two-view geometry explains (LO-RANSAC, seeded).
 
     Args: max_error: pixels from the epipolar line, or from the point's place under a homography.

@@ -1,6 +1,6 @@
 """From a collection's photographs to training tuples, nobody labelling anything: the work of each stage, by parts.
 
-    features   of each part of the collection, once               features/part-N.parquet
+    features   of each part of the collection: see `extraction`   features/part-N.parquet
     pairs      each photo with the k most alike: see `pairing`    photos.parquet, pairs/round-R.parquet
     links      pairs that one two-view geometry explains          links/round-R/block-N.parquet
     groups     photos that strong links join, mapped together     groups.parquet, groups/N/models/
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,17 +20,16 @@ import pyarrow as pa
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from retrieval.artifacts.collection import read_catalog
-from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.geometry import mapping, tuples
-from retrieval.geometry.features import NONE, extract, verify
+from retrieval.geometry.extraction import NOBODY
+from retrieval.geometry.features import verify
 from retrieval.geometry.settings import MIN_LINK, ReconstructConfig
 from retrieval.geometry.sparse_model import SparseModel, read_model, without, write_model
 from retrieval.geometry.stages import (
     LINKS,
     features_of_part,
-    features_table,
     left_out,
     links_of_rounds,
     pairs_name,
@@ -45,59 +43,6 @@ NO_LINK = "no other photo fits its geometry"
 WEAK_LINK = "linked too weakly to be mapped"
 NOT_MAPPED = "linked, but not in any model"
 SMALL_GROUP = "its group is smaller than a model"
-
-_NOBODY: Mapping[int, BadImage] = MappingProxyType({})
-
-
-def extract_part(
-    collection: Folder,
-    out: Folder,
-    part: int,
-    splits: Sequence[str],
-    config: ReconstructConfig,
-    progress: Progress = silent,
-    without: Mapping[int, BadImage] = _NOBODY,
-) -> dict[str, Any]:
-    """Local features of one part's photos, unless they are there. Returns part, taken, broken, features, resumed.
-
-    Args: without: photos to leave out, by their position among the part's, and why. They have no features.
-    """
-    name = f"features/{part_name(part)}"
-    resumed = (done := out.done(name)) is not None
-    if done is None:
-        image_ids, jpegs = _photos(collection, part, splits)
-        each = enumerate(counted(jpegs, "photos", progress))
-        found = [NONE if at in without else extract(jpeg, max_features=config.max_features) for at, jpeg in each]
-        write_left_out(out, "features", part, {image_ids[at]: bad for at, bad in without.items()})
-        table = features_table(image_ids, found)
-        counts = {"taken": len(table), "broken": len(without), "features": sum(len(one.keypoints) for one in found)}
-        done = out.write_table(name, table, about=counts, compression="none", row_group_size=64)
-    return {"part": part, **done.about, "resumed": int(resumed)}
-
-
-def try_features(
-    collection: Folder,
-    out: Folder,
-    part: int,
-    splits: Sequence[str],
-    config: ReconstructConfig,
-    only: Sequence[int],
-    progress: Progress = silent,
-) -> list[str]:
-    """Describe these photos of a part, by their positions, and write nothing. Returns the image_ids of all."""
-    image_ids, jpegs = _photos(collection, part, splits)
-    progress("photos", 0, len(only))  # from now on it is the next one
-    for at in counted(only, "photos", progress):
-        extract(jpegs[at], max_features=config.max_features)
-    return image_ids
-
-
-def _photos(collection: Folder, part: int, splits: Sequence[str]) -> tuple[list[str], list[bytes]]:
-    """image_ids and JPEGs of a part's photos."""
-    photos = read_catalog(collection, splits)
-    photos = photos.filter(pa.array(photos["part"].to_numpy() == part))
-    jpegs = collection.read_table(f"images/{part_name(part)}", columns=["jpeg"]).take(photos["row"])["jpeg"]
-    return photos["image_id"].to_pylist(), jpegs.to_pylist()
 
 
 def verify_block(
@@ -149,7 +94,7 @@ def components(num: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def map_group(
-    out: Folder, number: int, config: ReconstructConfig, without: Mapping[int, BadImage] = _NOBODY
+    out: Folder, number: int, config: ReconstructConfig, without: Mapping[int, BadImage] = NOBODY
 ) -> dict[str, Any]:
     """Map one group, unless it is done: its models under groups/<number>/.
 

@@ -3,6 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureConfig:
+    """Which local features."""
+
+    extractor: Literal["sift", "aliked"] = "sift"
+    """sift, by COLMAP; or aliked, a network that learned where to look: it needs --features.weights."""
+    weights: str = ""
+    """Of aliked: aliked-n16, looked for where known weights lie (python -m ray_jobs.weights), or a .pth or .safetensors
+    file of it. Nothing is downloaded."""
+    max_features: int = 1024
+    """Local features a photo, the strongest."""
+    max_side: int | None = None
+    """A larger photo is looked at no larger than this, in pixels; None: as it is stored."""
+
+    def __post_init__(self) -> None:
+        if self.max_features < 1:
+            raise ValueError(f"max_features is {self.max_features}, expected 1 or more.")
+        if self.max_side is not None and self.max_side < 32:
+            raise ValueError(f"max_side is {self.max_side}, expected 32 or more.")
+        if (self.extractor == "aliked") != bool(self.weights):
+            raise ValueError(
+                f"extractor is {self.extractor} and weights '{self.weights}': aliked needs weights, for example "
+                f"aliked-n16 or a file of it, and sift has none."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,35 +17,40 @@ from retrieval.images.pixels import BadImage
 _FEATURES = pa.schema(
     [("image_id", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("num", pa.int32())]
     + [(name, pa.binary()) for name in ("keypoints", "descriptors", "colours")]
+    + [("row", pa.int32())]  # of the photo in the collection's part
 )
 
 
 LINKS = pa.schema([("a", pa.int32()), ("b", pa.int32()), ("num_inliers", pa.int32()), ("matches", pa.binary())])
 
 
-def features_table(image_ids: Sequence[str], found: Sequence[Features]) -> pa.Table:
-    """Features of photos as `features_of_part` reads them."""
+def features_table(image_ids: Sequence[str], found: Sequence[Features], places: Sequence[int]) -> pa.Table:
+    """Features of photos as `features_of_part` reads them. Args: places: their rows in the collection's part."""
     rows = [
-        {"image_id": image_id, "width": f.width, "height": f.height, "num": len(f.keypoints)}
+        {"image_id": image_id, "width": f.width, "height": f.height, "num": len(f.keypoints), "row": row}
         | {name: getattr(f, name).tobytes() for name in ("keypoints", "descriptors", "colours")}
-        for image_id, f in zip(image_ids, found, strict=True)
+        for image_id, f, row in zip(image_ids, found, places, strict=True)
     ]
     return pa.Table.from_pylist(rows, _FEATURES)
+
+
+def features_of_row(row: Mapping[str, Any]) -> Features:
+    """A photo's features as they were; those of a learned extractor have two bytes a number, those of SIFT one."""
+    one_byte = len(row["descriptors"]) == row["num"] * 128
+    return Features(
+        keypoints=np.frombuffer(row["keypoints"], np.float32).reshape(-1, 4),
+        descriptors=np.frombuffer(row["descriptors"], np.uint8 if one_byte else np.float16).reshape(-1, 128),
+        colours=np.frombuffer(row["colours"], np.uint8).reshape(-1, 3),
+        width=row["width"],
+        height=row["height"],
+    )
 
 
 @functools.lru_cache(maxsize=6)
 def features_of_part(out: Folder, part: int) -> dict[str, Features]:
     """image_id -> features of one part, kept between calls: blocks of pairs read few parts each."""
-    found = {}
-    for row in out.read_table(f"features/{part_name(part)}").to_pylist():
-        found[row["image_id"]] = Features(
-            keypoints=np.frombuffer(row["keypoints"], np.float32).reshape(-1, 4),
-            descriptors=np.frombuffer(row["descriptors"], np.uint8).reshape(-1, 128),
-            colours=np.frombuffer(row["colours"], np.uint8).reshape(-1, 3),
-            width=row["width"],
-            height=row["height"],
-        )
-    return found
+    rows = out.read_table(f"features/{part_name(part)}").to_pylist()
+    return {row["image_id"]: features_of_row(row) for row in rows}
 
 
 def pairs_name(round_: int) -> str:

@@ -109,6 +109,17 @@ _TABLE = (
         published=f"{_TRAIN}/tree/master/onnx",
         url=f"{_TRAIN}/raw/master/onnx/yunet_n_dynamic.onnx",
     ),
+    KnownWeights(
+        name="aliked-n16",
+        file="aliked-n16.pth",
+        num_bytes=2_738_091,
+        sha256="5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2",
+        what="ALIKED-n16, local features of 128 numbers that a network learned (Zhao et al., IEEE TIM 2023)",
+        licence="BSD-3-Clause",
+        trained_on="places: MegaDepth, and warped pairs of other photos; its paper says of which",
+        published="https://github.com/Shiaoming/ALIKED",
+        url="https://github.com/Shiaoming/ALIKED/raw/main/models/aliked-n16.pth",
+    ),
 )
 
 KNOWN: Mapping[str, KnownWeights] = MappingProxyType({weights.name: weights for weights in _TABLE})

@@ -86,7 +86,7 @@ def write_report(
     plots = _plots(metrics, found.curves, systems)
     sheets = _few(found.sheets) + _training_tuples(systems[-1])
     if scoring.rerank:
-        sheets += _matched_points(task, collection, systems[-1], _drawn(task, shown), count)
+        sheets += _matched_points(task, collection, systems[-1], _drawn(task, shown), scoring.features, count)
     if shown.tuples is not None:
         plots += scenes.scene_plots(shown.tuples)
     for name, data in plots:
@@ -167,7 +167,7 @@ def _training_tuples(system: System) -> list[Sheet]:
 
 
 def _matched_points(
-    task: Task, collection: Folder, system: System, drawn: np.ndarray, count: CountInliers
+    task: Task, collection: Folder, system: System, drawn: np.ndarray, kept: Folder | None, count: CountInliers
 ) -> list[Sheet]:
     """Which points the results of some queries have in common with them."""
     queries, gallery = (tasks.read_embeddings(system.embeddings, side) for side in (task.queries, task.gallery))
@@ -175,8 +175,8 @@ def _matched_points(
     asked = dataclasses.replace(task, queries=task.queries.take(drawn), exclude=task.exclude[drawn])
     nearest = Neighbours(found.scores[drawn], found.rows[drawn])
     places = asked.queries.places(np.arange(len(drawn)))
-    counts = count(collection, places, asked.gallery.places(nearest.rows))
-    pairs = evidence(collection, asked, nearest, counts, 3)
+    counts = count(collection, places, asked.gallery.places(nearest.rows), kept)
+    pairs = evidence(collection, asked, nearest, counts, 3, kept)
     if not pairs:
         return []
     picture = matches_jpg(pairs, title="query and result, with the points that match")

@@ -17,7 +17,7 @@ from retrieval.geometry import features
 from retrieval.images import pixels
 from retrieval.reports.style import COLORS, INK, RIGHT, WRONG, saved
 from retrieval.search.ranking import Neighbours
-from retrieval.search.rerank import MIN_INLIERS
+from retrieval.search.rerank import MIN_INLIERS, features_of
 
 _SHEET_RESULTS = 10
 
@@ -159,9 +159,12 @@ def matches_jpg(pairs: Sequence[MatchedPhotos], *, title: str) -> bytes:
 
 
 def evidence(
-    collection: Folder, task: Task, found: Neighbours, inliers: np.ndarray, num: int, max_features: int = 1024
+    collection: Folder, task: Task, found: Neighbours, inliers: np.ndarray, num: int, kept: Folder | None = None
 ) -> list[MatchedPhotos]:
-    """The `num` queries' best results with most matches, each query once, with the points that match."""
+    """The `num` queries' best results with most matches, each query once, with the points that match.
+
+    Args: kept: as `rerank.count_inliers`, which counted.
+    """
     best = inliers.max(axis=1)
     picked = []
     for query in np.argsort(-best, kind="stable")[:num]:
@@ -171,7 +174,8 @@ def evidence(
             break
         places = (task.queries.place(int(query)), task.gallery.place(row))
         jpegs = Jpegs(collection).read(places)
-        first, second = (features.extract(jpegs[place], max_features=max_features) for place in places)
+        known = features_of(collection, np.array(places), kept)
+        first, second = (known[place] for place in places)
         matches = features.verify(first, second).matches
         picked.append(
             MatchedPhotos(

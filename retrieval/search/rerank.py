@@ -7,7 +7,7 @@ matches that fit is evidence a person can look at: `reports.sheets` draws them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from retrieval.artifacts.collection import Jpegs
 from retrieval.artifacts.folder import Folder
 from retrieval.geometry import features
+from retrieval.geometry.extraction import KeptFeatures
 from retrieval.search.ranking import Neighbours
 
 MIN_INLIERS = 15
@@ -39,26 +40,38 @@ def order_by_inliers(rows: np.ndarray, inliers: np.ndarray, min_inliers: int = M
 
 
 def count_inliers(
-    collection: Folder, asked: np.ndarray, found: np.ndarray, max_features: int = MAX_FEATURES
+    collection: Folder,
+    asked: np.ndarray,
+    found: np.ndarray,
+    kept: Folder | None = None,
+    max_features: int = MAX_FEATURES,
 ) -> np.ndarray:
     """Matches that fit one geometry between each query and its first results.
-
-    Local features are taken from the stored photos, each once.
 
     Args:
         asked: (Q, 2) int64, part and row in it of each query's photo in `collection`.
         found: (Q, top, 2) int64, the same of its results; -1 where there is none.
+        kept: local features of its photos, see `geometry.extraction`; None: SIFT, taken of each photo now.
 
     Returns: (Q, top) int64; 0 where there is no result.
     """
-    wanted = np.unique(np.concatenate([asked, found.reshape(-1, 2)]), axis=0)
-    jpegs = Jpegs(collection).read((int(part), int(row)) for part, row in wanted if part >= 0)
-    known = {place: features.extract(jpeg, max_features=max_features) for place, jpeg in jpegs.items()}
+    known = features_of(collection, np.concatenate([asked, found.reshape(-1, 2)]), kept, max_features)
     counts = np.zeros(found.shape[:2], dtype=np.int64)
     for query, column in zip(*np.nonzero(found[..., 0] >= 0), strict=True):
         first, second = (known[int(part), int(row)] for part, row in (asked[query], found[query, column]))
         counts[query, column] = features.verify(first, second).num_inliers
     return counts
+
+
+def features_of(
+    collection: Folder, places: np.ndarray, kept: Folder | None = None, max_features: int = MAX_FEATURES
+) -> Mapping[tuple[int, int], features.Features] | KeptFeatures:
+    """Local features by place, as `count_inliers` takes them. Args: places: (n, 2) int64, -1 where there is none."""
+    if kept is not None:
+        return KeptFeatures(kept)
+    wanted = [(int(part), int(row)) for part, row in np.unique(places, axis=0) if part >= 0]
+    jpegs = Jpegs(collection).read(wanted)
+    return {place: features.extract(jpeg, max_features=max_features) for place, jpeg in jpegs.items()}
 
 
 @dataclass(frozen=True, slots=True)

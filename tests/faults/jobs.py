@@ -23,7 +23,7 @@ from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
 from retrieval.data.settings import SplitConfig
 from retrieval.evaluation.settings import System
-from retrieval.geometry.settings import ReconstructConfig
+from retrieval.geometry.settings import FeatureConfig, ReconstructConfig
 from retrieval.images.settings import PrepareConfig
 from retrieval.models.settings import ModelConfig
 from retrieval.search.settings import IndexConfig
@@ -224,6 +224,19 @@ def _benchmark(root: Path, out: Folder) -> None:
     benchmark.main(benchmark.BenchmarkConfig(**where, out=out.uri, precision="fp32", device="cpu", engine="torch"))
 
 
+def _describe(root: Path, out: Folder) -> None:
+    from ray_jobs import describe
+
+    features = FeatureConfig(extractor="aliked", weights=f"{root}/aliked.safetensors", max_features=50, max_side=128)
+    describe.main(describe.DescribeConfig(collection=f"{root}/places", out=out.uri, features=features))
+
+
+def _aliked(root: Path) -> None:
+    from tests.support.local import random_aliked
+
+    (root / "aliked.safetensors").write_bytes(random_aliked())
+
+
 def _publish(root: Path, out: Folder) -> None:
     from ray_jobs import publish
 
@@ -270,6 +283,7 @@ JOBS = {
     "draw": Case(_draw, on_disk_only=True),
     "ingest": Case(_ingest, ("drawn",)),
     "reconstruct": Case(_reconstruct, ("places",)),
+    "describe": Case(_describe, ("places", "aliked.safetensors")),
     "train": Case(_train, ("collection",)),
     "freeze": Case(_freeze, ("collection", "net")),
     "embed": Case(_embed, ("collection", "model")),
@@ -287,6 +301,7 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "drawn": _drawn,
     "places": _places,
     "net": _net,
+    "aliked.safetensors": _aliked,
     "tuples": _tuples,
     "landmarks": _landmarks,
     "gallery": _gallery,
@@ -303,6 +318,7 @@ def here(patch: pytest.MonkeyPatch) -> None:
         benchmark,
         build_index,
         compact,
+        describe,
         draw,
         embed,
         evaluate,
@@ -315,7 +331,21 @@ def here(patch: pytest.MonkeyPatch) -> None:
     from ray_jobs.runtime import alone, session
     from tests.support.inline import install
 
-    jobs = (adapt, benchmark, build_index, compact, draw, embed, evaluate, group, ingest, reconstruct, train, whiten)
+    jobs = (
+        adapt,
+        benchmark,
+        build_index,
+        compact,
+        describe,
+        draw,
+        embed,
+        evaluate,
+        group,
+        ingest,
+        reconstruct,
+        train,
+        whiten,
+    )
     cluster = install(patch, *jobs, session)
     patch.setattr(alone, "beating", lambda *_: contextlib.nullcontext())
     patch.setattr(train, "_fit", _fit)

@@ -10,8 +10,8 @@ from retrieval.artifacts.folder import Folder
 from retrieval.data.demo.places import write_scenes
 from retrieval.data.demo.settings import SceneConfig
 from retrieval.data.settings import SplitConfig
-from retrieval.geometry import pairing, reconstruction, stages
-from retrieval.geometry.settings import ReconstructConfig
+from retrieval.geometry import extraction, pairing, reconstruction, stages
+from retrieval.geometry.settings import FeatureConfig, ReconstructConfig
 from retrieval.images.settings import PrepareConfig
 from tests.support.workspace import make_collection
 
@@ -42,7 +42,7 @@ def reconstruct_here(
     wanted = read_catalog(collection, splits)
     parts = sorted(set(wanted["part"].to_pylist()))
     for part in parts:
-        reconstruction.extract_part(collection, out, part, splits, config)
+        extraction.extract_part(collection, out, part, splits, FeatureConfig(max_features=config.max_features))
     find_pairs_here(collection, out, config, parts, -(-len(wanted) // photos), photos)
     for round_ in range(1 + config.rounds):
         if round_:

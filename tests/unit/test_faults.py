@@ -15,7 +15,7 @@ from tests.faults.jobs import JOBS
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS_OF_RAY = {"benchmark", "build_index", "compact", "embed", "evaluate", "freeze", "group", "ingest", "publish"}
-JOBS_OF_RAY |= {"adapt", "reconstruct", "train", "whiten"}
+JOBS_OF_RAY |= {"adapt", "describe", "reconstruct", "train", "whiten"}
 
 
 def test_a_job_that_is_ended_at_a_write_and_given_again_comes_out_equal() -> None:

@@ -168,15 +168,16 @@ def test_a_system_is_scored_in_each_way_asked_for(collection: Folder, tmp_path: 
     queries = vectors[task.exclude]
     counted: list[tuple[list[list[int]], np.ndarray]] = []
 
-    def count(where: Folder, asked: np.ndarray, found: np.ndarray) -> np.ndarray:
-        assert where is collection
+    def count(where: Folder, asked: np.ndarray, found: np.ndarray, kept: Folder | None) -> np.ndarray:
+        assert where is collection and kept is features
         counted.append((asked.tolist(), found))
         counts = np.zeros(found.shape[:2], np.int64)
         counts[:, -1] = 99  # the last that is looked at comes first
         return counts
 
-    one = ExpansionConfig(num=1, alpha=0)
-    scoring = systems.Scoring(expansion=one, augmentation=ExpansionConfig(num=2, alpha=0), rerank=2)
+    one, features = ExpansionConfig(num=1, alpha=0), Folder.of(tmp_path / "features")
+    augmentation = ExpansionConfig(num=2, alpha=0)
+    scoring = systems.Scoring(expansion=one, augmentation=augmentation, rerank=2, features=features)
     found = dict(systems.scored(system, task, collection, scoring, count))
     assert list(found) == ["before", "before + QE", "before + DBA", "before + rerank"]
     plain_ = systems.measure(task, queries, vectors, flat_search(vectors))
@@ -208,7 +209,7 @@ def test_a_system_is_scored_in_each_way_asked_for(collection: Folder, tmp_path: 
 def test_the_whole_gallery_is_put_in_order_where_nobody_asks_itself(collection: Folder, tmp_path: Path) -> None:
     system, task = write_system(Folder.of(tmp_path), collection), tasks.query_gallery(collection, (2,))
     scoring = systems.Scoring(expansion=ExpansionConfig(), augmentation=ExpansionConfig(), rerank=1)
-    found = dict(systems.scored(system, task, collection, scoring, lambda _, asked, places: np.zeros((2, 1), int)))
+    found = dict(systems.scored(system, task, collection, scoring, lambda *_: np.zeros((2, 1), int)))
     again = found["before + rerank"]
     assert again.found.rows.shape == (2, 3) and again.figures == pytest.approx(found["before"].figures)
 

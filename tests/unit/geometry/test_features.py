@@ -13,7 +13,7 @@ from retrieval.data.demo.places import building, photograph
 from retrieval.geometry import features
 from retrieval.geometry.features import Features, camera_of, extract, match, pycolmap, verify
 from retrieval.geometry.settings import MIN_LINK
-from retrieval.images.pixels import decode_whole, encode_jpeg, grey, resize
+from retrieval.images.pixels import decode_whole, encode_jpeg, resize
 from tests.support.places import SMALL
 
 
@@ -62,22 +62,6 @@ def test_features_are_rootsift_with_the_colours_of_their_places(photos: dict[tup
     for at in range(0, num, 37):
         x, y = (int(value) for value in found.keypoints[at, :2])
         assert found.colours[at].tolist() == pixels[y, x].tolist()
-
-
-@pytest.mark.parametrize("num", [50, 300])
-def test_features_are_rootsift_of_what_colmap_finds_when_asked_for_so_many(num: int) -> None:
-    """COLMAP lists them octave by octave: asked for more, and cut, it would give other ones."""
-    options = pycolmap.FeatureExtractionOptions()
-    options.use_gpu, options.sift.max_num_features = False, num
-    options.sift.normalization = pycolmap.Normalization.L2
-    colmap = pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
-    points, data = colmap.extract_from_uint8_array(grey(decode_whole(jpeg(0, 2))))
-    found = extract(jpeg(0, 2), max_features=num)
-    assert len(found.keypoints) == len(found.descriptors) == len(found.colours) == num <= len(points)
-    assert np.array_equal(found.keypoints, pycolmap.keypoints_to_matrix(points)[:num, :4])
-    sift = np.asarray(data.data, np.float64)[:num]
-    root = 512 * np.sqrt(sift / sift.sum(axis=1, keepdims=True))
-    assert np.abs(root - found.descriptors).mean() < 1 < 5 < np.abs(sift - found.descriptors).mean()
 
 
 def test_two_photos_of_a_building_fit_one_geometry_and_two_buildings_do_not(

@@ -40,7 +40,9 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, Folder]
         )
     collection.write_table("catalog.parquet", pa.Table.from_pylist(rows, CATALOG_SCHEMA))
     for part, found in stored.items():
-        out.write_table(f"features/{part_name(part)}", stages.features_table(list(found), list(found.values())))
+        out.write_table(
+            f"features/{part_name(part)}", stages.features_table(list(found), list(found.values()), range(len(found)))
+        )
     return collection, out
 
 
@@ -144,7 +146,7 @@ def test_photos_without_any_feature_make_no_vocabulary(tmp_path: Path) -> None:
         width=9,
         height=9,
     )
-    out.write_table(f"features/{part_name(0)}", stages.features_table(["a", "b"], [none, none]))
+    out.write_table(f"features/{part_name(0)}", stages.features_table(["a", "b"], [none, none], [0, 1]))
     with pytest.raises(ValueError, match="None of the 2 photos shows any local feature"):
         pairing.train_vocabulary(collection, out, ("train",), CONFIG)
     assert not out.exists("vocabulary.f32")

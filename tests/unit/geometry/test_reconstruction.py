@@ -15,8 +15,8 @@ from retrieval.artifacts.folder import Folder
 from retrieval.data.demo.places import write_scenes
 from retrieval.data.demo.settings import SceneConfig
 from retrieval.data.settings import SplitConfig
-from retrieval.geometry import reconstruction
-from retrieval.geometry.settings import ReconstructConfig
+from retrieval.geometry import extraction, reconstruction
+from retrieval.geometry.settings import FeatureConfig, ReconstructConfig
 from retrieval.images.pixels import BadImage, encode_jpeg
 from tests.support.places import SMALL, collect, reconstruct_here, small_places
 
@@ -137,12 +137,12 @@ def test_only_blank_photos_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_photo_that_ends_its_worker_has_no_features_and_is_listed(places: Folder, tmp_path: Path) -> None:
-    out, settings = Folder.of(tmp_path), ReconstructConfig(max_features=64)
+    out, settings = Folder.of(tmp_path), FeatureConfig(max_features=64)
     told: list[Any] = []
-    names = reconstruction.try_features(places, out, 0, ("train",), settings, [1], lambda *tell: told.append(tell))
+    names = extraction.try_features(places, out, 0, ("train",), settings, [1], lambda *tell: told.append(tell))
     assert told == [("photos", 0, 1), ("photos", 1, 1)] and not out.list()
     left = {1: BadImage("timed-out", "not done within 3 s")}
-    done = reconstruction.extract_part(places, out, 0, ("train",), settings, without=left)
+    done = extraction.extract_part(places, out, 0, ("train",), settings, without=left)
     assert (done["taken"], done["broken"]) == (len(names), 1)
     rows = out.read_table("features/part-00000.parquet").to_pylist()
     assert [row["image_id"] for row in rows] == names

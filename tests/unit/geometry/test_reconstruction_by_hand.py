@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from retrieval.artifacts.collection import CATALOG_SCHEMA
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.geometry import features, mapping, reconstruction, stages
 from retrieval.geometry.features import Features, Verified
@@ -36,7 +35,7 @@ def write_photos(out: Folder, num: int, parts: int = 1, num_features: int = 20) 
     out.write_table("photos.parquet", pa.table({"image_id": names, "part": part, "num": [num_features] * num}))
     for at in range(parts):
         own = names[at::parts]
-        table = stages.features_table(own, [drawn_features(1 + names.index(name)) for name in own])
+        table = stages.features_table(own, [drawn_features(1 + names.index(name)) for name in own], range(len(own)))
         out.write_table(f"features/{part_name(at)}", table)
     return names
 
@@ -47,29 +46,6 @@ def write_links(out: Folder, links: list[tuple[int, int, int]], round_: int = 0)
         for a, b, inliers in links
     ]
     out.write_table(f"links/round-{round_}/block-00000.parquet", pa.Table.from_pylist(rows, stages.LINKS))
-
-
-def test_features_are_those_of_the_part_s_photos_of_the_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    collection, out = Folder.of(tmp_path / "c"), Folder.of(tmp_path / "out")
-    rows = [("a", "train", 0, 2), ("b", "val", 0, 1), ("c", "train", 1, 0), ("d", "train", 0, 0)]
-    table = [dict(zip(("image_id", "split", "part", "row"), row, strict=True)) for row in rows]
-    collection.write_table("catalog.parquet", pa.Table.from_pylist(table, CATALOG_SCHEMA))
-    collection.write_table("images/part-00000.parquet", pa.table({"jpeg": [b"d", b"b", b"a"]}))
-    asked = []
-
-    def extract(jpeg: bytes, *, max_features: int) -> Features:
-        asked.append((jpeg, max_features))
-        return drawn_features(ord(jpeg))
-
-    monkeypatch.setattr(reconstruction, "extract", extract)
-    config = ReconstructConfig(max_features=7)
-    done = reconstruction.extract_part(collection, out, 0, ("train",), config)
-    assert done == {"part": 0, "taken": 2, "broken": 0, "features": ord("a") + ord("d"), "resumed": 0}
-    assert sorted(asked) == [(b"a", 7), (b"d", 7)]
-    stored = out.read_table("features/part-00000.parquet")
-    assert dict(zip(*(stored[name].to_pylist() for name in ("image_id", "num")))) == {"a": ord("a"), "d": ord("d")}
-    again = reconstruction.extract_part(collection, out, 0, ("train",), config)
-    assert again == done | {"resumed": 1} and len(asked) == 2
 
 
 def test_links_are_the_pairs_of_the_block_with_enough_inliers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

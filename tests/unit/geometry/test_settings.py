@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from retrieval.geometry.settings import MIN_LINK, ReconstructConfig
+from retrieval.geometry.settings import MIN_LINK, FeatureConfig, ReconstructConfig
 
 COUNTS = ("max_features", "num_words", "vocabulary_sample", "num_candidates", "min_shared")
 
@@ -40,3 +42,18 @@ def test_impossible_settings_are_said_in_words(settings: dict[str, float], words
 def test_the_least_that_is_allowed_is_taken(settings: dict[str, float]) -> None:
     made = ReconstructConfig(**settings)  # type: ignore[arg-type]
     assert {name: getattr(made, name) for name in settings} == settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"max_features": 0}, "max_features is 0, expected 1 or more"),
+        ({"max_side": 31}, "max_side is 31, expected 32 or more"),
+        ({"extractor": "aliked"}, "extractor is aliked and weights '': aliked needs weights"),
+        ({"weights": "w.pth"}, "extractor is sift and weights 'w.pth': .* sift has none"),
+    ],
+)
+def test_features_that_cannot_be_taken_are_said_in_words(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        FeatureConfig(**settings)
+    FeatureConfig(extractor="aliked", weights="w.pth", max_features=1, max_side=32)

@@ -27,7 +27,7 @@ def test_features_come_back_from_storage(tmp_path: Path) -> None:
     out = Folder.of(tmp_path)
     made = {"b": features_of(5, 0), "a": features_of(0, 1), "c": features_of(2, 2)}
     for part, names in ((0, "ba"), (1, "c")):
-        table = stages.features_table(list(names), [made[name] for name in names])
+        table = stages.features_table(list(names), [made[name] for name in names], range(7, 7 + len(names)))
         assert table["num"].to_pylist() == [len(made[name].keypoints) for name in names]
         out.write_table(f"features/{part_name(part)}", table)
     for part, names in ((0, "ba"), (1, "c")):

@@ -8,7 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs import adapt, benchmark, build_index, embed, evaluate, freeze, group, ingest, reconstruct, train, whiten
+from ray_jobs import (
+    adapt,
+    benchmark,
+    build_index,
+    describe,
+    embed,
+    evaluate,
+    freeze,
+    group,
+    ingest,
+    reconstruct,
+    train,
+    whiten,
+)
 from ray_jobs.runtime.alone import alone, at_work_on
 from ray_jobs.runtime.news.pulse import read_pulse
 from retrieval.artifacts.folder import Folder
@@ -97,7 +110,7 @@ def test_a_store_that_does_not_answer_is_told_at_once_as_an_outage(s3: ObjectSto
 
 
 @pytest.mark.parametrize(
-    "job", [adapt, benchmark, build_index, embed, evaluate, freeze, group, ingest, reconstruct, train, whiten]
+    "job", [adapt, benchmark, build_index, describe, embed, evaluate, freeze, group, ingest, reconstruct, train, whiten]
 )
 def test_all_jobs_that_make_a_folder_do(job: object) -> None:
     assert hasattr(job.main, "__wrapped__")  # type: ignore[attr-defined]

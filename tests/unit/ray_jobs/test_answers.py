@@ -37,6 +37,10 @@ COMMANDS: dict[str, tuple[str, str, str, str, str]] = {
         *("--out {0}/o", "--collection {0} --reconstruct.rounds -1", "--collection {0}/no"),
         *("rounds is -1", "No sealed collection at"),
     ),
+    "ray_jobs.describe": (
+        *("--out {0}/o", "--collection {0} --features.max-side 5", "--collection {0}/no"),
+        *("max_side is 5", "No sealed collection at"),
+    ),
     "ray_jobs.train": (
         *("--out {0}/o", "--collection {0} --train.epochs 0", "--collection {0}/no --weights none"),
         *("epochs must be 1 or more", "No sealed collection at"),

@@ -39,6 +39,8 @@ ATTEMPT: dict[str, Any] = {"out": "o", "model": "m", "source": "s"}
         ({**COMPARE, "ks": (5, 0)}, "ks is"),
         ({**COMPARE, "sheet_queries": 0}, "sheet_queries 0"),
         ({**COMPARE, "rerank": -1}, "rerank is -1"),
+        ({**COMPARE, "features": "f"}, "--features is what --rerank goes by"),
+        ({**ATTEMPT, "features": "f", "rerank": 9}, "--features is what --rerank goes by"),
         ({**COMPARE, "num_workers": -1}, "num_workers is -1"),
         ({**COMPARE, "max_queries": 0}, "max_queries is 0"),
         ({**COMPARE, "protocol": "mined-places"}, "Name them with --tuples"),
@@ -58,6 +60,7 @@ def test_settings_that_say_nothing_together_are_refused(settings: Any, refused: 
         ATTEMPT,
         {**COMPARE, "systems": (A, B), "rerank": 0, "max_queries": 1, "augmentation": ExpansionConfig(num=1)},
         {**COMPARE, "protocol": "mined-places", "tuples": "t"},
+        {**COMPARE, "rerank": 9, "features": "f"},
         {**ATTEMPT, "max_queries": None, "ks": (1,), "sheet_queries": 1},
     ],
 )
@@ -85,10 +88,10 @@ def collection(tmp_path: Path) -> Folder:
     return write_collection(Folder.of(tmp_path / "collection"))
 
 
-def tuples_of(collection: Folder, folder: Folder) -> Folder:
+def tuples_of(collection: Folder, folder: Folder, kind: str = "tuples") -> Folder:
     inputs = {"collection": read_manifest(collection).fingerprint}
-    begin(folder, kind="tuples", config={}, inputs=inputs)
-    seal(folder, kind="tuples", config={}, inputs=inputs, counts={})
+    begin(folder, kind=kind, config={}, inputs=inputs)
+    seal(folder, kind=kind, config={}, inputs=inputs, counts={})
     return folder
 
 
@@ -104,6 +107,9 @@ def test_a_report_is_made_of_the_collection_all_systems_and_the_tuples(collectio
     assert inputs_of(cfg, collection, systems) == plain
     with_tuples = inputs_of(dataclasses.replace(cfg, tuples=tuples.uri), collection, systems)
     assert with_tuples == {**plain, "tuples": read_manifest(tuples).fingerprint}
+    features = tuples_of(collection, root / "features", "features")
+    by_features = inputs_of(dataclasses.replace(cfg, rerank=5, features=features.uri), collection, systems)
+    assert by_features == {**plain, "features": read_manifest(features).fingerprint}
 
 
 def test_what_was_not_made_from_each_other_is_refused_before_a_cluster_is_asked(
@@ -118,6 +124,9 @@ def test_what_was_not_made_from_each_other_is_refused_before_a_cluster_is_asked(
     cfg = dataclasses.replace(cfg, collection=collection.uri, tuples=tuples_of(other, root / "tuples").uri)
     with pytest.raises(ValueError, match="tuples were made with collection"):
         evaluate.main(cfg)
+    features = tuples_of(other, root / "features", "features").uri
+    with pytest.raises(ValueError, match="features were made with collection"):
+        evaluate.main(dataclasses.replace(cfg, tuples="", rerank=5, features=features))
     with pytest.raises(ValueError, match="There is nothing at"):
         evaluate.main(EvaluateConfig(out="o", model=system.model.uri, source=f"{tmp_path}/photos"))
     with pytest.raises(ValueError, match="holds a 'collection', expected a 'model'"):
@@ -129,6 +138,7 @@ def test_what_was_not_made_from_each_other_is_refused_before_a_cluster_is_asked(
     ("settings", "protocol", "asked"),
     [
         ({}, "query-gallery", ("query_gallery", (10, 20))),
+        ({"features": "/f"}, "query-gallery", ("query_gallery", (10, 20))),
         ({"tuples": "/t"}, "mined-places", ("mined_places", Folder("/t"), (10, 20))),
         ({"seed": 7, "max_queries": 3}, "leave-one-out", ("leave_one_out", (10, 20), 3, 7, ("query", "gallery"))),
         ({**ATTEMPT, "seed": 7}, "leave-one-out", ("leave_one_out", (10, 20), None, 7, None)),
@@ -148,6 +158,7 @@ def test_who_asks_whom(settings: Any, protocol: Any, asked: Any, monkeypatch: py
     assert got[:4] == (out, collection, (A,), asked)
     scoring, shown = got[4], got[5]
     assert (scoring.expansion, scoring.augmentation, scoring.rerank) == (cfg.expansion, cfg.augmentation, 4)
+    assert scoring.features == (Folder("/f") if cfg.features else None)
     tuples = Folder("/t") if cfg.tuples else None
     assert (shown.subject, shown.sheet_queries, shown.seed, shown.tuples) == ("place", 3, cfg.seed, tuples)
 
@@ -170,13 +181,14 @@ def test_matches_are_counted_in_blocks_and_come_back_in_order(cpus: int, monkeyp
     install(monkeypatch, evaluate, resources={"CPU": cpus})
     blocks = []
 
-    def count(collection: Folder, asked: np.ndarray, found: np.ndarray) -> np.ndarray:
+    def count(collection: Folder, asked: np.ndarray, found: np.ndarray, kept: Folder | None) -> np.ndarray:
+        assert kept == Folder("/f")
         blocks.append(len(asked))
         return found[:, :, 1] * 10 + asked[:, 1:]
 
     monkeypatch.setattr(rerank, "count_inliers", count)
     asked = np.array([[0, n] for n in range(7)])
     found = np.arange(28).reshape(7, 2, 2)
-    whole = count(Folder("/c"), asked, found)
-    assert np.array_equal(evaluate.count_inliers(Folder("/c"), asked, found), whole)
+    whole = count(Folder("/c"), asked, found, Folder("/f"))
+    assert np.array_equal(evaluate.count_inliers(Folder("/c"), asked, found, Folder("/f")), whole)
     assert blocks[1:] == [len(block) for block in np.array_split(asked, min(cpus, 7))]

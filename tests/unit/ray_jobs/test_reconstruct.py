@@ -14,7 +14,7 @@ from retrieval.artifacts.collection import CATALOG_SCHEMA
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest, seal
 from retrieval.data import retrieval_sfm
-from retrieval.geometry import pairing, reconstruction, stages
+from retrieval.geometry import extraction, pairing, reconstruction, stages
 from retrieval.geometry import tuples as geometry_tuples
 from retrieval.geometry.settings import ReconstructConfig
 from tests.support.inline import Cluster, install
@@ -56,7 +56,8 @@ def stages_of(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         work.__name__ = name
         monkeypatch.setattr(module, name, work)
 
-    for name in ("extract_part", "verify_block", "map_group"):
+    note(extraction, "extract_part", {"taken": 1})
+    for name in ("verify_block", "map_group"):
         note(reconstruction, name, {"taken": 1})
     note(pairing, "train_vocabulary")
     note(pairing, "assign_part", {"taken": 1})

@@ -167,7 +167,7 @@ def test_only_the_first_and_the_last_are_put_in_order_of_geometry(world: World) 
     world.systems.insert(1, write_system(world.root, world.collection, "between", seed=9))
     asked = []
 
-    def count(collection: Folder, queries: np.ndarray, places: np.ndarray) -> np.ndarray:
+    def count(collection: Folder, queries: np.ndarray, places: np.ndarray, kept: Folder | None) -> np.ndarray:
         asked.append((queries.tolist(), places.shape))
         return np.zeros(places.shape[:2], np.int64)
 
@@ -190,7 +190,10 @@ def test_only_the_first_and_the_last_are_put_in_order_of_geometry(world: World) 
 def test_matched_points_are_shown_of_the_last_system(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def evidence(collection: Folder, task: Task, found: Any, counts: np.ndarray, num: int) -> list[Any]:
+    def evidence(
+        collection: Folder, task: Task, found: Any, counts: np.ndarray, num: int, kept: Folder | None
+    ) -> list[Any]:
+        assert kept is world.collection
         seen.append((task.queries.ids, found.rows, counts, num))
         return ["pair"]
 
@@ -198,9 +201,9 @@ def test_matched_points_are_shown_of_the_last_system(world: World, monkeypatch: 
     monkeypatch.setattr(comparison, "matches_jpg", lambda pairs, title: world.systems[1].model.read_bytes("tuples.jpg"))
     counts = np.arange(20).reshape(2, 10)
     shown = Shown(sheet_queries=2, seed=1)
-    scoring = dataclasses.replace(NONE, rerank=2)
+    scoring = dataclasses.replace(NONE, rerank=2, features=world.collection)
     report = world.report(
-        "r", scoring, shown, count=lambda _, asked, found: counts if len(asked) == 2 else np.zeros((5, 2), int)
+        "r", scoring, shown, count=lambda _, asked, *__: counts if len(asked) == 2 else np.zeros((5, 2), int)
     )
     ((ids, rows, given, num),) = seen
     drawn = comparison._drawn(world.task, shown)

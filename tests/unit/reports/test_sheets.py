@@ -12,6 +12,7 @@ from retrieval.artifacts.folder import Folder
 from retrieval.data.demo.places import write_scenes
 from retrieval.data.settings import SplitConfig
 from retrieval.evaluation import systems, tasks
+from retrieval.geometry import features
 from retrieval.images.pixels import encode_jpeg
 from retrieval.reports import sheets, style
 from retrieval.reports.sheets import Hit, SheetRow, sheet_rows
@@ -197,15 +198,17 @@ def test_evidence_is_the_best_result_of_the_queries_with_most(
         matches = np.array([[0, 2], [1, 0]])
 
     extracted: list[tuple[bytes, int]] = []
-    monkeypatch.setattr(sheets.features, "extract", Features)
+    monkeypatch.setattr(features, "extract", Features)
     monkeypatch.setattr(sheets.features, "verify", lambda first, second: Verified())
     rows = np.array([[1, 2, 5], [0, 2, 3], [0, 1, 4], [4, 0, 1], [3, 0, 5]])
     counts = np.array([[3, 14, 2], [20, 0, 30], [15, 15, 0], [0, 0, 0], [0, 30, 29]])
     found = Neighbours(np.zeros(rows.shape, np.float32), rows)
-    pairs = sheets.evidence(collection, task, found, counts, 9, max_features=7)
+    pairs = sheets.evidence(collection, task, found, counts, 9)
     assert [pair.caption for pair in pairs] == ["1.jpg and 3.jpg", "4.jpg and 0.jpg", "2.jpg and 0.jpg"]
     assert [pair.jpegs for pair in pairs] == [(photo(1), photo(3)), (photo(4), photo(0)), (photo(2), photo(0))]
-    assert extracted[:2] == [(photo(1), 7), (photo(3), 7)]
+    assert extracted[:2] == [(photo(1), 1024), (photo(3), 1024)]
     first, second = pairs[0].points
     assert first.tolist() == [[0, 1], [4, 5]] and second.tolist() == [[9, 10], [1, 2]]
     assert len(sheets.evidence(collection, task, found, counts, 1)) == 1
+    with pytest.raises(ValueError, match="holds no features of row 0 of part 1"):
+        sheets.evidence(collection, task, found, counts, 1, collection)

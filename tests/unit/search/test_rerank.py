@@ -13,7 +13,8 @@ from retrieval.artifacts.folder import Folder, part_name
 from retrieval.data.demo.places import write_scenes
 from retrieval.data.settings import SplitConfig
 from retrieval.evaluation import tasks
-from retrieval.geometry import features
+from retrieval.geometry import extraction, features
+from retrieval.geometry.settings import FeatureConfig
 from retrieval.search import rerank
 from retrieval.search.ranking import Neighbours
 from tests.support.patterns import make_patterns
@@ -96,6 +97,20 @@ def test_each_photo_is_looked_at_once_and_each_pair_in_its_place(
     assert counts.tolist() == [[3014, 3002, 0], [0, 1430, 1421]]
     assert sorted(seen) == [(0, 2), (1, 4), (2, 1), (3, 0)]
     assert sizes == {77}
+
+
+def test_kept_features_count_as_those_taken_now(task: tuple[Folder, tasks.Task], tmp_path: Path) -> None:
+    """SIFT of 300 points: whether taken of each photo then, or once before; and no photo is read again."""
+    collection, asked = task
+    out, config = Folder.of(tmp_path), FeatureConfig(max_features=300)
+    parts, _ = extraction.parts_of(collection, ("query", "gallery"))
+    for part in parts:
+        extraction.extract_part(collection, out, part, ("query", "gallery"), config)
+    queries = asked.queries.places(np.arange(3))
+    found = asked.gallery.places(np.array([[4, 1, 2], [3, 0, -1], [1, -1, 0]]))
+    counts = rerank.count_inliers(collection, queries, found, max_features=300)
+    assert counts.max() > 15 and counts[1, 2] == counts[2, 1] == 0
+    assert rerank.count_inliers(Folder.of(tmp_path / "gone"), queries, found, out).tolist() == counts.tolist()
 
 
 def test_only_the_first_results_move_and_ties_stay() -> None:

@@ -1,0 +1,153 @@
+"""Local features of a collection's photos, taken once and kept on storage, in parts as the collection is.
+
+    network.safetensors       the weights of the extractor, if it has any: no worker needs another file
+    features/part-N.parquet   of each photo of the part that is in the splits, in order of image_id
+    rejected/features-N.parquet   photos that end what looks at them, and why: they have no features
+
+Every file appears whole under its name, made from the same inputs to the same bytes, so any part may be done again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrieval.artifacts.collection import read_catalog
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.progress import Progress, counted, silent
+from retrieval.geometry.extractors.sift import sift
+from retrieval.geometry.features import NONE, Extractor, Features, extract
+from retrieval.geometry.settings import FeatureConfig
+from retrieval.geometry.stages import features_of_row, features_table, write_left_out
+from retrieval.images.pixels import BadImage
+
+KIND = "features"
+
+NETWORK = "network.safetensors"
+
+NOBODY: Mapping[int, BadImage] = MappingProxyType({})
+_PER_GROUP = 8  # photos that are read together: 300 KB each
+_HELD = 512  # photos whose features stay in memory
+
+
+def parts_of(collection: Folder, splits: Sequence[str]) -> tuple[list[int], int]:
+    """Parts that hold photos of these splits, and how many photos. Raises: ValueError if there is none."""
+    photos = read_catalog(collection, splits, columns=["part"])
+    if not len(photos):
+        raise ValueError(
+            f"{collection} has no photo in the splits {', '.join(splits)}, so there is nothing to look at. "
+            f"Name others with --splits, or ingest with --keep-singles, which keeps unlabelled photos."
+        )
+    return sorted(set(photos["part"].to_pylist())), len(photos)
+
+
+def extract_part(
+    collection: Folder,
+    out: Folder,
+    part: int,
+    splits: Sequence[str],
+    config: FeatureConfig,
+    progress: Progress = silent,
+    without: Mapping[int, BadImage] = NOBODY,
+) -> dict[str, Any]:
+    """Local features of one part's photos, unless they are there. Returns part, taken, broken, features, resumed.
+
+    Args: without: photos to leave out, by their position among the part's, and why. They have no features.
+    """
+    name = f"features/{part_name(part)}"
+    resumed = (done := out.done(name)) is not None
+    if done is None:
+        photos, jpegs = _photos(collection, part, splits)
+        image_ids, looks = photos["image_id"].to_pylist(), _looks(out, config)
+        each = enumerate(counted(jpegs, "photos", progress))
+        found = [NONE if at in without else looks(jpeg) for at, jpeg in each]
+        write_left_out(out, "features", part, {image_ids[at]: bad for at, bad in without.items()})
+        table = features_table(image_ids, found, photos["row"].to_pylist())
+        counts = {"taken": len(table), "broken": len(without), "features": sum(len(one.keypoints) for one in found)}
+        done = out.write_table(name, table, about=counts, compression="none", row_group_size=_PER_GROUP)
+    return {"part": part, **done.about, "resumed": int(resumed)}
+
+
+def try_features(
+    collection: Folder,
+    out: Folder,
+    part: int,
+    splits: Sequence[str],
+    config: FeatureConfig,
+    only: Sequence[int],
+    progress: Progress = silent,
+) -> list[str]:
+    """Look at these photos of a part, by their positions, and write nothing. Returns the image_ids of all."""
+    photos, jpegs = _photos(collection, part, splits)
+    looks = _looks(out, config)
+    progress("photos", 0, len(only))  # from now on it is the next one
+    for at in counted(only, "photos", progress):
+        looks(jpegs[at])
+    return photos["image_id"].to_pylist()
+
+
+def _looks(out: Folder, config: FeatureConfig) -> functools.partial[Features]:
+    extractor: Extractor = sift if config.extractor == "sift" else _network(out)
+    return functools.partial(extract, max_features=config.max_features, max_side=config.max_side, extractor=extractor)
+
+
+@functools.lru_cache(maxsize=1)
+def _network(out: Folder) -> Extractor:
+    from retrieval.geometry.extractors.aliked import Aliked
+
+    return Aliked(out.read_bytes(NETWORK))
+
+
+def _photos(collection: Folder, part: int, splits: Sequence[str]) -> tuple[pa.Table, list[bytes]]:
+    """The catalog's lines of a part's photos, and their JPEGs."""
+    photos = read_catalog(collection, splits)
+    photos = photos.filter(pa.array(photos["part"].to_numpy() == part))
+    jpegs = collection.read_table(f"images/{part_name(part)}", columns=["jpeg"]).take(photos["row"])["jpeg"]
+    return photos, jpegs.to_pylist()
+
+
+class KeptFeatures:
+    """Features of photos by part and row in the collection. Those used last stay in memory, some 300 KB each."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._rows: dict[int, dict[int, int]] = {}  # part -> row in the collection -> row in the file
+        self._held: OrderedDict[tuple[int, int], Features] = OrderedDict()
+
+    def __getitem__(self, place: tuple[int, int]) -> Features:
+        """Raises: ValueError for a photo that has none here."""
+        if place not in self._held:
+            part, row = place
+            rows = self._rows_of(part)
+            if row not in rows:
+                raise ValueError(
+                    f"{self._folder} holds no features of row {row} of part {part}: its photos were not among the "
+                    f"--splits that python -m ray_jobs.describe was given. Describe them too."
+                )
+            for number, found in self._read(part, rows[row]):
+                self._held[part, number] = found
+            while len(self._held) > _HELD:
+                self._held.popitem(last=False)
+        self._held.move_to_end(place)
+        return self._held[place]
+
+    def _rows_of(self, part: int) -> dict[int, int]:
+        if part not in self._rows:
+            name, rows = f"features/{part_name(part)}", []
+            if self._folder.exists(name):
+                rows = self._folder.read_table(name, columns=["row"])["row"].to_pylist()
+            self._rows[part] = {row: at for at, row in enumerate(rows)}
+        return self._rows[part]
+
+    def _read(self, part: int, at: int) -> Iterator[tuple[int, Features]]:
+        """All photos that are read together with that one."""
+        name = f"features/{part_name(part)}"
+        with self._folder.fs.open_input_file(self._folder.file(name)) as stream:
+            for row in pq.ParquetFile(stream).read_row_group(at // _PER_GROUP).to_pylist():
+                yield row["row"], features_of_row(row)
