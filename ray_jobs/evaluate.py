@@ -254,7 +254,7 @@ def count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray, kept
     from retrieval.search import rerank
 
     num = max(1, min(len(asked), int(ray.cluster_resources().get("CPU", 1))))
-    count = ray.remote(rerank.count_inliers)
+    count: Any = ray.remote(rerank.count_inliers)  # its stub knows no defaults
     blocks = zip(np.array_split(asked, num), np.array_split(found, num), [kept] * num, strict=True)
     return np.concatenate(ray.get([count.remote(collection, *block) for block in blocks]))
 
