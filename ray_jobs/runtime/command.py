@@ -77,6 +77,11 @@ def parse(
             if isinstance(config, Mapping):
                 return tyro.extras.overridable_config_cli(dict(config), prog=prog, description=doc, args=args)
             return tyro.cli(config, prog=prog, description=doc, args=args)
+    except ValueError as error:  # of settings that have no prefix of their own: tyro leaves those to us
+        if os.environ.get(DEBUG) or not of_the_user(error):
+            raise
+        told.write(f"{_message(error)}\nFor full helptext, see {prog} --help\n")
+        raise SystemExit(2) from None
     finally:
         if text := told.getvalue():
             sys.stderr.write(_unframed(text, prog))

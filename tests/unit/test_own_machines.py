@@ -56,7 +56,7 @@ def test_a_place_that_a_document_speaks_of_must_be_in_the_file_once(tmp_path: Pa
 
 
 TRY = """
-import sys, tempfile
+import sys, tempfile, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from tests.support.own_hosts import enter, network
@@ -71,6 +71,9 @@ with tempfile.TemporaryDirectory(prefix="oh-", dir="/tmp") as folder:
         print("b from a", a.says("echo > /dev/tcp/10.0.0.2/22")[0])
         print("a way out", a.says(f"echo > /dev/tcp/127.0.0.1/{sys.argv[2]}")[0])
         a.says("nohup sleep 987 > /dev/null 2>&1 < /dev/null &")
+        until = time.monotonic() + 60
+        while "sleep 987" not in a.processes().values() and time.monotonic() < until:
+            time.sleep(0.1)
         print("runs", *["sleep 987" in host.processes().values() for host in (a, b)])
         b.switch_off()
         print("b is off", a.says("timeout 2 bash -c 'echo > /dev/tcp/10.0.0.2/22'")[0] != 0, b.processes())

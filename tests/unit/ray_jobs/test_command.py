@@ -7,13 +7,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
+import tyro
 
 from ray_jobs.runtime import command as module
 from ray_jobs.runtime.command import command, of_the_user, parse
+from ray_jobs.runtime.parallel.limits import TimeLimits
 from retrieval.artifacts.storage.failures import Outage
 
 
@@ -57,6 +59,14 @@ class Places(Common):
 
     mining: Literal["structure", "clusters"] = "structure"
     """Where tuples come from."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flat:
+    """As jobs have their limits: without a prefix."""
+
+    limits: Annotated[TimeLimits, tyro.conf.arg(name="")] = field(default_factory=TimeLimits)
+    """When to stop trying."""
 
 
 PRESETS: dict[str, tuple[str, Any]] = {
@@ -117,6 +127,11 @@ def test_a_flag_of_the_other_road_is_refused_and_says_whose_it_is(capsys: pytest
     [
         (PRESETS, "people --index.num -3", "Error parsing index: num is -3, expected 0 or more."),
         (People, "--index.num -3", "Error parsing index: num is -3, expected 0 or more."),
+        (
+            Flat,
+            "--wait-seconds -3",
+            "wait_seconds is -3, expected 0 or more.\nFor full helptext, see python -m ray_jobs.x --help",
+        ),
         (People, "--out nowhere", "out is nowhere, expected a place."),
         (PRESETS, "people --out nowhere", "out is nowhere, expected a place."),
         (People, "--index.num x", "Error parsing --index.num: invalid literal for int() with base 10: 'x'"),
