@@ -248,6 +248,9 @@ def _poll(step: Step, over: threading.Event, mailbox: Any) -> None:
         last = over.wait(every)
         try:
             if mailbox is not None:
+                if last and asked is not None:
+                    _heard(step, asked, _LAST_WORD_WITHIN)  # it was asked before the last words were said
+                    asked = None
                 asked = asked or mailbox.take.remote()
                 asked = None if _heard(step, asked, _LAST_WORD_WITHIN if last else 0) else asked
         except Exception as error:  # noqa: BLE001  a bar must not break a run, whatever became of the actor

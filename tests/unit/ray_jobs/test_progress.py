@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from typing import Any
 
@@ -203,6 +204,23 @@ def test_a_step_is_shown_while_it_lasts_and_what_was_told_last_is_not_lost(
     assert screen.began == "embed"
     assert screen.ended == [Count("embed", 5, 9)]
     assert ("ray_jobs.runtime.news.progress", logging.WARNING, "the last word") in caplog.record_tuples
+
+
+def test_what_is_said_after_a_question_that_is_not_answered_yet_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "_POLL_EVERY", 0.01)
+    asked = threading.Event()
+
+    def answer(word: Any, within: float) -> Any:
+        asked.set()
+        return word if within else None  # only to who waits: when the step is over
+
+    monkeypatch.setattr(progress, "_answer", answer)
+    with caplog.at_level(logging.INFO), watch("embed", 9, in_parts=True, mailbox=Near(), screen=Kept()) as step:
+        assert asked.wait(20)
+        step.teller.say(logging.WARNING, "the last word")
+    assert "the last word" in caplog.text
 
 
 def test_a_step_that_fails_is_not_said_to_be_done() -> None:
