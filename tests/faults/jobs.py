@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import os
 import pickle
 import shutil
@@ -313,39 +314,12 @@ INPUTS: dict[str, Callable[[Path], None]] = {
 def here(patch: pytest.MonkeyPatch) -> None:
     """All jobs are done in this process, on no cluster, and show no sign of life: it is written when the clock says so,
     and may fail."""
-    from ray_jobs import (
-        adapt,
-        benchmark,
-        build_index,
-        compact,
-        describe,
-        draw,
-        embed,
-        evaluate,
-        group,
-        ingest,
-        reconstruct,
-        train,
-        whiten,
-    )
+    from ray_jobs import train
     from ray_jobs.runtime import alone, session
     from tests.support.inline import install
 
-    jobs = (
-        adapt,
-        benchmark,
-        build_index,
-        compact,
-        describe,
-        draw,
-        embed,
-        evaluate,
-        group,
-        ingest,
-        reconstruct,
-        train,
-        whiten,
-    )
+    names = "adapt benchmark build_index compact describe draw embed evaluate group ingest reconstruct train whiten"
+    jobs = [importlib.import_module(f"ray_jobs.{name}") for name in names.split()]
     cluster = install(patch, *jobs, session)
     patch.setattr(alone, "beating", lambda *_: contextlib.nullcontext())
     patch.setattr(train, "_fit", _fit)
