@@ -255,8 +255,8 @@ def count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray, kept
 
     num = max(1, min(len(asked), int(ray.cluster_resources().get("CPU", 1))))
     count: Any = ray.remote(rerank.count_inliers)  # its stub knows no defaults
-    blocks = zip(np.array_split(asked, num), np.array_split(found, num), [kept] * num, strict=True)
-    return np.concatenate(ray.get([count.remote(collection, *block) for block in blocks]))
+    blocks = zip(np.array_split(asked, num), np.array_split(found, num), strict=True)
+    return np.concatenate(ray.get([count.remote(collection, *block, kept) for block in blocks]))
 
 
 def _ingest_source(cfg: EvaluateConfig, out: Folder, bundle: Folder) -> None:

@@ -1,13 +1,15 @@
-"""A learned extractor of local features without its weights: a network that learned nothing."""
+"""Local features of no photo; a learned extractor without its weights, which is a network that learned nothing."""
 
 from __future__ import annotations
 
 import functools
 
+import numpy as np
 import safetensors.torch
 import torch
 
 from retrieval.geometry.extractors.aliked_network import AlikedN16
+from retrieval.geometry.features import Features
 
 
 @functools.lru_cache(maxsize=2)
@@ -16,3 +18,14 @@ def random_aliked(seed: int = 0) -> bytes:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return safetensors.torch.save(AlikedN16().state_dict())
+
+
+def blank_features(num: int) -> Features:
+    """So many, all at one corner."""
+    return Features(
+        keypoints=np.zeros((num, 4), np.float32),
+        descriptors=np.zeros((num, 128), np.uint8),
+        colours=np.zeros((num, 3), np.uint8),
+        width=9,
+        height=9,
+    )

@@ -17,18 +17,8 @@ from retrieval.geometry.extractors.sift import sift
 from retrieval.geometry.features import Extractor, Features, extract
 from retrieval.geometry.settings import FeatureConfig
 from retrieval.images.pixels import BadImage
-from tests.support.local import random_aliked
+from tests.support.local import blank_features, random_aliked
 from tests.support.places import small_places
-
-
-def drawn_features(num: int) -> Features:
-    return Features(
-        keypoints=np.zeros((num, 4), np.float32),
-        descriptors=np.zeros((num, 128), np.uint8),
-        colours=np.zeros((num, 3), np.uint8),
-        width=9,
-        height=9,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +37,7 @@ def test_features_are_those_of_the_part_s_photos_of_the_splits(tmp_path: Path, m
     def extract(jpeg: bytes, *, max_features: int, max_side: int | None, extractor: object) -> Features:
         assert extractor is sift
         asked.append((jpeg, max_features, max_side))
-        return drawn_features(ord(jpeg))
+        return blank_features(ord(jpeg))
 
     monkeypatch.setattr(extraction, "extract", extract)
     config = FeatureConfig(max_features=7, max_side=300)

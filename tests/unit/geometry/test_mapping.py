@@ -17,6 +17,7 @@ from retrieval.geometry.mapping import Link, map_images, read_models
 from retrieval.geometry.settings import MIN_LINK
 from retrieval.geometry.sparse_model import SparseModel
 from retrieval.images.pixels import encode_jpeg
+from tests.support.local import blank_features
 
 SCENE = SceneConfig(num_places=1, images_per_place=6, size=360, seed=2)
 NAMES = [f"castle/{number:03d}.jpg" for number in range(SCENE.images_per_place)]
@@ -121,16 +122,6 @@ def named(names: str, num_points: int = 1) -> SparseModel:
     )
 
 
-def drawn(num: int = 2) -> Features:
-    return Features(
-        keypoints=np.zeros((num, 4), np.float32),
-        descriptors=np.zeros((num, 128), np.uint8),
-        colours=np.zeros((num, 3), np.uint8),
-        width=40,
-        height=30,
-    )
-
-
 @pytest.mark.parametrize(
     ("tries", "kept", "num_tries"),
     [
@@ -155,7 +146,7 @@ def test_a_second_beginning_is_tried_where_the_first_leaves_out_most(
 
     monkeypatch.setattr(pycolmap, "incremental_mapping", incremental)
     monkeypatch.setattr(mapping, "_sparse", lambda names, _: named(names))
-    models = map_images(dict.fromkeys("abcdef", drawn()), [], min_images=3)
+    models = map_images(dict.fromkeys("abcdef", blank_features(2)), [], min_images=3)
     assert ["".join(model.image_ids) for model in models] == kept
     assert len(asked) == num_tries
     assert [options.min_model_size for options in asked] == [3] * num_tries
@@ -168,7 +159,7 @@ def test_a_larger_half_is_kept_though_the_second_beginning_found_less(monkeypatc
     found = iter([["abcd"], ["efg", "efg"]])
     monkeypatch.setattr(pycolmap, "incremental_mapping", lambda *_: dict(enumerate(next(found))))
     monkeypatch.setattr(mapping, "_sparse", lambda names, _: named(names))
-    models = map_images(dict.fromkeys("abcdefghij", drawn()), [], min_images=3)
+    models = map_images(dict.fromkeys("abcdefghij", blank_features(2)), [], min_images=3)
     assert [model.image_ids for model in models] == [["a", "b", "c", "d"]]
     assert list(found) == []
 

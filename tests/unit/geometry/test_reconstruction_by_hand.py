@@ -15,17 +15,8 @@ from retrieval.geometry.features import Features, Verified
 from retrieval.geometry.settings import ReconstructConfig
 from retrieval.geometry.sparse_model import SparseModel, read_model
 from retrieval.images.pixels import BadImage
+from tests.support.local import blank_features
 from tests.support.tuples import scene
-
-
-def drawn_features(num: int = 3) -> Features:
-    return Features(
-        keypoints=np.zeros((num, 4), np.float32),
-        descriptors=np.zeros((num, 128), np.uint8),
-        colours=np.zeros((num, 3), np.uint8),
-        width=9,
-        height=9,
-    )
 
 
 def write_photos(out: Folder, num: int, parts: int = 1, num_features: int = 20) -> list[str]:
@@ -35,7 +26,7 @@ def write_photos(out: Folder, num: int, parts: int = 1, num_features: int = 20) 
     out.write_table("photos.parquet", pa.table({"image_id": names, "part": part, "num": [num_features] * num}))
     for at in range(parts):
         own = names[at::parts]
-        table = stages.features_table(own, [drawn_features(1 + names.index(name)) for name in own], range(len(own)))
+        table = stages.features_table(own, [blank_features(1 + names.index(name)) for name in own], range(len(own)))
         out.write_table(f"features/{part_name(at)}", table)
     return names
 
