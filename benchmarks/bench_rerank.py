@@ -31,7 +31,8 @@ from retrieval.data.demo.settings import SceneConfig
 from retrieval.evaluation.metrics import ranked_metrics
 from retrieval.geometry.extractors.aliked import Aliked
 from retrieval.geometry.extractors.sift import sift
-from retrieval.geometry.features import Extractor, Features, extract, verify
+from retrieval.geometry.features import Extractor, Features, extract
+from retrieval.geometry.matching.planes import verify_plane
 from retrieval.geometry.settings import FeatureConfig
 from retrieval.images.pixels import decode, encode_jpeg, fit
 from retrieval.models import bundle
@@ -152,7 +153,7 @@ def count(features: Sequence[Features], queries: np.ndarray, rows: np.ndarray) -
     """(Q, top) matches that fit one geometry, and the seconds that a pair took."""
     started = time.process_time()
     counts = np.array(
-        [[verify(features[query], features[row]).num_inliers for row in own] for query, own in zip(queries, rows)]
+        [[verify_plane(features[query], features[row]).num_inliers for row in own] for query, own in zip(queries, rows)]
     )
     return counts, (time.process_time() - started) / rows.size
 
@@ -164,7 +165,7 @@ def draw(cfg: Config, kinds: Mapping[str, Extractor]) -> bytes:
     pairs = []
     for name, extractor in kinds.items():
         first, second = (extract(jpeg, max_features=cfg.max_features, extractor=extractor) for jpeg in jpegs)
-        rows = verify(first, second).matches
+        rows = verify_plane(first, second).matches
         points = first.keypoints[rows[:, 0], :2], second.keypoints[rows[:, 1], :2]
         pairs.append(MatchedPhotos(jpegs=jpegs, points=points, caption=name))
     return matches_jpg(pairs, title="One drawn place, two photos: the points that fit one geometry")

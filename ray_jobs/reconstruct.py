@@ -1,6 +1,7 @@
 """Reconstruct: unordered photos -> training tuples, by structure-from-motion, nobody labelling anything.
 
     python -m ray_jobs.reconstruct --collection W/collection --out W/tuples
+    python -m ray_jobs.reconstruct --collection W/collection --out W/tuples --features W/aliked
     python -m ray_jobs.reconstruct --collection W/collection --out W/tuples --labels-as-clusters
     ray job submit --working-dir . -- python -m ray_jobs.reconstruct --collection s3://... --out s3://...
 
@@ -26,7 +27,7 @@ from ray_jobs.runtime.session import on_cluster, session, started
 from retrieval.artifacts import tuples
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.manifest import Books, Manifest, begin, read_manifest, seal
+from retrieval.artifacts.manifest import Books, Manifest, begin, check_made_from, read_manifest, seal
 from retrieval.data.settings import Split
 from retrieval.geometry.settings import FeatureConfig, ReconstructConfig
 
@@ -35,7 +36,7 @@ _DESCRIPTOR = 2000  # bytes of each descriptor of the sample while words are tra
 _FEATURE = 40  # bytes of each feature of a photo while the inverted file is made, as measured
 _PAIRS_PER_BLOCK = 256
 _PHOTOS_PER_BLOCK = 512
-_PLACES = ("collection", "out", "cpus_per_task", "limits")
+_PLACES = ("collection", "out", "features", "cpus_per_task", "limits")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +55,9 @@ class ReconstructJobConfig:
     """Folder of COLMAP sparse models of these photos to take instead of mapping them."""
     database: str = ""
     """A retrieval-SfM database file (.pkl) whose tuples are of these photos, to take instead of looking for them."""
+    features: str = ""
+    """Folder or URI of the collection's local features (python -m ray_jobs.describe), SIFT or learned ones; empty: SIFT
+    is taken of each photo here, --reconstruct.max-features of it."""
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
     """How they are found."""
     cpus_per_task: float = 1.0
@@ -64,6 +68,8 @@ class ReconstructJobConfig:
     def __post_init__(self) -> None:
         if self.labels_as_clusters + bool(self.models) + bool(self.database) > 1:
             raise ValueError("Give one of --labels-as-clusters, --models and --database, or none to look for places.")
+        if self.features and (self.labels_as_clusters or self.models or self.database):
+            raise ValueError("--features are what places are looked for by: leave them out with these.")
         if self.cpus_per_task <= 0:
             raise ValueError(f"cpus_per_task is {self.cpus_per_task}, expected more than 0, for example 1.")
 
@@ -81,6 +87,10 @@ def main(cfg: ReconstructJobConfig) -> Manifest:
     """
     collection, out = Folder.of(cfg.collection), Folder.of(cfg.out)
     inputs = {"collection": read_manifest(collection, "collection").fingerprint}
+    if cfg.features:
+        features = read_manifest(Folder.of(cfg.features), "features")
+        check_made_from(cfg.features, features, "collection", inputs["collection"])
+        inputs["features"] = features.fingerprint
     for place, what in ((cfg.models, "--models: COLMAP's sparse models"), (cfg.database, "--database: a .pkl file")):
         if place:
             must_be_there(place, f"Name {what}.")
@@ -88,7 +98,7 @@ def main(cfg: ReconstructJobConfig) -> Manifest:
     if (done := begin(out, **work)) is not None:
         logger.info("reconstruct: %s is sealed already, %d queries", out, done.counts["queries"])
         return done
-    with session(cfg.limits, writes=out, reads=[collection]):
+    with session(cfg.limits, writes=out, reads=[collection, cfg.features]):
         if cfg.labels_as_clusters or cfg.models or cfg.database:
             counts = on_cluster(_take, cfg, collection, out, says="tuples")
         else:
@@ -125,19 +135,21 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
     """All stages, each over the cluster; the driver sees counts."""
     from retrieval.geometry import extraction, pairing, reconstruction
 
-    config, fixed = cfg.reconstruct, {"out": out, "config": cfg.reconstruct}
+    described = Folder.of(cfg.features) if cfg.features else None
+    config, fixed = cfg.reconstruct, {"out": out, "config": cfg.reconstruct, "described": described}
     parts, num = on_cluster(extraction.parts_of, collection, cfg.splits)
     options: dict[str, Any] = {"needs": Needs(cpus=cfg.cpus_per_task, memory=GB)}
-    sift = FeatureConfig(max_features=config.max_features)
-    extract = {"out": out, "config": sift, "collection": collection, "splits": cfg.splits}
-    described = {"fixed": extract, "attempt": extraction.try_features, "listed": out / "rejected", **options}
-    list(run_parts("features", parts, extraction.extract_part, total_items=num, **described))
+    if described is None:
+        sift = FeatureConfig(max_features=config.max_features)
+        extract = {"out": out, "config": sift, "collection": collection, "splits": cfg.splits}
+        told = {"fixed": extract, "attempt": extraction.try_features, "listed": out / "rejected", **options}
+        list(run_parts("features", parts, extraction.extract_part, total_items=num, **told))
     pairs, possible = 0, num * (num - 1) // 2
     for round_ in range(1 + config.rounds):
         more = (
             on_cluster(pairing.follow_links, out, round_, config, says="pairs")
             if round_
-            else _pairs(cfg, collection, out, parts, num)
+            else _pairs(cfg, collection, out, described, parts, num)
         )
         pairs += more
         logger.info("pairs: %d more of %d possible are worth a check", more, possible)
@@ -149,11 +161,13 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
     groups = range(joined["groups"])
     mapped = {"fixed": fixed, "attempt": reconstruction.try_mapping, "listed": out / "rejected", **options}
     list(run_parts("models", groups, reconstruction.map_group, takes="number", **mapped))
-    counts = on_cluster(reconstruction.assemble, out, joined["groups"], config, says="tuples")
+    counts = on_cluster(reconstruction.assemble, out, joined["groups"], config, described, says="tuples")
     return counts | {"pairs": pairs, "pairs_possible": possible, "links": joined["links"]}
 
 
-def _pairs(cfg: ReconstructJobConfig, collection: Folder, out: Folder, parts: list[int], num: int) -> int:
+def _pairs(
+    cfg: ReconstructJobConfig, collection: Folder, out: Folder, described: Folder | None, parts: list[int], num: int
+) -> int:
     """Words by part, one inverted file, candidates by block. Returns the number of pairs."""
     from retrieval.geometry import pairing, stages
 
@@ -161,10 +175,14 @@ def _pairs(cfg: ReconstructJobConfig, collection: Folder, out: Folder, parts: li
         return done.about["pairs"]
     options: dict[str, Any] = {"needs": Needs(cpus=cfg.cpus_per_task, memory=GB)}
     config, words = cfg.reconstruct, holding(_DESCRIPTOR, cfg.reconstruct.vocabulary_sample)
-    on_cluster(pairing.train_vocabulary, collection, out, cfg.splits, config, says="vocabulary", needs=words)
-    list(run_parts("words", parts, pairing.assign_part, total_items=num, fixed={"out": out}, **options))
+    on_cluster(pairing.train_vocabulary, collection, out, cfg.splits, config, described, says="vocabulary", needs=words)
+    assigned = {"out": out, "described": described}
+    list(run_parts("words", parts, pairing.assign_part, total_items=num, fixed=assigned, **options))
     # It stays in the cluster's memory, once a node, where all tasks read it without a copy.
-    of_all = holding(_FEATURE * config.max_features, num)
+    most = config.max_features
+    if described is not None:
+        most = read_manifest(described).config["features"]["max_features"]
+    of_all = holding(_FEATURE * most, num)
     inverted = started(pairing.invert, collection, out, cfg.splits, needs=of_all)
     fixed = {"out": out, "config": config, "inverted": inverted, "size": _PHOTOS_PER_BLOCK}
     blocks, look_up = -(-num // _PHOTOS_PER_BLOCK), pairing.look_up_block

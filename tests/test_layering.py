@@ -47,7 +47,7 @@ HOMES = {
         "retrieval.geometry.vocabulary",
     },
     "pycolmap": {"retrieval.geometry.colmap"},
-    "cv2": {"retrieval.images", "retrieval.data.demo"},
+    "cv2": {"retrieval.images", "retrieval.data.demo", "retrieval.geometry.matching.planes"},
     "pi_heif": {"retrieval.images.pixels"},
     "onnxruntime": {"retrieval.models.engines"},
     "onnx": {"retrieval.models.engines"},

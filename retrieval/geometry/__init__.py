@@ -2,7 +2,7 @@
 
 settings        how tuples are found
 colmap          pycolmap, without the signal handlers that it leaves behind
-features        local features, and matches that fit one geometry; extractors/ has a file for each way to find them
+features        local features of a photo; extractors/ has a file for each way to find them, matching/ for each to match
 vocabulary      visual words, and an inverted file of them
 pairing         which pairs of photos are worth a check
 extraction      local features of a collection, taken once and kept

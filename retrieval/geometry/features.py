@@ -1,7 +1,7 @@
-"""Local features, and matches of two photos that fit one geometry, by COLMAP.
+"""Local features of a photo.
 
-Where features come from is an extractor's matter (`extractors`); what is done with them is the same for all of them.
-Everything is seeded and runs on one thread: the same photos give the same models, whoever computes them.
+Where they come from is an extractor's matter (`extractors`); what is done with them (`matching`, the stages) is the
+same for all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 
 from retrieval.geometry.colmap import pycolmap
 from retrieval.geometry.extractors.sift import sift
-from retrieval.geometry.settings import MIN_LINK
 from retrieval.images.native import one_photo
 from retrieval.images.pixels import Pixels, decode_whole, fit
 
@@ -42,9 +41,13 @@ class Features:
     height: int
 
     @property
+    def are_learned(self) -> bool:
+        return self.descriptors.dtype != np.uint8
+
+    @property
     def max_ratio(self) -> float:
         """Lowe's ratio of distances that its descriptors are matched with: learned ones lie nearer to each other."""
-        return 0.8 if self.descriptors.dtype == np.uint8 else 0.9
+        return 0.9 if self.are_learned else 0.8
 
 
 NONE = Features(
@@ -55,14 +58,6 @@ NONE = Features(
     height=0,
 )
 """Of a photo that nobody looks at."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verified:
-    """Matches of two photos that one epipolar geometry or homography explains. matches: (M, 2) int32 feature rows."""
-
-    num_inliers: int
-    matches: np.ndarray
 
 
 def extract(
@@ -95,76 +90,6 @@ def _extract(pixels: Pixels, max_features: int, extractor: Extractor) -> Feature
     return Features(
         keypoints=keypoints, descriptors=descriptors, colours=pixels[at[:, 1], at[:, 0]], width=width, height=height
     )
-
-
-def match(a: Features, b: Features, *, max_ratio: float | None = None) -> np.ndarray:
-    """Mutually nearest descriptors that pass Lowe's ratio test both ways: (M, 2) int32 rows of a and b.
-
-    With d^2 = 2 - 2 cos of unit vectors, the ratio of the distances to the nearest and the second nearest is below
-    `max_ratio` (Lowe, IJCV 2004, sec. 7.1); None: what their kind is matched with.
-
-    Raises: ValueError for descriptors of two kinds.
-    """
-    if len(a.descriptors) < 2 or len(b.descriptors) < 2:
-        return np.empty((0, 2), np.int32)
-    if a.descriptors.dtype != b.descriptors.dtype:
-        raise ValueError("Local features of two kinds have nothing in common. Describe both photos by one extractor.")
-    max_ratio = a.max_ratio if max_ratio is None else max_ratio
-    cosines = _unit(a.descriptors) @ _unit(b.descriptors).T
-    forward, sure = _nearest(cosines, max_ratio)
-    rows = np.flatnonzero(sure)
-    # The way back is looked at only for the few that passed: it reads the matrix against its grain.
-    backward, sure = _nearest(np.ascontiguousarray(cosines[:, forward[rows]].T), max_ratio)
-    rows = rows[(backward == rows) & sure]
-    return np.stack([rows, forward[rows]], axis=1).astype(np.int32)
-
-
-def _unit(descriptors: np.ndarray) -> np.ndarray:
-    x = descriptors.astype(np.float32)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
-
-
-def _nearest(cosines: np.ndarray, max_ratio: float) -> tuple[np.ndarray, np.ndarray]:
-    best = cosines.argmax(axis=1)
-    first = cosines[np.arange(len(best)), best]
-    rows = np.arange(len(best))
-    cosines[rows, best] = -np.inf
-    second = cosines.max(axis=1)
-    cosines[rows, best] = first
-    return best, (2 - 2 * first) < max_ratio**2 * (2 - 2 * second)
-
-
-def verify(
-    a: Features, b: Features, *, max_error: float = 4.0, max_ratio: float | None = None, seed: int = 0
-) -> Verified:
-    """Match two photos and keep what one two-view geometry explains (LO-RANSAC, seeded).
-
-    Args: max_error: pixels from the epipolar line, or from the point's place under a homography.
-    """
-    pairs = match(a, b, max_ratio=max_ratio)
-    if len(pairs) < MIN_LINK:
-        return Verified(num_inliers=0, matches=np.empty((0, 2), np.int32))
-    options = pycolmap.TwoViewGeometryOptions()
-    options.min_num_inliers, options.ransac.max_error, options.ransac.random_seed = MIN_LINK, max_error, seed
-    geometry = pycolmap.estimate_two_view_geometry(
-        camera_of(a),
-        a.keypoints[:, :2].astype(np.float64),
-        camera_of(b),
-        b.keypoints[:, :2].astype(np.float64),
-        pairs.astype(np.uint32),
-        options,
-    )
-    inliers = np.asarray(geometry.inlier_matches, dtype=np.int32).reshape(-1, 2)
-    if geometry.config in _NO_GEOMETRY:
-        inliers = inliers[:0]
-    return Verified(num_inliers=len(inliers), matches=inliers)
-
-
-_NO_GEOMETRY = (
-    pycolmap.TwoViewGeometryConfiguration.UNDEFINED,
-    pycolmap.TwoViewGeometryConfiguration.DEGENERATE,
-    pycolmap.TwoViewGeometryConfiguration.WATERMARK,
-)
 
 
 def camera_of(features: Features, camera_id: int = 1) -> pycolmap.Camera:

@@ -40,14 +40,18 @@ _PHOTOS = pa.schema([("image_id", pa.string()), ("label", pa.string()), ("part",
 _PAIRS = pa.schema([("a", pa.int32()), ("b", pa.int32())])
 
 
-def train_vocabulary(collection: Folder, out: Folder, splits: Sequence[str], config: ReconstructConfig) -> int:
+def train_vocabulary(
+    collection: Folder, out: Folder, splits: Sequence[str], config: ReconstructConfig, described: Folder | None = None
+) -> int:
     """Words of a sample of descriptors, unless they are there. Returns how many.
 
-    Raises: ValueError if no photo has any descriptor.
+    Args: described: where the photos' local features are kept; None: in `out`.
+
+    Raises: ValueError if no photo has any descriptor, or one has not been described.
     """
     if (done := out.done(_VOCABULARY)) is None:
         photos = read_catalog(collection, splits)
-        sample = _sample(out, sorted(set(photos["part"].to_pylist())), len(photos), config)
+        sample = _sample(described or out, photos, config)
         if not len(sample):
             raise ValueError(f"None of the {len(photos)} photos shows any local feature: they are blank, or too small.")
         words = train_words(sample, config.num_words, config.seed)
@@ -55,15 +59,21 @@ def train_vocabulary(collection: Folder, out: Folder, splits: Sequence[str], con
     return done.about["words"]
 
 
-def _sample(out: Folder, parts: Sequence[int], num_photos: int, config: ReconstructConfig) -> np.ndarray:
+def _sample(described: Folder, photos: pa.Table, config: ReconstructConfig) -> np.ndarray:
     """Descriptors of every photo, as many of each as make up the sample."""
-    each = max(1, config.vocabulary_sample // max(1, num_photos))
+    each = max(1, config.vocabulary_sample // max(1, len(photos)))
+    image_ids, parts = photos["image_id"].to_pylist(), photos["part"].to_pylist()
     taken = []
-    for part in parts:
-        for image_id, found in sorted(features_of_part(out, part).items()):
-            seed = hashlib.sha256(f"{config.seed}\0{image_id}".encode()).digest()[:8]
-            draw = np.random.default_rng(int.from_bytes(seed)).permutation(len(found.descriptors))[:each]
-            taken.append(found.descriptors[np.sort(draw)])
+    for part, image_id in sorted(zip(parts, image_ids, strict=True)):
+        found = features_of_part(described, part).get(image_id)
+        if found is None:
+            raise ValueError(
+                f"{described} holds no features of {image_id}: its split was not among the --splits that python -m "
+                f"ray_jobs.describe was given. Describe it too."
+            )
+        seed = hashlib.sha256(f"{config.seed}\0{image_id}".encode()).digest()[:8]
+        draw = np.random.default_rng(int.from_bytes(seed)).permutation(len(found.descriptors))[:each]
+        taken.append(found.descriptors[np.sort(draw)])
     return np.concatenate(taken) if taken else np.empty((0, 128), np.uint8)
 
 
@@ -77,12 +87,12 @@ def _quantiser(out: Folder) -> Quantiser:
     return Quantiser(_vocabulary(out))
 
 
-def assign_part(out: Folder, part: int) -> dict[str, Any]:
+def assign_part(out: Folder, part: int, described: Folder | None = None) -> dict[str, Any]:
     """Words of one part's descriptors, unless they are there. Returns part, taken, resumed."""
     name = f"words/{part_name(part)}"
     resumed = (done := out.done(name)) is not None
     if done is None:
-        found = features_of_part(out, part).items()
+        found = features_of_part(described or out, part).items()
         rows = [{"image_id": i, "words": _quantiser(out).assign(f.descriptors).tobytes()} for i, f in found]
         table = pa.Table.from_pylist(rows, _WORDS)
         done = out.write_table(name, table, about={"taken": len(rows)}, compression="none")

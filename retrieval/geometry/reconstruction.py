@@ -24,7 +24,7 @@ from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.geometry import mapping, tuples
 from retrieval.geometry.extraction import NOBODY
-from retrieval.geometry.features import verify
+from retrieval.geometry.matching.two_views import verify
 from retrieval.geometry.settings import MIN_LINK, ReconstructConfig
 from retrieval.geometry.sparse_model import SparseModel, read_model, without, write_model
 from retrieval.geometry.stages import (
@@ -46,9 +46,18 @@ SMALL_GROUP = "its group is smaller than a model"
 
 
 def verify_block(
-    out: Folder, round_: int, block: int, size: int, config: ReconstructConfig, progress: Progress = silent
+    out: Folder,
+    round_: int,
+    block: int,
+    size: int,
+    config: ReconstructConfig,
+    progress: Progress = silent,
+    described: Folder | None = None,
 ) -> dict[str, Any]:
-    """Check pairs [block * size, ...) of a round, unless it is done. Returns block, taken, links, resumed."""
+    """Check pairs [block * size, ...) of a round, unless it is done. Returns block, taken, links, resumed.
+
+    Args: described: where the photos' local features are kept; None: in `out`.
+    """
     name = f"links/round-{round_}/block-{block:05d}.parquet"
     resumed = (done := out.done(name)) is not None
     if done is None:
@@ -58,7 +67,7 @@ def verify_block(
         rows = []
         both = list(zip(pairs["a"].to_pylist(), pairs["b"].to_pylist(), strict=True))
         for a, b in counted(both, "pairs", progress):
-            first, second = (features_of_part(out, int(parts[row]))[image_ids[row]] for row in (a, b))
+            first, second = (features_of_part(described or out, int(parts[row]))[image_ids[row]] for row in (a, b))
             fit = verify(first, second)
             if fit.num_inliers >= config.weak_inliers:
                 rows.append({"a": a, "b": b, "num_inliers": fit.num_inliers, "matches": fit.matches.tobytes()})
@@ -94,11 +103,15 @@ def components(num: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def map_group(
-    out: Folder, number: int, config: ReconstructConfig, without: Mapping[int, BadImage] = NOBODY
+    out: Folder,
+    number: int,
+    config: ReconstructConfig,
+    without: Mapping[int, BadImage] = NOBODY,
+    described: Folder | None = None,
 ) -> dict[str, Any]:
     """Map one group, unless it is done: its models under groups/<number>/.
 
-    Args: without: photos to leave out, by their position in the group, and why.
+    Args: without: photos to leave out, by their position in the group, and why. described: as `verify_block`.
 
     Returns: group, taken, broken, models, registered, resumed.
     """
@@ -107,7 +120,7 @@ def map_group(
     if done is None:
         members, image_ids = _members(out, number)
         kept = [at for at in range(len(members)) if at not in without]
-        models = _kept(_mapped(out, members[kept], config), config)
+        models = _kept(_mapped(out, members[kept], config, described), config)
         for at, model in enumerate(models):
             write_model(folder, at, model)
         write_left_out(out, "models", number, {image_ids[at]: bad for at, bad in without.items()})
@@ -118,12 +131,17 @@ def map_group(
 
 
 def try_mapping(
-    out: Folder, number: int, config: ReconstructConfig, only: Sequence[int], progress: Progress = silent
+    out: Folder,
+    number: int,
+    config: ReconstructConfig,
+    only: Sequence[int],
+    progress: Progress = silent,
+    described: Folder | None = None,
 ) -> list[str]:
     """Map these photos of a group, by their positions, and write nothing. Returns the image_ids of the whole group."""
     members, image_ids = _members(out, number)
     if only:
-        _mapped(out, members[list(only)], config)
+        _mapped(out, members[list(only)], config, described)
     return image_ids
 
 
@@ -134,12 +152,12 @@ def _members(out: Folder, number: int) -> tuple[np.ndarray, list[str]]:
     return members, groups["image_id"].take(pa.array(members)).to_pylist()
 
 
-def _mapped(out: Folder, members: np.ndarray, config: ReconstructConfig) -> list[SparseModel]:
+def _mapped(out: Folder, members: np.ndarray, config: ReconstructConfig, described: Folder | None) -> list[SparseModel]:
     """The models of these rows of photos.parquet."""
     photos = out.read_table("photos.parquet", columns=["image_id", "part"])
     image_ids, chosen = photos["image_id"].to_pylist(), photos.take(pa.array(members))
     features = {
-        name: features_of_part(out, part)[name]
+        name: features_of_part(described or out, part)[name]
         for name, part in zip(chosen["image_id"].to_pylist(), chosen["part"].to_pylist(), strict=True)
     }
     own = links_of_rounds(out, 1 + config.rounds)
@@ -164,7 +182,9 @@ def _kept(models: Sequence[SparseModel], config: ReconstructConfig) -> list[Spar
     return kept
 
 
-def assemble(out: Folder, num_groups: int, config: ReconstructConfig) -> dict[str, Any]:
+def assemble(
+    out: Folder, num_groups: int, config: ReconstructConfig, described: Folder | None = None
+) -> dict[str, Any]:
     """All groups' models under models/, and the two tables. Returns counts, and `unregistered`, why -> how many.
 
     Raises: ValueError if no photo shares a place with another.
@@ -175,9 +195,8 @@ def assemble(out: Folder, num_groups: int, config: ReconstructConfig) -> dict[st
         models += [read_model(folder, at) for at in range(folder.read_json("done.json")["models"])]
     groups, photos = out.read_table("groups.parquet"), out.read_table("photos.parquet")
     image_ids = groups["image_id"].to_pylist()
-    images = tuples.images_table(
-        image_ids, groups["cluster"].to_numpy(), models, _reasons(groups, photos, left_out(out))
-    )
+    left = left_out(out) | ({} if described is None else left_out(described))
+    images = tuples.images_table(image_ids, groups["cluster"].to_numpy(), models, _reasons(groups, photos, left))
     found = tuples.tuples_table(images, models, min_shared=config.min_shared)
     if not len(found):
         unregistered = Counter(reason for reason in images["reason"].to_pylist() if reason is not None)
@@ -203,4 +222,4 @@ def _reasons(groups: pa.Table, photos: pa.Table, left: Mapping[str, str]) -> dic
         else:
             reason = NO_LINK if num >= MIN_LINK else NO_KEYPOINTS
         reasons[row["image_id"]] = reason
-    return reasons | dict(left)
+    return reasons | {image_id: reason for image_id, reason in left.items() if image_id in reasons}

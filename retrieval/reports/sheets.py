@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from retrieval.artifacts.collection import Jpegs, LocalCollection
 from retrieval.artifacts.folder import Folder
 from retrieval.evaluation.tasks import Task
-from retrieval.geometry import features
+from retrieval.geometry.matching.planes import verify_plane
 from retrieval.images import pixels
 from retrieval.reports.style import COLORS, INK, RIGHT, WRONG, saved
 from retrieval.search.ranking import Neighbours
@@ -176,7 +176,7 @@ def evidence(
         jpegs = Jpegs(collection).read(places)
         known = features_of(collection, np.array(places), kept)
         first, second = (known[place] for place in places)
-        matches = features.verify(first, second).matches
+        matches = verify_plane(first, second).matches
         picked.append(
             MatchedPhotos(
                 jpegs=(jpegs[places[0]], jpegs[places[1]]),

@@ -1,4 +1,4 @@
-"""Geometric re-ranking: of the first results, those whose local features fit one geometry with the query's come first.
+"""Geometric re-ranking: of the first results, those whose local features fit one plane with the query's come first.
 
 Philbin et al., "Object retrieval with large vocabularies and fast spatial matching", CVPR 2007, sec. 4. The number of
 matches that fit is evidence a person can look at: `reports.sheets` draws them.
@@ -16,6 +16,7 @@ from retrieval.artifacts.collection import Jpegs
 from retrieval.artifacts.folder import Folder
 from retrieval.geometry import features
 from retrieval.geometry.extraction import KeptFeatures
+from retrieval.geometry.matching.planes import verify_plane
 from retrieval.search.ranking import Neighbours
 
 MIN_INLIERS = 15
@@ -46,7 +47,7 @@ def count_inliers(
     kept: Folder | None = None,
     max_features: int = MAX_FEATURES,
 ) -> np.ndarray:
-    """Matches that fit one geometry between each query and its first results.
+    """Matches that fit one plane between each query and its first results.
 
     Args:
         asked: (Q, 2) int64, part and row in it of each query's photo in `collection`.
@@ -59,7 +60,7 @@ def count_inliers(
     counts = np.zeros(found.shape[:2], dtype=np.int64)
     for query, column in zip(*np.nonzero(found[..., 0] >= 0), strict=True):
         first, second = (known[int(part), int(row)] for part, row in (asked[query], found[query, column]))
-        counts[query, column] = features.verify(first, second).num_inliers
+        counts[query, column] = verify_plane(first, second).num_inliers
     return counts
 
 
@@ -76,7 +77,7 @@ def features_of(
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What of two photos fits one geometry. matches: (M, 4) float32: x, y in the first and x, y in the second, pixels
+    """What of two photos fits one plane. matches: (M, 4) float32: x, y in the first and x, y in the second, pixels
     of the stored photos."""
 
     matches: np.ndarray
@@ -105,7 +106,7 @@ def verify_each(
             continue
         first = first or features.extract(query, max_features=MAX_FEATURES, max_side=MAX_SIDE)
         second = features.extract(crop, max_features=MAX_FEATURES, max_side=MAX_SIDE)
-        pairs = features.verify(first, second).matches
+        pairs = verify_plane(first, second).matches
         both = first.keypoints[pairs[:, 0], :2], second.keypoints[pairs[:, 1], :2]
         found.append(Evidence(np.concatenate(both, axis=1)))
     return found

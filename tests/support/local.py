@@ -29,3 +29,11 @@ def blank_features(num: int) -> Features:
         width=9,
         height=9,
     )
+
+
+def described(descriptors: np.ndarray) -> Features:
+    """Features that lie anywhere."""
+    rng = np.random.default_rng(5)
+    keypoints = rng.uniform(0, 300, (len(descriptors), 4)).astype(np.float32)
+    colours = np.zeros((len(descriptors), 3), np.uint8)
+    return Features(keypoints=keypoints, descriptors=descriptors, colours=colours, width=300, height=300)

@@ -12,8 +12,10 @@ import pytest
 from retrieval.data.demo.places import building, photograph
 from retrieval.data.demo.settings import SceneConfig
 from retrieval.geometry import mapping
-from retrieval.geometry.features import Features, extract, pycolmap, verify
+from retrieval.geometry.colmap import pycolmap
+from retrieval.geometry.features import Features, extract
 from retrieval.geometry.mapping import Link, map_images, read_models
+from retrieval.geometry.matching.two_views import verify
 from retrieval.geometry.settings import MIN_LINK
 from retrieval.geometry.sparse_model import SparseModel
 from retrieval.images.pixels import encode_jpeg

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from retrieval.artifacts.collection import CATALOG_SCHEMA
+from retrieval.artifacts.collection import CATALOG_SCHEMA, read_catalog
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.geometry import pairing, stages
 from retrieval.geometry.features import Features
@@ -85,29 +85,41 @@ def test_the_vocabulary_is_drawn_of_all_photos_alike_by_the_seed(
     """300 descriptors of 18 photos are 16 a photo."""
     collection, first = collected[0], copied(collected[1], tmp_path / "a")
     assert pairing.train_vocabulary(collection, first, ("train",), CONFIG) == 32
-    sample = pairing._sample(first, range(NUM_PARTS), 18, CONFIG)
-    assert len(sample) == 16 * NUM_PHOTOS
+    photos = read_catalog(collection, ("train",))
+    sample = pairing._sample(first, photos, CONFIG)
+    assert len(sample) == 16 * 18
     drawn = set()
     for part in range(NUM_PARTS):
-        for found in stages.features_of_part(first, part).values():
+        for image_id, found in stages.features_of_part(first, part).items():
             mine = [at for at, row in enumerate(found.descriptors.tolist()) if row in sample.tolist()]
-            assert len(mine) == 16 and mine != list(range(16))
+            assert len(mine) == (16 if image_id in photos["image_id"].to_pylist() else 0) and mine != list(range(16))
             drawn.add(tuple(mine))
-    assert len(drawn) == NUM_PHOTOS  # each photo draws its own, of however many
+    assert len(drawn) == 18 + 1  # each photo draws its own, of however many; those that do not train none
     for where, seed, equal in (("b", 0, True), ("c", 1, False)):
         out = copied(collected[1], tmp_path / where)
         config = ReconstructConfig(num_words=32, vocabulary_sample=300, seed=seed)
         pairing.train_vocabulary(collection, out, ("train",), config)
         assert (out.read_bytes("vocabulary.f32") == first.read_bytes("vocabulary.f32")) == equal
-        words = train_words(pairing._sample(out, range(NUM_PARTS), 18, config), 32, seed)
+        words = train_words(pairing._sample(out, photos, config), 32, seed)
         assert out.read_bytes("vocabulary.f32") == words.tobytes()
-    other = pairing._sample(first, range(NUM_PARTS), 18, ReconstructConfig(vocabulary_sample=300, seed=1))
+    other = pairing._sample(first, photos, ReconstructConfig(vocabulary_sample=300, seed=1))
     assert sorted(other.tolist()) != sorted(sample.tolist())
 
 
 def test_more_photos_than_the_sample_give_one_descriptor_each(collected: tuple[Folder, Folder]) -> None:
-    config = ReconstructConfig(vocabulary_sample=5)
-    assert len(pairing._sample(collected[1], range(NUM_PARTS), 18, config)) == NUM_PHOTOS
+    photos = read_catalog(collected[0], ("train", "val", "test"))
+    assert len(pairing._sample(collected[1], photos, ReconstructConfig(vocabulary_sample=5))) == len(photos) > 18
+
+
+def test_a_photo_that_was_not_described_is_named(collected: tuple[Folder, Folder], tmp_path: Path) -> None:
+    collection, described, out = *collected, Folder.of(tmp_path)
+    own = described.read_table("features/part-00001.parquet")
+    kept = Folder.of(tmp_path / "kept")
+    for part in range(NUM_PARTS):
+        table = own.slice(1) if part == 1 else described.read_table(f"features/{part_name(part)}")
+        kept.write_table(f"features/{part_name(part)}", table)
+    with pytest.raises(ValueError, match=f"holds no features of {own['image_id'][0].as_py()}.*Describe it too"):
+        pairing.train_vocabulary(collection, out, ("train",), CONFIG, kept)
 
 
 def test_what_is_there_is_not_made_again(collected: tuple[Folder, Folder], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from retrieval.data.demo.settings import SceneConfig
 from retrieval.data.settings import SplitConfig
 from retrieval.geometry import extraction, reconstruction
 from retrieval.geometry.settings import FeatureConfig, ReconstructConfig
+from retrieval.geometry.stages import write_left_out
 from retrieval.images.pixels import BadImage, encode_jpeg
 from tests.support.places import SMALL, collect, reconstruct_here, small_places
 
@@ -100,6 +101,26 @@ def test_the_same_photos_give_the_same_tuples_whatever_is_done_again(
     reconstruct_here(places, again, CONFIG)
     for name in ("pairs/round-1.parquet", "images.parquet", "tuples.parquet"):
         assert again.read_table(name).equals(out.read_table(name))
+
+
+def test_features_kept_before_give_the_same_tuples_and_are_not_taken_again(
+    places: Folder, found: tuple[Folder, dict[str, object]], tmp_path: Path
+) -> None:
+    """Who was left out when they were taken is left out here, for that reason."""
+    whole, counts = found
+    described, out = Folder.of(tmp_path / "described"), Folder.of(tmp_path / "out")
+    shutil.copytree(Path(whole.path) / "features", Path(described.path) / "features")
+    lonely = next(
+        row["image_id"]
+        for row in whole.read_table("images.parquet").to_pylist()
+        if row["reason"] == reconstruction.NO_LINK
+    )
+    write_left_out(described, "features", 0, {lonely: BadImage("crashed", "SIGSEGV"), "elsewhere": BadImage("x", "y")})
+    made = reconstruct_here(places, out, CONFIG, described=described)
+    assert not [name for name in out.list() if name.startswith("features")]
+    assert out.read_table("tuples.parquet").equals(whole.read_table("tuples.parquet"))
+    assert made["registered"] == counts["registered"] and made["unregistered"]["crashed"] == 1
+    assert sum(made["unregistered"].values()) == sum(counts["unregistered"].values())  # type: ignore[attr-defined]
 
 
 def test_fewer_pairs_are_checked_than_there_are(found: tuple[Folder, dict[str, object]]) -> None:

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 
 from retrieval.artifacts.folder import Folder, part_name
-from retrieval.geometry import features, mapping, reconstruction, stages
-from retrieval.geometry.features import Features, Verified
-from retrieval.geometry.settings import ReconstructConfig
+from retrieval.geometry import mapping, reconstruction, stages
+from retrieval.geometry.features import Features
+from retrieval.geometry.matching.matches import Verified
+from retrieval.geometry.settings import MIN_LINK, ReconstructConfig
 from retrieval.geometry.sparse_model import SparseModel, read_model
 from retrieval.images.pixels import BadImage
 from tests.support.local import blank_features
@@ -183,7 +184,7 @@ def write_group(out: Folder, number: int, models: list[SparseModel]) -> None:
 def test_every_photo_is_in_a_model_or_has_the_reason_that_it_is_not(tmp_path: Path) -> None:
     out, config = Folder.of(tmp_path), ReconstructConfig(min_shared=10, val_fraction=0)
     names = [f"{letter}.jpg" for letter in "abcdefghijk"]
-    num = [50, 50, 50, 50, 50, 50, 50, features.MIN_LINK, features.MIN_LINK - 1, 50, 50]
+    num = [50, 50, 50, 50, 50, 50, 50, MIN_LINK, MIN_LINK - 1, 50, 50]
     out.write_table("photos.parquet", pa.table({"image_id": names, "num": num}))
     columns = {
         "group": [0, 0, 0, 1, 1, -1, -1, -1, -1, 1, 0],

@@ -102,6 +102,32 @@ def test_all_stages_run_over_all_their_parts(
     assert [args[1] for name, args, _ in stages_of if name == "assemble"] == [2]
 
 
+def test_features_that_were_kept_go_to_every_stage_and_none_is_taken(
+    collection: Folder, stages_of: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, kept = install(monkeypatch, reconstruct), Folder.of(f"{collection.uri}-features")
+    of = {"collection": read_manifest(collection).fingerprint}
+    seal(kept, kind="features", config={"features": {"max_features": 99}}, inputs=of, counts={})
+    made = reconstruct.main(job(collection, features=kept.uri, reconstruct=ReconstructConfig(rounds=0)))
+    assert names(cluster) == ["words", "candidates", "links", "models"]
+    assert {call["fixed"].get("described") for call in cluster.parts if call["name"] != "candidates"} == {kept}
+    assert [args[-1] for name, args, _ in stages_of if name in {"train_vocabulary", "assemble"}] == [kept, kept]
+    assert made.inputs == of | {"features": read_manifest(kept).fingerprint}
+    assert cluster.needs["invert"].memory < reconstruct.holding(40 * 4096, 6).memory, "as many as are kept of a photo"
+    with pytest.raises(ValueError, match="made with other settings|other inputs"):
+        reconstruct.main(job(collection, reconstruct=ReconstructConfig(rounds=0)))
+
+
+def test_features_of_other_photos_are_refused(collection: Folder, stages_of: list[Any], tmp_path: Path) -> None:
+    kept = Folder.of(tmp_path / "features")
+    seal(kept, kind="features", config={}, inputs={"collection": "another"}, counts={})
+    with pytest.raises(ValueError, match="were made with collection another, not with the one given"):
+        reconstruct.main(job(collection, features=kept.uri))
+    for given in ({"labels_as_clusters": True}, {"models": "m"}, {"database": "d"}):
+        with pytest.raises(ValueError, match="--features are what places are looked for by"):
+            job(collection, features=kept.uri, **given)
+
+
 def test_the_books_are_the_photos_that_were_looked_at(
     collection: Folder, stages_of: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

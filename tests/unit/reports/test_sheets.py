@@ -199,7 +199,7 @@ def test_evidence_is_the_best_result_of_the_queries_with_most(
 
     extracted: list[tuple[bytes, int]] = []
     monkeypatch.setattr(features, "extract", Features)
-    monkeypatch.setattr(sheets.features, "verify", lambda first, second: Verified())
+    monkeypatch.setattr(sheets, "verify_plane", lambda first, second: Verified())
     rows = np.array([[1, 2, 5], [0, 2, 3], [0, 1, 4], [4, 0, 1], [3, 0, 5]])
     counts = np.array([[3, 14, 2], [20, 0, 30], [15, 15, 0], [0, 0, 0], [0, 30, 29]])
     found = Neighbours(np.zeros(rows.shape, np.float32), rows)

@@ -86,11 +86,11 @@ def test_each_photo_is_looked_at_once_and_each_pair_in_its_place(
         sizes.add(max_features)
         return stored[jpeg]
 
-    def verify(one: tuple[int, int], two: tuple[int, int]) -> Fits:
+    def verify_plane(one: tuple[int, int], two: tuple[int, int]) -> Fits:
         return Fits(1000 * one[0] + 100 * one[1] + 10 * two[0] + two[1])
 
     monkeypatch.setattr(features, "extract", extract)
-    monkeypatch.setattr(features, "verify", verify)
+    monkeypatch.setattr(rerank, "verify_plane", verify_plane)
     asked = np.array([[3, 0], [1, 4]])
     found = np.array([[[1, 4], [0, 2], [-1, -1]], [[-1, -1], [3, 0], [2, 1]]])
     counts = rerank.count_inliers(collection, asked, found, max_features=77)

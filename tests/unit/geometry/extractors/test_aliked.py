@@ -10,7 +10,9 @@ import torch
 from retrieval.data.demo.places import building, photograph
 from retrieval.geometry.extractors.aliked import Aliked, digest_of, packed
 from retrieval.geometry.extractors.aliked_network import AlikedN16
-from retrieval.geometry.features import Features, extract, match, verify
+from retrieval.geometry.features import Features, extract
+from retrieval.geometry.matching.matches import match
+from retrieval.geometry.matching.two_views import verify
 from retrieval.images.pixels import encode_jpeg
 from tests.conftest import REAL_DATA
 from tests.support.local import random_aliked

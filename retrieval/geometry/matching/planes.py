@@ -1,0 +1,41 @@
+"""Matches of two photos that one plane explains: what puts search results in order.
+
+A two-view geometry (`two_views.verify`) ties a point to a line of the other photo, and along a whole line a wrong match
+fits by chance: where most matches are wrong, as of hard pairs, chance alone reaches the threshold. A homography ties it
+to a place. What it explains of a building is a facade, and that is enough to rank by: Philbin et al., CVPR 2007,
+sec. 4, rank by an affine map, which has fewer numbers still. For the 3D shape nothing is lost: mapping asks for
+two views.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from retrieval.geometry.features import Features
+from retrieval.geometry.matching.matches import Verified, match
+from retrieval.geometry.settings import MIN_LINK
+
+MAX_ERROR = 4.0
+"""Pixels of the stored photo between a point and where the plane takes it to."""
+
+_TRIES, _SURE = 5000, 0.999
+
+# How matches are picked, by kind; docs/decisions/local-features.md has what was tried.
+_SIFT = {"max_ratio": 0.8, "both_ways": True}
+_LEARNED = {"max_ratio": 0.95, "both_ways": False}
+
+
+def verify_plane(a: Features, b: Features) -> Verified:
+    """Match two photos and keep what one homography explains, by MAGSAC++ (Barath et al., CVPR 2020) of OpenCV, whose
+    draws are the same each time."""
+    pairs = match(a, b, **(_LEARNED if a.are_learned else _SIFT))
+    if len(pairs) < MIN_LINK:
+        return Verified.nothing()
+    first = np.ascontiguousarray(a.keypoints[pairs[:, 0], :2])
+    second = np.ascontiguousarray(b.keypoints[pairs[:, 1], :2])
+    _, fits = cv2.findHomography(first, second, cv2.USAC_MAGSAC, MAX_ERROR, maxIters=_TRIES, confidence=_SURE)
+    if fits is None:
+        return Verified.nothing()
+    kept = pairs[fits.ravel() > 0]
+    return Verified(num_inliers=len(kept), matches=kept)
