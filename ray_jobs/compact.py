@@ -4,8 +4,8 @@
     ray job submit --working-dir . -- python -m ray_jobs.compact --workspace W
 
 A collection without what was deleted and with what was added, its embeddings, an index of the same kind and, where
-photos were grouped, the people, under their numbers. The service takes it up by itself; until then, and if this is
-killed, it answers from what it has. Folders that hold erased photos are removed at the end.
+there were some, the people, under their numbers, and local features. The service takes it up by itself; until then, and
+if this is killed, it answers from what it has. Folders that hold erased photos are removed at the end.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import fcntl
 import logging
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ray_jobs import build_index, group
+from ray_jobs import build_index, describe, group
 from ray_jobs.runtime.command import command
 from ray_jobs.runtime.parallel.limits import TimeLimits
 from ray_jobs.runtime.parallel.parts import run_parts
@@ -118,6 +119,8 @@ def _fold(plan: FoldPlan, store: Store) -> None:
         folders["report"] = plan.pair.report
     if plan.pair.people is not None:
         folders["people"] = _people(plan, folders["index"])
+    if plan.pair.features is not None:
+        folders["features"] = _features(plan, plan.pair.features)
     # Before it is published: no view of the new gallery may take for new what is in it.
     store.note_fold(made.fingerprint, plan.seq)
     if published.Pair.open(plan.pair.workspace.uri).version != plan.pair.version:
@@ -172,6 +175,29 @@ def _people(plan: FoldPlan, index: Folder) -> Folder:
         group=dataclasses.replace(GroupingConfig(**before.config["group"]), keep=True, threshold="auto"),
     )
     group.main(cfg)
+    return out
+
+
+def _features(plan: FoldPlan, before: Folder) -> Folder:
+    """Of all that is stored now, by the same settings and the same network."""
+    from retrieval.geometry.extraction import NETWORK
+    from retrieval.geometry.settings import FeatureConfig
+
+    was, out = read_manifest(before).config, plan.folder("features")
+    settings = dict(was["features"])
+    with tempfile.TemporaryDirectory() as temp:
+        if settings["weights"]:
+            network = Path(temp) / NETWORK
+            network.write_bytes(before.read_bytes(NETWORK))
+            settings["weights"] = str(network)
+        describe.main(
+            describe.DescribeConfig(
+                collection=plan.collection.uri,
+                out=out.uri,
+                splits=tuple(was["splits"]),
+                features=FeatureConfig(**settings),
+            )
+        )
     return out
 
 

@@ -18,9 +18,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ray_jobs import build_index, embed, evaluate, group, ingest, reconstruct, train, whiten
+from ray_jobs import build_index, describe, embed, evaluate, group, ingest, reconstruct, train, whiten
 from ray_jobs.draw import draw_faces, draw_places
 from ray_jobs.presets import (
+    LEARNED,
     PRESETS,
     AnyConfig,
     FacesConfig,
@@ -28,6 +29,7 @@ from ray_jobs.presets import (
     LandmarksConfig,
     PipelineConfig,
     TrainedConfig,
+    describes,
     num_steps,
     variants,
 )
@@ -47,6 +49,7 @@ from retrieval.artifacts.manifest import read_manifest
 from retrieval.data.settings import Split
 from retrieval.evaluation import tasks
 from retrieval.evaluation.settings import System
+from retrieval.models.known_weights import find
 from retrieval.models.settings import ModelConfig
 
 if TYPE_CHECKING:
@@ -84,6 +87,8 @@ def main(cfg: AnyConfig) -> dict[str, Folder]:
         weights_must_be_there(cfg.weights)
     prepare, detector = with_detector(cfg.prepare)  # once, for every step
     cfg = dataclasses.replace(cfg, prepare=prepare)
+    if isinstance(cfg, LandmarksConfig):
+        cfg = with_local_features(cfg)
     workspace = Folder.of(cfg.workspace)
     store = store_uri(cfg.tracking_uri or None, workspace)
     started = time.monotonic()
@@ -124,7 +129,7 @@ def _run(
     else:
         folders = landmarks(Run(cfg, workspace, tracker, road, weights, detector))
     logger.info("publish and register")
-    kinds = ("collection", "model", "index", "report", "people")
+    kinds = ("collection", "model", "index", "report", "people", "features")
     published.publish(workspace, **{kind: folders[kind] for kind in kinds if kind in folders})
     return folders, tracker.log_results(folders, model_name=cfg.model_name)
 
@@ -176,9 +181,31 @@ def landmarks(run: Run[LandmarksConfig]) -> dict[str, Folder]:
     served = _index(run, collection, systems[-1], cfg.served_splits)
     protocol = "leave-one-out" if on_cluster(tasks.anything_labelled, collection) else "mined-places"
     asked: dict[str, Any] = {"protocol": protocol, "subject": "place", "expansion": cfg.expansion, "rerank": cfg.rerank}
-    report = run.road.do(evaluate, "evaluate", systems=systems, **asked, **made_from)
-    folders = {"collection": collection, "tuples": tuples, "before": before, "trained": trained}
+    kept: dict[str, Folder] = {}
+    if describes(cfg):
+        say = "describe: learned local features of every photo"
+        kept["features"] = run.road.do(describe, say, collection=collection, features=LEARNED)
+    report = run.road.do(evaluate, "evaluate", systems=systems, **asked, **kept, **made_from)
+    folders = {"collection": collection, "tuples": tuples, "before": before, "trained": trained, **kept}
     return folders | {"model": systems[-1].model, "index": served, "report": report}
+
+
+def with_local_features(cfg: LandmarksConfig) -> LandmarksConfig:
+    """The settings with `rerank_by` decided, before anything long is begun.
+
+    Raises: ValueError if learned features are asked for and their weights are not at hand.
+    """
+    if not cfg.rerank or cfg.rerank_by == "sift":
+        return cfg
+    if cfg.rerank_by == "auto" and find(LEARNED.weights) is None:
+        logger.info(
+            "results are put in order by SIFT; learned features find more in pairs that differ in light and season: "
+            "python -m ray_jobs.weights --fetch %s",
+            LEARNED.weights,
+        )
+        return dataclasses.replace(cfg, rerank_by="sift")
+    describe.network_of(LEARNED)
+    return dataclasses.replace(cfg, rerank_by="aliked")
 
 
 def _photos(run: Run, drawn: Any) -> Folder:

@@ -22,6 +22,7 @@ from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.published import PREVIOUS, Published, go_to, history, publish
 
 _TRIPLE = ("collection", "model", "index")
+_BESIDE = ("report", "people", "features")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +52,9 @@ class PublishConfig:
     """Folder or URI of a report that measured the model, if there is one: it says what scores mean."""
     people: str | None = None
     """Folder or URI of the groups of the index's photos, if there are any."""
+    features: str | None = None
+    """Folder or URI of local features of the collection's photos (python -m ray_jobs.describe), if there are any: the
+    service puts results in order by them."""
 
     def __post_init__(self) -> None:
         given = [name for name in _TRIPLE if getattr(self, name) is not None]
@@ -58,8 +62,8 @@ class PublishConfig:
         if given and len(given) < len(_TRIPLE):
             missing = [f"--{name}" for name in _TRIPLE if name not in given]
             raise ValueError(f"A version is a collection, a model and an index: {' and '.join(missing)} missing.")
-        if not given and (self.report is not None or self.people is not None):
-            raise ValueError("--report and --people stand beside --collection, --model and --index.")
+        if not given and any(getattr(self, name) is not None for name in _BESIDE):
+            raise ValueError("--report, --people and --features stand beside --collection, --model and --index.")
         if len(asked) + bool(given) != 1:
             raise ValueError("Give one of --list, --back, --to, --champion, or --collection, --model and --index.")
 
@@ -72,7 +76,7 @@ def main(cfg: PublishConfig) -> str:
     set_up_logging()
     workspace = Folder.of(cfg.workspace)
     if cfg.index is not None:
-        places = {kind: getattr(cfg, kind) for kind in (*_TRIPLE, "report", "people")}
+        places = {kind: getattr(cfg, kind) for kind in (*_TRIPLE, *_BESIDE)}
         named = {kind: place for kind, place in places.items() if place is not None}
         must_be_sealed(**named)
         publish(workspace, **{kind: Folder.of(place) for kind, place in named.items()})

@@ -64,6 +64,12 @@ class ServeArgs(BaseModel):
     max_expand: int = Field(
         default=100, ge=0, le=1000, description="Most neighbours a query may take on (422); 0: no expansion at all."
     )
+    rerank: int | None = Field(
+        default=None,
+        ge=0,
+        description="Results verified by geometry where a query does not say how many (places); null: 10 where learned "
+        "local features were published (--features), otherwise 0.",
+    )
     max_rerank: int = Field(
         default=20, ge=0, le=1000, description="Most results of a query that are verified by geometry (422); 0: none."
     )
@@ -143,6 +149,8 @@ class ServeArgs(BaseModel):
             raise ValueError(f"min_replicas={self.min_replicas} is above max_replicas={self.max_replicas}.")
         if self.expand > self.max_expand:
             raise ValueError(f"expand={self.expand} is above max_expand={self.max_expand}.")
+        if (self.rerank or 0) > self.max_rerank:
+            raise ValueError(f"rerank={self.rerank} is above max_rerank={self.max_rerank}.")
         return self
 
     @property

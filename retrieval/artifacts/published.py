@@ -1,6 +1,6 @@
 """What the query service answers with: a collection, a model and an index that were made from each other.
 
-The report that measured the model may stand beside them: its calibration says what the scores mean.
+The report that measured the model may stand beside them (its calibration says what the scores mean), and others.
 
 `CURRENT.json` holds them, and those that were published before, so that going back is one small write. It is replaced
 whole: whoever reads it at any moment sees the triple that was, or the one that is.
@@ -26,7 +26,6 @@ from retrieval.artifacts.writing.seam import TEMP
 logger = logging.getLogger(__name__)
 
 CURRENT = "CURRENT.json"
-
 _KINDS = ("collection", "model", "index")
 
 KEPT = 20
@@ -72,6 +71,7 @@ def publish(
     index: Folder,
     report: Folder | None = None,
     people: Folder | None = None,
+    features: Folder | None = None,
 ) -> str:
     """Point the workspace's CURRENT.json at a matching (collection, model, index), for the query service.
 
@@ -81,13 +81,15 @@ def publish(
     Args:
         report: one that measured the model, if there is any.
         people: the groups of the index's photos, if they were grouped.
+        features: local features of the collection's photos, if they were kept.
 
     Returns: the version's name.
 
     Raises: ValueError if they were not made from each other.
     """
     folders = {"collection": collection, "model": model, "index": index}
-    folders |= {kind: folder for kind, folder in (("report", report), ("people", people)) if folder is not None}
+    beside = {"report": report, "people": people, "features": features}.items()
+    folders |= {kind: folder for kind, folder in beside if folder is not None}
     seals = {kind: read_manifest(folder, kind) for kind, folder in folders.items()}
     _check_together(folders, seals)
     new = Published(
@@ -151,7 +153,7 @@ def go_to(workspace: Folder, version: str) -> Published:
 
 
 def read_current(workspace: Folder) -> dict[str, Folder]:
-    """The published folders: {"collection": ..., "model": ..., "index": ...}, and "report" and "people" if they were.
+    """The published folders: {"collection": ..., "model": ..., "index": ...}, and others beside if they were.
 
     Raises: ValueError if nothing is published there yet.
     """
@@ -242,9 +244,10 @@ class Pair:
     index_fingerprint: str
     report: Folder | None = None
     """The report that measured the model."""
-
     people: Folder | None = None
     """The groups of the index's photos."""
+    features: Folder | None = None
+    """Local features of the collection's photos."""
 
     @classmethod
     def open(cls, workspace: str, version: str | None = None) -> Pair:
@@ -268,8 +271,7 @@ class Pair:
             collection_fingerprint=seals["collection"].fingerprint,
             model_fingerprint=seals["model"].fingerprint,
             index_fingerprint=seals["index"].fingerprint,
-            report=folders.get("report"),
-            people=folders.get("people"),
+            **{kind: folders.get(kind) for kind in ("report", "people", "features")},
         )
 
     @property
@@ -286,8 +288,9 @@ def _check_together(folders: Mapping[str, Folder], seals: Mapping[str, Manifest]
     """Scores between a model and an index, or an index and photos, of different making mean nothing."""
     for kind in ("collection", "model"):
         check_made_from(folders["index"], seals["index"], kind, seals[kind].fingerprint)
-    if "people" in seals:
-        check_made_from(folders["people"], seals["people"], "index", seals["index"].fingerprint)
+    for kind, of in (("features", "collection"), ("people", "index")):
+        if kind in seals:
+            check_made_from(folders[kind], seals[kind], of, seals[of].fingerprint)
     if "report" in seals:
         measured = {value for name, value in seals["report"].inputs.items() if name.endswith(".model")}
         if seals["model"].fingerprint not in measured:

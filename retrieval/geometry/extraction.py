@@ -10,6 +10,7 @@ Every file appears whole under its name, made from the same inputs to the same b
 from __future__ import annotations
 
 import functools
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.geometry.extractors.sift import sift
 from retrieval.geometry.features import NONE, Extractor, Features, extract
@@ -113,29 +115,48 @@ def _photos(collection: Folder, part: int, splits: Sequence[str]) -> tuple[pa.Ta
 
 
 class KeptFeatures:
-    """Features of photos by part and row in the collection. Those used last stay in memory, some 300 KB each."""
+    """Features of photos by part and row in the collection. Those used last stay in memory, some 300 KB each.
 
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
+    Safe to use from several threads.
+    """
+
+    def __init__(self, folder: Folder, held: int | None = None) -> None:
+        """Args: held: photos whose features stay in memory; None: `_HELD`."""
+        self._folder, self._num_held = folder, _HELD if held is None else held
+        self._lock = threading.Lock()
         self._rows: dict[int, dict[int, int]] = {}  # part -> row in the collection -> row in the file
         self._held: OrderedDict[tuple[int, int], Features] = OrderedDict()
 
     def __getitem__(self, place: tuple[int, int]) -> Features:
         """Raises: ValueError for a photo that has none here."""
-        if place not in self._held:
-            part, row = place
-            rows = self._rows_of(part)
-            if row not in rows:
-                raise ValueError(
-                    f"{self._folder} holds no features of row {row} of part {part}: its photos were not among the "
-                    f"--splits that python -m ray_jobs.describe was given. Describe them too."
-                )
-            for number, found in self._read(part, rows[row]):
-                self._held[part, number] = found
-            while len(self._held) > _HELD:
-                self._held.popitem(last=False)
-        self._held.move_to_end(place)
-        return self._held[place]
+        with self._lock:
+            if place not in self._held:
+                self._hold(*place)
+            self._held.move_to_end(place)
+            return self._held[place]
+
+    def look(self, jpeg: bytes) -> Features:
+        """Features of another photo, as they would be kept."""
+        return self._looking(jpeg)
+
+    @functools.cached_property
+    def _looking(self) -> functools.partial[Features]:
+        return _looks(self._folder, FeatureConfig(**read_manifest(self._folder, KIND).config["features"]))
+
+    def _hold(self, part: int, row: int) -> None:
+        rows = self._rows_of(part)
+        if row not in rows:
+            raise ValueError(
+                f"{self._folder} holds no features of row {row} of part {part}: its photos were not among the "
+                f"--splits that python -m ray_jobs.describe was given. Describe them too."
+            )
+        self._held.pop((part, row), None)
+        read = dict(self._read(part, rows[row]))
+        asked = read.pop(row)
+        for number, found in (*read.items(), (row, asked)):  # what was asked for is let go last
+            self._held[part, number] = found
+        while len(self._held) > self._num_held:
+            self._held.popitem(last=False)
 
     def _rows_of(self, part: int) -> dict[int, int]:
         if part not in self._rows:

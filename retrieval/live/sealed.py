@@ -122,6 +122,10 @@ class SealedGallery:
         """
         return self._jpeg_at(row)
 
+    def place(self, row: int) -> tuple[int, int]:
+        """Part and row in the collection of a row of the index."""
+        return int(self.searcher.parts[row]), int(self.searcher.rows_in_part[row])
+
     def read_one(self) -> bytes:
         """A stored crop, from where it is stored. Raises: OSError or ValueError if it cannot be read."""
         return self._read(0)
@@ -136,13 +140,13 @@ class SealedGallery:
 
     def stored(self, row: int) -> Mapping[str, Any]:
         """width, height and content_hash of the stored crop of a row."""
-        part, place = int(self.searcher.parts[row]), int(self.searcher.rows_in_part[row])
+        part, place = self.place(row)
         return {name: column[place].as_py() for name, column in self._part(part).items()}
 
     def _read(self, row: int) -> bytes:
         if not 0 <= row < len(self):
             raise IndexError(f"Row {row} is not in 0..{len(self) - 1}.")
-        place = int(self.searcher.parts[row]), int(self.searcher.rows_in_part[row])
+        place = self.place(row)
         return self._stored.read([place])[place]
 
     def _read_part(self, part: int) -> dict[str, pa.ChunkedArray]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from retrieval.geometry import features
 from retrieval.geometry.extraction import KeptFeatures
 from retrieval.geometry.matching.planes import verify_plane
 from retrieval.search.ranking import Neighbours
+
+Seen: TypeAlias = bytes | features.Features
+"""A stored photo: its JPEG, or local features that were kept of it."""
 
 MIN_INLIERS = 15
 MAX_FEATURES = 1024
@@ -87,25 +91,36 @@ class Evidence:
         return len(self.matches)
 
 
+def look(jpeg: bytes) -> features.Features:
+    """SIFT of a stored photo, where somebody waits for it."""
+    return features.extract(jpeg, max_features=MAX_FEATURES, max_side=MAX_SIDE)
+
+
 def verify_each(
-    query: bytes, crops: Iterable[bytes], seconds: float, gone: Callable[[], bool] = lambda: False
+    query: Seen,
+    others: Iterable[Seen],
+    seconds: float,
+    gone: Callable[[], bool] = lambda: False,
+    look: Callable[[bytes], features.Features] = look,
 ) -> list[Evidence | None]:
     """The query's stored photo against others, one after another, for as long as there is time.
 
-    Args: query, crops: JPEGs. seconds: no pair is begun later; one takes some tens of milliseconds, the worst two
-        seconds (`MAX_SIDE`). gone: whether nobody waits any more; then no pair is begun either.
+    Args: seconds: no pair is begun later; one takes some milliseconds, and each photo that is looked at first some
+        tens or hundreds, the worst two seconds (`MAX_SIDE`). gone: whether nobody waits any more; then no pair is begun
+        either. look: at a photo.
 
     Returns: evidence of each; None for those that there was no time for.
     """
     until = time.monotonic() + seconds
     first: features.Features | None = None
     found: list[Evidence | None] = []
-    for crop in crops:
+    for other in others:
         if gone() or time.monotonic() >= until:
             found.append(None)
             continue
-        first = first or features.extract(query, max_features=MAX_FEATURES, max_side=MAX_SIDE)
-        second = features.extract(crop, max_features=MAX_FEATURES, max_side=MAX_SIDE)
+        if first is None:
+            first = look(query) if isinstance(query, bytes) else query
+        second = look(other) if isinstance(other, bytes) else other
         pairs = verify_plane(first, second).matches
         both = first.keypoints[pairs[:, 0], :2], second.keypoints[pairs[:, 1], :2]
         found.append(Evidence(np.concatenate(both, axis=1)))

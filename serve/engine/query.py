@@ -14,7 +14,7 @@ from retrieval.search.settings import ExpansionConfig
 from serve.edge import Refusal, refuse_photo
 from serve.engine.clock import Clock
 from serve.engine.filtering import filter_of
-from serve.engine.verifying import check_rerank, verified
+from serve.engine.verifying import check_rerank, decided, verified
 from serve.engine.version import Version
 from serve.engine.wording import Found, Wording, expansion_of, photo_of
 from serve.photos.messages import Looked, Unusable
@@ -40,6 +40,7 @@ async def answer(
     Raises: Refusal, always with a reason that says whose fault it is.
     """
     version = service.versions.current
+    options = decided(service.args, version, options, photo is not None)
     check_options(service.args, version, options, photo is not None)
     allowed = filter_of(options.filter)
 
@@ -161,7 +162,7 @@ def search(
         vectors = gallery.vectors_of([hit.image_id for hit in near])[None]
         asked = expand(asked, vectors, np.array([[hit.score for hit in near]]), alpha)
         expansion = ExpansionConfig(num=len(near), alpha=alpha)
-    hits = gallery.search(asked, max(options.k, options.rerank), allowed)[0]
+    hits = gallery.search(asked, max(options.k, options.rerank or 0), allowed)[0]
     first = (hits if near is None else near)[:1]
     kept = [hit for hit in hits if options.min_score is None or hit.score >= options.min_score]
     return Found(kept, first[0].score if first else None, expansion)

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from retrieval.artifacts.calibration import Calibration, KnownThreshold
 from retrieval.artifacts.collection import detector_of
+from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.published import Pair, Published, version_name
 from retrieval.images import pixels
@@ -33,10 +34,16 @@ from serve.photos.messages import Look, Which
 from serve.schemas import IndexInfo, ModelInfo
 from serve.settings import ServeArgs
 
+if TYPE_CHECKING:
+    from retrieval.search.rerank import KeptFeatures
+
 Made = TypeVar("Made")
 
 QUICK = 20_000
 """Images that a search takes a few milliseconds for at most, whatever the index."""
+
+
+_HELD = 128  # images whose local features stay in memory: 300 KB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,7 @@ class Version:
 
     name: 12 hex digits of the three fingerprints. config: how a query photo is prepared. calibration, known: what its
     scores mean, if that was measured, or its publisher says. prepared: how its crops are cut, as the store of changes
-    notes it.
+    notes it. local: local features of its images, if they were published.
     """
 
     def __init__(
@@ -101,6 +108,7 @@ class Version:
                 raise ValueError(
                     f"Queries cannot be expanded by default (expand=...): {self.gallery.why_no_vectors()}."
                 )
+            self.local = None if pair.features is None else _local(pair.features)
             self.calibration: Calibration | None = pair.calibration()
             self.known: KnownThreshold | None = known_threshold(pair.model)
             self._batched = batched
@@ -221,6 +229,12 @@ class Version:
             del self.gallery, self.embedder
             self._batcher.forget()
         self.closing.close()
+
+
+def _local(folder: Folder) -> KeptFeatures:
+    from retrieval.search.rerank import KeptFeatures  # COLMAP comes with it
+
+    return KeptFeatures(folder, held=_HELD)
 
 
 def _embedder(args: ServeArgs, pair: Pair) -> embedder.Embedder:

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
 from retrieval.artifacts.calibration import Calibration
+from serve.engine.verifying import usual_rerank
 from serve.engine.version import Version
 from serve.routes.search import ERRORS
 from serve.schemas import (
@@ -49,7 +50,9 @@ def add(api: FastAPI, service: Service) -> None:
                 max_batch_photos=service.args.max_batch_photos,
                 max_rerank=service.args.max_rerank if version.config.crop == "fit" else 0,
             ),
-            defaults=Defaults(expand=service.args.expand, alpha=service.args.alpha),
+            defaults=Defaults(
+                expand=service.args.expand, alpha=service.args.alpha, rerank=usual_rerank(service.args, version)
+            ),
             labels=version.gallery.num_identities,
             started=service.started,
             replica=service.replica,

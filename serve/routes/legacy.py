@@ -14,6 +14,7 @@ from serve.edge import Refusal
 from serve.engine import query
 from serve.engine.clock import Clock
 from serve.engine.filtering import thumbnail_of
+from serve.engine.verifying import usual_rerank
 from serve.engine.version import Version
 from serve.routes.images import stored
 from serve.routes.info import limits_of
@@ -109,5 +110,5 @@ def _info(service: Service, version: Version) -> Info:
         index=version.describe_index(),
         collection=version.pair.collection_fingerprint,
         limits=limits_of(args),
-        defaults=Defaults(expand=args.expand, alpha=args.alpha),
+        defaults=Defaults(expand=args.expand, alpha=args.alpha, rerank=usual_rerank(args, version)),
     )

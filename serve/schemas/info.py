@@ -59,6 +59,7 @@ class Defaults(BaseModel):
 
     expand: int = Field(description="Neighbours taken on.")
     alpha: float = Field(description="The power of their scores.")
+    rerank: int = Field(default=0, description="Results verified by geometry, where a query is one photo.")
 
 
 class ModelInfo(BaseModel):
@@ -107,7 +108,7 @@ class Info(BaseModel):
             index=LOADED_INDEX,
             collection="77c1",
             limits=LIMITS,
-            defaults={"expand": 0, "alpha": 3.0},
+            defaults={"expand": 0, "alpha": 3.0, "rerank": 0},
         )
     )
 
@@ -184,7 +185,7 @@ class ServiceInfo(BaseModel):
                 "attributes": [],
             },
             limits={**LIMITS, "max_batch_photos": 32, "max_rerank": 0},
-            defaults={"expand": 0, "alpha": 3.0},
+            defaults={"expand": 0, "alpha": 3.0, "rerank": 0},
             labels=158,
             started="2026-03-01T12:00:00Z",
             replica="search#ab12",

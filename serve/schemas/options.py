@@ -90,8 +90,8 @@ class SearchOptions(RequestBody):
     alpha: float | None = Field(
         default=None, ge=0, le=MAX_ALPHA, description="A neighbour's weight is its score to this; null: as the service."
     )
-    rerank: int = Field(
-        default=0, ge=0, le=1000, description="How many of the first are verified by geometry (places)."
+    rerank: int | None = Field(
+        default=None, ge=0, le=1000, description="How many of the first are verified (places); null: as the service."
     )
     evidence: bool = Field(default=False, description="Give the matched points of those re-ranked.")
     box: BoxOfPhoto | None = Field(default=None, description="x1, y1, x2, y2 of the upright photo, pixels (places).")

@@ -16,8 +16,8 @@ from retrieval.geometry.features import Features
 from retrieval.geometry.matching.matches import Verified, match
 from retrieval.geometry.settings import MIN_LINK
 
-MAX_ERROR = 4.0
-"""Pixels of the stored photo between a point and where the plane takes it to."""
+MAX_ERROR = 1 / 120
+"""Of the second photo's longer side, between a point and where the plane takes it to: 4 pixels of 480."""
 
 _TRIES, _SURE = 5000, 0.999
 
@@ -34,7 +34,8 @@ def verify_plane(a: Features, b: Features) -> Verified:
         return Verified.nothing()
     first = np.ascontiguousarray(a.keypoints[pairs[:, 0], :2])
     second = np.ascontiguousarray(b.keypoints[pairs[:, 1], :2])
-    _, fits = cv2.findHomography(first, second, cv2.USAC_MAGSAC, MAX_ERROR, maxIters=_TRIES, confidence=_SURE)
+    error = MAX_ERROR * max(b.width, b.height)
+    _, fits = cv2.findHomography(first, second, cv2.USAC_MAGSAC, error, maxIters=_TRIES, confidence=_SURE)
     if fits is None:
         return Verified.nothing()
     kept = pairs[fits.ravel() > 0]

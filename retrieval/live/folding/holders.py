@@ -12,7 +12,7 @@ from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import MANIFEST, Manifest, read_manifest
 
-MADE_OF_IT = ("embeddings", "index", "people")
+MADE_OF_IT = ("embeddings", "index", "people", "features")
 """Kinds that hold something of each photo of a collection, and are made again from it."""
 
 

@@ -44,7 +44,11 @@ export function showOptions(params, change) {
     num,
     num ? `${num} nearest` : "off",
   ]);
-  const reranks = upTo(RERANK, limits.max_rerank ?? 100).map((num) => [num, num ? `first ${num}` : "off"]);
+  const usualRerank = defaults.rerank ?? 0;
+  const reranks = sorted([...upTo(RERANK, limits.max_rerank ?? 100), usualRerank]).map((num) => [
+    num,
+    num ? `first ${num}` : "off",
+  ]);
   refill(
     at("option-fields"),
     one(
@@ -63,7 +67,7 @@ export function showOptions(params, change) {
       ),
     features.expand &&
       one("expand", "Expand with the nearest", expands, defaults.expand, "Searches again with what was found"),
-    features.rerank && one("rerank", "Check the geometry", reranks, 0, "Shows the points that match"),
+    features.rerank && one("rerank", "Check the geometry", reranks, usualRerank, "Shows the points that match"),
   );
   at("options").hidden = at("option-fields").hidden;
 }

@@ -56,7 +56,6 @@ export function readOptions(params) {
     const value = Number(params.get(name));
     if (params.get(name) && Number.isFinite(value)) options[name] = value;
   }
-  if (options.rerank) options.evidence = options.crop = true;
   const filter = readFilter(params);
   return filter ? { ...options, filter } : options;
 }

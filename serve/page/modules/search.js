@@ -122,6 +122,7 @@ async function showWhy(error) {
 
 async function answer(withPhoto, query) {
   const options = { k: Math.min(USUAL_K, info.limits.max_k), far: usualFar(), ...readOptions(route.params) };
+  if (options.rerank ?? info.defaults.rerank) options.evidence = options.crop = true;
   const box = route.params.get("box")?.split(",").map(Number);
   if (withPhoto && info.features.faces) options.face = "all";
   if (withPhoto && info.features.box && box?.length === 4 && box.every(Number.isFinite)) options.box = box;

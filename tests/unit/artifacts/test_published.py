@@ -170,19 +170,21 @@ def test_without_a_report_nothing_is_said_of_scores(workspace: Path) -> None:
     assert pair.report is None and pair.calibration() is None
 
 
-def test_people_are_published_with_the_index_they_are_of_and_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "of"), [("people", "index"), ("features", "collection")])
+def test_what_stands_beside_is_published_with_what_it_is_of_and_no_other(tmp_path: Path, kind: str, of: str) -> None:
     workspace, folders = Folder.of(tmp_path), make(tmp_path)
-    people = {}
-    for name, index in (("mine", read_manifest(folders["index"]).fingerprint), ("another", "0" * 64)):
-        people[name] = workspace / "people" / name
-        artifacts_manifest.begin(people[name], kind="people", config={}, inputs={"index": index})
-        artifacts_manifest.seal(people[name], kind="people", config={}, inputs={"index": index}, counts={})
+    beside = {}
+    for name, made_from in (("mine", read_manifest(folders[of]).fingerprint), ("another", "0" * 64)):
+        beside[name] = workspace / kind / name
+        artifacts_manifest.begin(beside[name], kind=kind, config={}, inputs={of: made_from})
+        artifacts_manifest.seal(beside[name], kind=kind, config={}, inputs={of: made_from}, counts={})
     assert not is_published(workspace)
     with pytest.raises(ValueError, match="another"):
-        publish(workspace, **folders, people=people["another"])
-    publish(workspace, **folders, people=people["mine"])
-    assert is_published(workspace) and read_current(workspace)["people"] == people["mine"]
-    assert Pair.open(str(tmp_path)).index == folders["index"]
+        publish(workspace, **folders, **{kind: beside["another"]})
+    publish(workspace, **folders, **{kind: beside["mine"]})
+    assert is_published(workspace) and read_current(workspace)[kind] == beside["mine"]
+    pair = Pair.open(str(tmp_path))
+    assert pair.index == folders["index"] and getattr(pair, kind) == beside["mine"]
 
 
 def published_thrice(path: Path) -> tuple[Folder, list[str]]:

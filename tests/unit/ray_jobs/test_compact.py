@@ -10,11 +10,12 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import pytest
 
-from ray_jobs import build_index, compact, group
+from ray_jobs import build_index, compact, describe, group
 from ray_jobs.compact import CompactConfig
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.published import Pair, history, publish
+from retrieval.geometry.settings import FeatureConfig
 from retrieval.grouping.settings import GroupingConfig
 from retrieval.live.filters import Filter
 from retrieval.live.folding.erasure import erase
@@ -24,12 +25,13 @@ from retrieval.live.view import GalleryView
 from tests.support.folding import bytes_below
 from tests.support.gallery import Sealed, new_image, sealed_gallery
 from tests.support.inline import Cluster, install
+from tests.support.local import random_aliked
 from tests.support.object_store import ObjectStore
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    return install(monkeypatch, compact, build_index, group)
+    return install(monkeypatch, compact, build_index, describe, group)
 
 
 @pytest.fixture
@@ -235,3 +237,24 @@ def test_one_at_a_time_among_hosts_too(shared: Folder) -> None:
         compact.main(CompactConfig(workspace=shared.uri, wait_s=0))
     assert compact.main(CompactConfig(workspace=shared.uri, wait_s=0, take_over=True))
     assert not (shared / "live").exists("compact-runs")
+
+
+def test_local_features_are_taken_again_by_the_same_settings_and_those_of_the_erased_go(
+    made: Sealed, cluster: Cluster
+) -> None:
+    pair, settings = made.pair, FeatureConfig(extractor="aliked", weights="w", max_features=20, max_side=96)
+    old = made.workspace / "features/made"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(describe, "network_of", lambda config: random_aliked())
+        cfg = describe.DescribeConfig(collection=pair.collection.uri, out=old.uri, features=settings)
+        before = describe.main(cfg)
+    publish(made.workspace, collection=pair.collection, model=pair.model, index=pair.index, features=old)
+    store = Store.open(made.workspace)
+    store.add([new_image("new.jpg", 2)], pair.model_fingerprint)
+    erase(GalleryView(Pair.open(made.workspace.uri), store), ["a/ada-000.jpg"])
+    now = compacted(made)
+    assert now.features is not None and now.features != old and not old.list()
+    after = read_manifest(now.features)
+    assert after.config == before.config, "the network is known by its numbers, wherever it lies"
+    assert after.inputs == {"collection": now.collection_fingerprint}
+    assert after.counts["photos"] == before.counts["photos"]

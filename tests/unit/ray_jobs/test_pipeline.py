@@ -19,6 +19,7 @@ from ray_jobs.presets import (
     FACES,
     FACES_TRAIN,
     LANDMARKS,
+    LEARNED,
     AnyConfig,
     FacesConfig,
     FacesTrainConfig,
@@ -30,10 +31,12 @@ from ray_jobs.runtime.parallel.limits import Limits
 from ray_jobs.runtime.road import Road
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
+from retrieval.models.known_weights import FOLDER
 from retrieval.models.network import EmbeddingNet
 from tests.support.fake_jobs import FakeJob, sealed
+from tests.support.local import random_aliked
 
-JOBS = ("ingest", "reconstruct", "train", "whiten", "embed", "build_index", "evaluate", "group")
+JOBS = ("ingest", "describe", "reconstruct", "train", "whiten", "embed", "build_index", "evaluate", "group")
 
 
 class Jobs:
@@ -175,6 +178,35 @@ def test_a_place_model_is_compared_with_itself_without_a_head(jobs: Jobs, tmp_pa
     assert options["seed"] == 5
 
 
+def test_learned_features_are_kept_for_the_report_and_for_the_service(jobs: Jobs, tmp_path: Path) -> None:
+    cfg = dataclasses.replace(LANDMARKS, source="photos", ablate=False, rerank_by="aliked")
+    made = run(cfg, tmp_path)
+    (described,), (evaluated,) = jobs.describe.ran, jobs.evaluate.ran
+    assert (described.collection, described.features) == (made["collection"].uri, LEARNED)
+    assert evaluated.features == made["features"].uri == described.out and evaluated.rerank == 50
+    for other in (dataclasses.replace(cfg, rerank_by="sift"), dataclasses.replace(cfg, rerank=0)):
+        assert "features" not in run(other, tmp_path) and not jobs.evaluate.ran[-1].features
+    assert len(jobs.describe.ran) == 1
+
+
+def test_results_are_put_in_order_by_what_is_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    decided = pipeline.with_local_features(LANDMARKS)
+    assert decided.rerank_by == "sift" and "weights --fetch aliked-n16" in caplog.text
+    assert pipeline.with_local_features(dataclasses.replace(LANDMARKS, rerank=0)).rerank_by == "auto"
+    assert pipeline.with_local_features(DEMO_LANDMARKS) is DEMO_LANDMARKS
+    with pytest.raises(ValueError, match="weights aliked-n16 are not here"):
+        pipeline.with_local_features(dataclasses.replace(LANDMARKS, rerank_by="aliked"))
+    known = tmp_path / "aliked.safetensors"
+    known.write_bytes(random_aliked())
+    monkeypatch.setattr(pipeline, "find", lambda name: known)
+    monkeypatch.setattr(pipeline.describe, "network_of", lambda config: b"")
+    assert pipeline.with_local_features(LANDMARKS).rerank_by == "aliked"
+
+
 def test_places_served_with_scales_and_whitening_are_the_last_of_all(jobs: Jobs, tmp_path: Path) -> None:
     made = run(dataclasses.replace(LANDMARKS, source="photos"), tmp_path)
     (evaluated,) = jobs.evaluate.ran
@@ -199,7 +231,7 @@ def test_places_served_with_scales_and_whitening_are_the_last_of_all(jobs: Jobs,
     assert all(system.index is None for system in evaluated.systems)
     (index,) = jobs.build_index.ran
     assert index.embeddings == systems["after + ms + Lw"].embeddings.uri
-    assert (evaluated.expansion, evaluated.rerank, evaluated.subject) == (LANDMARKS.expansion, 0, "place")
+    assert (evaluated.expansion, evaluated.rerank, evaluated.subject) == (LANDMARKS.expansion, 50, "place")
     assert evaluated.tuples == made["tuples"].uri
 
 

@@ -31,6 +31,7 @@ def test_the_presets_keep_their_names_and_kinds() -> None:
         "faces-train": FacesTrainConfig,
         "faces-published": FacesTrainConfig,
         "landmarks": LandmarksConfig,
+        "landmarks-published": LandmarksConfig,
         "demo-landmarks": LandmarksConfig,
         "demo-people": FacesConfig,
         "demo": FacesTrainConfig,
@@ -46,7 +47,8 @@ def test_no_setting_of_one_road_is_a_setting_of_the_other() -> None:
     assert own[0] == {"grouping", "demo"}
     assert own[1] == {"train", "demo"}
     assert own[2] == {
-        *("mining", "reconstruct", "siamese", "whiten", "whitened", "scales", "expansion", "rerank", "ablate", "scenes")
+        *("mining", "reconstruct", "siamese", "whiten", "whitened", "scales", "expansion", "rerank", "rerank_by"),
+        *("ablate", "scenes"),
     }
     assert not {"weights", "num_workers"} & {field.name for field in dataclasses.fields(FacesConfig)}
 
@@ -64,6 +66,7 @@ def test_demos_download_nothing_and_the_others_start_from_trained_weights() -> N
         "faces-train": "imagenet",
         "faces-published": "imagenet",
         "landmarks": "imagenet",
+        "landmarks-published": "imagenet",
         "demo-landmarks": "none",
         "demo": "none",
     }
@@ -132,6 +135,8 @@ def test_steps_of_a_road() -> None:
     assert num_steps(landmarks(ablate=False, scales=(1.0,), whitened=False)) == 8
     assert num_steps(landmarks(ablate=False)) == 6 + 1 + 1 + 2 + 2
     assert num_steps(DEMO_LANDMARKS) == 6 + 1 + 1 + 1 + 2
+    assert num_steps(landmarks(rerank_by="aliked")) == num_steps(landmarks()) + 1
+    assert num_steps(landmarks(rerank_by="aliked", rerank=0)) == num_steps(landmarks())
 
 
 @pytest.mark.parametrize(

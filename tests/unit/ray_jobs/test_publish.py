@@ -104,7 +104,8 @@ def test_the_champion_is_served_with_its_newest_index(versions: list[str], tmp_p
         ({"list": True, "champion": "faces"}, "Give one of"),
         ({"index": "I"}, "--collection and --model missing"),
         ({"collection": "C", "model": "M", "index": "I", "back": True}, "Give one of"),
-        ({"report": "R", "back": True}, "--report and --people stand beside"),
+        ({"report": "R", "back": True}, "--report, --people and --features stand beside"),
+        ({"features": "F", "list": True}, "--report, --people and --features stand beside"),
     ],
 )
 def test_what_is_not_one_thing_is_refused(settings: dict[str, Any], why: str) -> None:

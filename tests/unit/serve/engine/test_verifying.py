@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import shutil
 import threading
 from typing import Any
 
 import numpy as np
 import pytest
 
-from retrieval.geometry import features
+from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.hashing import plain
+from retrieval.artifacts.manifest import seal
+from retrieval.artifacts.published import Pair, publish
+from retrieval.geometry import extraction, features
+from retrieval.geometry.settings import FeatureConfig
 from retrieval.images.settings import PrepareConfig
-from retrieval.search.rerank import MIN_INLIERS
-from serve.engine.verifying import verified
+from retrieval.search.rerank import MIN_INLIERS, count_inliers
+from serve.engine.verifying import USUAL, verified
 from serve.engine.wording import Found
 from serve.schemas import SearchAnswer, SearchOptions
 from serve.service import Service
 from tests.support.asked import Client, refusal, run
+from tests.support.local import random_aliked
 from tests.support.workspace import Workspace, make_workspace
 
 
@@ -137,3 +145,83 @@ def test_what_cannot_be_verified_is_refused(made: Workspace, tmp_path_factory: p
         assert refusal(response) == (422, "bad-parameter") and "faces" in response.json()["error"]["message"]
 
     run(faces, with_faces)
+
+
+@pytest.fixture(scope="module")
+def described(made: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The same, with learned local features of all but the last split published beside it: of a random network."""
+    root = tmp_path_factory.mktemp("described") / "w"
+    shutil.copytree(made.folder.path, root)
+    workspace = Folder.of(root)
+    pair = Pair.open(workspace.uri)
+    kept = workspace / "features/made"
+    settings = FeatureConfig(extractor="aliked", weights="w", max_features=200, max_side=160)
+    parts, num = extraction.parts_of(pair.collection, SPLITS)
+    kept.write_bytes(extraction.NETWORK, random_aliked())
+    for part in parts:
+        extraction.extract_part(pair.collection, kept, part, SPLITS, settings)
+    inputs = {"collection": pair.collection_fingerprint}
+    seal(kept, kind="features", config={"features": plain(settings)}, inputs=inputs, counts={"photos": num})
+    publish(workspace, collection=pair.collection, model=pair.model, index=pair.index, features=kept)
+    return dataclasses.replace(made, folder=workspace)
+
+
+SPLITS = ("train", "val", "query", "gallery")
+
+
+def test_where_features_were_kept_a_query_is_verified_unless_it_says_otherwise(described: Workspace) -> None:
+    image_id, path = list(described.photos.items())[2]
+    photo = path.read_bytes()
+
+    async def work(service: Service, client: Client) -> None:
+        assert (await client.get("/v1/info")).json()["defaults"]["rerank"] == USUAL
+        told, told_not = await _search(client, photo, k=5), await _search(client, photo, k=5, rerank=0)
+        assert None not in {one.inliers for one in told.results} and {one.inliers for one in told_not.results} == {None}
+        by_id = await _search(client, image_id=image_id, k=5)
+        assert by_id.results[0].image_id == image_id and (by_id.results[0].inliers or 0) >= MIN_INLIERS
+        vector = service.versions.current.gallery.vector(image_id).tolist()
+        assert (await _search(client, embedding=vector, k=5)).results[0].inliers is None, "no photo to verify with"
+
+    run(described, work)
+
+    async def without(service: Service, client: Client) -> None:
+        assert (await client.get("/v1/info")).json()["defaults"]["rerank"] == 2
+        assert [one.inliers is None for one in (await _search(client, photo, k=3)).results][2]
+
+    run(described, without, rerank=2)
+
+
+def test_the_answer_is_the_one_that_evaluation_counts(described: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the features that were kept, of the query too if it is one of the gallery; no stored photo is read again."""
+    image_id = list(described.photos)[1]
+    pair = Pair.open(described.folder.uri)
+
+    async def work(service: Service, client: Client) -> None:
+        gallery = service.versions.current.gallery
+        place = lambda image_id: gallery.sealed.place(gallery.row_of(image_id))  # noqa: E731
+        told = await _search(client, image_id=image_id, k=USUAL)
+        places = np.array([place(one.image_id) for one in told.results])
+        counts = count_inliers(pair.collection, np.array([place(image_id)]), places[None], pair.features)
+        assert [one.inliers for one in told.results] == counts[0].tolist()
+        monkeypatch.setattr(type(gallery), "jpeg", lambda *_: pytest.fail("a stored photo was read"))
+        assert (await _search(client, image_id=image_id, k=USUAL)).results == told.results
+
+    run(described, work)
+
+
+def test_a_photo_of_a_split_that_was_not_described_is_looked_at(
+    described: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_id = list(described.photos)[1]
+
+    async def work(service: Service, client: Client) -> None:
+        before = await _search(client, image_id=image_id, k=USUAL)
+        version = service.versions.current
+        assert version.local is not None
+        monkeypatch.setattr(version.local, "_rows", {part: {} for part in range(9)})
+        version.local._held.clear()
+        assert [one.inliers for one in (await _search(client, image_id=image_id, k=USUAL)).results] == [
+            one.inliers for one in before.results
+        ]
+
+    run(described, work)
