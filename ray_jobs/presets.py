@@ -187,7 +187,7 @@ LANDMARKS_PUBLISHED = LandmarksConfig(
     rerank_by="sift",
     model_name="landmarks",
 )
-# With results in order of what fits one plane: mAP of hard pairs 0.346 > 0.531; see docs/explanation/re-ranking.md.
+# With results in order of what fits one plane: mAP of hard pairs 0.346 > 0.511; see docs/explanation/re-ranking.md.
 LANDMARKS = dataclasses.replace(LANDMARKS_PUBLISHED, rerank=50, rerank_by="auto")
 # As `demo`: nothing is downloaded, so the trunk is random and only its whitening, a linear head, is worth training.
 DEMO_LANDMARKS = LandmarksConfig(

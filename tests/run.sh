@@ -5,7 +5,8 @@
 set -u
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
-own="tests/cluster/test_autoscaling.py tests/cluster/test_chaos.py tests/cluster/test_nodes.py"
+own="tests/cluster/test_autoscaling.py tests/cluster/test_chaos.py tests/cluster/test_nodes.py
+tests/cluster/test_job_submit.py tests/e2e/test_demo_query.py tests/e2e/test_serve_config.py"
 "$BIN/python" -m pytest tests/unit tests/test_docs.py tests/test_layering.py retrieval $own "$@" >"$said" 2>&1 &
 computing=$!
 trap 'kill $computing 2>/dev/null; cat "$said"; exit 130' INT TERM  # who ends a run that hangs sees where

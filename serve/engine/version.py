@@ -136,6 +136,8 @@ class Version:
         size = self.config.size
         self._blank = pixels.encode_jpeg(np.zeros((size, size, 3), np.uint8))
         self._asked = self.embedder.embed_jpegs([self._blank])
+        if self.local is not None:
+            self.local.look(self._blank)
         self.gallery.search(self._asked, 1)
 
     async def check_model(self) -> None:

@@ -9,6 +9,8 @@ two views.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -21,16 +23,27 @@ MAX_ERROR = 1 / 120
 
 _TRIES, _SURE = 5000, 0.999
 
-# How matches are picked, by kind; docs/decisions/local-features.md has what was tried.
-_SIFT = {"max_ratio": 0.8, "both_ways": True}
-_LEARNED = {"max_ratio": 0.95, "both_ways": False}
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How matches of a kind of features are picked, and fewer than how many on one plane are chance."""
+
+    max_ratio: float
+    both_ways: bool
+    least: int
+
+
+# docs/decisions/local-features.md has what was tried, and how often chance gives so many.
+_SIFT = _Way(0.8, both_ways=True, least=MIN_LINK)
+_LEARNED = _Way(0.95, both_ways=False, least=20)
 
 
 def verify_plane(a: Features, b: Features) -> Verified:
     """Match two photos and keep what one homography explains, by MAGSAC++ (Barath et al., CVPR 2020) of OpenCV, whose
-    draws are the same each time."""
-    pairs = match(a, b, **(_LEARNED if a.are_learned else _SIFT))
-    if len(pairs) < MIN_LINK:
+    draws are the same each time. Nothing where that is no more than chance gives."""
+    way = _LEARNED if a.are_learned else _SIFT
+    pairs = match(a, b, max_ratio=way.max_ratio, both_ways=way.both_ways)
+    if len(pairs) < way.least:
         return Verified.nothing()
     first = np.ascontiguousarray(a.keypoints[pairs[:, 0], :2])
     second = np.ascontiguousarray(b.keypoints[pairs[:, 1], :2])
@@ -39,4 +52,4 @@ def verify_plane(a: Features, b: Features) -> Verified:
     if fits is None:
         return Verified.nothing()
     kept = pairs[fits.ravel() > 0]
-    return Verified(num_inliers=len(kept), matches=kept)
+    return Verified(num_inliers=len(kept), matches=kept) if len(kept) >= way.least else Verified.nothing()

@@ -225,3 +225,14 @@ def test_a_photo_of_a_split_that_was_not_described_is_looked_at(
         ]
 
     run(described, work)
+
+
+def test_nobody_waits_for_the_network_of_local_features_to_be_loaded(described: Workspace) -> None:
+    extraction._network.cache_clear()
+
+    async def work(service: Service, client: Client) -> None:
+        assert extraction._network.cache_info().misses == 1
+        await _search(client, list(described.photos.values())[2].read_bytes(), k=2)
+        assert extraction._network.cache_info().misses == 1
+
+    run(described, work)
