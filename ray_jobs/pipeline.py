@@ -23,6 +23,7 @@ from ray_jobs.draw import draw_faces, draw_places
 from ray_jobs.presets import (
     LEARNED,
     PRESETS,
+    RERANKED,
     AnyConfig,
     FacesConfig,
     FacesTrainConfig,
@@ -180,7 +181,8 @@ def landmarks(run: Run[LandmarksConfig]) -> dict[str, Folder]:
     systems = _variants(run, before, trained, **made_from)
     served = _index(run, collection, systems[-1], cfg.served_splits)
     protocol = "leave-one-out" if on_cluster(tasks.anything_labelled, collection) else "mined-places"
-    asked: dict[str, Any] = {"protocol": protocol, "subject": "place", "expansion": cfg.expansion, "rerank": cfg.rerank}
+    asked: dict[str, Any] = {"protocol": protocol, "subject": "place", "expansion": cfg.expansion}
+    asked |= {"rerank": cfg.rerank or 0}
     kept: dict[str, Folder] = {}
     if describes(cfg):
         say = "describe: learned local features of every photo"
@@ -191,21 +193,23 @@ def landmarks(run: Run[LandmarksConfig]) -> dict[str, Folder]:
 
 
 def with_local_features(cfg: LandmarksConfig) -> LandmarksConfig:
-    """The settings with `rerank_by` decided, before anything long is begun.
+    """The settings with `rerank` and `rerank_by` decided, before anything long is begun.
 
     Raises: ValueError if learned features are asked for and their weights are not at hand.
     """
-    if not cfg.rerank or cfg.rerank_by == "sift":
-        return cfg
+    if cfg.rerank == 0 or cfg.rerank_by == "sift":
+        return dataclasses.replace(cfg, rerank=cfg.rerank or 0)
     if cfg.rerank_by == "auto" and find(LEARNED.weights) is None:
+        decided = dataclasses.replace(cfg, rerank=cfg.rerank or 0, rerank_by="sift")
         logger.info(
-            "results are put in order by SIFT; learned features find more in pairs that differ in light and season: "
+            "results are %s. Learned local features find more, in pairs that differ in light and season above all: "
             "python -m ray_jobs.weights --fetch %s",
+            "put in order by SIFT" if decided.rerank else "not put in order by geometry",
             LEARNED.weights,
         )
-        return dataclasses.replace(cfg, rerank_by="sift")
+        return decided
     describe.network_of(LEARNED)
-    return dataclasses.replace(cfg, rerank_by="aliked")
+    return dataclasses.replace(cfg, rerank=cfg.rerank or RERANKED, rerank_by="aliked")
 
 
 def _photos(run: Run, drawn: Any) -> Folder:

@@ -117,8 +117,8 @@ class LandmarksConfig(TrainedConfig):
     """The scales at which the served model describes a photo."""
     expansion: ExpansionConfig = field(default_factory=ExpansionConfig)
     """The query expansion that is scored."""
-    rerank: int = 0
-    """Results put in order by geometry, and scored; 0: not."""
+    rerank: int | None = None
+    """Results put in order by geometry, and scored; 0: none; None: 50 where that goes by aliked, otherwise none."""
     rerank_by: Literal["auto", "sift", "aliked"] = "auto"
     """The local features for that. aliked: a network that learned where to look, whose weights must be at hand (python
     -m ray_jobs.weights --fetch aliked-n16); what it finds is kept, and the service puts results in order by it. auto:
@@ -130,7 +130,8 @@ class LandmarksConfig(TrainedConfig):
 
     def __post_init__(self) -> None:
         TrainedConfig.__post_init__(self)
-        must_be_at_least(0, self, "rerank")
+        if self.rerank is not None:
+            must_be_at_least(0, self, "rerank")
         dataclasses.replace(self.model, scales=self.scales)  # refuses scales that no model may have
 
 
@@ -184,11 +185,11 @@ LANDMARKS_PUBLISHED = LandmarksConfig(
     siamese=TupleTrainConfig(epochs=30),
     scales=MULTI_SCALE,
     expansion=ExpansionConfig(num=10),
-    rerank_by="sift",
+    rerank=0,
     model_name="landmarks",
 )
 # With results in order of what fits one plane: mAP of hard pairs 0.346 > 0.511; see docs/explanation/re-ranking.md.
-LANDMARKS = dataclasses.replace(LANDMARKS_PUBLISHED, rerank=50, rerank_by="auto")
+LANDMARKS = dataclasses.replace(LANDMARKS_PUBLISHED, rerank=None)
 # As `demo`: nothing is downloaded, so the trunk is random and only its whitening, a linear head, is worth training.
 DEMO_LANDMARKS = LandmarksConfig(
     workspace="workspace/demo-landmarks",
@@ -226,11 +227,13 @@ PRESETS: dict[str, tuple[str, AnyConfig]] = {
 
 LEARNED = FeatureConfig(extractor="aliked", weights="aliked-n16", max_features=1024, max_side=480)
 """Local features that results are put in order by, where they are learned ones: as measured."""
+RERANKED = 50
+"""Results of a query that are put in order by them, unless another number is given."""
 
 
 def describes(cfg: LandmarksConfig) -> bool:
     """Whether learned local features are taken of all photos and kept."""
-    return cfg.rerank > 0 and cfg.rerank_by == "aliked"
+    return bool(cfg.rerank) and cfg.rerank_by == "aliked"
 
 
 def variants(cfg: LandmarksConfig) -> list[tuple[str, ...]]:

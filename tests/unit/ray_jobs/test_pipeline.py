@@ -19,6 +19,7 @@ from ray_jobs.presets import (
     FACES,
     FACES_TRAIN,
     LANDMARKS,
+    LANDMARKS_PUBLISHED,
     LEARNED,
     AnyConfig,
     FacesConfig,
@@ -179,7 +180,7 @@ def test_a_place_model_is_compared_with_itself_without_a_head(jobs: Jobs, tmp_pa
 
 
 def test_learned_features_are_kept_for_the_report_and_for_the_service(jobs: Jobs, tmp_path: Path) -> None:
-    cfg = dataclasses.replace(LANDMARKS, source="photos", ablate=False, rerank_by="aliked")
+    cfg = dataclasses.replace(LANDMARKS, source="photos", ablate=False, rerank=50, rerank_by="aliked")
     made = run(cfg, tmp_path)
     (described,), (evaluated,) = jobs.describe.ran, jobs.evaluate.ran
     assert (described.collection, described.features) == (made["collection"].uri, LEARNED)
@@ -194,17 +195,23 @@ def test_results_are_put_in_order_by_what_is_at_hand(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setenv(FOLDER, str(tmp_path))
-    decided = pipeline.with_local_features(LANDMARKS)
-    assert decided.rerank_by == "sift" and "weights --fetch aliked-n16" in caplog.text
-    assert pipeline.with_local_features(dataclasses.replace(LANDMARKS, rerank=0)).rerank_by == "auto"
-    assert pipeline.with_local_features(DEMO_LANDMARKS) is DEMO_LANDMARKS
+
+    def decided(cfg: LandmarksConfig = LANDMARKS, **settings: Any) -> tuple[int | None, str]:
+        found = pipeline.with_local_features(dataclasses.replace(cfg, **settings))
+        return found.rerank, found.rerank_by
+
+    assert decided() == (0, "sift") and "not put in order by geometry" in caplog.text
+    assert decided(rerank=7) == (7, "sift") and "weights --fetch aliked-n16" in caplog.text
+    assert decided(rerank_by="sift") == (0, "sift") and decided(LANDMARKS_PUBLISHED) == (0, "auto")
+    assert decided(DEMO_LANDMARKS) == (20, "sift")
     with pytest.raises(ValueError, match="weights aliked-n16 are not here"):
         pipeline.with_local_features(dataclasses.replace(LANDMARKS, rerank_by="aliked"))
     known = tmp_path / "aliked.safetensors"
     known.write_bytes(random_aliked())
     monkeypatch.setattr(pipeline, "find", lambda name: known)
     monkeypatch.setattr(pipeline.describe, "network_of", lambda config: b"")
-    assert pipeline.with_local_features(LANDMARKS).rerank_by == "aliked"
+    assert decided() == (50, "aliked") and decided(rerank=7) == (7, "aliked")
+    assert decided(DEMO_LANDMARKS) == (20, "sift") and decided(LANDMARKS_PUBLISHED) == (0, "auto")
 
 
 def test_places_served_with_scales_and_whitening_are_the_last_of_all(jobs: Jobs, tmp_path: Path) -> None:
@@ -231,7 +238,7 @@ def test_places_served_with_scales_and_whitening_are_the_last_of_all(jobs: Jobs,
     assert all(system.index is None for system in evaluated.systems)
     (index,) = jobs.build_index.ran
     assert index.embeddings == systems["after + ms + Lw"].embeddings.uri
-    assert (evaluated.expansion, evaluated.rerank, evaluated.subject) == (LANDMARKS.expansion, 50, "place")
+    assert (evaluated.expansion, evaluated.rerank, evaluated.subject) == (LANDMARKS.expansion, 0, "place")
     assert evaluated.tuples == made["tuples"].uri
 
 

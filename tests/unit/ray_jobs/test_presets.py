@@ -135,7 +135,7 @@ def test_steps_of_a_road() -> None:
     assert num_steps(landmarks(ablate=False, scales=(1.0,), whitened=False)) == 8
     assert num_steps(landmarks(ablate=False)) == 6 + 1 + 1 + 2 + 2
     assert num_steps(DEMO_LANDMARKS) == 6 + 1 + 1 + 1 + 2
-    assert num_steps(landmarks(rerank_by="aliked")) == num_steps(landmarks()) + 1
+    assert num_steps(landmarks(rerank_by="aliked", rerank=9)) == num_steps(landmarks()) + 1
     assert num_steps(landmarks(rerank_by="aliked", rerank=0)) == num_steps(landmarks())
 
 
