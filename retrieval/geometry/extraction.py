@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -130,10 +130,18 @@ class KeptFeatures:
     def __getitem__(self, place: tuple[int, int]) -> Features:
         """Raises: ValueError for a photo that has none here."""
         with self._lock:
-            if place not in self._held:
-                self._hold(*place)
-            self._held.move_to_end(place)
-            return self._held[place]
+            if place in self._held:
+                self._held.move_to_end(place)
+                return self._held[place]
+        read = self._read(*place)  # others need not wait for the storage
+        asked = read.pop(place)
+        with self._lock:
+            self._held |= read
+            self._held[place] = asked
+            self._held.move_to_end(place)  # what was asked for is let go last
+            while len(self._held) > self._num_held:
+                self._held.popitem(last=False)
+        return asked
 
     def look(self, jpeg: bytes) -> Features:
         """Features of another photo, as they would be kept."""
@@ -143,21 +151,6 @@ class KeptFeatures:
     def _looking(self) -> functools.partial[Features]:
         return _looks(self._folder, FeatureConfig(**read_manifest(self._folder, KIND).config["features"]))
 
-    def _hold(self, part: int, row: int) -> None:
-        rows = self._rows_of(part)
-        if row not in rows:
-            raise ValueError(
-                f"{self._folder} holds no features of row {row} of part {part}: its photos were not among the "
-                f"--splits that python -m ray_jobs.describe was given. Describe them too."
-            )
-        self._held.pop((part, row), None)
-        read = dict(self._read(part, rows[row]))
-        asked = read.pop(row)
-        for number, found in (*read.items(), (row, asked)):  # what was asked for is let go last
-            self._held[part, number] = found
-        while len(self._held) > self._num_held:
-            self._held.popitem(last=False)
-
     def _rows_of(self, part: int) -> dict[int, int]:
         if part not in self._rows:
             name, rows = f"features/{part_name(part)}", []
@@ -166,9 +159,15 @@ class KeptFeatures:
             self._rows[part] = {row: at for at, row in enumerate(rows)}
         return self._rows[part]
 
-    def _read(self, part: int, at: int) -> Iterator[tuple[int, Features]]:
-        """All photos that are read together with that one."""
+    def _read(self, part: int, row: int) -> dict[tuple[int, int], Features]:
+        """All photos that are read together with that one, by place."""
+        rows = self._rows_of(part)
+        if row not in rows:
+            raise ValueError(
+                f"{self._folder} holds no features of row {row} of part {part}: its photos were not among the "
+                f"--splits that python -m ray_jobs.describe was given. Describe them too."
+            )
         name = f"features/{part_name(part)}"
         with self._folder.fs.open_input_file(self._folder.file(name)) as stream:
-            for row in pq.ParquetFile(stream).read_row_group(at // _PER_GROUP).to_pylist():
-                yield row["row"], features_of_row(row)
+            group = pq.ParquetFile(stream).read_row_group(rows[row] // _PER_GROUP)
+        return {(part, one["row"]): features_of_row(one) for one in group.to_pylist()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,19 @@ def test_few_photos_stay_in_memory(places: Folder, tmp_path: Path, monkeypatch: 
         assert kept[place].width > 64
         assert len(kept._held) <= 8 and place in kept._held
     assert np.array_equal(kept[0, 0].descriptors, first.descriptors)
+
+
+def test_threads_that_read_at_once_get_each_photo_s_own(places: Folder, tmp_path: Path) -> None:
+    out, config = Folder.of(tmp_path), FeatureConfig(max_features=10, max_side=64)
+    for part in range(3):
+        extract_part(places, out, part, ("train",), config)
+    asked = [(part, row) for part in range(3) for row in range(5)] * 8
+    alone, kept = KeptFeatures(out), KeptFeatures(out, held=8)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(kept.__getitem__, asked))
+    for place, one in zip(asked, found, strict=True):
+        assert np.array_equal(one.descriptors, alone[place].descriptors)
+    assert len(kept._held) <= 8
 
 
 def test_a_photo_without_features_is_missed_by_name(places: Folder, tmp_path: Path) -> None:
