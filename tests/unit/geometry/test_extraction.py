@@ -53,8 +53,11 @@ def test_features_are_those_of_the_part_s_photos_of_the_splits(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("kind", ["sift", "aliked"])
-def test_what_is_read_is_what_was_taken(places: Folder, tmp_path: Path, kind: str) -> None:
+def test_what_is_read_is_what_was_taken(
+    places: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """Of either kind, by place, in whatever order, also where little stays in memory."""
+    monkeypatch.setattr(extraction, "_PER_GROUP", 3)
     out, config = Folder.of(tmp_path), FeatureConfig(max_features=40, max_side=200)
     extractor: Extractor = sift
     if kind == "aliked":
