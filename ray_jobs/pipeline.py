@@ -88,14 +88,14 @@ def main(cfg: AnyConfig) -> dict[str, Folder]:
         weights_must_be_there(cfg.weights)
     prepare, detector = with_detector(cfg.prepare)  # once, for every step
     cfg = dataclasses.replace(cfg, prepare=prepare)
-    if isinstance(cfg, LandmarksConfig):
-        cfg = with_local_features(cfg)
     workspace = Folder.of(cfg.workspace)
     store = store_uri(cfg.tracking_uri or None, workspace)
     started = time.monotonic()
     quiet.set_up_logging()
     # Said before anything heavy is imported: on a busy machine half a minute would pass without a word.
     logger.info("%s -> %s: starting Ray and MLflow", cfg.source or "photos drawn here", workspace)
+    if isinstance(cfg, LandmarksConfig):
+        cfg = with_local_features(cfg)
     with session(cfg.limits, writes=workspace, reads=[cfg.source]):
         work = {name: value for name, value in plain(cfg).items() if name not in _NOT_THE_WORK}
         tracker = open_run(

@@ -214,6 +214,20 @@ def test_results_are_put_in_order_by_what_is_at_hand(
     assert decided(DEMO_LANDMARKS) == (20, "sift") and decided(LANDMARKS_PUBLISHED) == (0, "auto")
 
 
+def test_what_results_are_put_in_order_by_is_said_where_it_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once lines are shown, and before Ray is started."""
+    said: list[str] = []
+    monkeypatch.setattr(pipeline.quiet, "set_up_logging", lambda: said.append("lines are shown"))
+    monkeypatch.setattr(pipeline, "session", lambda *_, **__: pytest.fail("Ray was started"))
+
+    def refuse(cfg: LandmarksConfig) -> LandmarksConfig:
+        raise ValueError(", ".join(said))
+
+    monkeypatch.setattr(pipeline, "with_local_features", refuse)
+    with pytest.raises(ValueError, match="lines are shown"):
+        pipeline.main(DEMO_LANDMARKS)
+
+
 def test_places_served_with_scales_and_whitening_are_the_last_of_all(jobs: Jobs, tmp_path: Path) -> None:
     made = run(dataclasses.replace(LANDMARKS, source="photos"), tmp_path)
     (evaluated,) = jobs.evaluate.ran
