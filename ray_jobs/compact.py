@@ -33,7 +33,7 @@ from ray_jobs.runtime.parallel.parts import run_parts
 from ray_jobs.runtime.session import session
 from retrieval.artifacts import published
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.manifest import MANIFEST, read_manifest
+from retrieval.artifacts.manifest import MANIFEST, begin, read_manifest
 from retrieval.artifacts.writing.owner import sole_writer
 from retrieval.live.log.objects import put_new
 from retrieval.live.store import FOLDER, Store, is_shared
@@ -179,25 +179,25 @@ def _people(plan: FoldPlan, index: Folder) -> Folder:
 
 
 def _features(plan: FoldPlan, before: Folder) -> Folder:
-    """Of all that is stored now, by the same settings and the same network."""
-    from retrieval.geometry.extraction import NETWORK
+    """By the same settings and the same network: of photos that stay from where they are, of those that came anew."""
+    from retrieval.geometry.extraction import NETWORK, copy_part
     from retrieval.geometry.settings import FeatureConfig
 
     was, out = read_manifest(before).config, plan.folder("features")
-    settings = dict(was["features"])
+    settings, splits = dict(was["features"]), tuple(was["splits"])
     with tempfile.TemporaryDirectory() as temp:
+        network = None
         if settings["weights"]:
-            network = Path(temp) / NETWORK
-            network.write_bytes(before.read_bytes(NETWORK))
-            settings["weights"] = str(network)
-        describe.main(
-            describe.DescribeConfig(
-                collection=plan.collection.uri,
-                out=out.uri,
-                splits=tuple(was["splits"]),
-                features=FeatureConfig(**settings),
-            )
-        )
+            network, file = before.read_bytes(NETWORK), Path(temp) / NETWORK
+            file.write_bytes(network)
+            settings["weights"] = str(file)
+        features = FeatureConfig(**settings)
+        cfg = describe.DescribeConfig(collection=plan.collection.uri, out=out.uri, splits=splits, features=features)
+        with sole_writer(out, "compact"):
+            if begin(out, **describe.work_of(cfg, plan.collection, network)) is None:
+                fixed = {"before": before, "collection": plan.collection, "out": out, "splits": splits}
+                list(run_parts("keep features", plan.parts, copy_part, fixed=fixed))
+        describe.main(cfg)
     return out
 
 

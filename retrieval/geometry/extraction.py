@@ -26,7 +26,7 @@ from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.geometry.extractors.sift import sift
 from retrieval.geometry.features import NONE, Extractor, Features, extract
 from retrieval.geometry.settings import FeatureConfig
-from retrieval.geometry.stages import features_of_row, features_table, write_left_out
+from retrieval.geometry.stages import features_of_row, features_table, left_out_of, write_left_out
 from retrieval.images.pixels import BadImage
 
 KIND = "features"
@@ -76,6 +76,31 @@ def extract_part(
     return {"part": part, **done.about, "resumed": int(resumed)}
 
 
+def copy_part(before: Folder, collection: Folder, out: Folder, part: int, splits: Sequence[str]) -> dict[str, Any]:
+    """Features of a part whose photos were all described before, from there, as `extract_part` would write them.
+
+    Nothing is written where they are there, or one of the photos is not in `before`. Returns part, taken.
+    """
+    name, taken = f"features/{part_name(part)}", 0
+    if out.done(name) is None and before.exists(name):
+        photos, old = _listed(collection, part, splits), before.read_table(name)
+        row_of = {image_id: row for row, image_id in enumerate(old["image_id"].to_pylist())}
+        image_ids = photos["image_id"].to_pylist()
+        if row_of.keys() >= set(image_ids):
+            rows = [row_of[image_id] for image_id in image_ids]
+            left = left_out_of(before, "features", part)
+            left = {image_id: bad for image_id, bad in left.items() if image_id in set(image_ids)}
+            at = old.schema.get_field_index("row")
+            table = old.take(pa.array(rows, pa.int64())).set_column(
+                at, old.schema.field(at), photos["row"].cast("int32")
+            )
+            write_left_out(out, "features", part, left)
+            taken, num = len(table), sum(table["num"].to_pylist())
+            counts = {"taken": taken, "broken": len(left), "features": num}
+            out.write_table(name, table.combine_chunks(), about=counts, compression="none", row_group_size=_PER_GROUP)
+    return {"part": part, "taken": taken}
+
+
 def try_features(
     collection: Folder,
     out: Folder,
@@ -108,10 +133,14 @@ def _network(out: Folder) -> Extractor:
 
 def _photos(collection: Folder, part: int, splits: Sequence[str]) -> tuple[pa.Table, list[bytes]]:
     """The catalog's lines of a part's photos, and their JPEGs."""
-    photos = read_catalog(collection, splits)
-    photos = photos.filter(pa.array(photos["part"].to_numpy() == part))
+    photos = _listed(collection, part, splits)
     jpegs = collection.read_table(f"images/{part_name(part)}", columns=["jpeg"]).take(photos["row"])["jpeg"]
     return photos, jpegs.to_pylist()
+
+
+def _listed(collection: Folder, part: int, splits: Sequence[str]) -> pa.Table:
+    photos = read_catalog(collection, splits)
+    return photos.filter(pa.array(photos["part"].to_numpy() == part))
 
 
 class KeptFeatures:

@@ -76,6 +76,13 @@ def write_left_out(out: Folder, stage: str, number: int, left: Mapping[str, BadI
         out.write_table(f"rejected/{stage}-{number:05d}.parquet", pa.Table.from_pylist(rows, REJECTED_SCHEMA), about={})
 
 
+def left_out_of(out: Folder, stage: str, number: int) -> dict[str, BadImage]:
+    """What `write_left_out` wrote of one part."""
+    name = f"rejected/{stage}-{number:05d}.parquet"
+    rows = out.read_table(name).to_pylist() if out.exists(name) else []
+    return {row["image_id"]: BadImage(row["reason"], row["detail"]) for row in rows}
+
+
 def left_out(out: Folder) -> dict[str, str]:
     """image_id -> reason, of all stages."""
     folder = out / "rejected"

@@ -15,6 +15,7 @@ from ray_jobs.compact import CompactConfig
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.published import Pair, history, publish
+from retrieval.geometry import extraction
 from retrieval.geometry.settings import FeatureConfig
 from retrieval.grouping.settings import GroupingConfig
 from retrieval.live.filters import Filter
@@ -252,9 +253,18 @@ def test_local_features_are_taken_again_by_the_same_settings_and_those_of_the_er
     store = Store.open(made.workspace)
     store.add([new_image("new.jpg", 2)], pair.model_fingerprint)
     erase(GalleryView(Pair.open(made.workspace.uri), store), ["a/ada-000.jpg"])
-    now = compacted(made)
+    looked: list[bytes] = []
+    with pytest.MonkeyPatch.context() as patch:
+        extract = extraction.extract
+        patch.setattr(extraction, "extract", lambda jpeg, **how: looked.append(jpeg) or extract(jpeg, **how))
+        now = compacted(made)
+    assert looked == [new_image("new.jpg", 2).jpeg], "what stays is not looked at again"
     assert now.features is not None and now.features != old and not old.list()
     after = read_manifest(now.features)
     assert after.config == before.config, "the network is known by its numbers, wherever it lies"
     assert after.inputs == {"collection": now.collection_fingerprint}
     assert after.counts["photos"] == before.counts["photos"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(describe, "network_of", lambda config: random_aliked())
+        afresh = dataclasses.replace(cfg, collection=now.collection.uri, out=(made.workspace / "features/x").uri)
+        assert describe.main(afresh).fingerprint == after.fingerprint, "to the byte what would be taken anew"
