@@ -90,10 +90,8 @@ def copy_part(before: Folder, collection: Folder, out: Folder, part: int, splits
             rows = [row_of[image_id] for image_id in image_ids]
             left = left_out_of(before, "features", part)
             left = {image_id: bad for image_id, bad in left.items() if image_id in set(image_ids)}
-            at = old.schema.get_field_index("row")
-            table = old.take(pa.array(rows, pa.int64())).set_column(
-                at, old.schema.field(at), photos["row"].cast("int32")
-            )
+            stay, at = old.take(pa.array(rows, pa.int64())), old.schema.get_field_index("row")
+            table = stay.set_column(at, old.schema.field(at), photos["row"].cast(pa.int32()))
             write_left_out(out, "features", part, left)
             taken, num = len(table), sum(table["num"].to_pylist())
             counts = {"taken": taken, "broken": len(left), "features": num}
