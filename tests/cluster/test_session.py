@@ -19,12 +19,14 @@ import pytest
 import ray
 from ray.exceptions import RayTaskError
 
+from ray_jobs.runtime.news.progress import _TELL_EVERY
 from ray_jobs.runtime.news.screen import SCREEN, Count
 from ray_jobs.runtime.parallel.parts import run_parts
 from ray_jobs.runtime.session import on_cluster, session
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.progress import Progress, counted, silent
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 logger = logging.getLogger("ray_jobs.tests")
@@ -101,24 +103,34 @@ def test_what_the_user_can_mend_comes_back_as_one_sentence_and_other_failures_wh
         list(run_parts("weigh", range(1), weigh, takes="block", fixed={"weights": np.ones(1), "names": []}))
 
 
-def slow(steps: int, progress: Progress = silent) -> int:
-    for _ in counted(range(steps), "steps", progress):
-        time.sleep(0.4)
+def slow(steps: int, shown: str, progress: Progress = silent) -> int:
+    """Goes on when what it told last is shown; a word that follows another too soon is not told."""
+    for step in counted(range(steps), "steps", progress):
+        time.sleep(1.1 * _TELL_EVERY)
+        until(lambda step=step: Path(shown).read_text() == str(step))
     logging.getLogger("retrieval.data").warning("that was slow")
     return steps
 
 
 def test_one_task_is_watched_and_fails_as_a_part_does(
-    ray_local: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ray_local: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     shown: list[tuple[Count, Count | None]] = []
+    newest = tmp_path / "shown"
+    newest.write_text("0")
+
+    def show(outer: Count, inner: Count | None = None) -> None:
+        shown.append((outer, inner))
+        if inner is not None:
+            newest.write_text(str(inner.done))
+
     monkeypatch.setattr(SCREEN, "is_live", lambda: True)
-    monkeypatch.setattr(SCREEN, "show", lambda outer, inner=None: shown.append((outer, inner)))
+    monkeypatch.setattr(SCREEN, "show", show)
     with caplog.at_level("INFO"):
-        assert on_cluster(slow, 5, says="dawdle") == 5
+        assert on_cluster(slow, 5, str(newest), says="dawdle") == 5
     assert {outer for outer, _ in shown} == {Count("dawdle")}
     seen = [inner.done for _, inner in shown if inner is not None]
-    assert len(set(seen)) >= 3 and seen == sorted(seen)
+    assert set(seen) == {1, 2, 3, 4} and seen == sorted(seen)
     assert "that was slow" in caplog.text
     with pytest.raises(ValueError, match=r"^No sealed artefact at /no/weights: it does not exist.$"):
         on_cluster(weigh, 2, np.ones(1), ["a"], says="weigh")
