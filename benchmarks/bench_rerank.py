@@ -24,23 +24,18 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.real_places import list_photos
+from benchmarks.places_folds import Figures, Fold, list_photos
+from benchmarks.places_systems import frozen, stored
 from ray_jobs.describe import network_of
 from retrieval.data.demo.places import building, photograph, write_scenes
 from retrieval.data.demo.settings import SceneConfig
-from retrieval.evaluation.metrics import ranked_metrics
 from retrieval.geometry.extractors.aliked import Aliked
 from retrieval.geometry.extractors.sift import sift
 from retrieval.geometry.features import Extractor, Features, extract
 from retrieval.geometry.matching.planes import verify_plane
 from retrieval.geometry.settings import FeatureConfig
-from retrieval.images.pixels import decode, encode_jpeg, fit
-from retrieval.models import bundle
-from retrieval.models.embedder import Embedder
-from retrieval.models.settings import ModelConfig
+from retrieval.images.pixels import encode_jpeg
 from retrieval.reports.sheets import MatchedPhotos, matches_jpg
-from retrieval.search.index import flat_search
-from retrieval.search.ranking import Neighbours
 from retrieval.search.rerank import rerank
 
 
@@ -64,15 +59,6 @@ class Config:
     """Only draw the points that match in two drawn photos of one place, by each kind, into this .jpg."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Photos:
-    """JPEGs, and for each its place, empty where it has none, and whether it is one of a hard pair."""
-
-    jpegs: list[bytes]
-    places: list[str]
-    hard: np.ndarray
-
-
 def main(cfg: Config) -> dict[str, dict[str, float]]:
     """Run, print the table, return the figures of each row."""
     torch.set_num_threads(1)
@@ -83,63 +69,39 @@ def main(cfg: Config) -> dict[str, dict[str, float]]:
         Path(cfg.picture).write_bytes(draw(cfg, kinds))
         return {}
     with tempfile.TemporaryDirectory() as temp:
-        photos = read(cfg, Path(temp))
-        vectors = embed(cfg, photos.jpegs, Path(temp) / "model")
-    queries = np.flatnonzero([photos.places.count(place) > 1 and bool(place) for place in photos.places])
-    found = flat_search(vectors)(vectors[queries], len(vectors))
-    found = others(found, queries)
-    print(
-        f"{len(photos.jpegs)} photos of {cfg.size} px, {len(queries)} queries, the first {cfg.top} of each put in order"
-    )
+        jpegs, photos = read(cfg, Path(temp))
+        vectors = frozen(f"mobilenet_v2={cfg.weights}", cfg.size, 1, jpegs)
+    queries, found = photos.queries, photos.search(vectors)
+    print(f"{len(jpegs)} photos of {cfg.size} px, {len(queries)} queries, the first {cfg.top} of each put in order")
     print(f"{'':12}     mAP  recall@1   mAP of hard pairs   mAP of others   s a photo   ms a pair")
-    rows = {"the ranking": figures(photos, queries, found)}
+    rows = {"the ranking": told(photos.figures(found))}
     tell("the ranking", rows["the ranking"])
     for name, extractor in kinds.items():
-        features, a_photo = describe(cfg, photos.jpegs, extractor)
+        features, a_photo = describe(cfg, jpegs, extractor)
         counts, a_pair = count(features, queries, found.rows[:, : cfg.top])
-        row = figures(photos, queries, rerank(found, counts)) | {"s a photo": a_photo, "ms a pair": 1000 * a_pair}
+        row = told(photos.figures(rerank(found, counts))) | {"s a photo": a_photo, "ms a pair": 1000 * a_pair}
         rows[name] = row
         tell(name, row)
     return rows
 
 
-def read(cfg: Config, temp: Path) -> Photos:
-    """The photos, no larger than the size, as a collection stores them."""
+def read(cfg: Config, temp: Path) -> tuple[list[bytes], Fold]:
+    """The photos, no larger than the size, as a collection stores them; and who asks whom: each all others."""
     if cfg.photos:
-        listed = list_photos(Path(cfg.photos))
-        paths, places = [Path(cfg.photos) / path for path, _ in listed], [place for _, place in listed]
+        root, listed = Path(cfg.photos), list_photos(Path(cfg.photos))
     else:
         scenes = SceneConfig(num_places=8, images_per_place=4, num_distractors=16, size=cfg.size)
-        source = write_scenes(temp / "photos", scenes)
-        paths = sorted(path for path in source.parent.rglob("*") if path.suffix in {".jpg", ".png"})
-        places = [path.parent.name if "place" in path.parent.name else "" for path in paths]
-    jpegs = [encode_jpeg(fit(decode(path.read_bytes())[0], cfg.size), quality=92) for path in paths]
-    return Photos(jpegs=jpegs, places=places, hard=np.array(["pairs" in path.parts for path in paths]))
+        root = write_scenes(temp / "photos", scenes).parent
+        paths = sorted(path for path in root.rglob("*") if path.suffix in {".jpg", ".png"})
+        listed = [(path.relative_to(root), path.parent.name if "place" in path.parent.name else "") for path in paths]
+    return stored(root, listed, cfg.size), Fold.of(listed, np.arange(len(listed)))
 
 
-def embed(cfg: Config, jpegs: Sequence[bytes], folder: Path) -> np.ndarray:
-    """(N, D) vectors of a network that is taken as it is."""
-    config = ModelConfig(backbone="mobilenet_v2", pooling="gem", head="none", image_size=cfg.size, keep_aspect=True)
-    bundle.save_bundle(bundle.build(config, weights=cfg.weights), str(folder))
-    return Embedder(str(folder), batch_size=32, precision="fp32", device="cpu").embed_jpegs(list(jpegs))
-
-
-def others(found: Neighbours, queries: np.ndarray) -> Neighbours:
-    """All results but the query itself."""
-    kept = found.rows != queries[:, None]
-    shape = (len(queries), -1)
-    return Neighbours(found.scores[kept].reshape(shape), found.rows[kept].reshape(shape))
-
-
-def figures(photos: Photos, queries: np.ndarray, found: Neighbours) -> dict[str, float]:
+def told(figures: Figures) -> dict[str, float]:
     """mAP and recall@1, and mAP of hard pairs and of the other queries apart."""
-    labels = [place or None for place in photos.places]
-    of = {}
-    for name, some in (("", slice(None)), ("hard", photos.hard[queries]), ("others", ~photos.hard[queries])):
-        asked = queries[some]
-        values = ranked_metrics(found.rows[some], [labels[row] for row in asked], labels, exclude_rows=asked).values
-        of |= {f"mAP {name}".strip(): values["mAP"]} | ({"recall@1": values["recall@1"]} if not name else {})
-    return of
+    means, easy = figures.means(), figures.precision[~figures.hard]
+    others = float(easy.mean()) if len(easy) else float("nan")
+    return {"mAP": means["mAP"], "recall@1": means["recall@1"], "mAP hard": means["mAP/hard"], "mAP others": others}
 
 
 def describe(cfg: Config, jpegs: Sequence[bytes], extractor: Extractor) -> tuple[list[Features], float]:
