@@ -1,20 +1,23 @@
-"""Outputs of the frozen part of the trunk, kept on the node's disk: computed once, read every epoch.
+"""Outputs of the frozen part of the trunk, kept on the node's disk: computed once, read every epoch; and what follows.
 
 Views of an image: the plain image; its mirror, if the model embeds that too; then augmented ones.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.artifacts.storage.failures import kind_of, outage
+from retrieval.models import backbones, folding
+from retrieval.models.network import EmbeddingNet
 
 Pixels = Callable[[Sequence[int], int], Tensor]
 """(rows, view) -> (B, S, S, 3) uint8."""
@@ -65,3 +68,23 @@ class FeatureCache:
         """Maps of rows[i] under views[i]: (B, C, h, w) float32 on the CPU, channels_last."""
         picked = torch.from_numpy(self._maps[np.asarray(rows), np.asarray(views)])
         return picked.float().contiguous(memory_format=torch.channels_last)
+
+
+class Tail(nn.Module):
+    """What trains: maps of the frozen part -> embeddings."""
+
+    def __init__(self, tail: nn.Sequential, net: EmbeddingNet) -> None:
+        super().__init__()
+        self.tail, self.pool, self.head = tail, net.pool, net.head
+        self._from_maps = net.from_maps  # bound method, no parameters of its own
+        self._folds = backbones.is_convolutional(net.spec.config.backbone)
+        # The same parameters, run with less memory moved: in a list, so that a checkpoint holds them once.
+        self._runs = [folding.rewrite(tail) if self._folds else tail]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self._from_maps(self._runs[0](maps))
+
+    def as_it_is(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """The same for inference, in `dtype`, until the parameters change."""
+        tail = (folding.fold(self.tail) if self._folds else copy.deepcopy(self.tail)).to(dtype)
+        return lambda maps: self._from_maps(tail(maps.to(dtype)))

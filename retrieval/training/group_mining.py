@@ -28,6 +28,28 @@ def label_numbers(labels: np.ndarray) -> np.ndarray:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
+def pool_of(rows: np.ndarray, labels: np.ndarray, *, size: int = 0, seed: int) -> np.ndarray:
+    """Rows mined from: all, or whole identities drawn up to `size` images (0: all). Identities adjoin.
+
+    Args: rows: (N,) int. labels: (N,), their names.
+
+    Raises: ValueError if there are fewer than two identities.
+    """
+    numbers = label_numbers(labels)
+    if not len(rows) or numbers.max() < 1:
+        raise ValueError("Training needs at least two identities with two images each in the train split. Add photos.")
+    order = np.random.default_rng(seed).permutation(numbers.max() + 1)
+    ranked = np.argsort(np.argsort(order)[numbers], kind="stable")  # whole identities, in drawn order
+    rows = rows[ranked]
+    if size and size < len(rows):
+        names = numbers[ranked]
+        whole = np.flatnonzero(names[:size] != names[size])
+        rows = rows[: whole[-1] + 1] if len(whole) else rows[:0]
+        if len(np.unique(names[: len(rows)])) < 2:
+            raise ValueError(f"pool_size {size} holds fewer than two whole identities. Raise it, or 0 for all.")
+    return rows
+
+
 def class_centres(embeddings: Tensor, labels: Tensor) -> Tensor:
     """Mean direction of each identity: (N, D), (N,) int64 in 0 .. I-1 -> (I, D), unit norm."""
     sums = torch.zeros(int(labels.max()) + 1, embeddings.shape[1], device=embeddings.device)

@@ -23,27 +23,15 @@ from retrieval.images.augment import augment
 from retrieval.images.batches import images_at_once, prefetch
 from retrieval.images.pixels import decode_stored
 from retrieval.models import trunks
-from retrieval.models.network import EmbeddingNet
 from retrieval.models.pooling import l2n
 from retrieval.models.whitening import learn_whitening, start_head_from_whitening
 from retrieval.training import group_mining, losses
-from retrieval.training.feature_cache import FeatureCache
+from retrieval.training.feature_cache import FeatureCache, Tail
 from retrieval.training.recipe import Mined, Past, Worker, spread
 from retrieval.training.settings import Strategy, TrainConfig
 
+_PROXIES_FASTER = 10  # than the network: they are met a few times an epoch each
 _WHITENING_SAMPLE = 4096  # images; bounds the N x N eigenproblem, whatever the collection's size
-
-
-class _Tail(nn.Module):
-    """What trains: maps of the frozen part -> embeddings."""
-
-    def __init__(self, tail: nn.Module, net: EmbeddingNet) -> None:
-        super().__init__()
-        self.tail, self.pool, self.head = tail, net.pool, net.head
-        self._from_maps = net.from_maps  # bound method, no parameters of its own
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return self._from_maps(self.tail(maps))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +62,9 @@ class LabelRecipe:
         Raises: ValueError if there are fewer than two identities to train on.
         """
         self.local, self.config = local, config
-        self.pool, self.val = _pool(local, config), local.rows_of("val")
+        train = local.rows_of("train")
+        self.pool = group_mining.pool_of(train, local.labels[train], size=config.pool_size, seed=config.seed)
+        self.val = local.rows_of("val")
         self.labels = group_mining.label_numbers(local.labels)
         self._scratch = scratch
 
@@ -87,13 +77,16 @@ class LabelRecipe:
         frozen, tail = trunks.split_frozen(net.trunk)
         # A copy: the bundle keeps the frozen weights as they came, not rounded to the precision they run in.
         self._frozen = copy.deepcopy(frozen)
-        self._trained = _Tail(tail, net).to(worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._trained = Tail(tail, net).to(worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._frozen.to(worker.device, dtype=worker.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._fill_cache()
         if config.whiten_head and isinstance(net.head, nn.Sequential):
             self._whiten_head()
         trained = [p for p in self._trained.parameters() if p.requires_grad]
-        return self._trained, torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+        groups: list[dict[str, Any]] = [{"params": trained}]
+        if config.loss != "triplet":
+            groups += self._begin_loss()
+        return self._trained, torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
 
     # -- what an epoch does ------------------------------------------------------------------------------------------
 
@@ -144,15 +137,16 @@ class LabelRecipe:
             yield _Batch(rows, maps.to(worker.device), mined.strategy, step)
 
     def loss(self, batch: _Batch) -> tuple[Tensor, tuple[Tensor, Tensor, int]]:
-        """All triplets of a step, alike on every rank, with this rank's gradient; and their sum, how many, of how many.
-
-        The second are (sum of losses, number above zero, number) for `summary`.
-        """
+        """The loss of a step, alike on every rank, with this rank's gradient; and what `summary` is to know: the sum of
+        the losses of its triplets, or its one loss, how many are above zero, and how many there are."""
         rank, rows = self.worker.rank, batch.rows
         with self.worker.autocast():
             share = self._trained(batch.maps)
         embeddings = rank.gather_with_own_gradient(share, len(rows))
         labels = torch.from_numpy(self.labels[rows]).to(self.worker.device)
+        if self.config.loss != "triplet":
+            whole = self._criterion(embeddings.float(), torch.searchsorted(self._known, labels))
+            return whole, (whole.detach(), (whole.detach() > 0).long(), 1)
         anchor, positive, negative = group_mining.triplets_in_batch(
             embeddings, labels, batch.strategy, seed=batch.step
         ).T
@@ -163,9 +157,10 @@ class LabelRecipe:
         num, total, active = (sum(num for _, _, num in seen), 0.0, 0)
         for loss, above, _ in seen:
             total, active = total + float(loss), active + int(above)
-        images = sum(len(rows) for rows in self._rows_of_steps(mined))
-        report = {"train/triplets": num, "train/images": images}
-        return {**report, "train/loss": total / max(1, num), "train/active": active / max(1, num)}
+        report: dict[str, Any] = {"train/images": sum(len(rows) for rows in self._rows_of_steps(mined))}
+        if self.config.loss == "triplet":
+            report |= {"train/triplets": num, "train/active": active / max(1, num)}
+        return report | {"train/loss": total / max(1, num)}
 
     def _rows_of_steps(self, mined: Groups) -> list[np.ndarray]:
         return [np.unique(part[part >= 0]) for part in np.array_split(mined.rows, mined.steps)]
@@ -187,6 +182,21 @@ class LabelRecipe:
 
     def sample(self, epoch: int, num: int = 8) -> None:
         """Groups are many photos each, and are not shown."""
+
+    def _begin_loss(self) -> list[dict[str, Any]]:
+        """Make a loss of the table, and what of it trains: proxies begin at the centres of the pool's labels."""
+        device, labels = self.worker.device, torch.from_numpy(self.labels[self.pool])
+        self._known, own = (each.to(device) for each in labels.unique(return_inverse=True))
+        centres = group_mining.class_centres(self._embed_shared(self.pool), own)
+        self._criterion = losses.LABEL_LOSSES[self.config.loss](centres)
+        if not isinstance(self._criterion, nn.Module):
+            return []
+        self._trained.criterion = self._criterion.to(device)
+        proxies = list(self._criterion.parameters())
+        for each in proxies:  # every rank has the whole gradient, and the ranks' are summed
+            each.register_hook(lambda grad: grad / self.worker.rank.world)
+        rate = _PROXIES_FASTER * self.config.learning_rate
+        return [{"params": proxies, "lr": rate, "weight_decay": 0.0}] if proxies else []
 
     # -- features and embeddings -------------------------------------------------------------------------------------
 
@@ -226,7 +236,8 @@ class LabelRecipe:
         if not self.config.views:
             return self._pixels(rows.tolist(), 0, seeds=seeds)
         # The plain image is a view as good as the augmented ones.
-        return self._cache.read(rows, np.array([_draw(seed, self._cache.num_views) for seed in seeds], dtype=np.int64))
+        views = [int(np.random.default_rng(seed).integers(self._cache.num_views)) for seed in seeds]
+        return self._cache.read(rows, np.array(views, dtype=np.int64))
 
     def _embed_shared(self, rows: np.ndarray, *, base_views: bool = False) -> Tensor:
         """(n, D) float32, each rank embedding its share."""
@@ -240,13 +251,14 @@ class LabelRecipe:
         out = torch.empty(len(rows), self.net.dim, device=worker.device)
         views = range(self._base_views if base_views else 1)
         starts = range(0, len(rows), batch_size)
+        run = self._trained.as_it_is(worker.dtype)
         # The next batch is read from the disk's cache while the tail runs on this one.
         ready = prefetch(
             worker.decoders.ahead, lambda start: self._read_views(rows[start : start + batch_size], views), starts
         )
         for start, maps in ready:
             with worker.autocast():
-                parts = [self._trained(each.to(worker.device)) for each in maps]
+                parts = [run(each.to(worker.device)) for each in maps]
             out[start : start + batch_size] = parts[0] if len(parts) == 1 else l2n(parts[0] + parts[1])
             worker.progress("embed", min(start + batch_size, len(rows)), len(rows))
         return out
@@ -270,27 +282,3 @@ class LabelRecipe:
         assert isinstance(head, nn.Sequential)
         start_head_from_whitening(head.cpu(), projection, mean, features)
         head.to(worker.device)
-
-
-def _pool(local: LocalCollection, config: TrainConfig) -> np.ndarray:
-    """Rows mined from: all of `train`, or whole identities drawn up to `pool_size` images. Identities adjoin."""
-    rows = local.rows_of("train")
-    numbers = group_mining.label_numbers(local.labels[rows])
-    if not len(rows) or numbers.max() < 1:
-        raise ValueError("Training needs at least two identities with two images each in the train split. Add photos.")
-    order = np.random.default_rng(config.seed).permutation(numbers.max() + 1)
-    ranked = np.argsort(np.argsort(order)[numbers], kind="stable")  # whole identities, in drawn order
-    rows = rows[ranked]
-    if config.pool_size and config.pool_size < len(rows):
-        names = numbers[ranked]
-        whole = np.flatnonzero(names[: config.pool_size] != names[config.pool_size])
-        rows = rows[: whole[-1] + 1] if len(whole) else rows[:0]
-        if len(np.unique(names[: len(rows)])) < 2:
-            raise ValueError(
-                f"pool_size {config.pool_size} holds fewer than two whole identities. Raise it, or 0 for all."
-            )
-    return rows
-
-
-def _draw(seed: list[int], num: int) -> int:
-    return int(np.random.default_rng(seed).integers(num))

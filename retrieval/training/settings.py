@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 from retrieval.images.settings import AugmentConfig
 from retrieval.models.settings import Precision
-from retrieval.training.losses import LOSSES
+from retrieval.training.losses import LABEL_LOSSES, LOSSES
 
 if TYPE_CHECKING:
-    TupleLoss = str
+    TupleLoss = LabelLoss = str
 else:
+    LabelLoss = Literal["triplet", *LABEL_LOSSES]
     TupleLoss = Literal[*LOSSES]  # read at runtime by whoever makes flags of these settings: --help lists the names
 
 Strategy = Literal["random", "semi-hard", "hardest"]
@@ -37,8 +38,11 @@ class TrainConfig:
     """AdamW's decoupled weight decay."""
     unfreeze_layers: int = 10
     """Layers left trainable at the trunk's end (convolutions, norms, activations, pools; each call counts). -1: all."""
+    loss: LabelLoss = "triplet"
+    """What a batch is trained by. triplet: the positive nearer than the negative. The others weigh all pairs of the
+    batch, or (arcface) compare each photo with a proxy of every person; `pip install '.[losses]'` for them."""
     margin: float = 0.2
-    """Triplet margin on squared L2 distances of unit vectors."""
+    """triplet: margin on squared L2 distances of unit vectors."""
     negatives: Strategy = "semi-hard"
     """Which images of a batch are negatives: random, semi-hard (the nearest that is farther than the positive) or
     hardest (the nearest). With random the groups are random too, and nothing is mined."""
@@ -67,6 +71,8 @@ class TrainConfig:
         for name in ("learning_rate", "margin"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if self.loss not in ("triplet", *LABEL_LOSSES):
+            raise ValueError(f"Unknown loss '{self.loss}'. Choose one of: triplet, {', '.join(LABEL_LOSSES)}.")
         if self.negatives not in STRATEGIES:
             raise ValueError(f"Unknown negatives '{self.negatives}'. Choose one of: {', '.join(STRATEGIES)}.")
 

@@ -63,9 +63,9 @@ def weights(net: EmbeddingNet) -> torch.Tensor:
     return torch.cat([value.flatten().float() for value in net.state_dict().values()])
 
 
-@pytest.mark.parametrize("views", [0, 1])
-def test_a_resumed_run_is_an_undisturbed_one(local: LocalCollection, tmp_path: Path, views: int) -> None:
-    config = dataclasses.replace(TINY, views=views, epochs=3)
+@pytest.mark.parametrize(("views", "loss"), [(0, "triplet"), (1, "triplet"), (1, "memory"), (1, "arcface")])
+def test_a_resumed_run_is_an_undisturbed_one(local: LocalCollection, tmp_path: Path, views: int, loss: str) -> None:
+    config = dataclasses.replace(TINY, views=views, epochs=3, loss=loss)
     whole = trainer(local, tmp_path / "a", config)
     history = [dict(metrics) for metrics in whole.run()]
     assert [metrics["epoch"] for metrics in history] == [0, 1, 2, 3]
@@ -202,15 +202,20 @@ def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
     assert "val/mAP" not in history[-1] and run.best["epoch"] == 2
 
 
-def _train_as_rank(number: int, folder: Path) -> Trainer[Any, Any]:
+SHARED = [dataclasses.replace(TINY, epochs=1, loss=loss) for loss in ("triplet", "arcface")]
+
+
+def _train_as_rank(number: int, folder: Path) -> list[Trainer[Any, Any]]:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
     try:
         rank = Rank(rank=number, world=2, local_rank=number, local_world=2)
         local = LocalCollection(next((folder / "cache").glob("*.arrow")))
-        config = dataclasses.replace(TINY, epochs=1)
-        run = Trainer(bundle.build(NET), LabelRecipe(local, config, scratch=folder / "two"), rank=rank)
-        list(run.run())
-        return run
+        runs = []
+        for config in SHARED:
+            recipe = LabelRecipe(local, config, scratch=folder / "two" / config.loss)
+            runs.append(Trainer(bundle.build(NET), recipe, rank=rank))
+            list(runs[-1].run())
+        return runs
     finally:
         dist.destroy_process_group()
 
@@ -222,20 +227,25 @@ def _second(_index: int, folder: str) -> None:
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     local = local_patterns(tmp_path)
-    alone = trainer(local, tmp_path / "one", dataclasses.replace(TINY, epochs=1))
-    start = weights(alone.net).clone()
-    list(alone.run())
+    start, alone = weights(bundle.build(NET)), [trainer(local, tmp_path / each.loss, each) for each in SHARED]
+    for run in alone:
+        list(run.run())
     other = torch.multiprocessing.spawn(_second, args=(str(tmp_path),), join=False)  # type: ignore[attr-defined]
-    assert other is not None
     shared = _train_as_rank(0, tmp_path)
     assert other is not None
     while not other.join():
         pass
-    for got, expected in zip(shared.history, alone.history, strict=True):
-        assert got.get("tuples_sha256") == expected.get("tuples_sha256")
-        assert got.get("train/loss", 0.0) == pytest.approx(expected.get("train/loss", 0.0), rel=1e-4)
-    assert (weights(alone.net) - start).abs().max() > 1e-4  # something was learnt
-    assert (weights(shared.net) - weights(alone.net)).abs().max() < 1e-5
+    for two, one in zip(shared, alone, strict=True):
+        for got, expected in zip(two.history, one.history, strict=True):
+            assert got.get("tuples_sha256") == expected.get("tuples_sha256")
+            assert got.get("train/loss", 0.0) == pytest.approx(expected.get("train/loss", 0.0), rel=1e-4)
+        assert (weights(one.net) - start).abs().max() > 1e-4  # something was learnt
+        assert (weights(two.net) - weights(one.net)).abs().max() < 1e-5
+    (_, two), (_, one) = (runs[1]._optimiser.param_groups for runs in (shared, alone))
+    assert one["lr"] == pytest.approx(10 * alone[1]._optimiser.param_groups[0]["lr"]) and one["weight_decay"] == 0
+    assert torch.allclose(two["params"][0], one["params"][0], atol=1e-5)
+    assert torch.allclose(two["params"][0].grad, one["params"][0].grad, atol=1e-4)
+    assert one["params"][0].grad.abs().max() > 1e-2
 
 
 def test_a_run_that_collapses_goes_back_and_slows_down(local: LocalCollection, tmp_path: Path) -> None:
@@ -430,3 +440,21 @@ def test_progress_is_told_of_views_and_of_embedding(local: LocalCollection, tmp_
     recipe.mine(1, run)
     recipe.validate()
     assert told == [("embed", 24, 24), ("embed", 8, 8)]
+
+
+def test_proxies_are_those_of_the_people_trained_on_each_where_its_photos_are(
+    local: LocalCollection, tmp_path: Path
+) -> None:
+    made = prepared(local, tmp_path, dataclasses.replace(TINY, loss="arcface", pool_size=12, seed=1))
+    people = np.unique(made.labels[made.pool])
+    assert len(people) == 3 and people.tolist() != [0, 1, 2]
+    (proxies,) = made._criterion.parameters()  # type: ignore[union-attr]
+    centres = torch.stack([made._embed_shared(made.pool[made.labels[made.pool] == one]).mean(dim=0) for one in people])
+    assert ((torch.nn.functional.normalize(centres, dim=1) * proxies.T).sum(dim=1) > 0.9999).all()
+    mined = made.mine(1, Before())
+    (batch,) = made.batches(mined)
+    loss, known = made.loss(batch)
+    embeddings = made._trained(batch.maps).detach()
+    own = torch.from_numpy(np.searchsorted(people, made.labels[batch.rows]))
+    assert loss.item() == pytest.approx(made._criterion(embeddings, own).item(), rel=1e-5)
+    assert made.summary(mined, [known]) == pytest.approx({"train/images": len(batch.rows), "train/loss": loss.item()})

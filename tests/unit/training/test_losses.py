@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from retrieval.models.pooling import l2n
-from retrieval.training import losses
+from retrieval.training import group_mining, losses
 from retrieval.training.losses import mean_of_active, squared_l2, triplet
 
 
@@ -124,3 +127,94 @@ def test_every_loss_of_the_table_is_one_of_tuples(name: str) -> None:
     assert (loss(query, query, negatives, 0.9) <= whole).all()
     assert (loss(query, positive, -query[:, None].expand(-1, 3, -1), 0.9) <= whole).all()
     assert (loss(query, positive, query[:, None].expand(-1, 3, -1), 0.9) > whole).all()
+
+
+LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 2, 3])  # the last is alone under its label
+
+
+def average_precisions(x: Tensor, labels: Tensor) -> list[float]:
+    found = []
+    for query in range(len(x)):
+        order = [int(row) for row in (x @ x[query]).argsort(descending=True) if row != query]
+        ranks = [rank for rank, row in enumerate(order, start=1) if labels[row] == labels[query]]
+        if ranks:
+            found.append(float(np.mean([at / rank for at, rank in enumerate(ranks, start=1)])))
+    return found
+
+
+def test_smooth_ap_is_the_average_precision_where_the_sigmoid_is_a_step() -> None:
+    x = unit(3, len(LABELS))
+    expected = average_precisions(x, LABELS)
+    assert len(expected) == 7 and 0.2 < np.mean(expected) < 0.9
+    assert losses.smooth_ap(x, LABELS, 1e-6).item() == pytest.approx(1 - np.mean(expected), abs=1e-9)
+    assert losses.smooth_ap(x, LABELS).item() == losses.smooth_ap(x, LABELS, 0.01).item()
+    assert abs(losses.smooth_ap(x, LABELS, 0.5).item() - losses.smooth_ap(x, LABELS).item()) > 0.02
+
+
+def test_smooth_ap_has_the_right_gradient_and_none_without_a_pair() -> None:
+    x = unit(3, len(LABELS)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda rows: losses.smooth_ap(rows, LABELS, 0.3), (x,))
+    alone = losses.smooth_ap(x, torch.arange(len(x)))
+    alone.backward()
+    assert alone.item() == 0 and x.grad is not None and not x.grad.any()
+
+
+@pytest.mark.parametrize("name", losses.LABEL_LOSSES)
+def test_every_loss_of_a_batch_draws_photos_of_one_label_together(name: str) -> None:
+    """A scalar, whatever the order of the photos; a step down its gradient brings those of one label nearer to each
+    other than to the rest."""
+    start = unit(5, len(LABELS), 16).float()
+    centres = group_mining.class_centres(start, LABELS)
+    loss = losses.LABEL_LOSSES[name](centres)
+    x = start.clone().requires_grad_()
+    value = loss(x, LABELS)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
+    assert value.ndim == 0 and value.item() > 0
+    assert losses.LABEL_LOSSES[name](centres)(start[order], LABELS[order]).item() == pytest.approx(
+        value.item(), rel=1e-4
+    )
+    value.backward()
+    assert x.grad is not None and x.grad.any()
+    moved = l2n(start - 0.05 * x.grad / x.grad.norm())
+    assert apart(moved) > apart(start)
+    assert losses.LABEL_LOSSES[name](centres)(moved, LABELS).item() < value.item()
+
+
+def apart(x: Tensor) -> float:
+    """How much more alike two photos of one label are than two others."""
+    same = (LABELS[:, None] == LABELS) & ~torch.eye(len(LABELS), dtype=torch.bool)
+    similar = x @ x.T
+    return float(similar[same].mean() - similar[LABELS[:, None] != LABELS].mean())
+
+
+@pytest.mark.parametrize(("name", "each"), [("arcface", 1), ("subcentre-arcface", 2)])
+def test_proxies_begin_at_the_centres_of_their_labels_and_are_trained(name: str, each: int) -> None:
+    centres = unit(6, 4, 16).float()
+    loss = losses.LABEL_LOSSES[name](centres)
+    assert isinstance(loss, torch.nn.Module)
+    (proxies,) = loss.parameters()
+    assert proxies.shape == (16, 4 * each) and proxies.requires_grad
+    near = proxies.T.detach().view(4, each, 16)
+    assert ((near * centres[:, None]).sum(dim=2) > 0.99).all()
+    assert torch.unique(near.flatten(0, 1), dim=0).shape == (4 * each, 16)
+
+
+def test_a_memory_that_goes_on_knows_what_it_was_told_and_where_it_was() -> None:
+    centres, told, asked = unit(6, 4, 16).float(), unit(7, 8, 16).float(), unit(8, 8, 16).float()
+    first, second, fresh = (losses.LABEL_LOSSES["memory"](centres) for _ in range(3))
+    assert isinstance(first, torch.nn.Module) and isinstance(second, torch.nn.Module)
+    first(told, LABELS)
+    second.load_state_dict(first.state_dict())
+    expected = first(asked, LABELS).item()
+    assert second(asked, LABELS).item() == expected != fresh(asked, LABELS).item()
+    assert first.state_dict()["_extra_state"].tolist() == [16, 0]
+    for _ in range(126):
+        first(told, LABELS)
+    assert first.state_dict()["_extra_state"].tolist() == [0, 1]
+
+
+def test_without_the_library_its_losses_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_metric_learning.losses", None)
+    with pytest.raises(ValueError, match=r"^This loss is CircleLoss of pytorch-metric-learning, .*not installed: pip"):
+        losses.LABEL_LOSSES["circle"](unit(6, 4))
+    assert losses.LABEL_LOSSES["smooth-ap"](unit(6, 4)) is losses.smooth_ap
