@@ -1,7 +1,7 @@
 """Which images meet in a training batch, and which of them form triplets.
 
-Every epoch each identity calls in the identities it is now most confused with (exact search over the class centres of
-all embeddings), and a few images of each: a group. Batches are made of groups; triplets are all positive pairs of a
+Every epoch each identity calls in the identities it is now most confused with (exact search over the centres of a few
+embeddings of each), and a few images of each: a group. Batches are made of groups; triplets are all positive pairs of a
 batch, each with a negative chosen among its images.
 
 Every draw depends on the seed, the epoch and the embeddings alone, not on the number of workers nor on earlier draws,

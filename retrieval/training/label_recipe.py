@@ -94,24 +94,26 @@ class LabelRecipe:
         """The epoch's groups: (G, M) rows into `local`, padded with -1."""
         config = self.config
         labels = group_mining.label_numbers(self.local.labels[self.pool])
-        embeddings = self._embed_shared(self.pool)
+        draw = {"per_identity": config.images_per_identity, "seed": config.seed, "epoch": epoch}
+        # A few photos say whom somebody is near to as well as many would.
+        some = group_mining.draw_images(labels, np.unique(labels)[:, None], **draw)
+        some = np.sort(some[some >= 0])
+        embeddings = self._embed_shared(self.pool[some])
         # A start that lies close together already (random weights, no whitening) is no collapse.
         floor = min(group_mining.SPREAD_FLOOR, past.history[1]["train/spread"] / 2) if epoch > 1 else 0.0
         collapsed = spread(embeddings) < floor
         if collapsed:
             past.go_back(epoch)
-            embeddings = self._embed_shared(self.pool)
+            embeddings = self._embed_shared(self.pool[some])
         apart = spread(embeddings)
         strategy = group_mining.choose_strategy(
             config.negatives, epoch=epoch, warmup_epochs=config.warmup_epochs, spread_now=apart
         )
-        centres = group_mining.class_centres(embeddings, torch.from_numpy(labels).to(self.worker.device))
+        centres = group_mining.class_centres(embeddings, torch.from_numpy(labels[some]).to(self.worker.device))
         identities = group_mining.mine_groups(
             centres, strategy, companions=config.companions, seed=config.seed, epoch=epoch
         )
-        places = group_mining.draw_images(
-            labels, identities, per_identity=config.images_per_identity, seed=config.seed, epoch=epoch
-        )
+        places = group_mining.draw_images(labels, identities, **draw)
         return Groups(
             epoch=epoch,
             rows=np.where(places >= 0, self.pool[places], -1),

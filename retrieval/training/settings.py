@@ -31,7 +31,7 @@ class TrainConfig:
     companions: int = 3
     """Identities called into each group, drawn from the 12 nearest by class centre."""
     images_per_identity: int = 4
-    """Images drawn of each identity of a group; fewer where it has fewer."""
+    """Images drawn of each identity of a group, and to find out whom it is near to; fewer where it has fewer."""
     learning_rate: float = 4e-4
     """Peak of a one-cycle schedule: linear rise over the first 15 % of steps, cosine fall to 0."""
     weight_decay: float = 1e-4

@@ -439,7 +439,7 @@ def test_progress_is_told_of_views_and_of_embedding(local: LocalCollection, tmp_
     told.clear()
     recipe.mine(1, run)
     recipe.validate()
-    assert told == [("embed", 24, 24), ("embed", 8, 8)]
+    assert told == [("embed", 12, 12), ("embed", 8, 8)]  # two photos of each of six people are mined by
 
 
 def test_proxies_are_those_of_the_people_trained_on_each_where_its_photos_are(
