@@ -152,12 +152,13 @@ DEMO_PEOPLE = dataclasses.replace(
     demo=_DRAWN,
     model_name="people-demo",
 )
-# Layer features.13 of MobileNet-V2 and a 3 x 3 grid were the best of what docs/explanation/face-model.md tried.
-# Faces turned upright: 491 photos of LFW, recall@1 0.593 > 0.667 and mAP 0.514 > 0.655 against Haar's squares with a
-# margin of 0.15.
+# Layer features.13 of MobileNet-V2, a 5 x 5 grid and the circle loss were the best of what was tried: see
+# docs/explanation/face-model.md and docs/explanation/triplets.md. Faces turned upright: 491 photos of LFW, recall@1
+# 0.593 > 0.667 and mAP 0.514 > 0.655 against Haar's squares with a margin of 0.15.
 FACES_TRAIN = FacesTrainConfig(
     prepare=PrepareConfig(crop="aligned", detector="yunet", margin=0.0),
-    model=ModelConfig(cut="features.13", pooling="grid", grid=3, flip=True, image_size=160),
+    model=ModelConfig(cut="features.13", pooling="grid", grid=5, flip=True, image_size=160),
+    train=TrainConfig(loss="circle"),
 )
 # What the source work describes: the whole trunk, one mean over space, a fresh head.
 FACES_PUBLISHED = FacesTrainConfig(

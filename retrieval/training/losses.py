@@ -2,12 +2,13 @@
 
 A loss of tuples is a function of (query, positive, negatives, margin) and a line in `LOSSES`; a loss of a batch of
 labelled photos is a line in `LABEL_LOSSES`. By that name it is a setting. PyTorch, and the library that most of the
-second kind come from (pytorch-metric-learning, MIT, an optional extra), are imported where they are used only, so that
-settings can name the losses without loading them.
+second kind come from (pytorch-metric-learning, MIT), are imported where they are used only, so that settings can name
+the losses without loading them.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -184,15 +185,7 @@ def _of_memory(size: int) -> Callable[[Tensor], Criterion]:
 
 
 def _library(module: str, name: str) -> Any:
-    try:
-        import pytorch_metric_learning.losses
-        import pytorch_metric_learning.miners
-    except ImportError as error:
-        raise ValueError(
-            f"This loss is {name} of pytorch-metric-learning, which is not installed: "
-            f"pip install '.[losses]', or choose triplet or smooth-ap."
-        ) from error
-    return getattr(getattr(pytorch_metric_learning, module), name)
+    return getattr(importlib.import_module(f"pytorch_metric_learning.{module}"), name)
 
 
 _MULTI_SIMILARITY = {"alpha": 2, "beta": 50, "base": 0.5}

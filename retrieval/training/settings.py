@@ -40,7 +40,7 @@ class TrainConfig:
     """Layers left trainable at the trunk's end (convolutions, norms, activations, pools; each call counts). -1: all."""
     loss: LabelLoss = "triplet"
     """What a batch is trained by. triplet: the positive nearer than the negative. The others weigh all pairs of the
-    batch, or (arcface) compare each photo with a proxy of every person; `pip install '.[losses]'` for them."""
+    batch, or (arcface) compare each photo with a proxy of every person."""
     margin: float = 0.2
     """triplet: margin on squared L2 distances of unit vectors."""
     negatives: Strategy = "semi-hard"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -211,10 +209,3 @@ def test_a_memory_that_goes_on_knows_what_it_was_told_and_where_it_was() -> None
     for _ in range(126):
         first(told, LABELS)
     assert first.state_dict()["_extra_state"].tolist() == [0, 1]
-
-
-def test_without_the_library_its_losses_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pytorch_metric_learning.losses", None)
-    with pytest.raises(ValueError, match=r"^This loss is CircleLoss of pytorch-metric-learning, .*not installed: pip"):
-        losses.LABEL_LOSSES["circle"](unit(6, 4))
-    assert losses.LABEL_LOSSES["smooth-ap"](unit(6, 4)) is losses.smooth_ap
