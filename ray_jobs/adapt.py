@@ -120,6 +120,7 @@ def inputs_of(cfg: AdaptJobConfig) -> dict[str, str]:
     embedded = read_manifest(Folder.of(cfg.embeddings), "embeddings")
     check_made_from(cfg.embeddings, embedded, "collection", collected)
     check_made_from(cfg.embeddings, embedded, "model", made)
+    load_spec(cfg.model).check_may_be_mapped()
     inputs = {"model": made, "embeddings": embedded.fingerprint, "collection": collected}
     if cfg.tuples:
         tuples = read_manifest(Folder.of(cfg.tuples), "tuples")

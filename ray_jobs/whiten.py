@@ -23,6 +23,7 @@ from ray_jobs.runtime.session import on_cluster, session, started
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest, begin, check_made_from, read_manifest
 from retrieval.data.settings import Split
+from retrieval.models.spec import load_spec
 from retrieval.training.settings import WhitenConfig
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def inputs_of(cfg: WhitenJobConfig) -> dict[str, str]:
     embedded = read_manifest(Folder.of(cfg.embeddings), "embeddings")
     check_made_from(cfg.embeddings, embedded, "collection", collected)
     check_made_from(cfg.embeddings, embedded, "model", made)
+    load_spec(cfg.model).check_may_be_mapped()
     inputs = {"model": made, "embeddings": embedded.fingerprint, "collection": collected}
     if cfg.whiten.method == "learned":
         tuples = read_manifest(Folder.of(cfg.tuples), "tuples")

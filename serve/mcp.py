@@ -22,12 +22,12 @@ from serve.schemas import SearchOptions
 
 PROTOCOL = "2025-06-18"
 _PHOTO = {"type": "string", "description": "File of a photo, below the folder that --photos names."}
-_OPTIONS = {**SearchOptions.model_json_schema(), "description": "k, filter, image_id, ..."}
+_OPTIONS = {**SearchOptions.model_json_schema(), "description": "k, filter, image_id, text, ..."}
 _NAMED = _OPTIONS.pop("$defs")  # references begin at the whole schema of a tool, so what they name must be there
 _PERSON = {"type": "integer", "description": "Number of a person."}
 TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
     "search": (
-        "Images most like a photo or an image_id.",
+        "Images most like a photo, an image_id or, where info says features.text, words.",
         {"photo": _PHOTO, "options": _OPTIONS},
     ),
     "verify": ("Whether two photos show the same.", {"first": _PHOTO, "second": _PHOTO}),

@@ -12,5 +12,5 @@ whitening      whitening from sums, and heads that start as it
 folding        BatchNorm inside the convolution before it
 embedder       JPEGs to embeddings, as fast as the device goes; engines/ has a file for what each network runs in,
                queries/ describes and compares photos that are in no collection, adapters/ has what comes after the
-               network
+               network, text/ describes words in the space of a network's photos
 """

@@ -1,8 +1,8 @@
 """A model on storage: `model.safetensors` (every tensor), `model.json` (the spec), `manifest.json`.
 
-A frozen network's bundle holds its file as well (`network.onnx`), one with an adapter that (`adapter.safetensors`), and
-one whose photos are cut to faces that a network finds holds that network (`detector.onnx`), so that no worker or server
-has to look for it.
+A frozen network's bundle holds its file as well (`network.onnx`), with a text tower that too (`text.onnx`) and its
+tokenizer (`tokenizer.json`), one with an adapter that (`adapter.safetensors`), and one whose photos are cut to faces
+that a network finds holds that network (`detector.onnx`), so that no worker or server has to look for it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from retrieval.models.spec import (
     check_files,
     load_spec,
 )
+from retrieval.models.text.manifest import TEXT_FILE, TOKENIZER_FILE, TextFiles
 
 _PICTURES = ("*.png", "*.jpg")
 
@@ -150,7 +151,7 @@ def save_bundle(
     folder.write_bytes(WEIGHTS_FILE, safetensors.torch.save(tensors), about={})
     folder.write_json(SPEC_FILE, net.spec.plain, about={})
     for name, content in (
-        (NETWORK_FILE, net.content if isinstance(net, FrozenNet) else None),
+        *(_files_of(net) if isinstance(net, FrozenNet) else ()),
         (DETECTOR, net.detector),
         (ADAPTER_FILE, None if net.adapter is None else net.adapter.content()),
     ):
@@ -168,6 +169,12 @@ def save_bundle(
     )
     net.fingerprint = manifest.fingerprint
     return manifest
+
+
+def _files_of(net: FrozenNet) -> list[tuple[str, bytes]]:
+    """What was published, by its name in a bundle."""
+    text = [] if net.text is None else [(TEXT_FILE, net.text.tower), (TOKENIZER_FILE, net.text.tokenizer)]
+    return [(NETWORK_FILE, net.content), *text]
 
 
 def save_start(net: Network, out: Folder) -> None:
@@ -205,7 +212,10 @@ def load_network(folder: Folder | Path | str, device: str | torch.device = "cpu"
     spec, manifest = load_spec(folder), check_files(folder)
     net: Network
     if spec.network is not None:
-        net = FrozenNet(spec, folder.read_bytes(NETWORK_FILE))
+        text = None
+        if spec.network.text is not None:
+            text = TextFiles(folder.read_bytes(TEXT_FILE), folder.read_bytes(TOKENIZER_FILE))
+        net = FrozenNet(spec, folder.read_bytes(NETWORK_FILE), text)
     else:
         net = EmbeddingNet(spec, backbones.build_trunk(spec.config.backbone))
     if folder.is_local:

@@ -16,9 +16,11 @@ from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.images.settings import PrepareConfig, stored_config
 from retrieval.models.engines.manifest import NetworkManifest, parse_manifest
 from retrieval.models.settings import AdapterKind, ModelConfig, Whitening
+from retrieval.models.text.manifest import TEXT_FILE, TOKENIZER_FILE
 
 WEIGHTS_FILE, SPEC_FILE, NETWORK_FILE = "model.safetensors", "model.json", "network.onnx"
 ADAPTER_FILE = "adapter.safetensors"
+_MORE_FILES = {NETWORK_FILE, ADAPTER_FILE, DETECTOR, TEXT_FILE, TOKENIZER_FILE}
 _DECIDES = ("crop", "size", "quality")  # what of a preparation an embedding depends on, where no face is looked for
 
 
@@ -49,6 +51,17 @@ class ModelSpec:
         if self.adapter not in get_args(AdapterKind):
             raise ValueError(f"Unknown adapter '{self.adapter}'. Choose one of: {', '.join(get_args(AdapterKind))}.")
         assert (self.network is not None) == self.config.is_frozen
+        if self.whitening != "none" or self.adapter != "none":
+            self.check_may_be_mapped()
+
+    def check_may_be_mapped(self) -> None:
+        """Raises: ValueError for a network with a text tower: whitening and adapters are learned on photos, and words
+        lie elsewhere in their space, where such a map does what nobody looked at."""
+        if self.network is not None and self.network.text is not None:
+            raise ValueError(
+                f"{self.network.name} has a text tower, and a map learned on photos (whitening, an adapter) would move "
+                f"words to where no photo is. Freeze it without [text] in its manifest, then learn the map."
+            )
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -56,6 +69,8 @@ class ModelSpec:
         value = hashing.plain(self)
         if self.network is None:
             del value["network"]
+        elif self.network.text is None:
+            del value["network"]["text"]
         if self.adapter == "none":
             del value["adapter"]
         return value
@@ -87,7 +102,7 @@ def check_files(folder: Folder | Path | str) -> Manifest:
     """
     folder = Folder.of(folder)
     manifest = read_manifest(folder, "model")
-    for name in (WEIGHTS_FILE, *({NETWORK_FILE, ADAPTER_FILE, DETECTOR} & set(manifest.files))):
+    for name in (WEIGHTS_FILE, *(_MORE_FILES & set(manifest.files))):
         if hashing.hash_file(folder, name) != manifest.files[name]:
             raise ValueError(
                 f"{folder}/{name} is not the file that was sealed (its hash differs). Copy the bundle again."

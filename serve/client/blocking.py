@@ -91,7 +91,7 @@ class Client:
             time.sleep(wait)
 
     def search(self, photo: PhotoLike | None = None, /, **options: Any) -> SearchAnswer:
-        """The images most like a photo, or, without one, like `image_id`, `image_ids` or an `embedding`.
+        """The images most like a photo, or, without one, like `image_id`, `image_ids`, an `embedding` or a `text`.
 
         Args: options: the fields of `SearchOptions`: k, min_score, filter, face, ...
         """

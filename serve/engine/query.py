@@ -50,7 +50,10 @@ async def answer(
         return live, searched, [search(service.args, version, options, one, allowed) for one in queries]
 
     done = None
-    if photo is None:
+    if options.text is not None:
+        with clock.stage("embed"):
+            asked, seen = [await _words(version, options.text)], None
+    elif photo is None:
         with clock.stage("search"):
             asked, seen = [await version.in_thread(lambda: _embedding_of(version, options))], None
     else:
@@ -107,7 +110,9 @@ def check_options(args: ServeArgs, version: Version, options: SearchOptions, wit
     if (options.expand or 0) > args.max_expand:
         raise _bad(f"expand: {options.expand} is above {args.max_expand}, the limit of this server.")
     if options.num_queries != (0 if with_photo else 1):
-        raise _bad("Give one of: a photo, image_id, image_ids, embedding.")
+        raise _bad("Give one of: a photo, image_id, image_ids, embedding, text.")
+    if options.text is not None:
+        _check_text(version, options)
     if options.box is not None and version.config.crop != "fit":
         detail = f"box: this service finds by itself what to search with (crop '{version.config.crop}'). Leave it out"
         raise refuse_photo("bad-parameter", detail)
@@ -121,6 +126,24 @@ def check_options(args: ServeArgs, version: Version, options: SearchOptions, wit
             version.calibration.rate(options.far)
         except ValueError as error:
             raise _bad(f"far: {error}") from error
+
+
+def _check_text(version: Version, options: SearchOptions) -> None:
+    """Raises: Refusal bad-parameter for words where this model takes none, or for what is only measured of photos."""
+    if version.text is None:
+        raise _bad("text: this model describes photos and no words. Search with a photo, or serve a model of both.")
+    if options.min_probability is not None:
+        raise _bad("min_probability: what the scores of words mean was not measured. Use min_score.")
+
+
+async def _words(version: Version, text: str) -> np.ndarray:
+    """(D,) float32, unit norm. Raises: Refusal bad-parameter for a text that the model cannot take."""
+    assert version.text is not None
+    try:
+        ids = version.text.tokens.ids(text)
+    except ValueError as error:
+        raise _bad(f"text: {error}.") from error
+    return await version.embed_words(ids)
 
 
 def _offer(

@@ -50,6 +50,8 @@ def check_rerank(args: ServeArgs, version: Version, options: SearchOptions, with
     """Raises: Refusal bad-parameter for what cannot be verified here."""
     if not options.rerank:
         return
+    if options.text is not None:
+        raise _bad("words have no points to match. Leave it out.")
     if version.config.crop != "fit":
         raise _bad("this gallery is of faces, which have no geometry of their own. Leave it out.")
     if options.rerank > args.max_rerank:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from retrieval.live.view import GalleryView
 from retrieval.models import embedder
 from retrieval.models.queries.reader import query_preparation
 from retrieval.models.spec import known_threshold
+from retrieval.models.text.tower import TextTower, open_text
 from retrieval.search.index import Searchable
 from serve.batching import Batcher
 from serve.photos.messages import Look, Which
@@ -67,7 +68,7 @@ class Version:
 
     name: 12 hex digits of the three fingerprints. config: how a query photo is prepared. calibration, known: what its
     scores mean, if that was measured, or its publisher says. prepared: how its crops are cut, as the store of changes
-    notes it. local: local features of its images, if they were published.
+    notes it. local: local features of its images, if they were published. text: its text tower, if it has one.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Version:
         # A part of a photo is shrunk as much as the whole photo would be, on all its way into the network: with the
         # stored size alone, a part could enter it at a larger scale than the gallery's photos do.
         self._part_config = dataclasses.replace(self.config, size=min(self.config.size, spec.config.image_size))
+        self.text: TextTower | None = open_text(pair.model, spec, threads=args.threads, gpu=args.device != "cpu")
         self._network: bytes | None = detector_of(pair.model) or detector_of(pair.collection)
         self.prepared = preparation_key(plain(self.config))
         with ExitStack() as failing:
@@ -113,6 +115,7 @@ class Version:
             self.known: KnownThreshold | None = known_threshold(pair.model)
             self._batched = batched
             self._batcher: Batcher[_Asked, _Embedded] = Batcher(self._embed, args.max_batch, "embed")
+            self._words: Batcher[list[int], np.ndarray] = Batcher(self._embed_words, args.max_batch, "words")
             # Who waits for other processes needs no core, and holds up the network of nobody.
             num_threads = args.threads if shards is None else max(args.threads, args.max_queue)
             self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="search")
@@ -138,6 +141,8 @@ class Version:
         self._asked = self.embedder.embed_jpegs([self._blank])
         if self.local is not None:
             self.local.look(self._blank)
+        if self.text is not None:
+            self._embed_words([[self.text.tokens.pad]])
         self.gallery.search(self._asked, 1)
 
     async def check_model(self) -> None:
@@ -183,6 +188,15 @@ class Version:
         found = await self._batcher(_Asked(jpeg, then))
         return found.embedding, found.then
 
+    async def embed_words(self, ids: list[int]) -> np.ndarray:
+        """(D,) float32, unit norm, of the tokens of a text (`text.tokens.ids`); embedded with whatever else is
+        waiting."""
+        return await self._words(ids)
+
+    def _embed_words(self, rows: list[list[int]]) -> Sequence[np.ndarray]:
+        assert self.text is not None
+        return list(self.text.run(*self.text.tokens.filled(rows)))
+
     async def search(self, queries: np.ndarray, k: int, allowed: Filter | None = None) -> list[list[Hit]]:
         """The k best of each query, best first. Args: queries: (Q, D) float32. allowed: which images may answer."""
         return await self.in_thread(lambda: self.gallery.search(queries, k, allowed))
@@ -226,10 +240,12 @@ class Version:
         """Nobody asks it any more: its memory and its maps are let go at once, not when a collector comes by."""
         self._threads.shutdown(wait=False)
         self._batcher.close()
+        self._words.close()
         if hasattr(self, "gallery"):
             self.gallery.close()
-            del self.gallery, self.embedder
+            del self.gallery, self.embedder, self.text
             self._batcher.forget()
+            self._words.forget()
         self.closing.close()
 
 

@@ -71,8 +71,8 @@ class Wording:
     """What all addresses of the service begin with."""
 
     def results(self, found: Found) -> list[Result]:
-        """With an expanded query no probabilities: what its scores mean was not measured."""
-        calibration = None if found.expansion else self.version.calibration
+        """With an expanded query, and with words, no probabilities: what such scores mean was not measured."""
+        calibration = None if found.expansion or self.options.text is not None else self.version.calibration
         names, results = self.version.gallery.people.names, []
         for hit in found.hits:
             probability = None if calibration is None else calibration.probability(hit.score)
@@ -110,6 +110,9 @@ class Wording:
             return Decision(
                 answer="nobody", threshold=None, far=far, promised=False, why="there is no image that could answer"
             )
+        if self.options.text is not None:
+            why = "what a score of words means was not measured: the nearest come first, and any may be none of it"
+            return Decision(answer="cannot tell", threshold=None, far=far, promised=False, why=why)
         told: Judgement = judge(found.nearest, far, self.version.calibration, self.version.known)
         return Decision(
             answer=_DECIDED[told.answer],  # type: ignore[arg-type]

@@ -105,6 +105,7 @@ def _features(args: ServeArgs, version: Version) -> Features:
         add=version.gallery.store is not None,
         people=version.pair.people is not None,
         attributes=list(version.gallery.attribute_names),
+        text=version.text is not None,
     )
 
 

@@ -34,7 +34,7 @@ def add(api: FastAPI, service: Service) -> None:
 
     @api.post("/v1/search", response_model=SearchAnswer, responses=ERRORS, openapi_extra=extra, tags=["search"])
     async def search(request: Request) -> Response:
-        """Search with a photo (the body, or the part `photo` of a form), or with images of the gallery (JSON)."""
+        """Search with a photo (the body, or the part `photo` of a form), with stored images, or with words (JSON)."""
         clock = Clock()
         service.check_room()
         given = given_in_address(request)

@@ -146,6 +146,7 @@ class Features(BaseModel):
     add: bool = Field(description="Take new photos.")
     people: bool = Field(description="Knows groups of people.")
     attributes: list[str] = Field(description="Names that a filter may ask for.")
+    text: bool = Field(default=False, description="Search with words.")
 
 
 class RefusedVersion(BaseModel):
@@ -183,6 +184,7 @@ class ServiceInfo(BaseModel):
                 "add": True,
                 "people": True,
                 "attributes": [],
+                "text": False,
             },
             limits={**LIMITS, "max_batch_photos": 32, "max_rerank": 0},
             defaults={"expand": 0, "alpha": 3.0, "rerank": 0},

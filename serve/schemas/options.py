@@ -1,9 +1,10 @@
 """What a search may be told: how many results, which part of the photo, which images may answer."""
 
+import unicodedata
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from serve.schemas.envelope import RequestBody, example
 
@@ -16,9 +17,22 @@ MAX_LISTED = 1000
 MAX_IDS = 32
 """Images that one query may be put together of."""
 MAX_DIM = 8192
+MAX_WORDS = 1000
+"""Characters of a text; no tower takes more tokens than a few hundred."""
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 Listed = Annotated[list[Text], Field(min_length=1, max_length=MAX_LISTED)]
+
+
+def _plain(text: str) -> str:
+    if any(unicodedata.category(one) == "Cc" for one in text):
+        raise ValueError("it has control characters (a tab, a new line, ...). Write it on one line.")
+    if not text.strip():
+        raise ValueError("it says nothing. Write a word.")
+    return text
+
+
+Words = Annotated[str, StringConstraints(min_length=1, max_length=MAX_WORDS), AfterValidator(_plain)]
 Face = Literal["best", "all"] | Annotated[int, Field(ge=0, le=10_000)]
 """best: the one a portrait is of. all: each face is searched for. A number: as `POST /v1/faces` counts, from 0."""
 BoxOfPhoto = tuple[float, float, float, float]
@@ -65,7 +79,8 @@ class WeightedImage(RequestBody):
 
 
 class SearchOptions(RequestBody):
-    """Everything that a search may be told. Without a photo, exactly one of image_id, image_ids and embedding."""
+    """Everything that a search may be told. Without a photo, exactly one of image_id, image_ids, embedding and
+    text."""
 
     model_config = ConfigDict(
         json_schema_extra=example(
@@ -104,8 +119,11 @@ class SearchOptions(RequestBody):
     embedding: list[float] | None = Field(
         default=None, min_length=1, max_length=MAX_DIM, description="Search with this vector; it is made one long."
     )
+    text: Words | None = Field(
+        default=None, description="Search with these words, where the model describes words too (features.text)."
+    )
 
     @property
     def num_queries(self) -> int:
         """How many of the ways to ask without a photo are used."""
-        return sum(one is not None for one in (self.image_id, self.image_ids, self.embedding))
+        return sum(one is not None for one in (self.image_id, self.image_ids, self.embedding, self.text))

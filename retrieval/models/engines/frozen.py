@@ -1,7 +1,8 @@
 """A network that somebody else trained, in ONNX, taken as it is: checked by what its file says of itself, then run.
 
 Its bundle holds the file itself (`network.onnx`), its manifest in model.json, and `model.safetensors` with whitening
-where one was learned for it. onnxruntime runs it, on the GPU where there is one.
+where one was learned for it; with a text tower also that (`text.onnx`) and its tokenizer. onnxruntime runs it, on the
+GPU where there is one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from retrieval.models.network import Network
 from retrieval.models.pooling import l2n
 from retrieval.models.settings import FROZEN, ModelConfig
 from retrieval.models.spec import ModelSpec, check_prepared
+from retrieval.models.text.manifest import TextFiles
+from retrieval.models.text.tower import take_text
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +39,14 @@ class FrozenNet(Network):
     A module of PyTorch's, to be whitened and saved as every other; `session.FrozenBundle` runs one without PyTorch.
     """
 
-    def __init__(self, spec: ModelSpec, content: bytes) -> None:
-        """Raises: ValueError if the file is not what the spec's manifest says."""
+    def __init__(self, spec: ModelSpec, content: bytes, text: TextFiles | None = None) -> None:
+        """Args: text: of its text tower, where the spec's manifest has one: kept for its bundles, and not run here.
+
+        Raises: ValueError if the file is not what the spec's manifest says.
+        """
         super().__init__(spec)
-        assert spec.network is not None
+        assert spec.network is not None and (spec.network.text is None) == (text is None)
+        self.text = text
         self.network, self.file = spec.network, FrozenFile(spec.network, content)
         self._set_dim(self.network.dim)
         self.eval()
@@ -86,7 +93,8 @@ def from_file(
     Raises: ValueError if there is no such network, its file is not what its manifest says, settings or preparation do
         not fit it, or it cannot be run.
     """
-    network, content = read_network(config.backbone, progress)
+    found = read_network(config.backbone, progress)
+    network = found.manifest
     preparation = dict(preparation or {})
     if preparation:
         check_prepared(network, preparation)
@@ -94,12 +102,15 @@ def from_file(
             raise ValueError(
                 "The bundle finds faces by yunet, and was given no file of it. See python -m ray_jobs.weights."
             )
+    if found.text is not None:
+        network = dataclasses.replace(network, text=take_text(network, found.text))
     spec = ModelSpec(config=_resolved(config, network), preparation=preparation, network=network)
-    net = FrozenNet(spec, content)
+    net = FrozenNet(spec, found.content, found.text)
     net.detector = detector if preparation and stored_config(preparation).needs_network else None
     _try_out(net)
     trained = f", trained on {network.trained_on}" if network.trained_on else ""
-    logger.info("network %s: licence %s%s", network.name, network.licence, trained)
+    words = "" if network.text is None else f"; it takes words too, up to {network.text.context} tokens"
+    logger.info("network %s: licence %s%s%s", network.name, network.licence, trained, words)
     return net
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
 ANY = 0
 """A dimension that the file leaves open."""
+_KEEPS_VALUES = {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
 _QUANTISES = {"QuantizeLinear", "DynamicQuantizeLinear"}
 
 
@@ -61,6 +63,49 @@ def read_graph(content: bytes) -> Graph:
         num_parameters=sum(_num_values(tensor) for tensor in graph.initializer),
         weights_are_packed="DequantizeLinear" in operators and not operators & _QUANTISES,
     )
+
+
+def output_of(outputs: tuple[Tensor, ...], wanted: str, dim: int, called: str) -> str:
+    """The name of the output that is taken: the one that is `wanted`, or, where that is empty, the only one.
+
+    Args: dim: values a photo, or a text, that it must have. called: names the network in a refusal.
+
+    Raises: ValueError if there is no such output, or it has another length, where the file says it.
+    """
+    names = [value.name for value in outputs]
+    if wanted not in ("", *names) or (not wanted and len(names) != 1):
+        asked = f"its manifest says output '{wanted}'" if wanted else "its manifest names none"
+        raise ValueError(f"{called} has the outputs {', '.join(names)}, and {asked}. Name one of them.")
+    taken = outputs[names.index(wanted)] if wanted else outputs[0]
+    if taken.shape and ANY not in taken.shape[1:]:
+        length = math.prod(taken.shape[1:])
+        if length != dim:
+            raise ValueError(f"{called} gives {shown(taken)}, and its manifest says dim {dim}.")
+    return taken.name
+
+
+def shown(tensor: Tensor) -> str:
+    """How messages show an input or output: its name and shape."""
+    return f"'{tensor.name}' ({', '.join(str(side) if side else 'any' for side in tensor.shape)})"
+
+
+def rows_looked_up(content: bytes, name: str) -> int | None:
+    """How many rows the table has that an input of whole numbers picks from: a text tower's tokens. None where the
+    graph does not say it plainly.
+
+    Args: name: of the input.
+    """
+    import onnx
+
+    graph = onnx.ModelProto.FromString(content).graph
+    tables = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
+    same = {name}
+    for node in graph.node:  # in an order in which each comes after what it reads
+        if node.op_type in _KEEPS_VALUES and node.input[0] in same:
+            same.add(node.output[0])
+        if node.op_type == "Gather" and node.input[0] in tables and node.input[1] in same:
+            return tables[node.input[0]]
+    return None
 
 
 def _names_read(graph: onnx.GraphProto) -> set[str]:

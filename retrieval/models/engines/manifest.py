@@ -21,17 +21,19 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.models import known_weights
 from retrieval.models.settings import FROZEN
+from retrieval.models.text.manifest import TextFiles, TextManifest, read_text
 
 FILE = "network.toml"
 Layout = Literal["NCHW", "NHWC"]
 Channels = Literal["RGB", "BGR"]
 Alignment = Literal["none", "five-points"]
+Parsed = TypeVar("Parsed", "NetworkManifest", TextManifest)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +68,8 @@ class NetworkManifest:
     """Of the file; one that has another is refused. Filled in when it is read."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
     """Known cosines: `same`, from which two photos show the same one."""
+    text: TextManifest | None = None
+    """Of a network that describes words as well, in the space of its photos: what its text tower takes."""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -97,8 +101,17 @@ KNOWN_NETWORKS: Mapping[str, Mapping[str, Any]] = {"sface": _SFACE, "sface-fp32"
 """What the files of `known_weights` take and give, where they are networks that describe a photo."""
 
 
-def read_network(backbone: str, progress: Progress = silent) -> tuple[NetworkManifest, bytes]:
-    """The network that `onnx:...` names, and its file.
+@dataclass(frozen=True, slots=True)
+class NetworkFiles:
+    """A network that somebody brings: what it takes and gives, its file, and those of its text tower if it has one."""
+
+    manifest: NetworkManifest
+    content: bytes
+    text: TextFiles | None = None
+
+
+def read_network(backbone: str, progress: Progress = silent) -> NetworkFiles:
+    """The network that `onnx:...` names.
 
     Args: backbone: onnx:NAME of a known network, which is downloaded where it is not found; onnx:FILE or onnx:FOLDER,
         local or in an object store, with a manifest beside it. A file whose bytes are known needs none.
@@ -107,20 +120,27 @@ def read_network(backbone: str, progress: Progress = silent) -> tuple[NetworkMan
     """
     where = backbone.removeprefix(FROZEN)
     if where in KNOWN_NETWORKS:
-        return known_network(where), known_weights.obtain(where, progress=progress).read_bytes()
+        return NetworkFiles(known_network(where), known_weights.obtain(where, progress=progress).read_bytes())
     folder, file = _file_of(where)
     content = folder.read_bytes(file)
     digest = hashlib.sha256(content).hexdigest()
     for name in (f"{PurePosixPath(file).stem}.toml", FILE):
         if folder.exists(name):
-            return _of_file(_read_toml(folder, name), digest, f"{folder}/{name}"), content
+            return _with_text(folder, _of_file(_read_toml(folder, name), digest, f"{folder}/{name}"), content, name)
     same = [name for name in KNOWN_NETWORKS if known_weights.KNOWN[name].sha256 == digest]
     if not same:
         raise ValueError(
             f"{folder}/{file} has no manifest. Write {FILE} beside it, with name, dim, size, licence, and mean and std "
             f"where the graph does not normalise: docs/how-to/use/bring-a-network.md shows one."
         )
-    return known_network(same[0]), content
+    return NetworkFiles(known_network(same[0]), content)
+
+
+def _with_text(folder: Folder, manifest: NetworkManifest, content: bytes, name: str) -> NetworkFiles:
+    if manifest.text is None:
+        return NetworkFiles(manifest, content)
+    text, files = read_text(folder, manifest.text, f"{folder}/{name}")
+    return NetworkFiles(dataclasses.replace(manifest, text=text), content, files)
 
 
 def known_network(name: str) -> NetworkManifest:
@@ -138,16 +158,24 @@ def known_network(name: str) -> NetworkManifest:
 
 def parse_manifest(values: Mapping[str, Any], where: str) -> NetworkManifest:
     """Raises: ValueError for a field that is unknown, missing or wrong, naming the place."""
-    fields = {f.name: f for f in dataclasses.fields(NetworkManifest)}
-    if unknown := sorted(set(values) - set(fields)):
-        raise ValueError(f"{where} has fields that are not known: {unknown}. Known are: {', '.join(fields)}.")
-    needed = [name for name, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
-    if missing := [name for name in needed if name not in values]:
-        raise ValueError(f"{where} does not say: {', '.join(missing)}. Add what is missing.")
     given = dict(values)
     given["size"] = 0 if given.get("size", "any") == "any" else given["size"]
+    if (text := given.get("text")) is not None:
+        given["text"] = _parsed(TextManifest, text, f"{where}, text")
+    return _parsed(NetworkManifest, given, where)
+
+
+def _parsed(kind: type[Parsed], given: Mapping[str, Any], where: str) -> Parsed:
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where} is {given!r}, expected a table of lines. Write [text] above them.")
+    if unknown := sorted(set(given) - set(fields)):
+        raise ValueError(f"{where} has fields that are not known: {unknown}. Known are: {', '.join(fields)}.")
+    needed = [name for name, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
+    if missing := [name for name in needed if name not in given]:
+        raise ValueError(f"{where} does not say: {', '.join(missing)}. Add what is missing.")
     try:
-        return NetworkManifest(**given)
+        return kind(**given)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: {error}") from error
 
@@ -170,6 +198,8 @@ def _file_of(where: str) -> tuple[Folder, str]:
             raise ValueError(f"There is no file {place}. Known by name are: {', '.join(KNOWN_NETWORKS)}.")
         return place.parent, place.name
     found = [file for file in place.list() if file.endswith(".onnx") and "/" not in file]
+    if len(found) > 1 and place.exists(FILE) and (text := _read_toml(place, FILE).text) is not None:
+        found = [file for file in found if file != text.file]
     if len(found) != 1:
         known = ", ".join(KNOWN_NETWORKS)
         raise ValueError(

@@ -160,8 +160,8 @@ def _check_shapes(network: NetworkManifest, told: graph.Graph) -> str:
     axes = (1, 2, 3) if network.layout == "NCHW" else (3, 1, 2)
     if len(given.shape) != 4 or given.shape[axes[0]] not in (3, graph.ANY):
         raise ValueError(
-            f"{called} takes {_shown(given)}, and its manifest says {network.layout}: expected 4 dimensions, at place "
-            f"{axes[0] + 1} of 3 channels. Correct layout."
+            f"{called} takes {graph.shown(given)}, and its manifest says {network.layout}: expected 4 dimensions, at "
+            f"place {axes[0] + 1} of 3 channels. Correct layout."
         )
     sides = (given.shape[axes[1]], given.shape[axes[2]])
     if any(side not in (network.size, graph.ANY) for side in sides):
@@ -169,20 +169,7 @@ def _check_shapes(network: NetworkManifest, told: graph.Graph) -> str:
         raise ValueError(
             f"{called} takes {sides[0]} x {sides[1]} pixels, and its manifest says size {size}. Correct it."
         )
-    return _check_output(network, told.outputs)
-
-
-def _check_output(network: NetworkManifest, outputs: tuple[graph.Tensor, ...]) -> str:
-    names = [value.name for value in outputs]
-    if network.output not in ("", *names) or (not network.output and len(names) != 1):
-        asked = f"its manifest says output '{network.output}'" if network.output else "its manifest names none"
-        raise ValueError(f"{name_of(network)} has the outputs {', '.join(names)}, and {asked}. Name one of them.")
-    taken = outputs[names.index(network.output)] if network.output else outputs[0]
-    if taken.shape and graph.ANY not in taken.shape[1:]:
-        length = int(np.prod(taken.shape[1:]))
-        if length != network.dim:
-            raise ValueError(f"{name_of(network)} gives {_shown(taken)}, and its manifest says dim {network.dim}.")
-    return taken.name
+    return graph.output_of(told.outputs, network.output, network.dim, called)
 
 
 def _run_padded(session: Any, output: str, name: str, part: np.ndarray, step: int) -> np.ndarray:
@@ -194,7 +181,3 @@ def _run_padded(session: Any, output: str, name: str, part: np.ndarray, step: in
 def name_of(network: NetworkManifest) -> str:
     """How messages name a network."""
     return f"The network {network.name}"
-
-
-def _shown(tensor: graph.Tensor) -> str:
-    return f"'{tensor.name}' ({', '.join(str(side) if side else 'any' for side in tensor.shape)})"

@@ -32,6 +32,7 @@ function chosen(params, name, usual) {
 
 export function showOptions(params, change) {
   const { features, limits, defaults } = info;
+  const words = params.has("text"); // they have no geometry, and their scores no probability
   const one = (name, text, choices, usual, hint = null) =>
     choices.length > 1 &&
     field(text, select(choices, chosen(params, name, usual), { name, ...writes(change, name, usual) }), hint);
@@ -58,7 +59,8 @@ export function showOptions(params, change) {
       k,
     ),
     one("far", "False matches allowed", far, usualFar()),
-    hasProbabilities() &&
+    !words &&
+      hasProbabilities() &&
       one(
         "min_probability",
         "Show only",
@@ -67,7 +69,7 @@ export function showOptions(params, change) {
       ),
     features.expand &&
       one("expand", "Expand with the nearest", expands, defaults.expand, "Searches again with what was found"),
-    features.rerank && one("rerank", "Check the geometry", reranks, usualRerank, "Shows the points that match"),
+    !words && features.rerank && one("rerank", "Check the geometry", reranks, usualRerank, "Shows the points that match"),
   );
   at("options").hidden = at("option-fields").hidden;
 }

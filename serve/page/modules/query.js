@@ -38,7 +38,7 @@ export function showAsked(query) {
   fill(at("region"));
   at("invite").hidden = false;
   at("drop").classList.remove("filled");
-  const parts = query?.image_ids ?? (query ? [{ image_id: query.image_id, weight: 1 }] : []);
+  const parts = query?.image_ids ?? (query?.image_id ? [{ image_id: query.image_id, weight: 1 }] : []);
   const without = (id) =>
     change((params) => {
       for (const name of ["like", "unlike"]) params.delete(name, id);

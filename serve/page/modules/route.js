@@ -60,8 +60,10 @@ export function readOptions(params) {
   return filter ? { ...options, filter } : options;
 }
 
-/** What of the gallery is searched with: image_id, or several with weights 1 (like) and -1 (unlike); null: nothing. */
+/** Without a photo from outside: image_id, or several with weights 1 (like) and -1 (unlike), or text; null: nothing. */
 export function readQuery(params) {
+  const text = params.get("text")?.trim();
+  if (text) return { text };
   const first = params.get("image_id");
   if (!first) return null;
   const more = [...params.getAll("like").map((one) => [one, 1]), ...params.getAll("unlike").map((one) => [one, -1])];

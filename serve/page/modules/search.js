@@ -17,6 +17,7 @@ import { toast } from "./toast.js";
 
 const BROWSED = 60; // stored photos at a time, before anything is asked
 const STRIP = 24;
+const ASKED_WITH = ["face", "box", "image_id", "like", "unlike", "text"]; // in the address
 
 let route = null;
 let photo = null; // the File searched with; it never leaves this page except in a search
@@ -51,9 +52,19 @@ export function take(file) {
   photo = file;
   found = null;
   const params = new URLSearchParams(route?.params);
-  for (const name of ["face", "box", "image_id", "like", "unlike"]) params.delete(name);
+  for (const name of ASKED_WITH) params.delete(name);
   go(address("photo", params));
   return true;
+}
+
+/** Search with what is written in the field for words. */
+function say() {
+  const text = at("text").value.trim();
+  if (!text) return;
+  const params = new URLSearchParams(route?.params);
+  for (const name of ASKED_WITH) params.delete(name);
+  params.set("text", text);
+  go(address("search", params));
 }
 
 export async function show(to) {
@@ -69,6 +80,8 @@ export async function show(to) {
   clearError();
   if (withPhoto) await showPhoto(photo);
   else showAsked(query);
+  at("words").hidden = !info.features.text;
+  at("text").value = query?.text ?? "";
   at("people-row").hidden = true;
   if (withPhoto || query) return answer(withPhoto, query);
   return browse();
@@ -126,7 +139,9 @@ async function answer(withPhoto, query) {
   const box = route.params.get("box")?.split(",").map(Number);
   if (withPhoto && info.features.faces) options.face = "all";
   if (withPhoto && info.features.box && box?.length === 4 && box.every(Number.isFinite)) options.box = box;
-  if (query?.image_ids) for (const name of ["rerank", "evidence", "crop"]) delete options[name]; // no one photo to check by
+  // No one photo to check by; and what the scores of words mean was not measured.
+  if (query?.image_ids || query?.text) for (const name of ["rerank", "evidence", "crop"]) delete options[name];
+  if (query?.text) delete options.min_probability;
   const asked = JSON.stringify([options, query, withPhoto && [photo.name, photo.size, photo.lastModified]]);
   at("answers-title").textContent = "Results";
   await run(async (signal) => {
@@ -193,7 +208,8 @@ function showAnswer({ answer: said, seconds }, query) {
 }
 
 /** The stored photos that a query is made of. */
-const idsOf = (query) => query?.image_ids?.map((one) => one.image_id) ?? (query ? [query.image_id] : []);
+const idsOf = (query) =>
+  query?.image_ids?.map((one) => one.image_id) ?? (query?.image_id ? [query.image_id] : []);
 
 function openResult(image, all, one, query) {
   const cut = () =>
@@ -202,8 +218,9 @@ function openResult(image, all, one, query) {
       : one.query
         ? cutOut(one.query)
         : picture(api.thumbnail(route.params.get("image_id")), "The photo searched with");
-  const refine = query && ((name, id) => change((params) => params.append(name, id)));
-  showDetail(all, all.indexOf(image), { queryPicture: cut, canDelete: info.features.add, refine });
+  const refine = query && !query.text && ((name, id) => change((params) => params.append(name, id)));
+  const queryPicture = query?.text ? null : cut;
+  showDetail(all, all.indexOf(image), { queryPicture, canDelete: info.features.add, refine });
 }
 
 function cutOut(query) {
@@ -277,6 +294,8 @@ for (const name of ["file", "camera"]) {
     event.target.value = ""; // the same photo can be chosen again
   });
 }
+at("say").addEventListener("click", say);
+at("text").addEventListener("keydown", (event) => event.key === "Enter" && say());
 at("query").addEventListener("submit", (event) => event.preventDefault());
 at("link").append(icon("link"));
 at("link").addEventListener("click", async () => {

@@ -23,6 +23,7 @@ from retrieval.training.adapters.settings import AdaptConfig
 from tests.support.embedded import people, store, store_tuples
 from tests.support.frozen import tiny, write
 from tests.support.inline import Cluster, install
+from tests.support.words import write_pair
 
 QUICK = AdaptConfig(epochs=6, learning_rate=1e-2, hidden=32)
 
@@ -105,6 +106,17 @@ def test_what_was_not_made_from_each_other_is_refused_before_anything_runs(
     seal(root / "strange", kind="tuples", config={}, inputs={"collection": "0" * 64}, counts={})
     where |= {name: (root / folder).uri for name, folder in wrong.items()}
     with pytest.raises(ValueError, match=refused):
+        adapt.main(AdaptJobConfig(**where, out=f"{tmp_path}/out"))
+    assert cluster.sessions == 0
+
+
+def test_a_network_of_words_too_is_refused_before_anything_runs(tmp_path: Path, cluster: Cluster) -> None:
+    root = Folder.of(tmp_path)
+    bundle.save_bundle(from_file(ModelConfig(backbone=f"onnx:{write_pair(tmp_path / 'net')}")), root / "model")
+    vectors, who = people(6)
+    collection, embeddings = store(root, vectors, [str(one) for one in who], ["train"] * len(who), root / "model")
+    where = {"collection": collection.uri, "embeddings": embeddings.uri, "model": (root / "model").uri}
+    with pytest.raises(ValueError, match=r"shapes has a text tower, and a map learned on photos .*without \[text\]"):
         adapt.main(AdaptJobConfig(**where, out=f"{tmp_path}/out"))
     assert cluster.sessions == 0
 

@@ -12,14 +12,24 @@ from ray_jobs import whiten
 from ray_jobs.whiten import WhitenJobConfig
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import begin, read_manifest, seal
+from retrieval.models.engines.manifest import NetworkManifest
+from retrieval.models.settings import ModelConfig
+from retrieval.models.spec import SPEC_FILE, ModelSpec
+from retrieval.models.text.manifest import TextManifest
 from retrieval.training import whitening_fit
 from retrieval.training.settings import WhitenConfig
 from tests.support.inline import install
 
 
-def made(folder: Folder, kind: str, **inputs: Folder) -> Folder:
+def made(folder: Folder, kind: str, words: bool = False, **inputs: Folder) -> Folder:
     of = {name: read_manifest(one).fingerprint for name, one in inputs.items()}
     begin(folder, kind=kind, config={"at": folder.uri}, inputs=of)
+    if kind == "model":
+        network = (
+            None if not words else NetworkManifest(name="pair", dim=8, licence="MIT", text=TextManifest(context=8))
+        )
+        config = ModelConfig() if network is None else ModelConfig(backbone="onnx:pair", head="none")
+        folder.write_json(SPEC_FILE, ModelSpec(config=config, network=network).plain)
     seal(folder, kind=kind, config={"at": folder.uri}, inputs=of, counts={"best_epoch": 3, "best_val_mAP": 0.5})
     return folder
 
@@ -74,6 +84,18 @@ def test_what_was_not_made_from_each_other_is_refused_before_anything_runs(
     cluster = install(monkeypatch, whiten)
     with pytest.raises(ValueError, match=refused):
         whiten.main(config(places, **other))
+    assert cluster.sessions == 0
+
+
+def test_a_network_of_words_too_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, cluster = Folder.of(tmp_path), install(monkeypatch, whiten)
+    places = {"collection1": made(root / "collection1", "collection"), "model1": made(root / "model1", "model", True)}
+    of = {"collection": places["collection1"], "model": places["model1"]}
+    places["embeddings11"] = made(root / "embeddings11", "embeddings", **of)
+    with pytest.raises(ValueError, match=r"pair has a text tower, and a map learned on photos .*without \[text\]"):
+        whiten.main(config(places, "pca", tuples=""))
     assert cluster.sessions == 0
 
 

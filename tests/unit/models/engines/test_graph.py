@@ -7,9 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from retrieval.models.engines.graph import ANY, read_graph
+from retrieval.models.engines.graph import ANY, read_graph, rows_looked_up
 from retrieval.models.engines.runtime import open_session
 from tests.support.frozen import tiny
+from tests.support.words import WORDS, text_tower
 
 
 def test_a_graph_says_what_it_takes_and_gives() -> None:
@@ -42,6 +43,14 @@ def test_weights_in_the_list_of_inputs_are_taken_off_it() -> None:
     told = read_graph(model.SerializeToString())
     assert [value.name for value in told.inputs] == ["x"]
     np.testing.assert_array_equal(np.asarray(open_session(told.content).run(None, {"x": x})[0]), expected)
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_the_table_that_tokens_pick_from_is_told(mask: bool) -> None:
+    content = text_tower(mask=mask).SerializeToString()
+    assert rows_looked_up(content, "input_ids") == len(WORDS), "through what casts them"
+    assert rows_looked_up(content, "attention_mask") is None
+    assert rows_looked_up(tiny().SerializeToString(), "x") is None
 
 
 def test_what_only_a_branch_reads_is_an_input() -> None:

@@ -32,7 +32,8 @@ def test_a_dozen_lines_are_read(tmp_path: Path) -> None:
         thresholds={"same": 0.4},
     )
     for where in (file, tmp_path):
-        manifest, content = read_network(f"onnx:{where}")
+        found = read_network(f"onnx:{where}")
+        manifest, content = found.manifest, found.content
         assert content == file.read_bytes()
         assert manifest.sha256 == hashlib.sha256(content).hexdigest()
         assert (manifest.name, manifest.dim, manifest.size, manifest.channels) == ("tiny", 8, 32, "BGR")
@@ -88,9 +89,9 @@ def test_where_there_is_no_network_it_is_said(tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(b"x")
     with pytest.raises(ValueError, match="holds 2 .onnx files, expected one. Name a file"):
         read_network(f"onnx:{tmp_path}")
-    assert read_network(f"onnx:{file}")[0].name == "tiny"
+    assert read_network(f"onnx:{file}").manifest.name == "tiny"
     (tmp_path / "tiny.toml").write_text('name = "mine"\ndim = 8\nlicence = "MIT"\n')
-    assert read_network(f"onnx:{file}")[0].name == "mine", "the file's own manifest comes before the folder's"
+    assert read_network(f"onnx:{file}").manifest.name == "mine", "the file's own manifest comes before the folder's"
     (tmp_path / "tiny.toml").write_text("name: tiny")
     with pytest.raises(ValueError, match=r"tiny.toml is not TOML: .*Write lines such as: dim = 512"):
         read_network(f"onnx:{file}")
@@ -125,5 +126,5 @@ def test_a_known_name_that_is_nowhere_says_what_to_do(monkeypatch: pytest.Monkey
 def test_a_file_whose_bytes_are_known_needs_no_manifest(tmp_path: Path) -> None:
     file = REAL_DATA / "weights" / known_weights.KNOWN["sface"].file
     (tmp_path / "renamed.onnx").write_bytes(file.read_bytes())
-    manifest, content = read_network(f"onnx:{tmp_path}")
-    assert manifest == known_network("sface") and len(content) == 10_667_852
+    found = read_network(f"onnx:{tmp_path}")
+    assert found.manifest == known_network("sface") and len(found.content) == 10_667_852
