@@ -3,8 +3,9 @@
     python -m ray_jobs.freeze --model.backbone onnx:sface --collection W/collection --out W/model
     python -m ray_jobs.freeze --model.backbone onnx:FOLDER --collection W/collection --out W/model
 
-FOLDER holds a file in ONNX and network.toml, a dozen lines that say what it takes and gives. Both are checked against
-what the file says of itself, and the network is tried out. Nothing is trained: the bundle is there in a second.
+FOLDER holds a file in ONNX and network.toml, a dozen lines that say what it takes and gives; and, where the network
+describes words too, its text tower and tokenizer, which a table of network.toml names. All are checked against
+what the files say of themselves, and the networks are tried out. Nothing is trained: the bundle is there in a second.
 """
 
 from __future__ import annotations

@@ -51,6 +51,7 @@ HOMES = {
     "pi_heif": {"retrieval.images.pixels"},
     "onnxruntime": {"retrieval.models.engines"},
     "onnx": {"retrieval.models.engines"},
+    "tokenizers": {"retrieval.models.text.tokens"},
     "mlflow": {"ray_jobs.runtime.tracking"},
     "tyro": {"ray_jobs", "serve"},
     "click": {"ray_jobs.runtime.news.screen"},

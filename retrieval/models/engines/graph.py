@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ class Graph:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     num_parameters: int
+    looked_up: Mapping[str, int]
+    """Inputs that pick rows of a table (a text's tokens), and how many rows it has, where that is known."""
     weights_are_packed: bool
     """Weights are stored in few bits, and the sums are of floats all the same: unpacked once, it runs faster."""
 
@@ -61,6 +64,7 @@ def read_graph(content: bytes) -> Graph:
         inputs=tuple(_tensor(value) for value in graph.input),
         outputs=tuple(_tensor(value) for value in graph.output),
         num_parameters=sum(_num_values(tensor) for tensor in graph.initializer),
+        looked_up=_looked_up(graph),
         weights_are_packed="DequantizeLinear" in operators and not operators & _QUANTISES,
     )
 
@@ -89,23 +93,17 @@ def shown(tensor: Tensor) -> str:
     return f"'{tensor.name}' ({', '.join(str(side) if side else 'any' for side in tensor.shape)})"
 
 
-def rows_looked_up(content: bytes, name: str) -> int | None:
-    """How many rows the table has that an input of whole numbers picks from: a text tower's tokens. None where the
-    graph does not say it plainly.
-
-    Args: name: of the input.
-    """
-    import onnx
-
-    graph = onnx.ModelProto.FromString(content).graph
+def _looked_up(graph: onnx.GraphProto) -> dict[str, int]:
+    """Inputs of whole numbers that pick rows of a table, and how many it has, where the graph says so plainly."""
     tables = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
-    same = {name}
+    same = {value.name: value.name for value in graph.input}  # a name -> the input whose values it holds
+    found: dict[str, int] = {}
     for node in graph.node:  # in an order in which each comes after what it reads
         if node.op_type in _KEEPS_VALUES and node.input[0] in same:
-            same.add(node.output[0])
+            same[node.output[0]] = same[node.input[0]]
         if node.op_type == "Gather" and node.input[0] in tables and node.input[1] in same:
-            return tables[node.input[0]]
-    return None
+            found.setdefault(same[node.input[1]], tables[node.input[0]])
+    return found
 
 
 def _names_read(graph: onnx.GraphProto) -> set[str]:

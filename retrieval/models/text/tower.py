@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,43 +16,40 @@ from retrieval.models.spec import ModelSpec
 from retrieval.models.text.manifest import TEXT_FILE, TOKENIZER_FILE, TextFiles, TextManifest
 from retrieval.models.text.tokens import Tokens
 
-if TYPE_CHECKING:
-    import onnxruntime
-
 _TYPES = ("int64", "int32")
 _LEAST_COSINE = 0.999  # of the embeddings of one text, alone and beside others
 _TRIED = 4  # tokens of each text that it is tried out on
 
 
 class TextTower:
-    """Texts to embeddings of length `dim`, in the space of the network's photos. Opened on first use."""
+    """Texts to embeddings of length `dim`, in the space of the network's photos. `called` names it in messages."""
 
-    def __init__(self, network: NetworkManifest, files: TextFiles) -> None:
-        """Raises: ValueError if the files are not what the manifest says, or do not go together."""
+    def __init__(
+        self, network: NetworkManifest, files: TextFiles, *, threads: int | None = None, gpu: bool = False
+    ) -> None:
+        """Checks both files and opens the tower: of a thousand million bytes, it keeps none but the session's.
+
+        Args: threads: of a run. gpu: run on one, where onnxruntime finds it.
+
+        Raises: ValueError if the files are not what the manifest says, do not go together, or do not run.
+        """
         assert network.text is not None
         self.text, self.dim = network.text, network.dim
         self.called = f"The text tower of {network.name}"
         self._check_sha(files)
         self.tokens = Tokens(files.tokenizer, self.text)
         runtime.check(files.tower, self.called)
-        self._graph = graph.read_graph(files.tower)
-        self._ids, self._mask = self._inputs()
-        self._output = graph.output_of(self._graph.outputs, self.text.output, self.dim, self.called)
-        known = graph.rows_looked_up(self._graph.content, self._ids.name)
+        told = graph.read_graph(files.tower)
+        self._ids, self._mask = self._inputs(told.inputs)
+        self._output = graph.output_of(told.outputs, self.text.output, self.dim, self.called)
+        known = told.looked_up.get(self._ids.name)
         if known is not None and self.tokens.num > known:
             raise ValueError(
                 f"{self.called} knows {known} tokens, and its tokenizer numbers them up to {self.tokens.num - 1}: they "
                 f"were not made for each other. Take the tokenizer of this tower."
             )
-        self._session: onnxruntime.InferenceSession | None = None
-
-    def open(self, threads: int | None = None, *, gpu: bool = False) -> None:
-        """Open the session, with so many threads a run, on a GPU if that is asked for and there is one.
-
-        Raises: ValueError if onnxruntime refuses the file.
-        """
-        entries = {"session.disable_quant_qdq": "1"} if self._graph.weights_are_packed else {}
-        self._session = runtime.open_session(self._graph.content, threads=threads, gpu=gpu, entries=entries)
+        entries = {"session.disable_quant_qdq": "1"} if told.weights_are_packed else {}
+        self._session = runtime.open_session(told.content, threads=threads, gpu=gpu, entries=entries)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """(N, dim) float32, unit norm.
@@ -64,8 +60,6 @@ class TextTower:
 
     def run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """The same of tokens and their mask, as `Tokens.batch` gives them."""
-        if self._session is None:
-            self.open()
         step = self._ids.shape[0] or len(ids)
         parts = [self._run_padded(ids[start:], mask[start:], step) for start in range(0, len(ids), step)]
         out = np.concatenate(parts).astype(np.float32)[: len(ids)]
@@ -79,7 +73,6 @@ class TextTower:
         given = {self._ids.name: ids[rows].astype(self._ids.dtype)}
         if self._mask is not None:
             given[self._mask.name] = mask[rows].astype(self._mask.dtype)
-        assert self._session is not None
         try:
             out = self._session.run([self._output], given)[0]
         except Exception as error:  # onnxruntime's errors share no class but this
@@ -94,9 +87,8 @@ class TextTower:
                 f"write a manifest of these."
             )
 
-    def _inputs(self) -> tuple[graph.Tensor, graph.Tensor | None]:
+    def _inputs(self, inputs: Sequence[graph.Tensor]) -> tuple[graph.Tensor, graph.Tensor | None]:
         """Tokens, and the mask where the graph asks for one."""
-        inputs = self._graph.inputs
         masks = [one for one in inputs if "mask" in one.name.lower()]
         others = [one for one in inputs if one not in masks]
         if len(others) != 1 or len(masks) > 1:
@@ -133,9 +125,8 @@ def open_text(folder: Folder, spec: ModelSpec, *, threads: int | None = None, gp
     """
     if spec.network is None or spec.network.text is None:
         return None
-    tower = TextTower(spec.network, TextFiles(folder.read_bytes(TEXT_FILE), folder.read_bytes(TOKENIZER_FILE)))
-    tower.open(threads, gpu=gpu)
-    return tower
+    files = TextFiles(folder.read_bytes(TEXT_FILE), folder.read_bytes(TOKENIZER_FILE))
+    return TextTower(spec.network, files, threads=threads, gpu=gpu)
 
 
 def _try_out(tower: TextTower) -> None:

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from retrieval.models.engines.graph import ANY, read_graph, rows_looked_up
+from retrieval.models.engines.graph import ANY, read_graph
 from retrieval.models.engines.runtime import open_session
 from tests.support.frozen import tiny
 from tests.support.words import WORDS, text_tower
@@ -47,10 +47,9 @@ def test_weights_in_the_list_of_inputs_are_taken_off_it() -> None:
 
 @pytest.mark.parametrize("mask", [False, True])
 def test_the_table_that_tokens_pick_from_is_told(mask: bool) -> None:
-    content = text_tower(mask=mask).SerializeToString()
-    assert rows_looked_up(content, "input_ids") == len(WORDS), "through what casts them"
-    assert rows_looked_up(content, "attention_mask") is None
-    assert rows_looked_up(tiny().SerializeToString(), "x") is None
+    told = read_graph(text_tower(mask=mask).SerializeToString())
+    assert told.looked_up == {"input_ids": len(WORDS)}, "through what casts them, and the mask picks none"
+    assert read_graph(tiny().SerializeToString()).looked_up == {}
 
 
 def test_what_only_a_branch_reads_is_an_input() -> None:

@@ -116,6 +116,15 @@ def test_a_rate_that_was_not_looked_at_is_refused(version: Version) -> None:
         query.check_options(args_of(), calibrated, SearchOptions(far=0.5), True)
 
 
+def test_what_was_measured_of_photos_is_not_said_of_words(version: Version, vectors: np.ndarray) -> None:
+    calibrated = _with(version, calibration=CALIBRATION)
+    found = query.search(args_of(), version, SearchOptions(k=3), vectors[0])
+    photo, words = (Wording(calibrated, SearchOptions(text=text), "") for text in (None, "red"))
+    assert photo.decision(found).answer == "match" and photo.results(found)[0].probability is not None
+    assert words.decision(found).answer == "cannot tell" and words.decision(found).threshold is None
+    assert [one.probability for one in words.results(found)] == [None] * 3
+
+
 def _with(version: Version, **attributes: Any) -> Version:
     copy = object.__new__(Version)
     copy.__dict__.update({**version.__dict__, **attributes})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ import pytest
 
 from serve.client import ApiError, Client
 from serve.schemas import Filter
+from tests.support.inside import inside
 from tests.support.listening import Listening, listening
 from tests.support.words import CONTEXT, NAMES, make_words_workspace
 from tests.support.workspace import Workspace, make_workspace
 
-EACH = 3
+ROOT, EACH = Path(__file__).resolve().parents[4], 3
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,12 @@ def test_words_find_the_photos_that_show_it(client: Client) -> None:
         answer = client.search(text=name, k=EACH)
         assert {one.image_id.partition("/")[0] for one in answer.results} == {name}
         assert answer.query is None and answer.seconds.embed > 0
+
+
+def test_the_lines_of_the_docs_are_answered(at: Listening) -> None:
+    pages = sorted((ROOT / "docs/how-to/use").glob("*.md"))
+    bodies = [body for page in pages for body in re.findall(r"""curl .*-d '(\{"text":.*?\})' """, page.read_text())]
+    assert len(bodies) >= 2 and [ask(at, body).status_code for body in bodies] == [200] * len(bodies)
 
 
 def test_the_same_options_hold_and_the_answer_promises_nothing(client: Client) -> None:
@@ -96,11 +105,7 @@ def test_a_photo_with_words_beside_it_is_one_too_many(made: Workspace, client: C
         client.search(made.photos["red circle/0.jpg"], text="red")
 
 
-def test_words_wait_their_turn_and_are_embedded_together(made: Workspace) -> None:
-    """As many as there are places; each is answered as if it were alone."""
-    import asyncio
-
-    from tests.support.inside import inside
+def test_many_texts_at_once_are_each_answered_as_if_alone(made: Workspace) -> None:
 
     async def all_of_it() -> None:
         async with inside(made, engine="auto", max_queue=len(NAMES)) as (_, client):
