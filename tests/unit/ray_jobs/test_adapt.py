@@ -115,7 +115,7 @@ def test_a_network_of_words_too_is_refused_before_anything_runs(tmp_path: Path, 
     bundle.save_bundle(from_file(ModelConfig(backbone=f"onnx:{write_pair(tmp_path / 'net')}")), root / "model")
     vectors, who = people(6)
     collection, embeddings = store(root, vectors, [str(one) for one in who], ["train"] * len(who), root / "model")
-    where = {"collection": collection.uri, "embeddings": embeddings.uri, "model": (root / "model").uri}
+    where: dict[str, Any] = {"collection": collection.uri, "embeddings": embeddings.uri, "model": (root / "model").uri}
     with pytest.raises(ValueError, match=r"shapes has a text tower, and a map learned on photos .*without \[text\]"):
         adapt.main(AdaptJobConfig(**where, out=f"{tmp_path}/out"))
     assert cluster.sessions == 0

@@ -21,7 +21,7 @@ from retrieval.training.settings import WhitenConfig
 from tests.support.inline import install
 
 
-def made(folder: Folder, kind: str, words: bool = False, **inputs: Folder) -> Folder:
+def made(folder: Folder, kind: str, words: bool = False, /, **inputs: Folder) -> Folder:
     of = {name: read_manifest(one).fingerprint for name, one in inputs.items()}
     begin(folder, kind=kind, config={"at": folder.uri}, inputs=of)
     if kind == "model":
