@@ -19,7 +19,7 @@ from ray_jobs.describe import network_of
 from ray_jobs.presets import LEARNED, MULTI_SCALE
 from retrieval.artifacts.embeddings import read_parts
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.manifest import read_manifest
+from retrieval.artifacts.manifest import MANIFEST, read_manifest
 from retrieval.artifacts.tuples import TupleSet
 from retrieval.geometry.extractors.aliked import Aliked
 from retrieval.geometry.extractors.sift import sift
@@ -68,8 +68,10 @@ def frozen(network: str, size: int, scales: int, jpegs: Sequence[bytes]) -> np.n
 def of_pipeline(workspace: Folder, report: Mapping[str, Any], ids: Sequence[str]) -> dict[str, np.ndarray]:
     """Of each system that a pipeline's report tells of, its vectors (N, D) of the photos with these ids."""
     by_model = {}
-    for folder in sorted(Path(str(workspace), "embeddings").iterdir()):
-        by_model[read_manifest(Folder.of(str(folder))).inputs["model"]] = Folder.of(str(folder))
+    for path in sorted(Path(str(workspace), "embeddings").iterdir()):
+        folder = Folder.of(str(path))
+        if folder.exists(MANIFEST):  # not what a run left undone
+            by_model[read_manifest(folder).inputs["model"]] = folder
     found = {}
     for name in report["order"]:
         vectors = dict[str, np.ndarray]()

@@ -15,6 +15,7 @@ from ray_jobs.presets import (
     FACES_PUBLISHED,
     FACES_TRAIN,
     LANDMARKS,
+    LANDMARKS_PUBLISHED,
     PRESETS,
     FacesConfig,
     FacesTrainConfig,
@@ -70,6 +71,12 @@ def test_demos_download_nothing_and_the_others_start_from_trained_weights() -> N
         "demo-landmarks": "none",
         "demo": "none",
     }
+
+
+def test_places_are_not_expanded_but_by_the_published_recipe() -> None:
+    assert (LANDMARKS.expansion.num, LANDMARKS_PUBLISHED.expansion.num) == (0, 10)
+    same = dataclasses.replace(LANDMARKS, expansion=LANDMARKS_PUBLISHED.expansion, rerank=LANDMARKS_PUBLISHED.rerank)
+    assert same == LANDMARKS_PUBLISHED
 
 
 def test_the_demo_of_people_is_faces_on_the_photos_that_the_demo_of_training_draws() -> None:
