@@ -9,9 +9,10 @@ counts and hashes only.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -20,16 +21,23 @@ from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_sealed
 from ray_jobs.runtime.parallel.limits import TimeLimits
 from ray_jobs.runtime.parallel.parts import run_parts
-from ray_jobs.runtime.parallel.placement import holding
+from ray_jobs.runtime.parallel.placement import holding, largest_cores
 from ray_jobs.runtime.session import on_cluster, session
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest
 from retrieval.data.settings import Split
 from retrieval.search.settings import IndexConfig
 
+if TYPE_CHECKING:
+    from retrieval.search.shards import IndexPlan
+
 logger = logging.getLogger(__name__)
 _ROW = 400  # bytes of an image in lists of rows; 174 were measured, with ids of 26 letters
-_VECTORS = 5.5  # times its vectors are in memory while a shard is built of them: 5.0 (Flat) to 5.4 (IVF) were measured
+_SAMPLE = 3.0  # times its sample is in memory while an index is trained: as read, and as FAISS takes what it needs of it
+_PLACE = 40  # bytes of an image of the whole index, where a shard looks for its own
+_VECTORS = 1.1  # times its vectors are in memory while a shard is built of them
+_BESIDE = 900  # bytes an image beside its vector: ids, links of HNSW32 (260), what a KD-tree splits by (600)
+_BLOCKS = 96 << 20  # bytes of what is read, decoded, added and written at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,19 +81,28 @@ def main(cfg: BuildIndexConfig) -> Manifest:
         rows = holding(_ROW, plan.num)
         found = on_cluster(assign_rows, collection, out, cfg.splits, embeddings, says="rows", needs=rows)
         num = sum(found.get(split, 0) for split in set(cfg.splits))
-        sample = holding(_ROW * plan.num + _VECTORS * 4 * plan.dim * min(cfg.index.train_sample, num))
-        trained_on = on_cluster(write_trained, embeddings, out, cfg.index, plan.dim, says="train index", needs=sample)
+        trained_on = on_cluster(
+            write_trained, embeddings, out, cfg.index, plan.dim, says="train index", **_training(plan, num)
+        )
         shards = _build_shards(cfg, embeddings, out, plan.dim, num)
     logger.info("build_index: %d images in %d shards of '%s' at %s", num, len(shards), cfg.index.factory, out)
     return seal_index(plan, found, trained_on, shards)
 
 
+def _training(plan: IndexPlan, num: int) -> dict[str, Any]:
+    """What training needs, and how many threads it may use: all cores of a machine, if it looks at vectors at all."""
+    sample = min(plan.sample, num)
+    cores = largest_cores() if sample else 1
+    memory = holding(_ROW * plan.num + _SAMPLE * 4 * plan.dim * sample)
+    return {"num_threads": cores, "needs": dataclasses.replace(memory, cpus=cores)}
+
+
 def _build_shards(cfg: BuildIndexConfig, embeddings: Folder, out: Folder, dim: int, num: int) -> list[dict[str, Any]]:
     from retrieval.search.shards import num_shards, write_shard
 
-    shards = num_shards(cfg.index, num)
+    shards = num_shards(cfg.index, num, dim)
     fixed = {"embeddings": embeddings, "out": out, "config": cfg.index, "dim": dim, "shards": shards}
-    needs = holding(_ROW * num + _VECTORS * 4 * dim * -(-num // shards))
+    needs = holding(_BLOCKS + _PLACE * num + (_VECTORS * 4 * dim + _BESIDE) * -(-num // shards))
     how: dict[str, Any] = {"takes": "shard", "total_items": num, "fixed": fixed, "needs": needs}
     rows = run_parts("build_index", range(shards), write_shard, **how)
     return sorted(rows, key=lambda row: row["name"])

@@ -96,21 +96,36 @@ def read_rows(
 
     Raises: ValueError if other images lie there, or an embedding has not D values.
     """
-    ids = image_ids if isinstance(image_ids, pa.ChunkedArray) else pa.chunked_array([pa.array(image_ids, pa.string())])
     out = None if dim is None else np.empty((len(rows), dim), dtype=np.float32)
-    for part in np.unique(parts):
-        mine = np.flatnonzero(parts == part)
-        name = f"{embeddings}/{part_name(int(part))}"
-        table = embeddings.read_table(part_name(int(part)))
+    for mine, vectors in part_by_part(embeddings, image_ids, parts, rows, dim):
+        out = np.empty((len(rows), vectors.shape[1]), dtype=np.float32) if out is None else out
+        out[mine] = vectors
+    return np.empty((0, 0), dtype=np.float32) if out is None else out
+
+
+def part_by_part(
+    embeddings: Folder,
+    image_ids: pa.ChunkedArray | Sequence[str] | np.ndarray,
+    parts: np.ndarray,
+    rows: np.ndarray,
+    dim: int | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As `read_rows`, for who does not want them all at once: of each part that holds some of the N images, which they
+    are, (n,) int64 ascending, and their (n, D) float32 embeddings."""
+    ids = image_ids if isinstance(image_ids, pa.ChunkedArray) else pa.chunked_array([pa.array(image_ids, pa.string())])
+    order = np.argsort(parts, kind="stable")
+    for mine in np.split(order, np.flatnonzero(np.diff(parts[order])) + 1) if len(order) else ():
+        part = int(parts[mine[0]])
+        name = f"{embeddings}/{part_name(part)}"
+        table = embeddings.read_table(part_name(part))
         if rows[mine].max() >= len(table):
             raise ValueError(f"{name} has only {len(table)} rows. Embed again.")
         table = table.take(pa.array(rows[mine]))
         if not table["image_id"].equals(ids.take(pa.array(mine))):
             raise ValueError(f"{name} holds other images than the collection's catalog. Embed again.")
-        vectors = _vectors(table, None if out is None else out.shape[1], name)
-        out = np.empty((len(rows), vectors.shape[1]), dtype=np.float32) if out is None else out
-        out[mine] = vectors
-    return np.empty((0, 0), dtype=np.float32) if out is None else out
+        vectors = _vectors(table, dim, name)
+        dim = vectors.shape[1]
+        yield mine, vectors
 
 
 def _names(embeddings: Folder) -> list[str]:

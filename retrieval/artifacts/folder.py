@@ -146,6 +146,10 @@ class Folder:
         with source.open("rb") as file:
             return self._write(name, lambda to: shutil.copyfileobj(file, to, _PIECE), about)
 
+    def write_stream(self, name: str, fill: Callable[[Any], Any], about: Mapping[str, Any] | None = None) -> Done:
+        """As `write_bytes`. Args: fill: writes the content, piece by piece, to the binary file that it is given."""
+        return self._write(name, fill, about)
+
     def read_json(self, name: str) -> Any:
         return json.loads(self.read_bytes(name))
 

@@ -3,6 +3,7 @@
 settings   what index, what expansion
 ranking    scores and ties that do not depend on how they were computed
 index      an index of shards, built apart and searched as one; engines/ has a file for each kind
+blocks     the vectors of a shard, some at a time
 shards     from embeddings to the files of an index
 vectors    the gallery's own vectors, by row
 expansion  queries expanded by their neighbours

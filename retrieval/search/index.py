@@ -13,6 +13,7 @@ among the k that FAISS returns, and which of several equal vectors reach the las
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +24,7 @@ import pyarrow as pa
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.index import IDS, KIND, shards_of
 from retrieval.artifacts.manifest import Manifest, read_manifest
+from retrieval.search.blocks import Blocks
 from retrieval.search.engines.engine import Engine, kind_of, kind_of_file
 from retrieval.search.engines.faiss_factory import Flat
 from retrieval.search.ranking import Neighbours, Search, as_queries, drop_rows, merge_top_k, pad
@@ -32,15 +34,15 @@ _QUERY_BLOCK = 4096
 _NOBODY = np.empty(0, dtype=np.int64)
 
 
-def needs_training(config: IndexConfig, dim: int) -> bool:
-    """Whether `train_index` will look at its sample.
+def sample_size(config: IndexConfig, dim: int) -> int:
+    """Of how many embeddings `train_index` would have a sample; 0: it looks at none.
 
     Raises: ValueError for a factory string that nobody knows.
     """
-    return kind_of(config.factory).needs_sample(config, dim)
+    return kind_of(config.factory).sample_size(config, dim)
 
 
-def train_index(config: IndexConfig, sample: np.ndarray) -> bytes:
+def train_index(config: IndexConfig, sample: np.ndarray, num_threads: int = 1) -> bytes:
     """What every shard starts from, serialised: an empty, trained index; b"" for kinds that start from nothing.
 
     Args:
@@ -49,11 +51,11 @@ def train_index(config: IndexConfig, sample: np.ndarray) -> bytes:
     Raises: ValueError for an unknown factory string, or too few samples.
     """
     train = kind_of(config.factory).train
-    return b"" if train is None else train(config, np.ascontiguousarray(sample, dtype=np.float32))
+    return b"" if train is None else train(config, np.ascontiguousarray(sample, dtype=np.float32), num_threads)
 
 
 def build_shard(config: IndexConfig, trained: bytes, embeddings: np.ndarray, rows: np.ndarray) -> bytes:
-    """One shard of the index: the content of its file.
+    """One shard of the index, of vectors in memory: the content of its file. `shards.write_shard` needs less memory.
 
     Args:
         trained: what `train_index` returned.
@@ -61,24 +63,9 @@ def build_shard(config: IndexConfig, trained: bytes, embeddings: np.ndarray, row
 
     Raises: ValueError for NaN or infinite values, wrong shapes, or another dimension than was trained for.
     """
-    return kind_of(config.factory).build(config, trained, *_ordered(embeddings, rows))
-
-
-def _ordered(embeddings: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted by row, so that a shard's local order is the global order and breaks ties the same way."""
-    embeddings, rows = np.asarray(embeddings, dtype=np.float32), np.asarray(rows, dtype=np.int64)
-    if embeddings.ndim != 2 or rows.shape != (len(embeddings),) or len(rows) == 0:
-        raise ValueError(
-            f"A shard needs (n, D) embeddings and (n,) rows, n > 0; got shapes {embeddings.shape} and {rows.shape}."
-        )
-    order = np.argsort(rows, kind="stable")
-    rows = rows[order]
-    if rows[0] < 0 or (rows[1:] == rows[:-1]).any():
-        raise ValueError("Rows must be distinct and not negative: each is one image's position in the whole index.")
-    if not np.isfinite(embeddings).all():
-        bad = int((~np.isfinite(embeddings).all(axis=1)).sum())
-        raise ValueError(f"{bad} of {len(rows)} embeddings hold NaN or infinite values. Check the model, embed again.")
-    return np.ascontiguousarray(embeddings[order]), rows
+    file = io.BytesIO()
+    kind_of(config.factory).build(config, trained, Blocks.of(embeddings, rows))(file)
+    return file.getvalue()
 
 
 class Searchable(Protocol):
@@ -180,8 +167,8 @@ def flat_search(vectors: np.ndarray) -> Search:
 
     Raises: ValueError for NaN or infinite values, or no vectors.
     """
-    vectors, rows = _ordered(vectors, np.arange(len(vectors)))
-    return Shard(Flat.of(vectors), rows).search
+    blocks = Blocks.of(vectors, np.arange(len(vectors)))
+    return Shard(Flat.of(blocks.fill(np.empty((len(blocks), blocks.dim), np.float32))), blocks.rows).search
 
 
 class Searcher:

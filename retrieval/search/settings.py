@@ -28,15 +28,16 @@ class IndexConfig:
     factory: str = "Flat"
     """Flat (exact), KDTree (exact tree), or any FAISS factory string: IVF256,Flat HNSW32 IVF256,PQ16x4fs,RFlat ..."""
     num_shards: int | Literal["auto"] = "auto"
-    """How many files the index is cut into, built and searched in parallel; auto is one per 500,000 images."""
+    """How many files the index is cut into, built and searched in parallel; auto is one per 500,000
+    images, or per GiB of their embeddings if that is fewer."""
     nprobe: int = 16
     """IVF: inverted lists visited per query. More is slower and finds more."""
     ef_search: int = 64
     """HNSW: candidates kept while walking the graph. More is slower and finds more."""
     refine_factor: float = 4.0
     """Refined indexes (...,RFlat): how many times k coarse candidates are scored again exactly."""
-    train_sample: int = 100_000
-    """IVF, PQ: how many embeddings, drawn at random, the quantisers are trained on."""
+    train_sample: int | Literal["auto"] = "auto"
+    """IVF, PQ: how many embeddings, drawn at random, the quantisers are trained on; auto grows with the lists."""
     leaf_size: int = 64
     """KDTree: embeddings in a leaf, at most (more only where they are all equal)."""
     max_visits: int | None = None

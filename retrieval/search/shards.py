@@ -17,15 +17,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval.artifacts.collection import read_catalog
-from retrieval.artifacts.embeddings import read_rows, with_embedding
+from retrieval.artifacts.embeddings import part_by_part, read_rows, with_embedding
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.index import IDS, KIND, TRAINED, settings_of
 from retrieval.artifacts.manifest import Books, Manifest, begin, check_made_from, hash_of, read_manifest, seal
+from retrieval.search.blocks import Blocks
 from retrieval.search.engines.engine import kind_of
-from retrieval.search.index import build_shard, needs_training, train_index
+from retrieval.search.index import sample_size, train_index
 from retrieval.search.settings import IndexConfig
 
 _ROWS_PER_SHARD = 500_000
+_BYTES_PER_SHARD = 1 << 30  # of its vectors: a shard is built in the memory that it takes to search it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +35,7 @@ class IndexPlan:
     """What an index is made of, and how: folders, settings and fingerprints.
 
     inputs: fingerprints of its embeddings, collection and model. num: embeddings there are. dim: their dimension.
+    sample: of how many of them the kind of index would be trained; 0: of none.
     """
 
     embeddings: Folder
@@ -43,6 +46,7 @@ class IndexPlan:
     inputs: dict[str, str]
     num: int
     dim: int
+    sample: int
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -61,7 +65,7 @@ def plan_index(
     check_made_from(embeddings, embedded, "collection", collected.fingerprint)
     inputs = {"embeddings": embedded.fingerprint, **{of: embedded.inputs[of] for of in ("collection", "model")}}
     num, dim = int(embedded.counts["num"]), int(embedded.counts["dim"])
-    needs_training(config, dim)
+    sample = sample_size(config, dim)
     return IndexPlan(
         embeddings=embeddings,
         collection=collection,
@@ -71,6 +75,7 @@ def plan_index(
         inputs=inputs,
         num=num,
         dim=dim,
+        sample=sample,
     )
 
 
@@ -122,23 +127,25 @@ def assign_rows(
     return found
 
 
-def num_shards(config: IndexConfig, num_images: int) -> int:
+def num_shards(config: IndexConfig, num_images: int, dim: int) -> int:
     """As many as asked for, but no empty ones."""
-    wanted = -(-num_images // _ROWS_PER_SHARD) if config.num_shards == "auto" else config.num_shards
+    wanted = config.num_shards
+    if wanted == "auto":
+        wanted = max(-(-num_images // _ROWS_PER_SHARD), -(-num_images * 4 * dim // _BYTES_PER_SHARD))
     return max(1, min(wanted, num_images))
 
 
-def write_trained(embeddings: Folder, out: Folder, config: IndexConfig, dim: int) -> int:
+def write_trained(embeddings: Folder, out: Folder, config: IndexConfig, dim: int, num_threads: int = 1) -> int:
     """Write trained.faiss, the empty index that shards start from, if this kind starts from something.
 
     Returns: how many embeddings it was trained on.
     """
     if kind_of(config.factory).train is None:
         return 0
-    num = min(config.train_sample, out.read_table(IDS, columns=["part"]).num_rows)
-    num = num if needs_training(config, dim) else 0
+    num = min(sample_size(config, dim), out.read_table(IDS, columns=["part"]).num_rows)
     if out.done(TRAINED) is None:
-        out.write_bytes(TRAINED, train_index(config, _draw_sample(embeddings, out, num, config.seed, dim)), about={})
+        sample = _draw_sample(embeddings, out, num, config.seed, dim)
+        out.write_bytes(TRAINED, train_index(config, sample, num_threads), about={})
     return num
 
 
@@ -146,9 +153,9 @@ def _draw_sample(embeddings: Folder, out: Folder, num: int, seed: int, dim: int)
     """(num, D) float32: indexed images drawn at random without repeats, one part in memory at a time."""
     if num == 0:
         return np.empty((0, dim), dtype=np.float32)
-    ids = out.read_table(IDS)
-    drawn = np.sort(np.random.default_rng(seed).choice(len(ids), size=num, replace=False))
-    return _read(embeddings, ids, drawn, dim)
+    where = _Where(out)
+    drawn = np.sort(np.random.default_rng(seed).choice(len(where), size=num, replace=False))
+    return read_rows(embeddings, *where.of(drawn), dim)
 
 
 def write_shard(
@@ -163,17 +170,34 @@ def write_shard(
     kind = kind_of(config.factory)
     name = f"shard-{shard:05d}{kind.suffix}"
     if (done := out.done(name)) is None:
-        ids = out.read_table(IDS)
-        stored = np.lexsort((ids["row_in_part"].to_numpy(), ids["part"].to_numpy()))
-        rows = np.sort(stored[len(stored) * shard // shards : len(stored) * (shard + 1) // shards])
+        where = _Where(out)
+        rows = where.rows_of_shard(shard, shards)
+        images = where.of(rows)
+        del where  # of the whole index, and large
         trained = b"" if kind.train is None else out.read_bytes(TRAINED)
-        built = build_shard(config, trained, _read(embeddings, ids, rows, dim), rows)
-        done = out.write_bytes(name, built, about={"num": len(rows), "taken": len(rows)})
+        write = kind.build(config, trained, Blocks(rows, dim, lambda: part_by_part(embeddings, *images, dim)))
+        done = out.write_stream(name, write, about={"num": len(rows), "taken": len(rows)})
     return {"name": name, "sha256": done.sha256, "bytes": done.num_bytes, **done.about}
 
 
-def _read(embeddings: Folder, ids: pa.Table, rows: np.ndarray, dim: int) -> np.ndarray:
-    """(len(rows), dim) float32: the embeddings of some rows of ids.parquet."""
-    wanted = ids.take(pa.array(rows))
-    parts, places = wanted["part"].to_numpy(), wanted["row_in_part"].to_numpy()
-    return read_rows(embeddings, wanted["image_id"], parts, places, dim)
+class _Where:
+    """Where each row of ids.parquet lies: 8 bytes a row; names only of those that are asked for."""
+
+    def __init__(self, out: Folder) -> None:
+        self._out = out
+        table = out.read_table(IDS, columns=["part", "row_in_part"])
+        self._parts, self._places = table["part"].to_numpy(), table["row_in_part"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def rows_of_shard(self, shard: int, shards: int) -> np.ndarray:
+        """Its rows, ascending: those of a run of parts."""
+        stored = np.lexsort((self._places, self._parts))
+        return np.sort(stored[len(stored) * shard // shards : len(stored) * (shard + 1) // shards])
+
+    def of(self, rows: np.ndarray) -> tuple[pa.ChunkedArray, np.ndarray, np.ndarray]:
+        """image_id, part and row there of some rows."""
+        names = self._out.read_table(IDS, columns=["image_id"])["image_id"]
+        names = names if len(rows) == len(self) else names.take(pa.array(rows))
+        return names, self._parts[rows], self._places[rows]

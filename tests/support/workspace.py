@@ -132,7 +132,7 @@ def make_index(folder: Folder, embeddings: Folder, config: IndexConfig, collecti
     shards.begin_index(plan)
     found = shards.assign_rows(collection, folder, plan.splits)
     trained_on = shards.write_trained(embeddings, folder, config, plan.dim)
-    num = shards.num_shards(config, sum(found.get(split, 0) for split in plan.splits))
+    num = shards.num_shards(config, sum(found.get(split, 0) for split in plan.splits), plan.dim)
     built = [shards.write_shard(embeddings, folder, config, plan.dim, shard, num) for shard in range(num)]
     return shards.seal_index(plan, found, trained_on, built)
 

@@ -135,6 +135,13 @@ def _largest_memory() -> int:
     return int(max((node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]), default=0))
 
 
+def largest_cores() -> int:
+    """Cores that the largest machine has for workers, of those that are there now; at least 1."""
+    import ray
+
+    return max(1, int(max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=1)))
+
+
 def uses_gpu(device: str) -> bool:
     """Whether a job with this --device goes to GPUs: cuda to those that are there or can be asked for, auto to those
     that are there.

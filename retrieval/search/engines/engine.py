@@ -13,11 +13,12 @@ import pkgutil
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from retrieval.artifacts.folder import Folder
+from retrieval.search.blocks import Blocks
 from retrieval.search.ranking import Neighbours
 from retrieval.search.settings import IndexConfig
 
@@ -56,8 +57,8 @@ def is_scanned(num_allowed: int, num: int) -> bool:
     return num_allowed <= min(max(SCAN_AT_MOST, SCAN_SHARE * num), NEARLY_ALL * num)
 
 
-def _no_sample(_config: IndexConfig, _dim: int) -> bool:
-    return False
+def _no_sample(_config: IndexConfig, _dim: int) -> int:
+    return 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,14 +69,16 @@ class Kind:
     """Regular expression of the factory strings that are its own, matched whole; None: those that are no other's."""
     suffix: str
     """How its files end, and no other kind's do."""
-    build: Callable[[IndexConfig, bytes, np.ndarray, np.ndarray], bytes]
-    """(config, what `train` made, (n, D) float32 vectors, (n,) int64 rows) -> the file; local order is that of rows."""
+    build: Callable[[IndexConfig, bytes, Blocks], Callable[[Any], None]]
+    """(config, what `train` made, the vectors) -> what writes the file, piece by piece, to a binary file it is given;
+    local order is that of rows. Memory: the finished file's and a little, so nothing is held twice."""
     load: Callable[[Folder, str, int, bool], tuple[Engine, np.ndarray]]
     """(folder, file, threads, whether to map it) -> what searches it, and its rows. Raises on broken files."""
-    train: Callable[[IndexConfig, np.ndarray], bytes] | None = None
-    """(config, (n, D) float32 sample) -> what every shard starts from; None: from nothing."""
-    needs_sample: Callable[[IndexConfig, int], bool] = _no_sample
-    """(config, D) -> whether `train` looks at its sample. Raises: ValueError for settings that cannot be."""
+    train: Callable[[IndexConfig, np.ndarray, int], bytes] | None = None
+    """(config, (n, D) float32 sample, threads) -> what every shard starts from; None: from nothing."""
+    sample_size: Callable[[IndexConfig, int], int] = _no_sample
+    """(config, D) -> of how many vectors `train` would have a sample; 0: it looks at none. Raises: ValueError for
+    settings that cannot be."""
 
 
 @functools.cache

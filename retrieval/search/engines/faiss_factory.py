@@ -14,6 +14,7 @@ import numpy as np
 
 from retrieval.artifacts.folder import Folder
 from retrieval.search.engines.engine import Engine, Kind, is_scanned
+from retrieval.search.engines.faiss_filling import build
 from retrieval.search.engines.faiss_selecting import selecting
 from retrieval.search.ranking import Neighbours, inner_products, merge_top_k, pad, rounding_margin, scan, top_k
 from retrieval.search.settings import IndexConfig
@@ -24,15 +25,22 @@ _GPU_MAX_K = 2048
 _GPU_LOCK = threading.Lock()  # indexes on a GPU share its scratch memory, and are not made for several threads at once
 _FLAT_SCAN_SHARE = 0.05
 _Propose = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+_PER_CENTROID = 39, 256  # FAISS warns below the first, and draws from what is above the second
+_LEAST_SAMPLE = 1 << 16  # what the 256 centroids of a product quantiser use, and enough for a rotation or for PCA
+_SAMPLE_BYTES = 4 << 30  # above it the sample grows with the lists at the lower rate
 _SCAN_BLOCK = 1 << 16  # vectors gathered at once: 32 MiB of 128 dimensions
 
 
-def needs_sample(config: IndexConfig, dim: int) -> bool:
+def sample_size(config: IndexConfig, dim: int) -> int:
     """Raises: ValueError for a factory string that FAISS does not know."""
-    return not empty_index(config, dim).is_trained
+    index = empty_index(config, dim)
+    if index.is_trained or config.train_sample != "auto":
+        return 0 if index.is_trained else int(config.train_sample)
+    centroids = num_centroids(index)
+    return max(_LEAST_SAMPLE, centroids * int(np.clip(_SAMPLE_BYTES // (4 * dim * centroids), *_PER_CENTROID)))
 
 
-def train(config: IndexConfig, sample: np.ndarray) -> bytes:
+def train(config: IndexConfig, sample: np.ndarray, num_threads: int = 1) -> bytes:
     """The empty index, trained where it needs to be.
 
     Raises: ValueError for an unknown factory string, or fewer samples than the quantisers have centroids.
@@ -46,23 +54,9 @@ def train(config: IndexConfig, sample: np.ndarray) -> bytes:
                 f"good), got {len(sample)}. Use fewer centroids (IVF: at most IVF{max(1, len(sample) // 39)} here), or "
                 f"'Flat' or 'HNSW32', which need no training."
             )
+        faiss.omp_set_num_threads(num_threads)
         index.train(sample)
     return faiss.serialize_index(index).tobytes()
-
-
-def build(_config: IndexConfig, trained: bytes, vectors: np.ndarray, rows: np.ndarray) -> bytes:
-    """Raises: ValueError for another dimension than was trained for."""
-    index = faiss.deserialize_index(np.frombuffer(trained, dtype=np.uint8))
-    if index.d != vectors.shape[1]:
-        raise ValueError(
-            f"The index was trained on {index.d}-dimensional embeddings, got {vectors.shape[1]}. "
-            f"Train it again on embeddings of this model."
-        )
-    # One thread: HNSW graphs come out the same every time, and shards are already built in parallel.
-    faiss.omp_set_num_threads(1)
-    whole = faiss.IndexIDMap(index)
-    whole.add_with_ids(vectors, rows)
-    return faiss.serialize_index(whole).tobytes()
 
 
 def load(folder: Folder, name: str, num_threads: int, mmap: bool) -> tuple[Engine, np.ndarray]:
@@ -292,4 +286,4 @@ def exact_layer(index: Any) -> Any:
     return index if isinstance(index, faiss.IndexFlat) or type(index) is faiss.IndexIVFFlat else None
 
 
-KIND = Kind(factory=None, suffix=".faiss", needs_sample=needs_sample, train=train, build=build, load=load)
+KIND = Kind(factory=None, suffix=".faiss", sample_size=sample_size, train=train, build=build, load=load)

@@ -14,21 +14,25 @@ Node bounds only grow downwards, so taking leaves in order of bound is the order
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from retrieval.artifacts.folder import Folder
+from retrieval.search.blocks import Blocks
 from retrieval.search.engines.engine import Kind, is_scanned
-from retrieval.search.engines.kdtree_nodes import Nodes, grow
+from retrieval.search.engines.kdtree_file import NODE_FIELDS, write_tree
+from retrieval.search.engines.kdtree_nodes import Nodes, grow, norms_of
 from retrieval.search.ranking import Neighbours, as_queries, inner_products, rounding_margin, scan, top_k
 from retrieval.search.settings import IndexConfig
 
 _BOUND_ELEMENTS = 1 << 22  # bounds held at once: queries in a block x nodes, 32 MiB
 
 _MAX_BLOCK = 1024
-
-_NODE_FIELDS = tuple(Nodes.__dataclass_fields__)
 
 
 class KDTree:
@@ -50,7 +54,7 @@ class KDTree:
         self.order = order  # (n,) int64: vectors[i] was number order[i] when built
         self.max_visits = max_visits
         self._leaves = np.flatnonzero(nodes.child < 0)
-        norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        norms = norms_of(vectors)
         self._radius = float(np.sqrt(np.mean(norms**2))) or 1.0
         self._max_norm = float(norms.max())
         self._place: np.ndarray | None = None
@@ -194,11 +198,9 @@ class KDTree:
 
     def to_bytes(self, **extra: np.ndarray) -> bytes:
         """The tree as safetensors, with any more named arrays beside it."""
-        arrays = {f"node.{name}": getattr(self.nodes, name) for name in _NODE_FIELDS}
-        arrays |= {f"extra.{name}": value for name, value in extra.items()}
-        arrays |= {"axes": self.axes, "vectors": self.vectors, "order": self.order}
-        arrays |= {"scale": np.array([self.scale]), "max_visits": np.array([self.max_visits or 0])}
-        return save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
+        file = io.BytesIO()
+        write_tree(file, self.nodes, self.axes, self.scale, self.order, self.max_visits, extra, self.vectors)
+        return file.getvalue()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> tuple[KDTree, dict[str, np.ndarray]]:
@@ -208,7 +210,7 @@ class KDTree:
         """
         try:
             arrays = load(data)
-            nodes = Nodes(**{name: arrays[f"node.{name}"] for name in _NODE_FIELDS})
+            nodes = Nodes(**{name: arrays[f"node.{name}"] for name in NODE_FIELDS})
             scale, visits = float(arrays["scale"][0]), int(arrays["max_visits"][0]) or None
             tree = cls(nodes, arrays["axes"], scale, arrays["vectors"], arrays["order"], visits)
         except (SafetensorError, KeyError) as error:
@@ -256,8 +258,11 @@ class _Pool:
         return out
 
 
-def _build(config: IndexConfig, _trained: bytes, vectors: np.ndarray, rows: np.ndarray) -> bytes:
-    return KDTree.build(vectors, leaf_size=config.leaf_size, max_visits=config.max_visits).to_bytes(rows=rows)
+def _build(config: IndexConfig, _trained: bytes, blocks: Blocks) -> Callable[[Any], None]:
+    vectors = blocks.fill(np.empty((len(blocks), blocks.dim), dtype=np.float32))
+    nodes, axes, scale, order = grow(vectors, config.leaf_size)
+    extra = {"rows": blocks.rows}
+    return lambda file: write_tree(file, nodes, axes, scale, order, config.max_visits, extra, vectors, order)
 
 
 def _load(folder: Folder, name: str, _num_threads: int, _mmap: bool) -> tuple[KDTree, np.ndarray]:

@@ -97,11 +97,15 @@ def test_the_training_sample_is_drawn_by_seed_and_no_larger_than_asked(folders: 
 
 
 @pytest.mark.parametrize(
-    ("wanted", "images", "expected"),
-    [("auto", 10, 1), ("auto", 500_000, 1), ("auto", 500_001, 2), (8, 100, 8), (8, 3, 3)],
+    ("wanted", "images", "dim", "expected"),
+    [
+        *[("auto", 10, 128, 1), ("auto", 500_000, 128, 1), ("auto", 500_001, 128, 2), (8, 100, 128, 8), (8, 3, 128, 3)],
+        *[("auto", 131_072, 2048, 1), ("auto", 131_073, 2048, 2), ("auto", 500_000, 2048, 4), (1, 500_000, 2048, 1)],
+    ],
 )
-def test_number_of_shards(wanted: int, images: int, expected: int) -> None:
-    assert num_shards(IndexConfig(num_shards=wanted), images) == expected
+def test_number_of_shards(wanted: int, images: int, dim: int, expected: int) -> None:
+    """Half a million images at most, and a GiB of vectors."""
+    assert num_shards(IndexConfig(num_shards=wanted), images, dim) == expected
 
 
 def test_embeddings_of_another_dimension_are_refused(folders: tuple[Folder, Folder, Folder]) -> None:
@@ -202,7 +206,7 @@ def test_the_draw_of_the_sample_is_the_seed_s(
     collection, embeddings, out = folders
     assign_rows(collection, out, ["gallery"])
     drawn: list[list[float]] = []
-    monkeypatch.setattr(shards, "train_index", lambda _, sample: drawn.append(sample[:, 0].tolist()) or b"x")
+    monkeypatch.setattr(shards, "train_index", lambda _, sample, threads: drawn.append(sample[:, 0].tolist()) or b"x")
     for seed in (0, 0, 1):
         write_trained(embeddings, out, IndexConfig(factory="IVF2,Flat", train_sample=15, seed=seed), DIM)
         out.remove(TRAINED)

@@ -11,7 +11,7 @@ import pytest
 from retrieval.search import engines
 from retrieval.search.engines import faiss_factory, kdtree
 from retrieval.search.engines.engine import is_scanned, kind_of, kind_of_file, kinds
-from retrieval.search.index import Searcher, needs_training
+from retrieval.search.index import Searcher, sample_size
 from retrieval.search.settings import IndexConfig
 from retrieval.search.shards import num_shards
 from tests.support.vectors import DIM, brute_force, clustered, index_of
@@ -32,10 +32,12 @@ class Plain:
     def vectors_of(self, local):
         return None
 
-def build(config, trained, vectors, rows):
+def build(config, trained, blocks):
     assert trained == b"sample of 12"
-    most = int(config.factory.removeprefix("Plain"))
-    return np.concatenate([[len(rows), most], rows, vectors.ravel()]).astype(np.float64).tobytes()
+    most, rows = int(config.factory.removeprefix("Plain")), blocks.rows
+    vectors = blocks.fill(np.empty((len(rows), blocks.dim), np.float32))
+    data = np.concatenate([[len(rows), most], rows, vectors.ravel()]).astype(np.float64).tobytes()
+    return lambda file: file.write(data)
 
 def load(folder, name, num_threads, mmap):
     (num, most, *rest) = np.frombuffer(folder.read_bytes(name), np.float64)
@@ -43,7 +45,7 @@ def load(folder, name, num_threads, mmap):
     return Plain(np.array(rest[num:], np.float32).reshape(num, -1), int(most)), np.array(rest[:num], np.int64)
 
 KIND = Kind(factory=r"Plain\\d+", suffix=".plain", build=build, load=load,
-            train=lambda config, sample: f"sample of {len(sample)}".encode(), needs_sample=lambda config, dim: True)
+            train=lambda config, sample, threads: f"sample of {len(sample)}".encode(), sample_size=lambda config, dim: 12)
 """
 
 
@@ -67,8 +69,8 @@ def test_a_new_kind_is_one_file(plain: None, tmp_path: Path) -> None:
     assert searcher.search(vectors, 12).rows.tolist() == brute_force(vectors, vectors, 12)
     few = Searcher.open(index_of(tmp_path / "few", vectors, 1, factory="Plain3"))
     assert set(few.search(vectors, 5).rows.ravel().tolist()) == {0, 1, 2, -1}
-    assert needs_training(IndexConfig(factory="Plain99"), DIM)
-    assert num_shards(IndexConfig(factory="Plain99", num_shards=2), 12) == 2
+    assert sample_size(IndexConfig(factory="Plain99"), DIM)
+    assert num_shards(IndexConfig(factory="Plain99", num_shards=2), 12, DIM) == 2
 
 
 def test_factory_strings_find_their_kind(plain: None) -> None:
@@ -90,12 +92,12 @@ def test_files_find_their_kind_and_no_two_kinds_share_an_ending() -> None:
 
 
 def test_kinds_that_start_from_nothing_need_no_sample() -> None:
-    assert not needs_training(IndexConfig(factory="KDTree"), DIM)
+    assert not sample_size(IndexConfig(factory="KDTree"), DIM)
     assert kind_of("KDTree").train is None
-    assert not needs_training(IndexConfig(), DIM)
-    assert needs_training(IndexConfig(factory="IVF2,Flat"), DIM)
+    assert not sample_size(IndexConfig(), DIM)
+    assert sample_size(IndexConfig(factory="IVF2,Flat"), DIM)
     with pytest.raises(ValueError, match="could not parse"):
-        needs_training(IndexConfig(factory="Flatt"), DIM)
+        sample_size(IndexConfig(factory="Flatt"), DIM)
 
 
 def test_few_are_scanned_and_nearly_all_are_not() -> None:

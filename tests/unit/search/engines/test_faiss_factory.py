@@ -242,3 +242,22 @@ def test_the_largest_norm_is_of_all_blocks() -> None:
         assert faiss_factory.max_norm(vectors, block) == pytest.approx(10, rel=1e-5)
         assert faiss_factory.max_norm(vectors, block) >= 10
     assert faiss_factory.max_norm(vectors[:0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("factory", "dim", "sample"),
+    [
+        *[("Flat", 128, 0), ("HNSW8", 128, 0), ("SQ8", 128, 1 << 16), ("IVF16,PQ8x4", 128, 1 << 16)],
+        *[("IVF256,Flat", 128, 256 * 256), ("IVF1024,Flat", 128, 1024 * 256), ("IVF4096,PQ16", 128, 4096 * 256)],
+        *[("IVF4096,Flat", 2048, 4096 * 128), ("IVF65536,Flat", 2048, 65536 * 39)],
+    ],
+)
+def test_the_sample_grows_with_the_lists(factory: str, dim: int, sample: int) -> None:
+    """256 a list, fewer where that is more than 4 GiB, never fewer than 39; what is asked for instead is kept to."""
+    assert faiss_factory.sample_size(IndexConfig(factory=factory), dim) == sample
+    assert faiss_factory.sample_size(IndexConfig(factory=factory, train_sample=77), dim) == (77 if sample else 0)
+
+
+def test_threads_train_the_same_index() -> None:
+    config, vectors = IndexConfig(factory="IVF8,PQ8x4"), clustered(2000)
+    assert train_index(config, vectors, 1) == train_index(config, vectors, 2)

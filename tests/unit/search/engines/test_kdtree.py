@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from retrieval.artifacts.folder import Folder
+from retrieval.search.blocks import Blocks
 from retrieval.search.engines import kdtree
 from retrieval.search.engines.kdtree import KIND, KDTree
 from retrieval.search.engines.kdtree_nodes import threshold_of
@@ -155,7 +156,7 @@ def test_bytes_and_back() -> None:
 def test_the_file_of_a_shard_keeps_what_the_settings_asked_for(tmp_path: Path) -> None:
     vectors, folder = clustered(200, 8), Folder.of(tmp_path)
     config = IndexConfig(factory="KDTree", leaf_size=10, max_visits=3)
-    folder.write_bytes("s.kdtree", KIND.build(config, b"", vectors, np.arange(200) * 5))
+    folder.write_stream("s.kdtree", KIND.build(config, b"", Blocks.of(vectors, np.arange(200) * 5)))
     engine, rows = KIND.load(folder, "s.kdtree", 1, True)
     assert isinstance(engine, KDTree)
     assert rows.tolist() == list(range(0, 1000, 5))

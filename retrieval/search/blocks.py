@@ -1,0 +1,108 @@
+"""The vectors of one shard, some at a time: what an index is filled with, without all of them in memory beside it.
+
+They come as they lie on storage, part after part, each with its place in the shard. An index whose vectors have places
+of their own takes them so. One that can only be added to needs them in order of row, which is another order: they go
+through a file of this machine that has no name, so that nothing is left of it if the process dies.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+BLOCK = 4 << 20  # bytes of vectors that are added at once: 8,192 of 128 numbers, 512 of 2,048
+_LET_GO = 4 << 20  # bytes written to the file before its pages no longer count as this process's
+
+Pieces = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
+
+
+class Blocks:
+    """The n vectors of a shard. rows: (n,) int64, their positions in the whole index, ascending. dim: D."""
+
+    def __init__(self, rows: np.ndarray, dim: int, pieces: Pieces) -> None:
+        """Args: pieces: gives, each time, places (m,) int64 in `rows` and vectors (m, D) float32, in all n of them.
+
+        Raises: ValueError for rows that are not distinct, or negative.
+        """
+        if rows[0] < 0 or (rows[1:] <= rows[:-1]).any():
+            raise ValueError("Rows must be distinct and not negative: each is one image's position in the whole index.")
+        self.rows, self.dim, self._pieces = rows, dim, pieces
+
+    @classmethod
+    def of(cls, embeddings: np.ndarray, rows: np.ndarray) -> Blocks:
+        """Of vectors in memory. Args: embeddings: (n, D) float32, n > 0. rows: (n,) int64, in any order.
+
+        Raises: ValueError for wrong shapes, or rows that are not distinct.
+        """
+        embeddings, rows = np.asarray(embeddings, dtype=np.float32), np.asarray(rows, dtype=np.int64)
+        if embeddings.ndim != 2 or rows.shape != (len(embeddings),) or len(rows) == 0:
+            raise ValueError(
+                f"A shard needs (n, D) embeddings and (n,) rows, n > 0; got shapes {embeddings.shape} and {rows.shape}."
+            )
+        order = np.argsort(rows, kind="stable")
+        places = np.empty_like(order)
+        places[order] = np.arange(len(rows))
+        return cls(rows[order], embeddings.shape[1], lambda: iter([(places, embeddings)]))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def placed(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Places (m,) int64 and vectors (m, D) float32, as they lie on storage.
+
+        Raises: ValueError for NaN or infinite values.
+        """
+        for places, vectors in self._pieces():
+            finite = np.isfinite(vectors)
+            if not finite.all():
+                bad = int((~finite.all(axis=1)).sum())
+                raise ValueError(
+                    f"{bad} of {len(vectors)} embeddings hold NaN or infinite values. Check the model, embed again."
+                )
+            yield places, vectors
+
+    def fill(self, into: np.ndarray) -> np.ndarray:
+        """Put each vector in its place of `into`, (n, D) float32, which is returned."""
+        for places, vectors in self.placed():
+            into[places] = vectors
+        return into
+
+    @contextmanager
+    def in_order(self, block: int = BLOCK) -> Iterator[Callable[[], Iterator[np.ndarray]]]:
+        """A call that gives all vectors in order of row, (m, D) float32 at a time, as often as it is called.
+
+        Args: block: bytes of a block; at least one vector.
+
+        Raises: OSError if the folder for temporary files (TMPDIR) has no room for the vectors.
+        """
+        step, each = max(1, block // (4 * self.dim)), 4 * self.dim
+        with tempfile.TemporaryFile() as file:
+            os.posix_fallocate(file.fileno(), 0, each * len(self))  # a full disk is an error now, not a signal later
+            self._spill(file.fileno())
+
+            def blocks() -> Iterator[np.ndarray]:
+                file.seek(0)
+                for start in range(0, len(self), step):
+                    num = min(step, len(self) - start)
+                    yield np.fromfile(file, dtype=np.float32, count=num * self.dim).reshape(num, self.dim)
+
+            yield blocks
+
+    def _spill(self, number: int) -> None:
+        written = 0
+        with mmap.mmap(number, 4 * self.dim * len(self)) as pages:
+            into = np.frombuffer(pages, dtype=np.float32).reshape(len(self), self.dim)
+            try:
+                for places, vectors in self.placed():
+                    into[places] = vectors
+                    written += vectors.nbytes
+                    if written >= _LET_GO:
+                        pages.madvise(mmap.MADV_DONTNEED)  # they stay in the file; this process no longer holds them
+                        written = 0
+            finally:
+                del into  # pages that something looks at cannot be closed
