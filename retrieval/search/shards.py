@@ -174,6 +174,7 @@ def write_shard(
         rows = where.rows_of_shard(shard, shards)
         images = where.of(rows)
         del where  # of the whole index, and large
+        pa.default_memory_pool().release_unused()  # what reading it took
         trained = b"" if kind.train is None else out.read_bytes(TRAINED)
         write = kind.build(config, trained, Blocks(rows, dim, lambda: part_by_part(embeddings, *images, dim)))
         done = out.write_stream(name, write, about={"num": len(rows), "taken": len(rows)})

@@ -22,6 +22,7 @@ import numpy as np
 _MAX_AXES = 64  # leading principal axes that a node may split on: more than a tree of 2^64 leaves could use
 
 _PCA_SAMPLE = 20_000
+_PCA_BLOCK = 1 << 11
 _SPREAD_SAMPLE = 1 << 15
 
 
@@ -108,9 +109,13 @@ def norms_of(vectors: np.ndarray, block: int = 1 << 13) -> np.ndarray:
 
 def _principal_axes(vectors: np.ndarray) -> np.ndarray:
     """(min(D, 64), D) float64: orthonormal, most variance first, from an evenly spaced sample."""
-    sample = vectors[:: max(1, len(vectors) // _PCA_SAMPLE)].astype(np.float64)
-    sample -= sample.mean(axis=0)
-    _, axes = np.linalg.eigh(sample.T @ sample)
+    sample = vectors[:: max(1, len(vectors) // _PCA_SAMPLE)]
+    mean = sample.mean(axis=0, dtype=np.float64)
+    products = np.zeros((len(mean), len(mean)))
+    for start in range(0, len(sample), _PCA_BLOCK):  # as doubles, all of it would be as large as many a shard
+        some = sample[start : start + _PCA_BLOCK] - mean
+        products += some.T @ some
+    _, axes = np.linalg.eigh(products)
     return np.ascontiguousarray(axes.T[::-1][:_MAX_AXES])
 
 
