@@ -26,7 +26,9 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def write_shard(shard: int, **fixed: Any) -> dict[str, Any]:
         return {"name": f"shard-{fixed['shards'] - 1 - shard:05d}", "num": 1}
 
-    monkeypatch.setattr(shards, "plan_index", lambda *of: calls.update(plan=of) or SimpleNamespace(dim=16, num=98, sample=7))
+    monkeypatch.setattr(
+        shards, "plan_index", lambda *of: calls.update(plan=of) or SimpleNamespace(dim=16, num=98, sample=7)
+    )
     monkeypatch.setattr(shards, "begin_index", lambda plan: calls.get("done"))
     monkeypatch.setattr(
         shards, "assign_rows", lambda collection, out, splits, embeddings: calls.update(rows=splits) or found
