@@ -1,4 +1,4 @@
-"""A KD-tree written as a safetensors file, with its vectors put in order of leaf on the way: they are not held twice."""
+"""A KD-tree as a safetensors file, with its vectors put in order of leaf on the way: none is held twice."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ def load(folder, name, num_threads, mmap):
     return Plain(np.array(rest[num:], np.float32).reshape(num, -1), int(most)), np.array(rest[:num], np.int64)
 
 KIND = Kind(factory=r"Plain\\d+", suffix=".plain", build=build, load=load,
-            train=lambda config, sample, threads: f"sample of {len(sample)}".encode(), sample_size=lambda config, dim: 12)
+            train=lambda config, sample, threads: f"sample of {len(sample)}".encode(),
+            sample_size=lambda config, dim: 12)
 """
 
 
