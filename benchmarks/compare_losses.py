@@ -5,8 +5,8 @@
 
 A row a loss: recall@1 and mAP of a query photo of each person kept aside against the gallery (people of the test
 split), and of each of these photos asking all the others; mAP on the people that choose the epoch; seconds of processor
-time an epoch takes on one thread, mining included, in the quickest run. Behind a mean, its seeds. The frozen layers'
-maps are computed once for all runs, with one draw of augmented views, so that runs differ by loss and seed alone.
+time an epoch takes on one thread, mining and validation included, in the quickest run. Behind a mean, its seeds. The
+frozen layers' maps are computed once for all runs, with one draw of augmented views, so that runs differ by loss and seed alone.
 """
 
 from __future__ import annotations
@@ -100,10 +100,9 @@ class _Recipe(LabelRecipe):
             return
         own, self.config = self.config, dataclasses.replace(self.config, seed=0)
         whole.fill(np.concatenate([self.pool, self.val]), self._pixels, self._run_frozen)
-        asked = FeatureCache(self._scratch / "frozen.f16", len(self.local), views, shape)
-        asked.num_views = self._base_views
-        asked.fill(self.tested, self._pixels, self._run_frozen)
-        self.config = own
+        whole.num_views = self._base_views  # who is only asked for is not augmented
+        whole.fill(self.tested, self._pixels, self._run_frozen)
+        self.config, whole.num_views = own, views
         done.touch()
 
     @property
@@ -123,10 +122,9 @@ def run(cfg: Config, local: LocalCollection, train: TrainConfig, folder: Path) -
     where = f"{cfg.preset.model.backbone}-{cfg.preset.model.cut}-{cfg.preset.model.image_size}-{train.unfreeze_layers}"
     recipe = _Recipe(local, train, scratch=folder / f"{where}-{train.views}")
     trainer = Trainer(net, recipe)
-    started, filled = time.process_time(), len(trainer.history)
-    for epoch in trainer.run():
-        filled = epoch["epoch"]
-    seconds = (time.process_time() - started) / max(1, filled)
+    started = time.process_time()
+    list(trainer.run())
+    seconds = (time.process_time() - started) / train.epochs
     trainer.load_best()
     figures = {**found_by(recipe), "val mAP": float(trainer.best["val/mAP"]), "s an epoch": seconds}
     kept.parent.mkdir(parents=True, exist_ok=True)

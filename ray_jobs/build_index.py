@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _ROW = 400  # bytes of an image in lists of rows; 174 were measured, with ids of 26 letters
-_SAMPLE = (
-    3.0  # times its sample is in memory while an index is trained: as read, and as FAISS takes what it needs of it
-)
+_SAMPLE = 3.0  # times its sample is in memory while an index is trained: as read, and as FAISS takes of it
 _PLACE = 40  # bytes of an image of the whole index, where a shard looks for its own
 _VECTORS = 1.1  # times its vectors are in memory while a shard is built of them
 _BESIDE = 900  # bytes an image beside its vector: ids, links of HNSW32 (260), what a KD-tree splits by (600)

@@ -27,7 +27,7 @@ from retrieval.models.pooling import l2n
 from retrieval.models.whitening import learn_whitening, start_head_from_whitening
 from retrieval.training import group_mining, losses
 from retrieval.training.feature_cache import FeatureCache, Tail
-from retrieval.training.recipe import Mined, Past, Worker, spread
+from retrieval.training.recipe import Mined, Past, Worker, one_cycle, spread
 from retrieval.training.settings import Strategy, TrainConfig
 
 _PROXIES_FASTER = 10  # than the network: they are met a few times an epoch each
@@ -168,9 +168,8 @@ class LabelRecipe:
         return [np.unique(part[part >= 0]) for part in np.array_split(mined.rows, mined.steps)]
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
-        """One cycle: linear rise over 15 %, then a cosine to zero."""
-        done, rise = ((epoch - 1) * steps + step + 1) / (self.config.epochs * steps), 0.15
-        return done / rise if done < rise else 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
+        """One cycle over all epochs."""
+        return one_cycle(((epoch - 1) * steps + step + 1) / (self.config.epochs * steps))
 
     def validate(self) -> dict[str, Any]:
         """Leave-one-out recall and mAP on identities that are not trained on; empty without any."""

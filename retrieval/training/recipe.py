@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -136,3 +137,9 @@ def spread(embeddings: Tensor) -> float:
     (FaceNet, section 3.2).
     """
     return float(2 * (1 - embeddings.mean(dim=0).square().sum()))
+
+
+def one_cycle(done: float) -> float:
+    """Part of the peak's rate after a part of all steps: linear rise over 15 %, then a cosine to zero."""
+    rise = 0.15
+    return done / rise if done < rise else 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))

@@ -44,8 +44,8 @@ class TrainConfig:
     margin: float = 0.2
     """triplet: margin on squared L2 distances of unit vectors."""
     negatives: Strategy = "semi-hard"
-    """Which images of a batch are negatives: random, semi-hard (the nearest that is farther than the positive) or
-    hardest (the nearest). With random the groups are random too, and nothing is mined."""
+    """triplet: which images of a batch are negatives: random, semi-hard (the nearest that is farther than the positive)
+    or hardest (the nearest). With random the groups are random too, and nothing is mined, whatever the loss."""
     warmup_epochs: int = 2
     """Epochs in which `hardest` is held back to semi-hard."""
     whiten_head: bool = True

@@ -25,6 +25,7 @@ from retrieval.training import group_mining, tuple_mining
 from retrieval.training.adapters.settings import AdaptConfig, Candidate
 from retrieval.training.adapters.vectors import Known
 from retrieval.training.losses import LOSSES, mean_of_active
+from retrieval.training.recipe import one_cycle
 
 _GROUPS_PER_STEP, _TUPLES_PER_STEP = 8, 64
 _NEGATIVES, _QUERIES, _POOL = 5, 2000, 20_000  # of tuples: a query's, an epoch's, and where they are looked for
@@ -127,12 +128,6 @@ def _train(trained: _Linear | _Residual, known: Known, config: AdaptConfig, prog
         history.append(row | {"seconds": time.monotonic() - begun})
         progress("epochs", epoch, config.epochs)
     return history
-
-
-def one_cycle(done: float) -> float:
-    """Part of the peak's rate after a part of all steps: linear rise over 15 %, then a cosine to zero."""
-    rise = 0.15
-    return done / rise if done < rise else 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
 
 
 def _mined(embeddings: Tensor, known: Known, config: AdaptConfig, epoch: int) -> Iterator[np.ndarray | Rows]:

@@ -1,4 +1,4 @@
-"""What recipes share: a digest of what was mined, and how far embeddings keep apart."""
+"""What recipes share: a digest of what was mined, how far embeddings keep apart, and how the rate goes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from retrieval.artifacts.progress import silent
 from retrieval.images.batches import Decoders
 from retrieval.models.pooling import l2n
-from retrieval.training.recipe import Mined, Worker, spread
+from retrieval.training.recipe import Mined, Worker, one_cycle, spread
 from retrieval.training.workers import Rank
 
 
@@ -46,3 +46,11 @@ def test_spread_is_the_mean_squared_distance_of_two() -> None:
     pairs = [float((a - b).square().sum()) for a in x for b in x]
     assert spread(x) == pytest.approx(sum(pairs) / len(pairs), abs=1e-4)
     assert spread(x[:1].expand(5, -1)) == pytest.approx(0, abs=1e-4)
+
+
+def test_the_rate_rises_and_falls_once() -> None:
+    rates = [one_cycle(done / 100) for done in range(1, 101)]
+    top = int(np.argmax(rates))
+    assert (np.diff(rates[: top + 1]) > 0).all() and (np.diff(rates[top:]) < 0).all()
+    assert max(rates) == pytest.approx(1, abs=1e-3) and rates[-1] == pytest.approx(0, abs=1e-9)
+    assert rates[6] == pytest.approx(7 / 15)

@@ -12,7 +12,7 @@ import torch
 from retrieval.evaluation.metrics import leave_one_out
 from retrieval.models import whitening
 from retrieval.training.adapters import fit as fitting
-from retrieval.training.adapters.fit import fit, one_cycle
+from retrieval.training.adapters.fit import fit
 from retrieval.training.adapters.settings import AdaptConfig, Candidate
 from retrieval.training.adapters.vectors import Known, Side, pairs_by_label
 from tests.support.embedded import people
@@ -117,11 +117,3 @@ def test_two_places_are_enough_for_tuples() -> None:
     """Each query then has one negative, of the only other place."""
     data = known(by_tuples=True, num=2)
     assert fit("linear", data, dataclasses.replace(CONFIG, epochs=1)).history[0]["tuples"] == 8
-
-
-def test_the_rate_rises_and_falls_once() -> None:
-    rates = [one_cycle(done / 100) for done in range(1, 101)]
-    top = int(np.argmax(rates))
-    assert (np.diff(rates[: top + 1]) > 0).all() and (np.diff(rates[top:]) < 0).all()
-    assert max(rates) == pytest.approx(1, abs=1e-3) and rates[-1] == pytest.approx(0, abs=1e-9)
-    assert rates[6] == pytest.approx(7 / 15)
