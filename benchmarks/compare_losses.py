@@ -6,7 +6,8 @@
 A row a loss: recall@1 and mAP of a query photo of each person kept aside against the gallery (people of the test
 split), and of each of these photos asking all the others; mAP on the people that choose the epoch; seconds of processor
 time an epoch takes on one thread, mining and validation included, in the quickest run. Behind a mean, its seeds. The
-frozen layers' maps are computed once for all runs, with one draw of augmented views, so that runs differ by loss and seed alone.
+frozen layers' maps are computed once for all runs, with one draw of augmented views, so that runs differ by loss and
+seed alone.
 """
 
 from __future__ import annotations
