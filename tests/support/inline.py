@@ -26,6 +26,9 @@ class Cluster:
     def cluster_resources(self) -> dict[str, float]:
         return self.resources
 
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": self.resources}]
+
     def is_initialized(self) -> bool:
         return False
 

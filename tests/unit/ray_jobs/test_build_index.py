@@ -35,7 +35,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
     monkeypatch.setattr(shards, "write_trained", lambda *of, **how: calls.update(trained=of, how=how) or 42)
     monkeypatch.setattr(shards, "num_shards", lambda config, num, dim: calls.update(num=num) or 3)
-    monkeypatch.setattr(build_index, "largest_cores", lambda: 6)
+    cluster.resources["CPU"] = 6.0
     monkeypatch.setattr(shards, "write_shard", write_shard)
     monkeypatch.setattr(shards, "seal_index", lambda *of: calls.update(seal=of) or "the manifest")
     places = {kind: sealed(tmp_path / kind, kind) for kind in ("collection", "embeddings")}
@@ -89,7 +89,7 @@ def test_training_is_given_all_cores_of_a_machine_if_it_looks_at_vectors(built: 
 
 @pytest.mark.parametrize(("sample", "cores"), [(7, 6), (0, 1)])
 def test_training_asks_for_what_it_uses(monkeypatch: pytest.MonkeyPatch, sample: int, cores: int) -> None:
-    monkeypatch.setattr(build_index, "largest_cores", lambda: 6)
+    install(monkeypatch, build_index).resources["CPU"] = 6.0
     plan: Any = SimpleNamespace(dim=1 << 20, num=10, sample=sample)
     asked = build_index._training(plan, num=5)
     assert (asked["num_threads"], asked["needs"].cpus) == (cores, cores)
