@@ -154,7 +154,7 @@ def reconstruct(out: Folder, config: ReconstructConfig, find_pairs: Callable[...
     for number in range(joined["groups"]):
         timed("mapping", reconstruction.map_group, out, number, config)
     made = timed("tuples", reconstruction.assemble, out, joined["groups"], config)
-    found = stages.links_of_rounds(out, 1 + config.rounds, columns=["a", "b", "num_inliers"])
+    found = stages.links_of_rounds(out, 1 + config.rounds)
     links = {(row["a"], row["b"]): row["num_inliers"] for row in found.to_pylist()}
     row = made | {"pairs": pairs, "links": links, "seconds": seconds}
     print(f"{out.path.rpartition('/')[2]:6}{shown(row)}", flush=True)

@@ -9,6 +9,7 @@ Every file appears whole under its name, made from the same inputs to the same b
 
 from __future__ import annotations
 
+import bisect
 import functools
 import threading
 from collections import OrderedDict
@@ -23,10 +24,11 @@ from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.progress import Progress, counted, silent
+from retrieval.artifacts.storage.patience import patiently
 from retrieval.geometry.extractors.sift import sift
 from retrieval.geometry.features import NONE, Extractor, Features, extract
 from retrieval.geometry.settings import FeatureConfig
-from retrieval.geometry.stages import features_of_row, features_table, left_out_of, write_left_out
+from retrieval.geometry.stages import features_of_row, features_table, group_begins, left_out_of, write_left_out
 from retrieval.images.pixels import BadImage
 
 KIND = "features"
@@ -34,8 +36,10 @@ KIND = "features"
 NETWORK = "network.safetensors"
 
 NOBODY: Mapping[int, BadImage] = MappingProxyType({})
-_PER_GROUP = 8  # photos that are read together: 300 KB each
+_AS_KEPT: dict[str, Any] = {"compression": "none", "row_group_size": 1, "write_statistics": False}
+"""How features are written: photos of pairs lie all over the collection, so each is read alone, 300 to 600 KB."""
 _HELD = 512  # photos whose features stay in memory
+_FOOTERS = 256  # parts whose footers do: 300 KB each
 
 
 def parts_of(collection: Folder, splits: Sequence[str]) -> tuple[list[int], int]:
@@ -72,7 +76,7 @@ def extract_part(
         write_left_out(out, "features", part, {image_ids[at]: bad for at, bad in without.items()})
         table = features_table(image_ids, found, photos["row"].to_pylist())
         counts = {"taken": len(table), "broken": len(without), "features": sum(len(one.keypoints) for one in found)}
-        done = out.write_table(name, table, about=counts, compression="none", row_group_size=_PER_GROUP)
+        done = out.write_table(name, table, about=counts, **_AS_KEPT)
     return {"part": part, **done.about, "resumed": int(resumed)}
 
 
@@ -95,7 +99,7 @@ def copy_part(before: Folder, collection: Folder, out: Folder, part: int, splits
             write_left_out(out, "features", part, left)
             taken, num = len(table), sum(table["num"].to_pylist())
             counts = {"taken": taken, "broken": len(left), "features": num}
-            out.write_table(name, table.combine_chunks(), about=counts, compression="none", row_group_size=_PER_GROUP)
+            out.write_table(name, table.combine_chunks(), about=counts, **_AS_KEPT)
     return {"part": part, "taken": taken}
 
 
@@ -151,7 +155,7 @@ class KeptFeatures:
         """Args: held: photos whose features stay in memory; None: `_HELD`."""
         self._folder, self._num_held = folder, _HELD if held is None else held
         self._lock = threading.Lock()
-        self._rows: dict[int, dict[int, int]] = {}  # part -> row in the collection -> row in the file
+        self._footer = functools.lru_cache(maxsize=_FOOTERS)(self._read_footer)
         self._held: OrderedDict[tuple[int, int], Features] = OrderedDict()
 
     def __getitem__(self, place: tuple[int, int]) -> Features:
@@ -178,23 +182,35 @@ class KeptFeatures:
     def _looking(self) -> functools.partial[Features]:
         return _looks(self._folder, FeatureConfig(**read_manifest(self._folder, KIND).config["features"]))
 
-    def _rows_of(self, part: int) -> dict[int, int]:
-        if part not in self._rows:
-            name, rows = f"features/{part_name(part)}", []
-            if self._folder.exists(name):
-                rows = self._folder.read_table(name, columns=["row"])["row"].to_pylist()
-            self._rows[part] = {row: at for at, row in enumerate(rows)}
-        return self._rows[part]
+    def _read_footer(self, part: int) -> tuple[pq.FileMetaData | None, dict[int, int]]:
+        """A part's footer, and row in the collection -> row in the file; None and nothing where there is none."""
+        name = f"features/{part_name(part)}"
+        if not self._folder.exists(name):
+            return None, {}
+        with self._folder.fs.open_input_file(self._folder.file(name)) as stream:
+            footer = pq.read_metadata(stream)
+        rows = self._folder.read_table(name, columns=["row"])["row"].to_pylist()
+        return footer, {row: at for at, row in enumerate(rows)}
 
     def _read(self, part: int, row: int) -> dict[tuple[int, int], Features]:
         """All photos that are read together with that one, by place."""
-        rows = self._rows_of(part)
-        if row not in rows:
+        footer, rows = self._footer(part)
+        if footer is None or row not in rows:
             raise ValueError(
                 f"{self._folder} holds no features of row {row} of part {part}: its photos were not among the "
                 f"--splits that python -m ray_jobs.describe was given. Describe them too."
             )
-        name = f"features/{part_name(part)}"
-        with self._folder.fs.open_input_file(self._folder.file(name)) as stream:
-            group = pq.ParquetFile(stream).read_row_group(rows[row] // _PER_GROUP)
+        name, at = f"features/{part_name(part)}", bisect.bisect_right(group_begins(footer), rows[row]) - 1
+        read = lambda: self._read_group(name, footer, at)  # noqa: E731
+        group = patiently(read, f"reading {self._folder / name}")
         return {(part, one["row"]): features_of_row(one) for one in group.to_pylist()}
+
+    def _read_group(self, name: str, footer: pq.FileMetaData, at: int) -> pa.Table:
+        with self._folder.fs.open_input_file(self._folder.file(name)) as stream:
+            return pq.ParquetFile(stream, metadata=footer).read_row_group(at)
+
+
+@functools.lru_cache(maxsize=1)
+def kept_features(folder: Folder) -> KeptFeatures:
+    """Kept between the tasks that one worker process does."""
+    return KeptFeatures(folder)

@@ -25,8 +25,9 @@ from scipy import sparse
 
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder, part_name
+from retrieval.geometry.extraction import KeptFeatures
 from retrieval.geometry.settings import ReconstructConfig
-from retrieval.geometry.stages import features_of_part, links_of_rounds, pairs_name
+from retrieval.geometry.stages import PAIRS, features_of_part, links_of_rounds, pairs_name
 from retrieval.geometry.vocabulary import InvertedFile, Quantiser, candidate_pairs, train_words
 
 _VOCABULARY = "vocabulary.f32"
@@ -35,9 +36,15 @@ _ROWS_AT_ONCE = 4096  # photos whose neighbours' neighbours are counted together
 
 _WORDS = pa.schema([("image_id", pa.string()), ("words", pa.binary())])
 
-_PHOTOS = pa.schema([("image_id", pa.string()), ("label", pa.string()), ("part", pa.int32()), ("num", pa.int32())])
+_PHOTOS = pa.schema(
+    [("image_id", pa.string()), ("label", pa.string())] + [(name, pa.int32()) for name in ("part", "row", "num")]
+)
 
-_PAIRS = pa.schema([("a", pa.int32()), ("b", pa.int32())])
+_CANDIDATES = pa.schema([("a", pa.int32()), ("b", pa.int32())])
+
+_SAMPLED = 4096  # photos, at most, that words are trained on: it reads no more, however many there are
+
+_READ_TOGETHER = 1 << 15  # pairs: a block's task reads one or two row groups, 800 KB each
 
 
 def train_vocabulary(
@@ -60,20 +67,16 @@ def train_vocabulary(
 
 
 def _sample(described: Folder, photos: pa.Table, config: ReconstructConfig) -> np.ndarray:
-    """Descriptors of every photo, as many of each as make up the sample."""
+    """Descriptors of the photos that are drawn, as many of each as make up the sample."""
+    drawn = np.random.default_rng(config.seed).permutation(len(photos))[:_SAMPLED]
+    photos = photos.take(pa.array(np.sort(drawn))).sort_by([("part", "ascending"), ("image_id", "ascending")])
     each = max(1, config.vocabulary_sample // max(1, len(photos)))
-    image_ids, parts = photos["image_id"].to_pylist(), photos["part"].to_pylist()
-    taken = []
-    for part, image_id in sorted(zip(parts, image_ids, strict=True)):
-        found = features_of_part(described, part).get(image_id)
-        if found is None:
-            raise ValueError(
-                f"{described} holds no features of {image_id}: its split was not among the --splits that python -m "
-                f"ray_jobs.describe was given. Describe it too."
-            )
-        seed = hashlib.sha256(f"{config.seed}\0{image_id}".encode()).digest()[:8]
-        draw = np.random.default_rng(int.from_bytes(seed)).permutation(len(found.descriptors))[:each]
-        taken.append(found.descriptors[np.sort(draw)])
+    features, taken = KeptFeatures(described, held=1), []
+    for photo in photos.to_pylist():
+        descriptors = features[photo["part"], photo["row"]].descriptors
+        seed = hashlib.sha256(f"{config.seed}\0{photo['image_id']}".encode()).digest()[:8]
+        draw = np.random.default_rng(int.from_bytes(seed)).permutation(len(descriptors))[:each]
+        taken.append(descriptors[np.sort(draw)])
     return np.concatenate(taken) if taken else np.empty((0, 128), np.uint8)
 
 
@@ -92,7 +95,7 @@ def assign_part(out: Folder, part: int, described: Folder | None = None) -> dict
     name = f"words/{part_name(part)}"
     resumed = (done := out.done(name)) is not None
     if done is None:
-        found = features_of_part(described or out, part).items()
+        found = features_of_part(described or out, part)
         rows = [{"image_id": i, "words": _quantiser(out).assign(f.descriptors).tobytes()} for i, f in found]
         table = pa.Table.from_pylist(rows, _WORDS)
         done = out.write_table(name, table, about={"taken": len(rows)}, compression="none")
@@ -110,7 +113,9 @@ def invert(collection: Folder, out: Folder, splits: Sequence[str]) -> InvertedFi
         for row in out.read_table(f"words/{part_name(part)}").to_pylist():
             words[row["image_id"]] = np.frombuffer(row["words"], np.int32)
     own = [words[image_id] for image_id in photos["image_id"].to_pylist()]
-    columns = {name: photos[name] for name in ("image_id", "label", "part")} | {"num": [len(names) for names in own]}
+    columns = {name: photos[name] for name in ("image_id", "label", "part", "row")} | {
+        "num": [len(names) for names in own]
+    }
     out.write_table("photos.parquet", pa.table(columns, schema=_PHOTOS), about={})
     return InvertedFile.build(own, len(_vocabulary(out)))
 
@@ -124,7 +129,7 @@ def look_up_block(
     resumed = out.done(name) is not None
     if not resumed:
         pairs = np.array(sorted(set(candidate_pairs(inverted, photos, config.num_candidates))), np.int32).reshape(-1, 2)
-        out.write_table(name, pa.table({"a": pairs[:, 0], "b": pairs[:, 1]}, schema=_PAIRS), about={})
+        out.write_table(name, pa.table({"a": pairs[:, 0], "b": pairs[:, 1]}, schema=_CANDIDATES), about={})
     return {"block": block, "taken": len(photos), "resumed": int(resumed)}
 
 
@@ -143,8 +148,8 @@ def follow_links(out: Folder, round_: int, config: ReconstructConfig) -> int:
     """
     if (done := out.done(pairs_name(round_))) is None:
         num = len(out.read_table("photos.parquet", columns=["part"]))
-        tried = pa.concat_tables([out.read_table(pairs_name(before)) for before in range(round_)])
-        linked = _graph(num, links_of_rounds(out, round_, columns=["a", "b"]))
+        tried = pa.concat_tables([out.read_table(pairs_name(before), ["a", "b"]) for before in range(round_)])
+        linked = _graph(num, links_of_rounds(out, round_))
         checked = _graph(num, tried)
         found = [_proposals(linked, checked, at, config.num_candidates) for at in range(0, num, _ROWS_AT_ONCE)]
         return _write_pairs(out, round_, np.unique(np.concatenate(found), axis=0))
@@ -173,10 +178,12 @@ def _proposals(linked: sparse.csr_array, checked: sparse.csr_array, start: int, 
 
 def _write_pairs(out: Folder, round_: int, pairs: np.ndarray) -> int:
     a, b = pairs.T
-    part = out.read_table("photos.parquet", columns=["part"])["part"].to_numpy()
+    photos = out.read_table("photos.parquet", columns=["part", "row"])
+    part, row = photos["part"].to_numpy(), photos["row"].to_numpy()
     order = np.lexsort((b, a, part[b], part[a]))  # blocks of neighbours read few parts each
-    table = pa.table({"a": a[order], "b": b[order]}, schema=_PAIRS)
-    out.write_table(pairs_name(round_), table, about={"pairs": len(a)})
+    a, b = a[order], b[order]
+    table = pa.table([a, b, part[a], row[a], part[b], row[b]], schema=PAIRS)
+    out.write_table(pairs_name(round_), table, about={"pairs": len(a)}, row_group_size=_READ_TOGETHER)
     return len(a)
 
 

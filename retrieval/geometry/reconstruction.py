@@ -23,16 +23,18 @@ from scipy.sparse import csgraph
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.geometry import mapping, tuples
-from retrieval.geometry.extraction import NOBODY
+from retrieval.geometry.extraction import NOBODY, kept_features
+from retrieval.geometry.groups.keyed import Members, links_of, members_of, write_keyed
 from retrieval.geometry.matching.two_views import verify
 from retrieval.geometry.settings import MIN_LINK, ReconstructConfig
 from retrieval.geometry.sparse_model import SparseModel, read_model, without, write_model
 from retrieval.geometry.stages import (
     LINKS,
-    features_of_part,
     left_out,
+    links_name,
     links_of_rounds,
     pairs_name,
+    read_rows,
     write_left_out,
 )
 from retrieval.images.pixels import BadImage
@@ -58,19 +60,16 @@ def verify_block(
 
     Args: described: where the photos' local features are kept; None: in `out`.
     """
-    name = f"links/round-{round_}/block-{block:05d}.parquet"
+    name = links_name(round_, block)
     resumed = (done := out.done(name)) is not None
     if done is None:
-        pairs = out.read_table(pairs_name(round_)).slice(block * size, size)
-        photos = out.read_table("photos.parquet", columns=["image_id", "part"])
-        image_ids, parts = photos["image_id"].to_pylist(), photos["part"].to_numpy()
-        rows = []
-        both = list(zip(pairs["a"].to_pylist(), pairs["b"].to_pylist(), strict=True))
-        for a, b in counted(both, "pairs", progress):
-            first, second = (features_of_part(described or out, int(parts[row]))[image_ids[row]] for row in (a, b))
-            fit = verify(first, second)
+        pairs = read_rows(out, pairs_name(round_), block * size, size)
+        kept, rows = kept_features(described or out), []
+        for pair in counted(pairs.to_pylist(), "pairs", progress):
+            fit = verify(*(kept[pair[f"part_{photo}"], pair[f"row_{photo}"]] for photo in "ab"))
             if fit.num_inliers >= config.weak_inliers:
-                rows.append({"a": a, "b": b, "num_inliers": fit.num_inliers, "matches": fit.matches.tobytes()})
+                found = {"num_inliers": fit.num_inliers, "matches": fit.matches.tobytes()}
+                rows.append({"a": pair["a"], "b": pair["b"]} | found)
         counts = {"taken": len(pairs), "links": len(rows)}
         done = out.write_table(name, pa.Table.from_pylist(rows, LINKS), about=counts)
     return {"block": block, **done.about, "resumed": int(resumed)}
@@ -79,7 +78,7 @@ def verify_block(
 def group(out: Folder, config: ReconstructConfig) -> dict[str, int]:
     """Join photos by links: groups.parquet holds each photo's group to map (-1: none) and its cluster."""
     photos = out.read_table("photos.parquet")
-    links = links_of_rounds(out, 1 + config.rounds, columns=["a", "b", "num_inliers"])
+    links = links_of_rounds(out, 1 + config.rounds)
     a, b, inliers = (links[name].to_numpy() for name in ("a", "b", "num_inliers"))
     strong = inliers >= config.strong_inliers
     joined, clusters = components(len(photos), a[strong], b[strong]), components(len(photos), a, b)
@@ -92,6 +91,8 @@ def group(out: Folder, config: ReconstructConfig) -> dict[str, int]:
     cluster = np.unique(clusters, return_inverse=True)[1].astype(np.int32)
     columns = {"group": groups, "cluster": cluster, "linked": linked[0], "strong": linked[1]}
     out.write_table("groups.parquet", pa.table({"image_id": photos["image_id"], **columns}), about={})
+    members = np.flatnonzero(groups >= 0)
+    write_keyed(out, groups[members], members, links)
     return {"links": len(links), "strong": int(strong.sum()), "groups": len(mapped)}
 
 
@@ -118,9 +119,10 @@ def map_group(
     folder = out / "groups" / f"{number:05d}"
     resumed = (done := folder.done("done.json")) is not None
     if done is None:
-        members, image_ids = _members(out, number)
+        members = members_of(out, number)
+        image_ids = members.image_ids
         kept = [at for at in range(len(members)) if at not in without]
-        models = _kept(_mapped(out, members[kept], config, described), config)
+        models = _kept(_mapped(out, number, members, kept, config, described), config)
         for at, model in enumerate(models):
             write_model(folder, at, model)
         write_left_out(out, "models", number, {image_ids[at]: bad for at, bad in without.items()})
@@ -139,34 +141,25 @@ def try_mapping(
     described: Folder | None = None,
 ) -> list[str]:
     """Map these photos of a group, by their positions, and write nothing. Returns the image_ids of the whole group."""
-    members, image_ids = _members(out, number)
+    members = members_of(out, number)
     if only:
-        _mapped(out, members[list(only)], config, described)
-    return image_ids
+        _mapped(out, number, members, only, config, described)
+    return members.image_ids
 
 
-def _members(out: Folder, number: int) -> tuple[np.ndarray, list[str]]:
-    """Rows and image_ids of a group's photos."""
-    groups = out.read_table("groups.parquet", columns=["image_id", "group"])
-    members = np.flatnonzero(groups["group"].to_numpy() == number)
-    return members, groups["image_id"].take(pa.array(members)).to_pylist()
-
-
-def _mapped(out: Folder, members: np.ndarray, config: ReconstructConfig, described: Folder | None) -> list[SparseModel]:
-    """The models of these rows of photos.parquet."""
-    photos = out.read_table("photos.parquet", columns=["image_id", "part"])
-    image_ids, chosen = photos["image_id"].to_pylist(), photos.take(pa.array(members))
-    features = {
-        name: features_of_part(described or out, part)[name]
-        for name, part in zip(chosen["image_id"].to_pylist(), chosen["part"].to_pylist(), strict=True)
-    }
-    own = links_of_rounds(out, 1 + config.rounds)
-    inside = np.isin(own["a"].to_numpy(), members) & np.isin(own["b"].to_numpy(), members)
-    own = own.filter(pa.array(inside & (own["num_inliers"].to_numpy() >= config.weak_inliers)))
-    links = [
-        (image_ids[row["a"]], image_ids[row["b"]], np.frombuffer(row["matches"], np.int32).reshape(-1, 2))
-        for row in sorted(own.to_pylist(), key=lambda row: (row["a"], row["b"]))
-    ]
+def _mapped(
+    out: Folder,
+    number: int,
+    members: Members,
+    kept: Sequence[int],
+    config: ReconstructConfig,
+    described: Folder | None,
+) -> list[SparseModel]:
+    """The models of a group. Args: kept: its photos to map, by their positions."""
+    stored = kept_features(described or out)
+    name_of = {int(members.rows[at]): members.image_ids[at] for at in kept}
+    features = {members.image_ids[at]: stored[members.places[at]] for at in kept}
+    links = [(name_of[a], name_of[b], rows) for a, b, rows in links_of(out, number) if a in name_of and b in name_of]
     return mapping.map_images(features, links, min_images=config.min_images)
 
 

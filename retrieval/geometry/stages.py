@@ -1,16 +1,21 @@
-"""What the stages of a reconstruction leave on storage: features, pairs to check, links; and photos left out."""
+"""What the stages of a reconstruction leave on storage: features, pairs to check, links; and photos left out.
+
+Tables of all photos, pairs or links are read by the rows that a task works on: what it reads does not grow with them.
+"""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from retrieval.artifacts.collection import REJECTED_SCHEMA
 from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.storage.patience import patiently
 from retrieval.geometry.features import Features
 from retrieval.images.pixels import BadImage
 
@@ -20,6 +25,12 @@ _FEATURES = pa.schema(
     + [("row", pa.int32())]  # of the photo in the collection's part
 )
 
+
+PAIRS = pa.schema([(name, pa.int32()) for name in ("a", "b", "part_a", "row_a", "part_b", "row_b")])
+"""Two photos, as rows of photos.parquet, and where the collection has them: nothing else is read to check them."""
+
+_KNOWN = pa.schema([(name, pa.int32()) for name in ("a", "b", "num_inliers", "round", "block", "at")])
+_OF_LINKS = re.compile(r"round-(\d+)/block-(\d+)")
 
 LINKS = pa.schema([("a", pa.int32()), ("b", pa.int32()), ("num_inliers", pa.int32()), ("matches", pa.binary())])
 
@@ -46,11 +57,41 @@ def features_of_row(row: Mapping[str, Any]) -> Features:
     )
 
 
-@functools.lru_cache(maxsize=6)
-def features_of_part(out: Folder, part: int) -> dict[str, Features]:
-    """image_id -> features of one part, kept between calls: blocks of pairs read few parts each."""
-    rows = out.read_table(f"features/{part_name(part)}").to_pylist()
-    return {row["image_id"]: features_of_row(row) for row in rows}
+def features_of_part(out: Folder, part: int) -> Iterator[tuple[str, Features]]:
+    """image_id and features of each photo of one part, in the order of the file."""
+    table = out.read_table(f"features/{part_name(part)}")
+    for at in range(len(table)):
+        (row,) = table.slice(at, 1).to_pylist()
+        yield row["image_id"], features_of_row(row)
+
+
+def read_rows(folder: Folder, name: str, start: int, num: int) -> pa.Table:
+    """Rows [start, start + num) of a table, as many of them as there are. Reads the row groups that hold them."""
+    read = lambda: _read_rows(folder, name, start, start + num)  # noqa: E731
+    return patiently(read, f"reading {folder / name}")
+
+
+def _read_rows(folder: Folder, name: str, start: int, end: int) -> pa.Table:
+    with folder.fs.open_input_file(folder.file(name)) as stream:
+        reader = pq.ParquetFile(stream)
+        begins = group_begins(reader.metadata)
+        held = [at for at in range(len(begins) - 1) if begins[at] < end and start < begins[at + 1]]
+        return reader.read_row_groups(held).slice(start - begins[held[0]] if held else 0, end - start)
+
+
+def group_begins(footer: pq.FileMetaData) -> list[int]:
+    """The first row of each row group of a Parquet file, and the number of all rows."""
+    begins = [0]
+    for group in range(footer.num_row_groups):
+        begins.append(begins[-1] + footer.row_group(group).num_rows)
+    return begins
+
+
+def read_where(folder: Folder, name: str, column: str, value: int) -> pa.Table:
+    """Rows of a table sorted by `column` in which it is `value`. Reads the row groups that may hold some."""
+    chosen = [(column, "=", value)]
+    read = lambda: pq.read_table(folder.file(name), filters=chosen, filesystem=folder.fs)  # noqa: E731
+    return patiently(read, f"reading {folder / name}")
 
 
 def pairs_name(round_: int) -> str:
@@ -58,12 +99,24 @@ def pairs_name(round_: int) -> str:
     return f"pairs/round-{round_}.parquet"
 
 
-def links_of_rounds(out: Folder, rounds: int, columns: list[str] | None = None) -> pa.Table:
-    """Links of the first rounds, whose blocks are all done, in the order of their names."""
-    folder, wanted = out / "links", tuple(f"round-{round_}/" for round_ in range(rounds))
-    tables = [folder.read_table(name, columns=columns) for name in folder.list() if name.startswith(wanted)]
-    schema = pa.schema([LINKS.field(name) for name in columns or LINKS.names])
-    return pa.concat_tables(tables) if tables else schema.empty_table()
+def links_name(round_: int, block: int) -> str:
+    """Of the links of a block of pairs."""
+    return f"links/round-{round_}/block-{block:05d}.parquet"
+
+
+def links_of_rounds(out: Folder, rounds: int) -> pa.Table:
+    """Links of the first rounds, whose blocks are all done, in the order of their names.
+
+    Their matches are left where they are: a row says in which `round`, `block`, and row of it, `at`.
+    """
+    tables = []
+    for name in (out / "links").list():
+        known = _OF_LINKS.match(name)
+        if known and (round_ := int(known[1])) < rounds:
+            own = (out / "links").read_table(name, columns=_KNOWN.names[:3])
+            places = {"round": [round_] * len(own), "block": [int(known[2])] * len(own), "at": range(len(own))}
+            tables.append(pa.table({**dict(zip(own.column_names, own.columns)), **places}, schema=_KNOWN))
+    return pa.concat_tables(tables) if tables else _KNOWN.empty_table()
 
 
 def write_left_out(out: Folder, stage: str, number: int, left: Mapping[str, BadImage]) -> None:

@@ -57,7 +57,7 @@ def test_what_is_read_is_what_was_taken(
     places: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Of either kind, by place, in whatever order, also where little stays in memory."""
-    monkeypatch.setattr(extraction, "_PER_GROUP", 3)
+    monkeypatch.setitem(extraction._AS_KEPT, "row_group_size", 3)
     out, config = Folder.of(tmp_path), FeatureConfig(max_features=40, max_side=200)
     extractor: Extractor = sift
     if kind == "aliked":

@@ -70,7 +70,7 @@ def test_pairs_by_parts_and_blocks_are_those_of_all_photos_at_once(
     assert [row["label"] for row in photos[:4]] == ["l0", "l1", "l0", "l1"]
     assert [row["part"] for row in photos[:4]] == [0, 2, 1, 0]
     words = np.frombuffer(out.read_bytes("vocabulary.f32"), np.float32).reshape(-1, 128)
-    features = {part: stages.features_of_part(out, part) for part in range(NUM_PARTS)}
+    features = {part: dict(stages.features_of_part(out, part)) for part in range(NUM_PARTS)}
     own = [Quantiser(words).assign(features[row["part"]][row["image_id"]].descriptors) for row in photos]
     assert [row["num"] for row in photos] == [len(names) for names in own]
     pairs = set(candidate_pairs(InvertedFile.build(own, len(words)), range(num), CONFIG.num_candidates))
@@ -90,7 +90,7 @@ def test_the_vocabulary_is_drawn_of_all_photos_alike_by_the_seed(
     assert len(sample) == 16 * 18
     drawn = set()
     for part in range(NUM_PARTS):
-        for image_id, found in stages.features_of_part(first, part).items():
+        for image_id, found in stages.features_of_part(first, part):
             mine = [at for at, row in enumerate(found.descriptors.tolist()) if row in sample.tolist()]
             assert len(mine) == (16 if image_id in photos["image_id"].to_pylist() else 0) and mine != list(range(16))
             drawn.add(tuple(mine))
@@ -111,6 +111,24 @@ def test_more_photos_than_the_sample_give_one_descriptor_each(collected: tuple[F
     assert len(pairing._sample(collected[1], photos, ReconstructConfig(vocabulary_sample=5))) == len(photos) > 18
 
 
+def test_words_are_trained_on_some_photos_of_many(
+    collected: tuple[Folder, Folder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five of 21, drawn by the seed, each of which then gives more."""
+    photos = read_catalog(collected[0], ("train", "val", "test"))
+    monkeypatch.setattr(pairing, "_SAMPLED", 5)
+    drawn = [pairing._sample(collected[1], photos, ReconstructConfig(vocabulary_sample=50, seed=n)) for n in (0, 0, 1)]
+    assert {len(one) for one in drawn} == {50}
+    assert drawn[0].tolist() == drawn[1].tolist() != drawn[2].tolist()
+    alike = [
+        found.descriptors.tolist()
+        for part in range(NUM_PARTS)
+        for _, found in stages.features_of_part(collected[1], part)
+    ]
+    holds = [sum(row in own for row in drawn[0].tolist()) for own in alike]
+    assert sorted(holds)[-5:] == [10] * 5 and sum(holds) == 50
+
+
 def test_a_photo_that_was_not_described_is_named(collected: tuple[Folder, Folder], tmp_path: Path) -> None:
     collection, described, out = *collected, Folder.of(tmp_path)
     own = described.read_table("features/part-00001.parquet")
@@ -118,7 +136,7 @@ def test_a_photo_that_was_not_described_is_named(collected: tuple[Folder, Folder
     for part in range(NUM_PARTS):
         table = own.slice(1) if part == 1 else described.read_table(f"features/{part_name(part)}")
         kept.write_table(f"features/{part_name(part)}", table)
-    with pytest.raises(ValueError, match=f"holds no features of {own['image_id'][0].as_py()}.*Describe it too"):
+    with pytest.raises(ValueError, match="holds no features of row 0 of part 1.*Describe them too"):
         pairing.train_vocabulary(collection, out, ("train",), CONFIG, kept)
 
 
@@ -170,7 +188,11 @@ def write_links(out: Folder, round_: int, pairs: list[tuple[int, int]]) -> None:
 
 
 def pairs_table(pairs: list[tuple[int, int]]) -> pa.Table:
-    return pa.Table.from_pylist([{"a": a, "b": b} for a, b in pairs], pairing._PAIRS)
+    return pa.Table.from_pylist([{"a": a, "b": b} for a, b in pairs], pairing._CANDIDATES)
+
+
+def photos_table(parts: list[int]) -> pa.Table:
+    return pa.table({"part": pa.array(parts, pa.int32()), "row": pa.array(range(len(parts)), pa.int32())})
 
 
 def checked(out: Folder, round_: int) -> set[tuple[int, int]]:
@@ -179,7 +201,7 @@ def checked(out: Folder, round_: int) -> set[tuple[int, int]]:
 
 def test_photos_that_link_to_one_photo_are_checked_next(tmp_path: Path) -> None:
     out, config = Folder.of(tmp_path), ReconstructConfig(num_candidates=2)
-    out.write_table("photos.parquet", pa.table({"part": pa.array([0] * 6, pa.int32())}))
+    out.write_table("photos.parquet", photos_table([0] * 6))
     first = [(0, 1), (1, 2), (2, 3), (3, 4), (0, 2), (4, 5)]
     out.write_table("pairs/round-0.parquet", pairs_table(first))
     write_links(out, 0, [(0, 1), (1, 2), (2, 3), (3, 4)])  # (0, 2) and (4, 5) were checked and did not fit
@@ -192,7 +214,7 @@ def test_photos_that_link_to_one_photo_are_checked_next(tmp_path: Path) -> None:
 
 def test_a_photo_of_a_crowd_is_checked_against_those_with_most_neighbours_in_common(tmp_path: Path) -> None:
     out, config = Folder.of(tmp_path), ReconstructConfig(num_candidates=1)
-    out.write_table("photos.parquet", pa.table({"part": pa.array([0] * 50, pa.int32())}))
+    out.write_table("photos.parquet", photos_table([0] * 50))
     links = [(0, other) for other in range(1, 50)] + [(1, 2), (2, 3)]  # 1 and 3 have two neighbours in common, 0 and 2
     out.write_table("pairs/round-0.parquet", pairs_table(links))
     write_links(out, 0, links)
@@ -217,7 +239,7 @@ def test_followed_links_are_those_of_the_slow_definition(
         shared = sorted((-len(near[photo] & near[o]), o) for o in others if near[photo] & near[o])
         wanted |= {(min(photo, o), max(photo, o)) for _, o in shared[:2]}
     out = Folder.of(tmp_path)
-    out.write_table("photos.parquet", pa.table({"part": pa.array([0] * 30, pa.int32())}))
+    out.write_table("photos.parquet", photos_table([0] * 30))
     out.write_table("pairs/round-0.parquet", pairs_table(tried))
     write_links(out, 0, links)
     monkeypatch.setattr(pairing, "_ROWS_AT_ONCE", rows)
@@ -227,7 +249,7 @@ def test_followed_links_are_those_of_the_slow_definition(
 
 def test_links_are_followed_once(tmp_path: Path) -> None:
     out, config = Folder.of(tmp_path), ReconstructConfig(num_candidates=2)
-    out.write_table("photos.parquet", pa.table({"part": pa.array([1, 1, 0], pa.int32())}))
+    out.write_table("photos.parquet", photos_table([1, 1, 0]))
     out.write_table("pairs/round-0.parquet", pairs_table([(0, 1), (1, 2)]))
     write_links(out, 0, [(0, 1), (1, 2)])
     assert pairing.follow_links(out, 1, config) == 1

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from retrieval.artifacts.folder import Folder, part_name
-from retrieval.geometry import mapping, reconstruction, stages
+from retrieval.geometry import mapping, pairing, reconstruction, stages
 from retrieval.geometry.features import Features
+from retrieval.geometry.groups.keyed import write_keyed
 from retrieval.geometry.matching.matches import Verified
 from retrieval.geometry.settings import MIN_LINK, ReconstructConfig
 from retrieval.geometry.sparse_model import SparseModel, read_model
@@ -24,7 +25,9 @@ def write_photos(out: Folder, num: int, parts: int = 1, num_features: int = 20) 
     """photos.parquet and features of photos 00.jpg ..., dealt to the parts in turn."""
     names = [f"{number:02d}.jpg" for number in range(num)]
     part = [number % parts for number in range(num)]
-    out.write_table("photos.parquet", pa.table({"image_id": names, "part": part, "num": [num_features] * num}))
+    row = [number // parts for number in range(num)]
+    columns = {"image_id": names, "part": part, "row": row, "num": [num_features] * num}
+    out.write_table("photos.parquet", pa.table(columns))
     for at in range(parts):
         own = names[at::parts]
         table = stages.features_table(own, [blank_features(1 + names.index(name)) for name in own], range(len(own)))
@@ -40,12 +43,19 @@ def write_links(out: Folder, links: list[tuple[int, int, int]], round_: int = 0)
     out.write_table(f"links/round-{round_}/block-00000.parquet", pa.Table.from_pylist(rows, stages.LINKS))
 
 
+def write_groups(out: Folder, groups: list[int], rounds: int) -> None:
+    """Photos and links by group. Args: groups: of each photo, -1: none."""
+    group = np.array(groups)
+    members = np.flatnonzero(group >= 0)
+    write_keyed(out, group[members], members, stages.links_of_rounds(out, rounds))
+
+
 def test_links_are_the_pairs_of_the_block_with_enough_inliers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, config = Folder.of(tmp_path), ReconstructConfig(weak_inliers=15)
     write_photos(out, 6, parts=2)
-    pairs = [(0, 1), (0, 2), (1, 2), (3, 5), (4, 5)]
-    out.write_table("pairs/round-1.parquet", pa.table({"a": [a for a, _ in pairs], "b": [b for _, b in pairs]}))
-    inliers = {(0, 1): 40, (0, 2): 40, (1, 2): 14, (3, 5): 15, (4, 5): 99}
+    pairs = [(0, 2), (0, 1), (1, 2), (3, 5), (4, 5)]  # by parts: (0, 2), (0, 1), (4, 5), (1, 2), (3, 5)
+    pairing._write_pairs(out, 1, np.array(pairs))
+    inliers = {(0, 1): 40, (0, 2): 40, (1, 2): 14, (3, 5): 99, (4, 5): 15}
 
     def verify(first: Features, second: Features) -> Verified:
         a, b = len(first.keypoints) - 1, len(second.keypoints) - 1  # see `write_photos`
@@ -55,8 +65,8 @@ def test_links_are_the_pairs_of_the_block_with_enough_inliers(tmp_path: Path, mo
     done = reconstruction.verify_block(out, 1, 1, 2, config)
     assert done == {"block": 1, "taken": 2, "links": 1, "resumed": 0}
     (row,) = out.read_table("links/round-1/block-00001.parquet").to_pylist()
-    matches = np.array([[3, 5], [5, 3]], np.int32).tobytes()
-    assert row == {"a": 3, "b": 5, "num_inliers": 15, "matches": matches}
+    matches = np.array([[4, 5], [5, 4]], np.int32).tobytes()
+    assert row == {"a": 4, "b": 5, "num_inliers": 15, "matches": matches}
     last = reconstruction.verify_block(out, 1, 2, 2, config)
     assert last == {"block": 2, "taken": 1, "links": 1, "resumed": 0}
     monkeypatch.setattr(reconstruction, "verify", None)
@@ -123,11 +133,10 @@ def test_an_image_is_kept_in_the_largest_of_its_models_alone() -> None:
 def test_a_group_is_mapped_from_its_own_links_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, config = Folder.of(tmp_path), ReconstructConfig(rounds=1, min_images=2, min_points=1)
     names = write_photos(out, 6, parts=2)
-    groups = pa.table({"image_id": names, "group": [0, 1, 1, -1, 1, 1]})
-    out.write_table("groups.parquet", groups)
-    write_links(out, [(4, 5, 30), (1, 2, 15), (1, 4, 14), (0, 1, 80), (2, 3, 80), (2, 4, 30)])
+    write_links(out, [(4, 5, 30), (1, 2, 15), (0, 1, 80), (2, 3, 80), (2, 4, 30)])
     write_links(out, [(1, 5, 30)], round_=1)
     write_links(out, [(2, 5, 30)], round_=2)
+    write_groups(out, [0, 1, 1, -1, 1, 1], rounds=2)
     asked: list[Any] = []
 
     def map_images(found: dict[str, Features], links: list[mapping.Link], *, min_images: int) -> list[SparseModel]:
@@ -152,8 +161,8 @@ def test_a_group_is_mapped_without_a_photo_that_ends_its_worker(
 ) -> None:
     out, config = Folder.of(tmp_path), ReconstructConfig(rounds=0, min_images=2, min_points=1)
     names = write_photos(out, 4)
-    out.write_table("groups.parquet", pa.table({"image_id": names, "group": [0, 0, 0, 0]}))
     write_links(out, [(0, 1, 30), (1, 2, 30), (2, 3, 30)])
+    write_groups(out, [0, 0, 0, 0], rounds=1)
     asked: list[Any] = []
 
     def map_images(found: dict[str, Features], links: list[mapping.Link], *, min_images: int) -> list[SparseModel]:

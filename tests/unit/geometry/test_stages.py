@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.geometry import stages
@@ -31,7 +32,7 @@ def test_features_come_back_from_storage(tmp_path: Path) -> None:
         assert table["num"].to_pylist() == [len(made[name].keypoints) for name in names]
         out.write_table(f"features/{part_name(part)}", table)
     for part, names in ((0, "ba"), (1, "c")):
-        read = stages.features_of_part(out, part)
+        read = dict(stages.features_of_part(out, part))
         assert list(read) == list(names)
         for name, found in read.items():
             for field in ("keypoints", "descriptors", "colours"):
@@ -47,19 +48,32 @@ def linked(pairs: list[tuple[int, int]], num_inliers: int = 30) -> pa.Table:
 
 def test_links_of_the_first_rounds_come_in_the_order_of_their_blocks(tmp_path: Path) -> None:
     out = Folder.of(tmp_path)
-    assert stages.links_of_rounds(out, 3).schema == stages.LINKS and not len(stages.links_of_rounds(out, 3))
+    assert not len(stages.links_of_rounds(out, 3)) and "matches" not in stages.links_of_rounds(out, 3).column_names
     out.write_table("links/round-1/block-00000.parquet", linked([(4, 5)]))
     out.write_table("links/round-0/block-00001.parquet", linked([(2, 3)]))
     out.write_table("links/round-0/block-00000.parquet", linked([(0, 1), (0, 2)]))
     out.write_table("links/round-10/block-00000.parquet", linked([(8, 9)]))
     of_round = {
-        rounds: list(zip(*(stages.links_of_rounds(out, rounds)[name].to_pylist() for name in "ab")))
-        for rounds in (0, 1, 2)
+        rounds: [tuple(row.values()) for row in stages.links_of_rounds(out, rounds).to_pylist()] for rounds in (0, 1, 2)
     }
-    assert of_round == {0: [], 1: [(0, 1), (0, 2), (2, 3)], 2: [(0, 1), (0, 2), (2, 3), (4, 5)]}
-    assert stages.links_of_rounds(out, 2, columns=["b", "num_inliers"]).column_names == ["b", "num_inliers"]
-    assert stages.links_of_rounds(Folder.of(tmp_path / "none"), 2, columns=["b"]).column_names == ["b"]
-    assert stages.links_of_rounds(out, 1)["matches"].to_pylist() == [b"12345678"] * 3
+    first = [(0, 1, 30, 0, 0, 0), (0, 2, 30, 0, 0, 1), (2, 3, 30, 0, 1, 0)]  # a, b, inliers, round, block, row of it
+    assert of_round == {0: [], 1: first, 2: [*first, (4, 5, 30, 1, 0, 0)]}
+    assert stages.links_name(1, 0) == "links/round-1/block-00000.parquet"
+
+
+@pytest.mark.parametrize(("start", "num"), [(0, 10), (3, 4), (4, 2), (9, 5), (10, 3), (0, 0), (7, 1)])
+def test_rows_are_read_whatever_groups_they_lie_in(start: int, num: int, tmp_path: Path) -> None:
+    out, rows = Folder.of(tmp_path), list(range(10))
+    out.write_table("t.parquet", pa.table({"x": rows}), row_group_size=3)
+    assert stages.read_rows(out, "t.parquet", start, num)["x"].to_pylist() == rows[start : start + num]
+
+
+def test_rows_of_one_number_are_found_among_sorted_ones(tmp_path: Path) -> None:
+    out, of = Folder.of(tmp_path), [0, 0, 1, 1, 1, 1, 1, 3, 3, 4]
+    out.write_table("t.parquet", pa.table({"of": of, "x": range(10)}), row_group_size=2)
+    for number in range(6):
+        wanted = [at for at, own in enumerate(of) if own == number]
+        assert stages.read_where(out, "t.parquet", "of", number)["x"].to_pylist() == wanted
 
 
 def test_each_round_has_a_name() -> None:
