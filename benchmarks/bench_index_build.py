@@ -62,7 +62,7 @@ def make(root: Path, num: int, dim: int) -> tuple[Folder, Folder]:
     order = np.argsort(names)
     table: dict[str, Any] = {"image_id": names[order], "label": pa.nulls(num, pa.string())}
     table |= {"part": (order // _PART).astype(np.int32), "row_in_part": (order % _PART).astype(np.int32)}
-    out.write_table(IDS, pa.table(table))
+    out.write_table(IDS, pa.table(table), row_group_size=1 << 16)  # as `assign_rows`
     return embeddings, out
 
 

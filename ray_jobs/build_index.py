@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     from retrieval.search.shards import IndexPlan
 
 logger = logging.getLogger(__name__)
-_ROW = 400  # bytes of an image in lists of rows; 174 were measured, with ids of 26 letters
+_ROW = 400  # bytes of an image in lists of rows and of samples; 174 were measured, with ids of 26 letters
 _SAMPLE = 3.0  # times its sample is in memory while an index is trained: as read, and as FAISS takes of it
-_PLACE = 40  # bytes of an image of the whole index, where a shard looks for its own
 _VECTORS = 1.1  # times its vectors are in memory while a shard is built of them
-_BESIDE = 900  # bytes an image beside its vector: ids, links of HNSW32 (260), what a KD-tree splits by (600)
+_BESIDE = 400  # bytes an image beside its vector: what names it, links of HNSW32 (260)
 _BLOCKS = 96 << 20  # bytes of what is read, decoded, added and written at once
 
 
@@ -93,7 +92,7 @@ def _training(plan: IndexPlan, num: int) -> dict[str, Any]:
     """What training needs, and how many threads it may use: all cores of a machine, if it looks at vectors at all."""
     sample = min(plan.sample, num)
     cores = largest_cores() if sample else 1
-    memory = holding(_ROW * plan.num + _SAMPLE * 4 * plan.dim * sample)
+    memory = holding((_ROW + _SAMPLE * 4 * plan.dim) * sample)
     return {"num_threads": cores, "needs": dataclasses.replace(memory, cpus=cores)}
 
 
@@ -102,7 +101,7 @@ def _build_shards(cfg: BuildIndexConfig, embeddings: Folder, out: Folder, dim: i
 
     shards = num_shards(cfg.index, num, dim)
     fixed = {"embeddings": embeddings, "out": out, "config": cfg.index, "dim": dim, "shards": shards}
-    needs = holding(_BLOCKS + _PLACE * num + (_VECTORS * 4 * dim + _BESIDE) * -(-num // shards))
+    needs = holding(_BLOCKS + (_VECTORS * 4 * dim + _BESIDE) * -(-num // shards))
     how: dict[str, Any] = {"takes": "shard", "total_items": num, "fixed": fixed, "needs": needs}
     rows = run_parts("build_index", range(shards), write_shard, **how)
     return sorted(rows, key=lambda row: row["name"])

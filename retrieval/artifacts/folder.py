@@ -7,9 +7,10 @@ a `?`. What is read is asked for again where a store does not answer, for as lon
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,13 @@ class Folder:
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         read = lambda: pq.read_table(self.file(name), columns=columns, filesystem=self.fs)  # noqa: E731
         return patiently(read, f"reading {self / name}")
+
+    def read_groups(self, name: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """A table row group by row group, for who does not want it all at once."""
+        with patiently(lambda: pq.ParquetFile(self.file(name), filesystem=self.fs), f"reading {self / name}") as file:
+            for number in range(file.num_row_groups):
+                read = functools.partial(file.read_row_group, number, columns=columns)
+                yield patiently(read, f"reading {self / name}")
 
     def write_table(self, name: str, table: pa.Table, about: Mapping[str, Any] | None = None, **options: Any) -> Done:
         """As `write_bytes`, in Parquet. Args: options: of `pyarrow.parquet.write_table`."""

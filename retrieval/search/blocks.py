@@ -1,8 +1,9 @@
 """The vectors of one shard, some at a time: what an index is filled with, without all of them in memory beside it.
 
 They come as they lie on storage, part after part, each with its place in the shard. An index whose vectors have places
-of their own takes them so. One that can only be added to needs them in order of row, which is another order: they go
-through a file of this machine that has no name, so that nothing is left of it if the process dies.
+of their own takes them so. One that must see all before it takes any, or that can only be added to in order of row,
+which is another order, has them go through a file of this machine that has no name, so that nothing is left of it if
+the process dies.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -72,6 +74,21 @@ class Blocks:
             into[places] = vectors
         return into
 
+    def looked_at(self, look: Callable[[np.ndarray], object]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """As `placed`, once `look` has seen all vectors, some at a time: until then they wait in the file.
+
+        Raises: as `placed`, and as `in_order`.
+        """
+        with self._file() as file:
+            seen = []
+            for places, vectors in _together(self.placed()):
+                look(vectors)
+                file.write(np.ascontiguousarray(vectors).data)
+                seen.append(places)
+            file.seek(0)
+            for places in seen:
+                yield places, self._next(file, len(places))
+
     @contextmanager
     def in_order(self, block: int = BLOCK) -> Iterator[Callable[[], Iterator[np.ndarray]]]:
         """A call that gives all vectors in order of row, (m, D) float32 at a time, as often as it is called.
@@ -80,18 +97,26 @@ class Blocks:
 
         Raises: OSError if the folder for temporary files (TMPDIR) has no room for the vectors.
         """
-        step, each = max(1, block // (4 * self.dim)), 4 * self.dim
-        with tempfile.TemporaryFile() as file:
-            os.posix_fallocate(file.fileno(), 0, each * len(self))  # a full disk is an error now, not a signal later
+        step = max(1, block // (4 * self.dim))
+        with self._file() as file:
             self._spill(file.fileno())
 
             def blocks() -> Iterator[np.ndarray]:
                 file.seek(0)
                 for start in range(0, len(self), step):
-                    num = min(step, len(self) - start)
-                    yield np.fromfile(file, dtype=np.float32, count=num * self.dim).reshape(num, self.dim)
+                    yield self._next(file, min(step, len(self) - start))
 
             yield blocks
+
+    @contextmanager
+    def _file(self) -> Iterator[Any]:
+        with tempfile.TemporaryFile() as file:
+            # A full disk is an error now, not a signal later.
+            os.posix_fallocate(file.fileno(), 0, 4 * self.dim * len(self))
+            yield file
+
+    def _next(self, file: Any, num: int) -> np.ndarray:
+        return np.fromfile(file, dtype=np.float32, count=num * self.dim).reshape(num, self.dim)
 
     def _spill(self, number: int) -> None:
         written = 0
@@ -106,3 +131,21 @@ class Blocks:
                         written = 0
             finally:
                 del into  # pages that something looks at cannot be closed
+
+
+def _together(pieces: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same, a block or more at a time: of few vectors each, a matrix product costs twice as much."""
+    waiting = list[tuple[np.ndarray, np.ndarray]]()
+    for piece in pieces:
+        waiting.append(piece)
+        if sum(vectors.nbytes for _, vectors in waiting) >= BLOCK:
+            yield _joined(waiting)
+            waiting.clear()
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(pieces: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    if len(pieces) == 1:
+        return pieces[0]
+    return np.concatenate([places for places, _ in pieces]), np.concatenate([vectors for _, vectors in pieces])

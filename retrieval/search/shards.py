@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval.artifacts.collection import read_catalog
-from retrieval.artifacts.embeddings import part_by_part, read_rows, with_embedding
+from retrieval.artifacts.embeddings import name_keys, part_by_part, read_rows, with_embedding
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.index import IDS, KIND, TRAINED, settings_of
 from retrieval.artifacts.manifest import Books, Manifest, begin, check_made_from, hash_of, read_manifest, seal
@@ -27,6 +27,7 @@ from retrieval.search.index import sample_size, train_index
 from retrieval.search.settings import IndexConfig
 
 _ROWS_PER_SHARD = 500_000
+_ROWS_AT_ONCE = 1 << 16  # of ids.parquet: what its readers take in at once, 3 MB
 _BYTES_PER_SHARD = 1 << 30  # of its vectors: a shard is built in the memory that it takes to search it
 
 
@@ -123,7 +124,7 @@ def assign_rows(
     if not len(kept):
         raise ValueError(f"No image of {collection} is in splits {tuple(splits)}: it has {found}. Choose from these.")
     kept = kept.rename_columns(["image_id", "label", "split", "part", "row_in_part"])
-    out.write_table(IDS, kept.drop_columns(["split"]), about={})
+    out.write_table(IDS, kept.drop_columns(["split"]), about={}, row_group_size=_ROWS_AT_ONCE)
     return found
 
 
@@ -142,20 +143,26 @@ def write_trained(embeddings: Folder, out: Folder, config: IndexConfig, dim: int
     """
     if kind_of(config.factory).train is None:
         return 0
-    num = min(sample_size(config, dim), out.read_table(IDS, columns=["part"]).num_rows)
+    there = int(_in_parts(out).sum())
+    num = min(sample_size(config, dim), there)
     if out.done(TRAINED) is None:
-        sample = _draw_sample(embeddings, out, num, config.seed, dim)
+        sample = _draw_sample(embeddings, out, num, there, config.seed, dim)
         out.write_bytes(TRAINED, train_index(config, sample, num_threads), about={})
     return num
 
 
-def _draw_sample(embeddings: Folder, out: Folder, num: int, seed: int, dim: int) -> np.ndarray:
-    """(num, D) float32: indexed images drawn at random without repeats, one part in memory at a time."""
+def _draw_sample(embeddings: Folder, out: Folder, num: int, there: int, seed: int, dim: int) -> np.ndarray:
+    """(num, D) float32: images drawn at random of all that are there, without repeats, one part in memory at a time."""
     if num == 0:
         return np.empty((0, dim), dtype=np.float32)
-    where = _Where(out)
-    drawn = np.sort(np.random.default_rng(seed).choice(len(where), size=num, replace=False))
-    return read_rows(embeddings, *where.of(drawn), dim)
+    drawn = np.sort(np.random.default_rng(seed).choice(there, size=num, replace=False))
+    start, found = 0, []
+    for table in out.read_groups(IDS, ["image_id", "part", "row_in_part"]):
+        low, high = np.searchsorted(drawn, [start, start + len(table)])
+        found.append(table.take(pa.array(drawn[low:high] - start)))
+        start += len(table)
+    some = pa.concat_tables(found)
+    return read_rows(embeddings, some["image_id"], some["part"].to_numpy(), some["row_in_part"].to_numpy(), dim)
 
 
 def write_shard(
@@ -170,35 +177,54 @@ def write_shard(
     kind = kind_of(config.factory)
     name = f"shard-{shard:05d}{kind.suffix}"
     if (done := out.done(name)) is None:
-        where = _Where(out)
-        rows = where.rows_of_shard(shard, shards)
-        images = where.of(rows)
-        del where  # of the whole index, and large
-        pa.default_memory_pool().release_unused()  # what reading it took
+        images = _images_of(out, shard, shards)
         trained = b"" if kind.train is None else out.read_bytes(TRAINED)
-        write = kind.build(config, trained, Blocks(rows, dim, lambda: part_by_part(embeddings, *images, dim)))
-        done = out.write_stream(name, write, about={"num": len(rows), "taken": len(rows)})
+        places = images.keys, images.parts, images.places
+        write = kind.build(config, trained, Blocks(images.rows, dim, lambda: part_by_part(embeddings, *places, dim)))
+        done = out.write_stream(name, write, about={"num": len(images.rows), "taken": len(images.rows)})
     return {"name": name, "sha256": done.sha256, "bytes": done.num_bytes, **done.about}
 
 
-class _Where:
-    """Where each row of ids.parquet lies: 8 bytes a row; names only of those that are asked for."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Images:
+    """The n images of a shard, by row. rows: (n,) int64, ascending. parts, places: (n,) int32, where their embeddings
+    lie. keys: (n,) int64, their `name_keys`."""
 
-    def __init__(self, out: Folder) -> None:
-        self._out = out
-        table = out.read_table(IDS, columns=["part", "row_in_part"])
-        self._parts, self._places = table["part"].to_numpy(), table["row_in_part"].to_numpy()
+    rows: np.ndarray
+    parts: np.ndarray
+    places: np.ndarray
+    keys: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self._parts)
 
-    def rows_of_shard(self, shard: int, shards: int) -> np.ndarray:
-        """Its rows, ascending: those of a run of parts."""
-        stored = np.lexsort((self._places, self._parts))
-        return np.sort(stored[len(stored) * shard // shards : len(stored) * (shard + 1) // shards])
+def _images_of(out: Folder, shard: int, shards: int) -> _Images:
+    """Those of a run of parts: ids.parquet is read through, and only they are kept."""
+    ends = np.cumsum(_in_parts(out))
+    begin, end = (int(ends[-1]) * number // shards for number in (shard, shard + 1))
+    first, last = np.searchsorted(ends, [begin, end - 1], side="right")
+    start, columns = 0, dict[str, list[np.ndarray]](rows=[], parts=[], places=[], keys=[])
+    for table in out.read_groups(IDS, ["image_id", "part", "row_in_part"]):
+        parts = table["part"].to_numpy()
+        mine = np.flatnonzero((first <= parts) & (parts <= last))
+        table = table.take(pa.array(mine))
+        columns["rows"].append(mine + start)
+        columns["parts"].append(table["part"].to_numpy())
+        columns["places"].append(table["row_in_part"].to_numpy())
+        columns["keys"].append(name_keys(table["image_id"]))
+        start += len(parts)
+    kept = {name: np.concatenate(columns.pop(name)) for name in tuple(columns)}
+    # Of its first part and its last it may hold some only: those after, and before, other shards' by place.
+    stored = np.lexsort((kept["places"], kept["parts"]))
+    before = int(ends[first - 1]) if first else 0
+    own = np.sort(stored[begin - before : end - before])
+    pa.default_memory_pool().release_unused()  # what reading took
+    return _Images(**{name: values[own] for name, values in kept.items()})
 
-    def of(self, rows: np.ndarray) -> tuple[pa.ChunkedArray, np.ndarray, np.ndarray]:
-        """image_id, part and row there of some rows."""
-        names = self._out.read_table(IDS, columns=["image_id"])["image_id"]
-        names = names if len(rows) == len(self) else names.take(pa.array(rows))
-        return names, self._parts[rows], self._places[rows]
+
+def _in_parts(out: Folder) -> np.ndarray:
+    """How many images of ids.parquet lie in each part: (parts,) int64."""
+    counts = np.zeros(0, dtype=np.int64)
+    for table in out.read_groups(IDS, ["part"]):
+        more = np.bincount(table["part"].to_numpy())
+        counts = np.pad(counts, (0, max(0, len(more) - len(counts))))
+        counts[: len(more)] += more
+    return counts

@@ -2,13 +2,14 @@
 
 What FAISS adds to grows by doubling, the old beside the new while it is copied: twice the index at its worst. So room
 is made once, for as many as will come. A flat index is given its vectors in their places, in whatever order they are
-read; any other is added to in order of row, block by block. Which lists of an inverted file grow how long is known once
-all vectors were assigned to their lists; the lists are made as long, and the vectors added by what was found.
+read. How long the lists of an inverted file grow is known once all vectors were assigned to them; the lists are made as
+long, and the vectors added by what was found. Any other index is added to in order of row, block by block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import faiss
@@ -46,15 +47,13 @@ def fill(index: Any, blocks: Blocks, block: int = BLOCK) -> None:
         inside.ntotal = len(blocks)
         blocks.fill(faiss.rev_swig_ptr(inside.get_xb(), len(blocks) * inside.d).reshape(len(blocks), inside.d))
         return
+    if type(inside) in _ASSIGNED:
+        _fill_lists(inside, blocks)
+        return
     with blocks.in_order(block) as read:
         reserve(inside, len(blocks))
-        if type(inside) not in _ASSIGNED:
-            for vectors in read():
-                inside.add(vectors)
-            return
-        lists = [_assign(inside, vectors) for vectors in read()]
-        _make_lists(inside, lists)
-        _add_to_lists(inside, read(), lists)
+        for vectors in read():
+            inside.add(vectors)
 
 
 def reserve(index: Any, num: int) -> None:
@@ -79,24 +78,27 @@ def _keep_room(vector: Any, size: int) -> None:
     vector.resize(0)  # a C++ vector that shrinks keeps its memory
 
 
-def _assign(index: Any, vectors: np.ndarray) -> np.ndarray:
-    """(m,) int32: half of what FAISS would have it as, since all n are kept until they are used."""
-    return index.quantizer.assign(vectors, 1).ravel().astype(np.int32)
-
-
-def _make_lists(index: Any, lists: list[np.ndarray]) -> None:
+def _fill_lists(index: Any, blocks: Blocks) -> None:
+    """As they lie on storage: each vector of a list carries its place, so its neighbours there need no order."""
+    lists: deque[np.ndarray] = deque()
     num = np.zeros(index.nlist, dtype=np.int64)
-    for some in lists:
-        num += np.bincount(some[some >= 0], minlength=index.nlist)
+
+    def assign(vectors: np.ndarray) -> None:
+        # Half of what FAISS would have it as, since all are kept until they are used.
+        lists.append(index.quantizer.assign(vectors, 1).ravel().astype(np.int32))
+        num[:] += np.bincount(lists[-1][lists[-1] >= 0], minlength=index.nlist)
+
+    for at, (places, vectors) in enumerate(blocks.looked_at(assign)):
+        if at == 0:
+            _make_lists(index, num)
+        to, ids = lists.popleft().astype(np.int64), np.ascontiguousarray(places, dtype=np.int64)
+        index.add_core(len(vectors), *(faiss.swig_ptr(array) for array in (vectors, ids, to)))
+
+
+def _make_lists(index: Any, num: np.ndarray) -> None:
     for number in np.flatnonzero(num):
         index.invlists.resize(int(number), int(num[number]))
         index.invlists.resize(int(number), 0)
-
-
-def _add_to_lists(index: Any, blocks: Iterator[np.ndarray], lists: list[np.ndarray]) -> None:
-    for vectors, some in zip(blocks, lists, strict=True):
-        to = some.astype(np.int64)
-        index.add_core(len(vectors), faiss.swig_ptr(vectors), None, faiss.swig_ptr(to))
 
 
 def _write(whole: Any, file: Any) -> None:

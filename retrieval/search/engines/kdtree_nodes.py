@@ -19,11 +19,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retrieval.search.blocks import BLOCK
+
 _MAX_AXES = 64  # leading principal axes that a node may split on: more than a tree of 2^64 leaves could use
 
 _PCA_SAMPLE = 20_000
-_PCA_BLOCK = 1 << 11
-_SPREAD_SAMPLE = 1 << 15
+_SPREAD_SAMPLE = 1 << 13
 
 
 def sigmoid(z: np.ndarray | float) -> np.ndarray | float:
@@ -86,11 +87,10 @@ def grow(vectors: np.ndarray, leaf_size: int) -> tuple[Nodes, np.ndarray, float,
     Returns: the nodes; (A, D) float64 axes and the scale, W of a node being axes[axis] / scale; the (n,) int64 order
         of the vectors that nodes are slices of.
     """
-    axes = _principal_axes(vectors)
-    projected = vectors @ axes.T.astype(np.float32)
-    scale = float(np.abs(projected).max()) or 1.0
-    nodes, order = _split_all(projected, scale, leaf_size)
-    norms = norms_of(vectors)[order]
+    axes, norms = _principal_axes(vectors), norms_of(vectors)
+    scale = _reach(vectors, axes) or 1.0
+    nodes, order = _split_all(vectors, axes, scale, leaf_size)
+    norms = norms[order]
     # Extents give way by what the float32 projections may be off, so that bounds stay lower bounds.
     slack = 2 * (vectors.shape[1] + 8) * 2.0**-24 * float(norms.max())
     nodes["low"] -= slack
@@ -101,9 +101,10 @@ def grow(vectors: np.ndarray, leaf_size: int) -> tuple[Nodes, np.ndarray, float,
     return Nodes(**nodes, max_norm=max_norm), axes, scale, order
 
 
-def norms_of(vectors: np.ndarray, block: int = 1 << 13) -> np.ndarray:
-    """(n,) float64 lengths, of so many vectors at once: as doubles, all of them are twice the vectors' memory."""
-    some = (vectors[i : i + block].astype(np.float64) for i in range(0, len(vectors), block))
+def norms_of(vectors: np.ndarray) -> np.ndarray:
+    """(n,) float64 lengths, of some vectors at once: as doubles, all of them are twice the vectors' memory."""
+    step = max(1, BLOCK // (8 * vectors.shape[1]))
+    some = (vectors[i : i + step].astype(np.float64) for i in range(0, len(vectors), step))
     return np.concatenate([np.linalg.norm(one, axis=1) for one in some])
 
 
@@ -112,39 +113,35 @@ def _principal_axes(vectors: np.ndarray) -> np.ndarray:
     sample = vectors[:: max(1, len(vectors) // _PCA_SAMPLE)]
     mean = sample.mean(axis=0, dtype=np.float64)
     products = np.zeros((len(mean), len(mean)))
-    for start in range(0, len(sample), _PCA_BLOCK):  # as doubles, all of it would be as large as many a shard
-        some = sample[start : start + _PCA_BLOCK] - mean
+    step = max(1, BLOCK // (8 * len(mean)))  # as doubles, all of it would be as large as many a shard
+    for start in range(0, len(sample), step):
+        some = sample[start : start + step] - mean
         products += some.T @ some
     _, axes = np.linalg.eigh(products)
     return np.ascontiguousarray(axes.T[::-1][:_MAX_AXES])
 
 
-def _split_all(projected: np.ndarray, scale: float, leaf_size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Split breadth-first. Returns the arrays of `Nodes` without max_norm, and the (n,) order of vectors.
-
-    Args:
-        projected: (n, A) float32 along the axes.
-    """
-    num, num_axes = projected.shape
-    order = np.arange(num)
+def _split_all(
+    vectors: np.ndarray, axes: np.ndarray, scale: float, leaf_size: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Split breadth-first. Returns the arrays of `Nodes` without max_norm, and the (n,) order of vectors."""
+    order = np.arange(len(vectors))
     records: list[dict[str, float]] = []
-    level = [(0, num, np.full(num_axes, -np.inf), np.full(num_axes, np.inf))]
+    level = [(0, len(vectors), np.full(len(axes), -np.inf), np.full(len(axes), np.inf))]
     level_ends = []
     while level:
         below, first_child = [], len(records) + len(level)
         level_ends.append(first_child)
         for start, end, low, high in level:
-            split = _split(projected, order[start:end], scale) if end - start > leaf_size else None
+            split = _split(vectors, axes, order[start:end], scale) if end - start > leaf_size else None
             if split is None:
                 leaf = {"child": -1, "axis": 0, "t": 0.5, "low": 0.0, "high": 0.0, "left_high": 0.0, "right_low": 0.0}
                 records.append({**leaf, "start": start, "end": end})
                 continue
-            axis, t, right = split
+            axis, t, right, left_high, right_low = split
             members = order[start:end]
             order[start:end] = np.concatenate([members[~right], members[right]])
             middle = end - int(right.sum())
-            left_high = float(projected[order[start:middle], axis].max())
-            right_low = float(projected[order[middle:end], axis].min())
             records.append(
                 {"child": first_child + len(below), "axis": axis, "t": t, "low": low[axis], "high": high[axis]}
                 | {"left_high": left_high, "right_low": right_low, "start": start, "end": end}
@@ -157,11 +154,20 @@ def _split_all(projected: np.ndarray, scale: float, leaf_size: int) -> tuple[dic
     return nodes | {"level_ends": np.array(level_ends, dtype=np.int32)}, order
 
 
-def _split(projected: np.ndarray, members: np.ndarray, scale: float) -> tuple[int, float, np.ndarray] | None:
-    """(axis, t, goes right: (n,) bool) nearest to the median of the widest axis; None if nothing can be told apart."""
+def _split(
+    vectors: np.ndarray, axes: np.ndarray, members: np.ndarray, scale: float
+) -> tuple[int, float, np.ndarray, float, float] | None:
+    """Nearest to the median of the widest axis; None if nothing can be told apart.
+
+    Projections are worked out for a node when it is split, on its one axis: kept for all, on all axes, they take half
+    of the vectors' memory again where D is 128.
+
+    Returns: axis, t, goes right (n,) bool, and how far those who go left and right reach towards each other.
+    """
     some = members[:: max(1, len(members) // _SPREAD_SAMPLE)]  # of many, evenly spaced ones say which axis is widest
-    axis = int(np.argmax(projected[some].var(axis=0)))
-    y = projected[members, axis].astype(np.float64) / scale
+    axis = int(np.argmax(_project(vectors, some, axes).var(axis=0)))
+    projected = _project(vectors, members, axes[axis : axis + 1])[:, 0]
+    y = projected.astype(np.float64) / scale
     values = np.sort(y)
     steps = np.flatnonzero(np.diff(values) > 0) + 1  # the first position of each new value
     if not steps.size:
@@ -169,7 +175,23 @@ def _split(projected: np.ndarray, members: np.ndarray, scale: float) -> tuple[in
     step = steps[np.argmin(np.abs(steps - len(values) // 2))]
     t = solve_t(float(values[step - 1] + values[step]) / 2)
     right = goes_right(y, t)
-    return (axis, t, right) if 0 < right.sum() < len(right) else None
+    if not 0 < right.sum() < len(right):
+        return None
+    return axis, t, right, float(projected[~right].max()), float(projected[right].min())
+
+
+def _reach(vectors: np.ndarray, axes: np.ndarray) -> float:
+    """How far the furthest vector lies along any axis."""
+    step = max(1, BLOCK // (4 * vectors.shape[1]))
+    starts = range(0, len(vectors), step)
+    return max(float(np.abs(_project(vectors, np.arange(i, min(i + step, len(vectors))), axes)).max()) for i in starts)
+
+
+def _project(vectors: np.ndarray, rows: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """(n, A) float32 of some vectors along axes (A, D), gathered a block at a time."""
+    step, narrow = max(1, BLOCK // (4 * vectors.shape[1])), np.ascontiguousarray(axes.T, dtype=np.float32)
+    parts = [vectors[rows[i : i + step]] @ narrow for i in range(0, len(rows), step)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _with(bounds: np.ndarray, axis: int, value: float) -> np.ndarray:

@@ -109,6 +109,16 @@ def test_what_is_written_is_read_back_and_removed(tmp_path: Path) -> None:
         folder.read_bytes("table")
 
 
+def test_a_table_is_read_group_by_group(tmp_path: Path) -> None:
+    folder, table = Folder.of(tmp_path), pa.table({"a": list(range(10)), "b": list("abcdefghij")})
+    folder.write_table("t.parquet", table, row_group_size=4)
+    groups = list(folder.read_groups("t.parquet", ["b"]))
+    assert [group.num_rows for group in groups] == [4, 4, 2]
+    assert pa.concat_tables(groups).equals(table.select(["b"]))
+    with pytest.raises(FileNotFoundError):
+        list(folder.read_groups("other.parquet"))
+
+
 def test_an_object_store_is_written_and_read_as_a_disk_is(
     bucket: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,21 @@ def test_blocks_are_in_order_of_row_whatever_their_size(block: int, monkeypatch:
             assert max(map(len, made)) == min(NUM, max(1, block // (4 * DIM)))
 
 
+@pytest.mark.parametrize("block", [1, 4 * DIM * 25, 1 << 20])
+def test_all_are_looked_at_before_any_is_given(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven pieces of ten: as they come, three at a time, all together."""
+    monkeypatch.setattr(module, "BLOCK", block)
+    vectors, seen = clustered(NUM, DIM), list[np.ndarray]()
+    of = scattered(vectors)
+    given = list(of.looked_at(seen.append))
+    assert sum(map(len, seen)) == NUM and len(seen) == len(given) == {1: 7, 4 * DIM * 25: 3, 1 << 20: 1}[block]
+    for (places, some), looked in zip(given, seen, strict=True):
+        assert np.array_equal(vectors[places], some) and np.array_equal(some, looked)
+    late = of.looked_at(seen.append)
+    next(late)
+    assert sum(map(len, seen)) == 2 * NUM, "the first is given when the last was seen"
+
+
 def test_each_vector_has_its_place() -> None:
     vectors = clustered(NUM, DIM)
     assert np.array_equal(scattered(vectors).fill(np.empty_like(vectors)), vectors)

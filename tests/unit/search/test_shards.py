@@ -15,7 +15,7 @@ from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.hashing import hash_file
 from retrieval.artifacts.index import IDS, TRAINED, factory_of
 from retrieval.artifacts.manifest import MANIFEST, STARTED, Manifest, read_manifest, seal
-from retrieval.search import shards
+from retrieval.search import shards as module
 from retrieval.search.index import Shard
 from retrieval.search.settings import IndexConfig
 from retrieval.search.shards import (
@@ -146,9 +146,10 @@ def test_splits_without_images_are_named_with_those_there_are(folders: tuple[Fol
 
 @pytest.mark.parametrize("shards", [1, 3, 7])
 def test_shards_share_out_all_images_evenly_each_with_its_own_vectors(
-    folders: tuple[Folder, Folder, Folder], shards: int
+    folders: tuple[Folder, Folder, Folder], shards: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collection, embeddings, out = folders
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 9)
     assign_rows(collection, out, ["gallery"])
     ids = out.read_table(IDS)["image_id"].to_pylist()
     config, rows = IndexConfig(factory="KDTree", leaf_size=4), []
@@ -206,7 +207,7 @@ def test_the_draw_of_the_sample_is_the_seed_s(
     collection, embeddings, out = folders
     assign_rows(collection, out, ["gallery"])
     drawn: list[list[float]] = []
-    monkeypatch.setattr(shards, "train_index", lambda _, sample, threads: drawn.append(sample[:, 0].tolist()) or b"x")
+    monkeypatch.setattr(module, "train_index", lambda _, sample, threads: drawn.append(sample[:, 0].tolist()) or b"x")
     for seed in (0, 0, 1):
         write_trained(embeddings, out, IndexConfig(factory="IVF2,Flat", train_sample=15, seed=seed), DIM)
         out.remove(TRAINED)

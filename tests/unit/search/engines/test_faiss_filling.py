@@ -39,6 +39,20 @@ def test_blocks_of_any_size_make_what_one_add_makes(factory: str, block: int) ->
     assert np.array_equal(faiss.serialize_index(filled), faiss.serialize_index(whole))
 
 
+@pytest.mark.parametrize("factory", ["IVF8,Flat", "IVF8,SQ8"])
+def test_lists_are_filled_as_vectors_lie_on_storage(factory: str) -> None:
+    vectors, whole, filled = clustered(NUM, seed=2), empty(factory), empty(factory)
+    whole.add(vectors)
+    places = np.array_split(np.random.default_rng(0).permutation(NUM), 5)
+    fill(filled, Blocks(np.arange(NUM), DIM, lambda: ((some, vectors[some]) for some in places)))
+    whole.make_direct_map()
+    filled.make_direct_map()
+    assert np.array_equal(filled.reconstruct_n(0, NUM), whole.reconstruct_n(0, NUM))
+    for index in (whole, filled):
+        index.nprobe = 3
+    assert np.array_equal(filled.search(clustered(50, seed=5), 4)[1], whole.search(clustered(50, seed=5), 4)[1])
+
+
 def test_a_graph_built_in_blocks_finds_what_one_built_at_once_finds() -> None:
     """Its links are others: within one add FAISS goes from the top level down. Each block is such an add."""
     vectors, whole, filled = clustered(NUM, seed=2), empty("HNSW16"), empty("HNSW16")
