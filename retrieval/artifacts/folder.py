@@ -10,7 +10,7 @@ import contextlib
 import functools
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from retrieval.artifacts.writing.done import MARKS, Done, is_content, marker
 from retrieval.artifacts.writing.seam import publish
 
 _PIECE = 1 << 20  # bytes of a file that are copied at once
+GROUP = 1 << 16
+"""Rows of a table that are written, and so read, at once where a table is too long to be held."""
 
 
 def part_name(part: int) -> str:
@@ -169,9 +171,32 @@ class Folder:
                 read = functools.partial(file.read_row_group, number, columns=columns)
                 yield patiently(read, f"reading {self / name}")
 
+    def num_rows(self, name: str) -> int:
+        """Of a table, without reading it."""
+        return self._footer(name).num_rows
+
+    def columns(self, name: str) -> list[str]:
+        """Names of a table's columns, without reading it."""
+        return self._footer(name).schema.to_arrow_schema().names
+
+    def read_batches(self, name: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """A table in order, some rows at a time; in memory is the row group that they are of, and no other."""
+        for table in self.read_groups(name, columns):
+            yield from table.to_batches(max_chunksize=GROUP)
+
+    def _footer(self, name: str) -> pq.FileMetaData:
+        read = functools.partial(pq.read_metadata, self.file(name), filesystem=self.fs)
+        return patiently(read, f"reading {self / name}")
+
     def write_table(self, name: str, table: pa.Table, about: Mapping[str, Any] | None = None, **options: Any) -> Done:
         """As `write_bytes`, in Parquet. Args: options: of `pyarrow.parquet.write_table`."""
         return self._write(name, lambda file: pq.write_table(table, file, **options), about)
+
+    def write_batches(
+        self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], about: Mapping[str, Any] | None = None
+    ) -> Done:
+        """As `write_table`, of rows that come some at a time and are let go of; a row group has GROUP of them."""
+        return self._write(name, lambda file: _fill_table(file, schema, batches), about)
 
     def _write(self, name: str, fill: Callable[[Any], Any], about: Mapping[str, Any] | None) -> Done:
         self._unmark(name)  # or a death between the two steps below would leave the marker of the old file
@@ -217,3 +242,16 @@ class Folder:
         delete = delete or self.fs.delete_file
         with contextlib.suppress(FileNotFoundError):  # a try whose answer was lost had done it
             patiently(lambda: delete(self.file(name)), f"removing {self / name}")
+
+
+def _fill_table(file: Any, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    held: list[pa.RecordBatch] = []
+    with pq.ParquetWriter(file, schema) as writer:
+        for batch in batches:
+            held.append(batch)
+            if sum(map(len, held)) >= GROUP:
+                table = pa.Table.from_batches(held, schema)
+                whole = len(table) // GROUP * GROUP
+                writer.write_table(table.slice(0, whole), GROUP)
+                held = table.slice(whole).to_batches()
+        writer.write_table(pa.Table.from_batches(held, schema), GROUP)

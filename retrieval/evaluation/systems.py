@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.index import factory_of
@@ -66,7 +67,7 @@ def open_index(folder: Folder, gallery: Images) -> Search:
     Raises: ValueError if it does not hold exactly the gallery: other images among the results would change the figures.
     """
     searcher = Searcher.open(folder)
-    if list(searcher.ids) != gallery.ids:
+    if not searcher.column("image_id").equals(pa.chunked_array([gallery.ids], pa.string())):
         raise ValueError(
             f"The index {folder} holds {len(searcher)} images, the gallery has {len(gallery.ids)}, and they differ. "
             f"Evaluation needs an index of the gallery alone: python -m ray_jobs.build_index --splits gallery ..."

@@ -1,12 +1,11 @@
-"""What filters ask of a sealed gallery, a row an image, in arrays that a million rows fit in.
+"""What filters ask of a sealed gallery, a row an image, in arrays that are mapped from disk.
 
-Names are codes into a list of the different ones; image_ids stay in the Arrow array that they were read into, sorted,
-so that a folder is a range of rows. What a million take: docs/decisions/filters-inside-the-index.md.
+Names are codes into a list of the different ones; image_ids are sorted, so that a folder is a range of rows. What a
+million take: docs/decisions/filters-inside-the-index.md.
 """
 
 from __future__ import annotations
 
-import bisect
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrieval.artifacts.collection import ADDED, read_catalog
-from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.node.rows import NEVER, Rows, place_of
 from retrieval.data.layouts.celeba import ATTRIBUTES
 from retrieval.live.filters import Filter
 
-_NEVER = np.iinfo(np.int64).min
 _KEPT = 64
 """Filters whose rows are kept: an eighth of a byte a row and filter."""
 
@@ -31,22 +28,16 @@ class Coded:
     """Names by row. codes: (N,) int32 into `names`, -1 for none. names: the different ones."""
 
     codes: np.ndarray
-    names: tuple[str, ...]
-
-    @classmethod
-    def of(cls, column: pa.ChunkedArray) -> Coded:
-        coded = column.combine_chunks().dictionary_encode()
-        return cls(pc.fill_null(coded.indices, -1).to_numpy(), tuple(coded.dictionary.to_pylist()))
+    names: pa.LargeStringArray
 
     def name(self, row: int) -> str | None:
         code = int(self.codes[row])
-        return None if code < 0 else self.names[code]
+        return None if code < 0 else self.names[code].as_py()
 
     def is_any(self, wanted: Sequence[str]) -> np.ndarray:
         """(N,) bool: which rows have one of these names."""
         table = np.zeros(len(self.names) + 1, dtype=bool)  # the last is that of code -1
-        names = set(wanted)
-        table[[code for code, name in enumerate(self.names) if name in names]] = True
+        table[:-1] = pc.is_in(self.names, pa.array(wanted, pa.large_string())).to_numpy(zero_copy_only=False)
         return table[self.codes]
 
 
@@ -58,22 +49,13 @@ class Columns:
     attribute_names: A of them. added: (N,) int64, microseconds since 1970; the least there is for what was not added.
     """
 
-    def __init__(self, ids: pa.Table, collection: Folder, people: Folder | None) -> None:
-        """Args: ids: the table of the index, by row. people: groups of its photos, if they were grouped."""
-        self.ids: pa.StringArray = ids["image_id"].combine_chunks()
-        catalog = read_catalog(collection, columns=("image_id", "split", "attributes", "face", ADDED))
-        mine = catalog.take(pc.index_in(ids["image_id"], value_set=catalog["image_id"]))
-        self.label, self.split = Coded.of(ids["label"]), Coded.of(mine["split"])
-        self.face = _numbers(mine["face"])
-        self.added = pc.fill_null(mine[ADDED].cast(pa.int64()), _NEVER).to_numpy()
-        self.attributes = _attributes(mine["attributes"])
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self.ids, self.person, self.face, self.added = rows.ids, rows.person, rows.face, rows.added
+        self.label, self.split = Coded(rows.label, rows.labels), Coded(rows.split, rows.splits)
+        self.attributes = rows.attributes
         width = 0 if self.attributes is None else self.attributes.shape[1]
         self.attribute_names = ATTRIBUTES if width == len(ATTRIBUTES) else tuple(map(str, range(width)))
-        self.person = np.full(len(ids), -1, dtype=np.int32)
-        if people is not None:
-            grouped = people.read_table("people.parquet", columns=["image_id", "person"])
-            at = pc.index_in(ids["image_id"], value_set=grouped["image_id"])
-            self.person = _numbers(grouped["person"].take(at))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -85,7 +67,7 @@ class Columns:
     def added_at(self, row: int) -> datetime | None:
         """When an image was added to a running service; None for what was not."""
         value = int(self.added[row])
-        return None if value == _NEVER else datetime.fromtimestamp(value / 1e6, UTC)
+        return None if value == NEVER else datetime.fromtimestamp(value / 1e6, UTC)
 
     def attributes_of(self, row: int) -> dict[str, int] | None:
         """By name; None where nothing is known of the image."""
@@ -104,9 +86,9 @@ class Columns:
             keeps.append(np.isin(person, np.array([one for one in wanted.person if one >= 0], dtype=np.int32)))
         keeps += [self._attribute(name, value) for name, value in wanted.attributes or ()]
         if wanted.added_after is not None:
-            keeps.append((self.added >= _microseconds(wanted.added_after)) & (self.added != _NEVER))
+            keeps.append((self.added >= _microseconds(wanted.added_after)) & (self.added != NEVER))
         if wanted.added_before is not None:
-            keeps.append((self.added < _microseconds(wanted.added_before)) & (self.added != _NEVER))
+            keeps.append((self.added < _microseconds(wanted.added_before)) & (self.added != NEVER))
         if wanted.folders is not None:
             keeps.append(self._in_any(wanted.folders))
         if wanted.image_id is not None:
@@ -137,7 +119,7 @@ class Columns:
 
     def _place(self, image_id: str) -> int:
         """Where an id stands, or would stand."""
-        return bisect.bisect_left(range(len(self)), image_id, key=lambda row: self.ids[row].as_py())
+        return place_of(self.ids, image_id)
 
 
 class Masks:
@@ -167,22 +149,5 @@ class Masks:
         return functools.lru_cache(_KEPT)(lambda wanted: np.packbits(self._columns.allowed(wanted, person)))
 
 
-def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """(N,) int32, -1 for null."""
-    return pc.fill_null(column, -1).to_numpy().astype(np.int32)
-
-
 def _microseconds(time: datetime) -> int:
     return round(time.timestamp() * 1e6)
-
-
-def _attributes(column: pa.ChunkedArray) -> np.ndarray | None:
-    """(N, A) int8, rows of zeros for null; None if nothing is said, or not of everyone the same."""
-    known = column.is_valid().to_numpy()
-    said = column.drop_null().combine_chunks()
-    widths = np.unique(said.value_lengths().to_numpy(zero_copy_only=False)) if len(said) else np.empty(0, np.int32)
-    if len(widths) != 1 or not widths[0]:
-        return None
-    out = np.zeros((len(known), int(widths[0])), dtype=np.int8)
-    out[known] = said.flatten().to_numpy(zero_copy_only=False).reshape(len(said), -1)
-    return out

@@ -41,7 +41,7 @@ class People:
 class Members:
     """Of every person, which images they are on; of one moment."""
 
-    def __init__(self, ids: pa.StringArray, people: People) -> None:
+    def __init__(self, ids: pa.LargeStringArray, people: People) -> None:
         """Args: ids: (N,) of the sealed rows, sorted. people: of those that are there."""
         self._ids, person, live = ids, people.person, people.live
         self._order = np.argsort(person, kind="stable")

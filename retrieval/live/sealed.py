@@ -15,6 +15,8 @@ import pyarrow as pa
 from retrieval.artifacts.collection import Jpegs
 from retrieval.artifacts.folder import part_name
 from retrieval.artifacts.index import factory_of
+from retrieval.artifacts.node.cache import NodeCache
+from retrieval.artifacts.node.rows import open_rows
 from retrieval.artifacts.published import Pair
 from retrieval.live.columns import Columns
 from retrieval.live.entries import Entry, Hit, photo_of
@@ -26,12 +28,19 @@ from retrieval.search.vectors import GalleryVectors, Source
 class SealedGallery:
     """Opened once, then only read. Safe to use from several threads.
 
-    Holds the columns that filters ask, the footers of the parts used last, and the JPEGs asked for last.
+    Maps the columns that filters ask; holds the footers of the parts used last, and the JPEGs asked for last.
     """
 
-    def __init__(self, pair: Pair, *, shards: Sequence[Searchable] | None = None, num_cached: int = 512) -> None:
-        """Args: shards: what searches the index; None: it is opened here. num_cached: JPEGs kept in memory (about 15 KB
-        each).
+    def __init__(
+        self,
+        pair: Pair,
+        *,
+        shards: Sequence[Searchable] | None = None,
+        cache: NodeCache | None = None,
+        num_cached: int = 512,
+    ) -> None:
+        """Args: shards: what searches the index; None: it is opened here. cache: see `node.rows.open_rows`. num_cached:
+        JPEGs kept in memory (about 15 KB each).
 
         Raises: ValueError if the index is not the one of the pair.
         """
@@ -43,7 +52,9 @@ class SealedGallery:
                 f"{pair.index} holds index {loaded[:12]}, expected {pair.index_fingerprint[:12]}: it was replaced "
                 f"while the service started. Start it again."
             )
-        self.columns = Columns(self.searcher.table, pair.collection, pair.people)
+        rows = open_rows(pair.index, pair.collection, pair.people, cache)
+        self.columns = Columns(rows)
+        self.searcher.parts, self.searcher.rows_in_part = rows.part, rows.row_in_part
         self.vectors_of_rows = GalleryVectors(self.searcher, pair.workspace)
         self._images = pair.collection / "images"
         self._stored = Jpegs(pair.collection)
@@ -136,7 +147,7 @@ class SealedGallery:
 
     def close(self) -> None:
         """Nobody asks it any more: what it holds is let go at once, not when a collector comes by."""
-        del self._jpeg_at, self._part, self._stored, self.vectors_of_rows, self.searcher
+        del self._jpeg_at, self._part, self._stored, self.vectors_of_rows, self.searcher, self.columns
 
     def stored(self, row: int) -> Mapping[str, Any]:
         """width, height and content_hash of the stored crop of a row."""

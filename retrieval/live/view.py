@@ -15,7 +15,10 @@ import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from retrieval.artifacts.node.cache import NodeCache
 from retrieval.artifacts.published import Pair
 from retrieval.live.columns import Masks
 from retrieval.live.entries import Entry, Hit
@@ -43,16 +46,18 @@ class GalleryView:
         embed: Embed | None = None,
         prepared: str = "",
         shards: Sequence[Searchable] | None = None,
+        cache: NodeCache | None = None,
     ) -> None:
         """Args:
             store: of the changes; None: the gallery stays as it was sealed.
             embed: by this pair's model. Images that another model embedded are embedded again from their crops.
             prepared: how this model wants photos cut (`preparation_key`); images cut otherwise are left out.
             shards: what searches the sealed index; None: it is opened here.
+            cache: where this node keeps what is known of the rows; None: nowhere, see `node.rows.open_rows`.
 
         Raises: ValueError if the index is not the one of the pair.
         """
-        self.pair, self.sealed = pair, SealedGallery(pair, shards=shards)
+        self.pair, self.sealed = pair, SealedGallery(pair, shards=shards, cache=cache)
         self.store, self.searcher = store, self.sealed.searcher
         self._changes = None
         self._lock = threading.Lock()
@@ -106,7 +111,9 @@ class GalleryView:
     @property
     def num_identities(self) -> int:
         """Different labels."""
-        return len({*self.sealed.columns.label.names} | {one.label for one in self._state.entries} - {None})
+        names = self.sealed.columns.label.names
+        added = pa.array({one.label for one in self._state.entries} - {None}, names.type)
+        return len(names) + len(added) - pc.sum(pc.is_in(added, names), min_count=0).as_py()
 
     @property
     def attribute_names(self) -> tuple[str, ...]:
@@ -165,10 +172,14 @@ class GalleryView:
         sealed = self.sealed.columns.ids.take(rows).to_pylist()
         return sealed + [one.image_id for one in state.entries if allows(wanted, one)]
 
-    def sealed_rows(self) -> np.ndarray:
-        """(n,) int64: rows of the sealed index whose images are still there."""
+    def some_sealed_rows(self, num: int) -> np.ndarray:
+        """(n,) int64: rows of the sealed index whose images are still there, `num` of them at most, evenly spread."""
         self.refresh()
-        return np.setdiff1d(np.arange(len(self.sealed)), self._state.hidden)
+        hidden = self._state.hidden
+        there = len(self.sealed) - len(hidden)
+        places = np.unique(np.linspace(0, there - 1, min(num, there)).round().astype(np.int64))
+        # Of the rows that are there, place p is row p and one more for each hidden row with no more than p before it.
+        return places + np.searchsorted(hidden - np.arange(len(hidden)), places, side="right")
 
     def entry(self, image_id: str) -> Entry:
         """Raises: KeyError if there is no such image, or it was deleted."""

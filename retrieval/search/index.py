@@ -174,18 +174,16 @@ def flat_search(vectors: np.ndarray) -> Search:
 class Searcher:
     """A whole index, opened: its shards searched one after another and merged.
 
-    table: ids.parquet as it lies there, a row each; ids and labels are made of it when they are first asked for.
+    Searching needs rows alone. What else ids.parquet says of them is read when it is first asked for:
     ids: (N,) object array of image_id by row, sorted. labels: (N,) object array of str or None by row.
     parts, rows_in_part: (N,) int32, where each image lies in its collection (images/part-*.parquet, row).
     """
 
-    def __init__(self, shards: Sequence[Searchable], table: pa.Table, manifest: Manifest) -> None:
+    def __init__(self, shards: Sequence[Searchable], folder: Folder, manifest: Manifest) -> None:
         self.manifest = manifest
-        self.table = table
-        self.parts = table["part"].to_numpy()
-        self.rows_in_part = table["row_in_part"].to_numpy()
         self.dim = shards[0].dim
         self.shards = shards
+        self._folder, self._num = folder, sum(map(len, shards))
 
     @classmethod
     def open(
@@ -205,22 +203,33 @@ class Searcher:
         manifest = read_manifest(folder, KIND)
         if shards is None:
             shards = [Shard.load(folder, name, num_threads=num_threads, mmap=mmap) for name in shards_of(manifest)]
-        table = folder.read_table(IDS)
-        held = sum(len(shard) for shard in shards)
-        if not shards or held != len(table):
-            raise ValueError(f"{folder}: {len(shards)} shards hold {held} of {len(table)} images. Build it again.")
-        return cls(shards, table, manifest)
+        num, held = folder.num_rows(IDS), sum(map(len, shards))
+        if not shards or held != num:
+            raise ValueError(f"{folder}: {len(shards)} shards hold {held} of {num} images. Build it again.")
+        return cls(shards, folder, manifest)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column of ids.parquet by row, as it lies there."""
+        return self._folder.read_table(IDS, columns=[name])[name]
 
     @functools.cached_property
     def ids(self) -> np.ndarray:
-        return self.table["image_id"].to_numpy(zero_copy_only=False)
+        return self.column("image_id").to_numpy(zero_copy_only=False)
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        return self.table["label"].to_numpy(zero_copy_only=False)
+        return self.column("label").to_numpy(zero_copy_only=False)
+
+    @functools.cached_property
+    def parts(self) -> np.ndarray:
+        return self.column("part").to_numpy()
+
+    @functools.cached_property
+    def rows_in_part(self) -> np.ndarray:
+        return self.column("row_in_part").to_numpy()
 
     def __len__(self) -> int:
-        return len(self.table)
+        return self._num
 
     def search(
         self,

@@ -17,6 +17,7 @@ from retrieval.artifacts.calibration import Calibration, KnownThreshold
 from retrieval.artifacts.collection import detector_of
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
+from retrieval.artifacts.node.cache import NodeCache
 from retrieval.artifacts.published import Pair, Published, version_name
 from retrieval.images import pixels
 from retrieval.images.settings import Box, PrepareConfig
@@ -104,7 +105,12 @@ class Version:
             if store is not None:
                 failing.callback(store.close)  # it may follow a log, in a thread of its own
             self.gallery = GalleryView(
-                pair, store, self.embedder.embed_jpegs, self.prepared, None if shards is None else [shards]
+                pair,
+                store,
+                self.embedder.embed_jpegs,
+                self.prepared,
+                None if shards is None else [shards],
+                _cache(args, pair),
             )
             if args.expand and self.gallery.vectors == "none":
                 raise ValueError(
@@ -247,6 +253,12 @@ class Version:
             self._batcher.forget()
             self._words.forget()
         self.closing.close()
+
+
+def _cache(args: ServeArgs, pair: Pair) -> NodeCache | None:
+    """Where processes of this node share what they map: where copies of the workspace lie anyway. Of a workspace on
+    this machine nothing is left behind, so that what is erased there is nowhere else."""
+    return NodeCache.of_node(args.cache, args.cache_gb) if args.cache_local or not pair.workspace.is_local else None
 
 
 def _local(folder: Folder) -> KeptFeatures:

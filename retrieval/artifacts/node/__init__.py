@@ -2,4 +2,5 @@
 
 cache   copies, one a node, made once, checked, and let go oldest first
 triple  the published model and index
+rows    what is known of every row of an index, as arrays that are mapped
 """

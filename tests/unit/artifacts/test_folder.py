@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from retrieval.artifacts import folder as folder_module
 from retrieval.artifacts.folder import Folder, part_name, part_number
 
 
@@ -150,3 +151,25 @@ def test_writers_of_one_file_at_once_do_not_share_a_temporary_name(
     for _ in range(2):
         Folder.of(tmp_path).write_bytes("file", b"x")
     assert len(set(temps)) == 2 and {os.path.dirname(temp) for temp in temps} == {str(tmp_path)}
+
+
+@pytest.mark.parametrize("num", [0, 1, 7, 8, 20])
+def test_a_table_that_is_written_and_read_some_rows_at_a_time_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num: int
+) -> None:
+    monkeypatch.setattr(folder_module, "GROUP", 4)
+    table = pa.table({"name": [f"{row}.jpg" for row in range(num)], "row": pa.array(range(num), pa.int32())})
+    folder = Folder.of(tmp_path)
+    done = folder.write_batches("t.parquet", table.schema, iter(table.to_batches(max_chunksize=3)), about={})
+    assert folder.read_table("t.parquet").equals(table) and folder.done("t.parquet") == done
+    batches = list(folder.read_batches("t.parquet", ["row"]))
+    assert [row for batch in batches for row in batch["row"].to_pylist()] == list(range(num))
+    assert all(len(batch) <= 4 for batch in batches) and len(batches) == -(-num // 4)
+    assert (folder.num_rows("t.parquet"), folder.columns("t.parquet")) == (num, ["name", "row"])
+
+
+def test_a_short_table_has_the_same_bytes_either_way(tmp_path: Path) -> None:
+    table = pa.table({"name": [f"{row % 5}.jpg" for row in range(3000)], "row": range(3000)})
+    folder = Folder.of(tmp_path)
+    batches = table.to_batches(max_chunksize=1000)
+    assert folder.write_batches("a", table.schema, batches).sha256 == folder.write_table("b", table).sha256

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrieval.artifacts.node.rows import open_rows
 from retrieval.live.columns import Columns
 from retrieval.live.state import Changes
 from retrieval.live.store import Store
@@ -26,7 +27,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def changes(made: Sealed, store: Store) -> Changes:
-    columns = Columns(made.pair.index.read_table("ids.parquet"), made.pair.collection, made.pair.people)
+    columns = Columns(open_rows(made.pair.index, made.pair.collection, made.pair.people))
     return Changes(columns, store, made.pair, DIM, None, "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -244,3 +245,16 @@ def test_a_collection_that_holds_changes_is_looked_at_without_them(made: Sealed,
     assert len(view) == 41 and view.entry("new.jpg") and view.entry("a/ada-000.jpg")
     with pytest.raises(KeyError):
         view.entry("old.jpg")
+
+
+@pytest.mark.parametrize("gone", [(), (0,), (0, 1, 2, 39), (5, 20, 21, 22), tuple(range(40))])
+def test_some_rows_are_spread_over_those_that_are_there(made: Sealed, gone: tuple[int, ...]) -> None:
+    view = GalleryView(made.pair)
+    view._still = dataclasses.replace(view._still, hidden=np.array(gone, dtype=np.int64))
+    there = [row for row in range(40) if row not in gone]
+    for num in (1, 7, 100):
+        rows = view.some_sealed_rows(num).tolist()
+        assert len(rows) == min(num, len(there)) and set(rows) <= set(there) and rows == sorted(set(rows))
+        if num > 1 and there:
+            assert (rows[0], rows[-1]) == (there[0], there[-1])
+    assert view.some_sealed_rows(100).tolist() == there
