@@ -7,7 +7,7 @@ million take: docs/decisions/filters-inside-the-index.md.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -33,6 +33,11 @@ class Coded:
     def name(self, row: int) -> str | None:
         code = int(self.codes[row])
         return None if code < 0 else self.names[code].as_py()
+
+    def num_with(self, others: Collection[str | None]) -> int:
+        """How many different names there are, these among them."""
+        more = pa.array(list(others), self.names.type)
+        return len(self.names) + len(more) - pc.is_in(more, self.names).true_count
 
     def is_any(self, wanted: Sequence[str]) -> np.ndarray:
         """(N,) bool: which rows have one of these names."""

@@ -46,6 +46,13 @@ class State:
         vectors, hidden = np.empty((0, dim), np.float32), np.empty(0, np.int64)
         return cls(seq, [], vectors, {}, hidden, People(columns.person, {}, {}))
 
+    def some_there(self, num_sealed: int, num: int) -> np.ndarray:
+        """(n,) int64: of so many sealed rows, those that are still there, `num` of them at most, evenly spread."""
+        there = num_sealed - len(self.hidden)
+        places = np.unique(np.linspace(0, there - 1, min(num, there)).round().astype(np.int64))
+        # Of the rows that are there, place p is row p and one more for each hidden row with no more than p before it.
+        return places + np.searchsorted(self.hidden - np.arange(len(self.hidden)), places, side="right")
+
     def nearest(self, queries: np.ndarray, k: int, allowed: Filter | None) -> list[list[Hit]]:
         """The k best of what was added, for each query; each is compared. Args: queries: (Q, D) float32."""
         entries, vectors = self.entries, self.vectors

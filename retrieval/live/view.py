@@ -15,8 +15,6 @@ import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from retrieval.artifacts.node.cache import NodeCache
 from retrieval.artifacts.published import Pair
@@ -111,9 +109,7 @@ class GalleryView:
     @property
     def num_identities(self) -> int:
         """Different labels."""
-        names = self.sealed.columns.label.names
-        added = pa.array({one.label for one in self._state.entries} - {None}, names.type)
-        return len(names) + len(added) - pc.sum(pc.is_in(added, names), min_count=0).as_py()
+        return self.sealed.columns.label.num_with({one.label for one in self._state.entries} - {None})
 
     @property
     def attribute_names(self) -> tuple[str, ...]:
@@ -175,11 +171,7 @@ class GalleryView:
     def some_sealed_rows(self, num: int) -> np.ndarray:
         """(n,) int64: rows of the sealed index whose images are still there, `num` of them at most, evenly spread."""
         self.refresh()
-        hidden = self._state.hidden
-        there = len(self.sealed) - len(hidden)
-        places = np.unique(np.linspace(0, there - 1, min(num, there)).round().astype(np.int64))
-        # Of the rows that are there, place p is row p and one more for each hidden row with no more than p before it.
-        return places + np.searchsorted(hidden - np.arange(len(hidden)), places, side="right")
+        return self._state.some_there(len(self.sealed), num)
 
     def entry(self, image_id: str) -> Entry:
         """Raises: KeyError if there is no such image, or it was deleted."""
