@@ -50,8 +50,7 @@ class GalleryView:
             store: of the changes; None: the gallery stays as it was sealed.
             embed: by this pair's model. Images that another model embedded are embedded again from their crops.
             prepared: how this model wants photos cut (`preparation_key`); images cut otherwise are left out.
-            shards: what searches the sealed index; None: it is opened here.
-            cache: where this node keeps what is known of the rows; None: nowhere, see `node.rows.open_rows`.
+            shards: what searches the sealed index; None: it is opened here. cache: see `node.rows.open_rows`.
 
         Raises: ValueError if the index is not the one of the pair.
         """
@@ -164,8 +163,7 @@ class GalleryView:
         """All that a filter leaves, in no order."""
         self.refresh()
         state = self._state
-        rows = np.flatnonzero(self._allowed(state, wanted))
-        sealed = self.sealed.columns.ids.take(rows).to_pylist()
+        sealed = self.sealed.columns.ids.take(np.flatnonzero(self._allowed(state, wanted))).to_pylist()
         return sealed + [one.image_id for one in state.entries if allows(wanted, one)]
 
     def some_sealed_rows(self, num: int) -> np.ndarray:
