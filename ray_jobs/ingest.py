@@ -23,7 +23,7 @@ from ray_jobs.runtime.inputs import source_must_be_there
 from ray_jobs.runtime.news import meters
 from ray_jobs.runtime.parallel.limits import Limits
 from ray_jobs.runtime.parallel.parts import run_parts
-from ray_jobs.runtime.parallel.placement import GB, Needs, holding
+from ray_jobs.runtime.parallel.placement import GB, Needs
 from ray_jobs.runtime.session import on_cluster, session
 from retrieval.artifacts.collection import KIND
 from retrieval.artifacts.folder import Folder
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _MEMORY = GB // 2  # of a worker: a photo of 50 million pixels, the detector's maps of it, and a part's crops
-_ROW = 800  # bytes of a photo while the catalogue is put together
+_SORT = Needs(memory=2 * GB)  # of a task that makes a table, however long: see `artifacts.node.scratch`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +108,7 @@ def source_fingerprint(source: str, layout: Layout = "auto") -> str:
     """The source's fingerprint, worked out on the cluster: listing millions of names is no work for a driver."""
     from retrieval.data import catalog
 
-    return on_cluster(catalog.source_fingerprint, Folder.of(source).uri, layout, says="list photos")
+    return on_cluster(catalog.source_fingerprint, Folder.of(source).uri, layout, says="list photos", needs=_SORT)
 
 
 def _say_source(source: str, report: SourceReport) -> None:
@@ -153,6 +153,7 @@ def make_collection(
         catalog.plan_collection,
         out.uri,
         says="plan",
+        needs=_SORT,
         source=Folder.of(source).uri,
         layout=layout,
         config=settings,
@@ -181,8 +182,7 @@ def make_collection(
         meters.left_out("ingest", {} if row["resumed"] else row["rejected"])
     if resumed := sum(part["resumed"] for part in done):
         logger.info("ingest: %d of %d parts had been done before", resumed, plan["parts"])
-    needs = holding(_ROW, plan["photos"])
-    divided = on_cluster(catalog.write_catalog, out.uri, plan["parts"], split, says="catalogue", needs=needs)
+    divided = on_cluster(catalog.write_catalog, out.uri, plan["parts"], split, says="catalogue", needs=_SORT)
     return catalog.seal_collection(out, settings, plan, done, divided)
 
 

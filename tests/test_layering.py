@@ -56,6 +56,7 @@ HOMES = {
     "tyro": {"ray_jobs", "serve"},
     "click": {"ray_jobs.runtime.news.screen"},
     "matplotlib": {"retrieval.reports"},
+    "duckdb": {"retrieval.artifacts.node.scratch"},
     "pickle": {"retrieval.data.plain_pickle"},
     "joblib": set(),
 }

@@ -2,6 +2,7 @@
 
 settings       layouts, and how photos are divided
 source         photos of a folder or bucket, found by walking it
+listed         photos and files of a source, sorted on disk
 listing        a source read by its layout; layouts/ has a file for each
 splits         who trains, validates, asks and answers
 catalog        the plan of a collection and its catalogue

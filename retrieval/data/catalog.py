@@ -9,19 +9,23 @@ import dataclasses
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from retrieval.artifacts.collection import CATALOG, CATALOG_SCHEMA, DETECTOR, KIND
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import Books, Manifest, begin, hash_of, seal
+from retrieval.artifacts.node.scratch import Scratch
 from retrieval.data.ingestion import PLAN_SCHEMA
-from retrieval.data.listing import list_source
+from retrieval.data.listed import Photos
+from retrieval.data.listing import Source, list_source
 from retrieval.data.settings import Layout, SplitConfig
-from retrieval.data.source import Photo, Source
-from retrieval.data.splits import Assignment, assign_splits
+from retrieval.data.splits import ASSIGNED, assign_splits
 
 SOURCE = "source.json"
 
@@ -29,6 +33,7 @@ NOT_COMPARED = ("source", "out", "cpus_per_part", "limits")
 """Settings that say where and how fast, not what: a collection made elsewhere of the same photos is the same."""
 
 _MAX_PART, _MIN_PART, _MIN_PARTS = 256, 16, 16
+_AHEAD, _TOGETHER = 8, 64  # parts that are read at once, and whose tables are held
 
 
 def source_fingerprint(where: str, layout: Layout = "auto") -> str:
@@ -99,29 +104,41 @@ def write_catalog(out: str, num_parts: int, config: SplitConfig) -> dict[str, An
     Returns: {"counts": {...}, "dropped": reason -> count, "files": name -> sha256 of what `ingest_part` did not write}.
     """
     folder = Folder.of(out)
+    with Scratch() as tables:
+        tables.add("stored", _STORED, _stored(folder, num_parts))
+        assign_splits(tables, config, "stored")
+        columns = ", ".join(CATALOG_SCHEMA.names)
+        rows = tables.read(f"SELECT {columns} FROM {ASSIGNED} ORDER BY part, row")
+        catalog = (batch.cast(CATALOG_SCHEMA) for batch in rows)
+        done = folder.write_batches(CATALOG, CATALOG_SCHEMA, catalog, about={})
+        counts = _counts(tables)
+        reasons = tables.rows(f"SELECT reason, count(*) FROM {ASSIGNED} WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 1")
+    files = {name: hash_of(folder, name) for name in (SOURCE, DETECTOR) if folder.exists(name)}
+    return {"counts": counts, "dropped": dict(reasons), "files": {CATALOG: done.sha256} | files}
+
+
+_STORED = pa.schema([("hash", pa.string()), ("given", pa.string())])
+for _name in ("image_id", "label", "attributes", "part", "row", "photo", "face"):
+    _STORED = _STORED.append(CATALOG_SCHEMA.field(_name))
+
+
+def _stored(folder: Folder, num_parts: int) -> Iterator[pa.RecordBatch]:
+    """What the parts hold, in their order, without pixels."""
     columns = ["image_id", "label", "split", "attributes", "content_hash", "photo", "face"]
-    tables = [folder.read_table(f"images/{part_name(part)}", columns) for part in range(num_parts)]
-    stored = pa.concat_tables(tables)
-    image_ids, labels = stored.column("image_id").to_pylist(), stored.column("label").to_pylist()
-    hashes = [f"{one}#{face}" for one, face in zip(*(stored[n].to_pylist() for n in ("content_hash", "face")))]
-    assigned = assign_splits(image_ids, labels, hashes, config, stored.column("split").to_pylist())
-    catalog = {
-        "image_id": image_ids,
-        "label": labels,
-        "split": [one.split for one in assigned],
-        "reason": [one.reason for one in assigned],
-        "duplicate_of": [one.duplicate_of for one in assigned],
-        "attributes": stored.column("attributes"),
-        "part": [part for part, table in enumerate(tables) for _ in range(table.num_rows)],
-        "row": [row for table in tables for row in range(table.num_rows)],
-        "photo": stored.column("photo"),
-        "face": stored.column("face"),
-    }
-    folder.write_table(CATALOG, pa.table(catalog, schema=CATALOG_SCHEMA), about={})
-    counts = _counts(labels, assigned) | {"with_attributes": len(assigned) - stored.column("attributes").null_count}
-    dropped = Counter(one.reason for one in assigned if one.reason is not None)
-    files = {name: hash_of(folder, name) for name in (CATALOG, SOURCE, DETECTOR) if folder.exists(name)}
-    return {"counts": counts, "dropped": dict(sorted(dropped.items())), "files": files}
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="read-parts") as pool:
+        for start in range(0, num_parts, _TOGETHER):
+            parts = range(start, min(num_parts, start + _TOGETHER))
+            read = pool.map(lambda part: folder.read_table(f"images/{part_name(part)}", columns), parts)
+            for part, table in zip(parts, read, strict=True):
+                face = pc.fill_null(table["face"].cast(pa.string()), "None")
+                of = {
+                    **{name: table[name] for name in ("image_id", "label", "attributes", "photo", "face")},
+                    "hash": pc.binary_join_element_wise(table["content_hash"], face, "#"),
+                    "given": table["split"],
+                    "part": pa.array(np.full(len(table), part, np.int32)),
+                    "row": pa.array(np.arange(len(table), dtype=np.int32)),
+                }
+                yield from pa.table(of, schema=_STORED).to_batches()
 
 
 def seal_collection(
@@ -169,17 +186,17 @@ def seal_collection(
     )
 
 
-def _counts(labels: Sequence[str | None], assigned: Sequence[Assignment]) -> dict[str, int]:
+def _counts(tables: Scratch) -> dict[str, int]:
     """Photographs and identities of each split."""
-    images = Counter(one.split for one in assigned)
-    people: dict[str, set[str]] = {}
-    for label, one in zip(labels, assigned):
-        if label is not None and one.split != "dropped":
-            people.setdefault(one.split, set()).add(label)
-    counts = {name: images[name] for name in ("train", "val", "query", "gallery", "dropped")}
-    counts["duplicates"] = sum(one.duplicate_of is not None for one in assigned)
-    counts["identities"] = len(set().union(*people.values()))
-    return counts | {f"{name}_identities": len(people.get(name, ())) for name in ("train", "val", "query")}
+    images = dict(tables.rows(f"SELECT split, count(*) FROM {ASSIGNED} GROUP BY split"))
+    people = f"FROM {ASSIGNED} WHERE label IS NOT NULL AND split <> 'dropped'"
+    of_split = dict(tables.rows(f"SELECT split, count(*) FROM (SELECT DISTINCT split, label {people}) GROUP BY split"))
+    counts = {name: images.get(name, 0) for name in ("train", "val", "query", "gallery", "dropped")}
+    counts["duplicates"], counts["with_attributes"] = tables.one(
+        f"SELECT count(duplicate_of), count(attributes) FROM {ASSIGNED}"
+    )
+    (counts["identities"],) = tables.one(f"SELECT count(*) FROM (SELECT DISTINCT label {people})")
+    return counts | {f"{name}_identities": of_split.get(name, 0) for name in ("train", "val", "query")}
 
 
 def _write_plan(folder: Folder, listed: Source, fingerprint: str, part_size: int | None) -> None:
@@ -187,22 +204,21 @@ def _write_plan(folder: Folder, listed: Source, fingerprint: str, part_size: int
     size = part_size or min(_MAX_PART, max(_MIN_PART, math.ceil(len(photos) / _MIN_PARTS)))
     num_parts = math.ceil(len(photos) / size)
     for part in range(num_parts):
-        rows = [dataclasses.asdict(photo) for photo in photos[part * size : (part + 1) * size]]
-        folder.write_table(f"plan/{part_name(part)}", pa.Table.from_pylist(rows, PLAN_SCHEMA), about={})
+        rows = photos.table.slice(part * size, size).combine_chunks().cast(PLAN_SCHEMA)
+        folder.write_table(f"plan/{part_name(part)}", rows, about={})
     report = dataclasses.asdict(listed.report)
     # Last, since its presence says that the plan is whole.
     folder.write_json(SOURCE, report | {"parts": num_parts, "part_size": size, "fingerprint": fingerprint}, about={})
 
 
-def _fingerprint(photos: Sequence[Photo]) -> str:
+def _fingerprint(photos: Photos) -> str:
     total = hashlib.sha256()
-    for photo in photos:
-        known = (photo.label, photo.split, photo.attributes, photo.box)
-        total.update(repr((photo.image_id, photo.uri, photo.size, *known)).encode())
+    for image_id, uri, size, label, split, attributes, box in photos.values():
+        total.update(repr((image_id, uri, size, label, split, attributes, box)).encode())
     return total.hexdigest()
 
 
-def _what_changed(folder: Folder, photos: Sequence[Photo], fingerprint: str) -> str:
+def _what_changed(folder: Folder, photos: Photos, fingerprint: str) -> str:
     """A sentence on how the source differs from the one the folder was planned from; empty where it does not."""
     if not folder.exists(SOURCE):
         return ""
@@ -210,12 +226,20 @@ def _what_changed(folder: Folder, photos: Sequence[Photo], fingerprint: str) -> 
     if plan.get("fingerprint") == fingerprint:
         return ""
     names = [f"plan/{part_name(part)}" for part in range(plan["parts"])]
-    before = {row["image_id"]: (row["size"], row["label"]) for n in names for row in folder.read_table(n).to_pylist()}
-    now = {photo.image_id: (photo.size, photo.label) for photo in photos}
-    differences = (
-        ("new", sorted(set(now) - set(before))),
-        ("gone", sorted(set(before) - set(now))),
-        ("changed", sorted(name for name in set(now) & set(before) if now[name] != before[name])),
-    )
-    told = [f"{len(ids)} {kind} (first: {', '.join(ids[:3])})" for kind, ids in differences if ids]
+    columns = ["image_id", "size", "label"]
+    schema = pa.schema([PLAN_SCHEMA.field(name) for name in columns])
+    with Scratch() as tables:
+        before = (batch for name in names for batch in folder.read_batches(name, columns))
+        tables.add("before", schema, before)
+        tables.add("now", schema, photos.table.select(columns).to_batches())
+        both = "FROM before b FULL JOIN now n USING (image_id) WHERE"
+        told = []
+        for kind, which in (
+            ("new", "b.image_id IS NULL"),
+            ("gone", "n.image_id IS NULL"),
+            ("changed", "b.image_id = n.image_id AND (b.size <> n.size OR b.label IS DISTINCT FROM n.label)"),
+        ):
+            if num := tables.one(f"SELECT count(*) {both} {which}")[0]:
+                first = tables.rows(f"SELECT image_id {both} {which} ORDER BY image_id LIMIT 3")
+                told.append(f"{num} {kind} (first: {', '.join(image_id for (image_id,) in first)})")
     return f" The source differs from the one planned there: {'; '.join(told) or 'attributes, splits or boxes'}."

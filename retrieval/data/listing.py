@@ -17,8 +17,8 @@ report counts them. Nothing here opens a photograph.
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow.fs as pafs
@@ -26,16 +26,27 @@ import pyarrow.fs as pafs
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.storage.patience import patiently
 from retrieval.data.layouts import celeba, table, tree
+from retrieval.data.listed import Counted, Photos, sort_files, sort_photos
 from retrieval.data.settings import Layout
-from retrieval.data.source import MAX_NOTES, Listing, Source, SourceReport, walk
+from retrieval.data.source import MAX_NOTES, Listing, Photo, SourceReport, is_utf8, photo_files, walk
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A listed source: its photos sorted by image_id, each image_id once."""
+
+    root: Folder
+    photos: Photos
+    report: SourceReport
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A layout: whether a folder's files (relative path -> bytes) fit it, and how they are read into a listing."""
+    """A layout: whether a folder's files (relative path -> bytes, sorted) fit it, and how photos are read out of them;
+    what is odd is noted in a listing."""
 
     fits: Callable[[Mapping[str, int]], bool]
-    read: Callable[[Folder, Mapping[str, int], Listing], None]
+    read: Callable[[Folder, Mapping[str, int], Listing], Iterator[Photo]]
 
 
 LAYOUTS: dict[str, Reader] = {
@@ -62,17 +73,25 @@ def list_source(where: str | Folder, layout: Layout = "auto") -> Source:
                 f"{root} is a file, and layout '{layout}' needs a folder. Use layout 'manifest' for a table."
             )
         root, name = root.parent, root.name
-        table.read_file(root, name, found)
-        return _finished(root, "manifest", found, guessed=layout == "auto")
-    files = walk(root)
+        photos, counted = sort_photos(table.read_file(root, name, found), found)
+        return _finished(root, "manifest", found, photos, counted, guessed=layout == "auto")
+    files = sort_files(_text_only(walk(root), found))
     name = next(name for name, reader in LAYOUTS.items() if reader.fits(files)) if layout == "auto" else layout
-    LAYOUTS[name].read(root, files, found)
-    return _finished(root, name, found, guessed=layout == "auto")
+    photos, counted = sort_photos(LAYOUTS[name].read(root, files, found), found)
+    return _finished(root, name, found, photos, counted, guessed=layout == "auto")
 
 
-def _finished(root: Folder, layout: str, found: Listing, *, guessed: bool) -> Source:
-    photos = [found.photos[name] for name in sorted(found.photos)]
-    missing = sum(photo.size < 0 for photo in photos)
+def _text_only(files: Iterator[tuple[str, int]], found: Listing) -> Iterator[tuple[str, int]]:
+    """Without names that no table can hold, which are counted as files of the others are."""
+    for path, size in files:
+        if is_utf8(path):
+            yield path, size
+        else:
+            assert not list(photo_files([(path, size)], found))
+
+
+def _finished(root: Folder, layout: str, found: Listing, photos: Photos, counted: Counted, *, guessed: bool) -> Source:
+    missing = counted.missing
     if not photos or missing == len(photos):
         named = f"{missing} photos are named and none of them exists" if missing else "there is no photograph in it"
         others = ", ".join(f"{count} {kind}" for kind, count in sorted(found.ignored.items())) or "nothing else either"
@@ -83,14 +102,9 @@ def _finished(root: Folder, layout: str, found: Listing, *, guessed: bool) -> So
     report = SourceReport(
         layout=layout,
         guessed=guessed,
-        folders=len({posixpath.dirname(photo.image_id) for photo in photos}),
         photos=len(photos),
         repeated=found.repeated,
-        missing=missing,
-        labels=len({photo.label for photo in photos} - {None}),
-        unlabelled=sum(photo.label is None for photo in photos),
-        without_attributes=sum(photo.attributes is None for photo in photos),
-        without_box=sum(photo.box is None for photo in photos),
+        **dataclasses.asdict(counted),
         ignored=dict(sorted(found.ignored.items())),
         notes=tuple(found.notes[:MAX_NOTES]),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow.fs as pafs
@@ -106,36 +106,13 @@ def _many(number: int, what: str) -> str:
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """A listed source: its photos sorted by image_id, each image_id once."""
-
-    root: Folder
-    photos: list[Photo]
-    report: SourceReport
-
-
 @dataclass(slots=True)
 class Listing:
-    """What is gathered while a source is read."""
+    """What is noticed while a source is read."""
 
-    photos: dict[str, Photo] = field(default_factory=dict)
     repeated: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
-
-    def add(self, photo: Photo) -> None:
-        first = self.photos.setdefault(photo.image_id, photo)
-        if first is photo:
-            return
-        if first.uri != photo.uri:
-            raise ValueError(
-                f"Two photos are called '{photo.image_id}': {first.uri} and {photo.uri}. "
-                f"Give the manifest a column image_id with different names."
-            )
-        self.repeated += 1
-        if first.label != photo.label:
-            self.notes.append(f"{photo.image_id} is listed with two labels; the first, {first.label}, is kept.")
 
 
 def open_uri(root: Folder, uri: str) -> tuple[pafs.FileSystem, str]:
@@ -153,31 +130,32 @@ def open_uri(root: Folder, uri: str) -> tuple[pafs.FileSystem, str]:
     return root.fs, root.file(path)
 
 
-def walk(root: Folder) -> dict[str, int]:
-    """All files below a folder: relative path -> bytes, sorted; -1 for a link to nothing.
+def walk(root: Folder) -> Iterator[tuple[str, int]]:
+    """All files below a folder, in no order: relative path and bytes; -1 for a link to nothing.
 
     On a local disk links are followed, but no folder is entered twice, so a link upwards ends; pyarrow's own recursive
     listing would go round 40 times, leave dead links out and stop at a name that is not UTF-8.
     """
     if root.is_local:
-        found: dict[str, int] = {}
-        _walk_local(root.path, "", found, set())
-        return dict(sorted(found.items()))
-    return root.list()
+        return _walk_local(root.path, "", set())
+    return iter(root.list().items())
 
 
-def _walk_local(folder: str, prefix: str, found: dict[str, int], entered: set[tuple[int, int]]) -> None:
+def _walk_local(folder: str, prefix: str, entered: set[tuple[int, int]]) -> Iterator[tuple[str, int]]:
     here = os.stat(folder)
     if (here.st_dev, here.st_ino) in entered:
         return
     entered.add((here.st_dev, here.st_ino))
+    folders = []
     with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
+        for entry in entries:
             if entry.is_dir():
-                _walk_local(entry.path, f"{prefix}{entry.name}/", found, entered)
+                folders.append((entry.name, entry.path))
             else:
                 dead = entry.is_symlink() and not entry.is_file()
-                found[prefix + entry.name] = -1 if dead else entry.stat().st_size
+                yield prefix + entry.name, -1 if dead else entry.stat().st_size
+    for name, path in sorted(folders):  # of two links to one folder the first is taken, on any disk
+        yield from _walk_local(path, f"{prefix}{name}/", entered)
 
 
 def is_photo(path: str) -> bool:
@@ -185,23 +163,22 @@ def is_photo(path: str) -> bool:
     return posixpath.splitext(path)[1].lower() in PHOTO_SUFFIXES
 
 
-def photo_files(files: Mapping[str, int], found: Listing) -> dict[str, int]:
+def photo_files(files: Iterable[tuple[str, int]], found: Listing) -> Iterator[tuple[str, int]]:
     """Those files that are photographs by their names; the others are counted."""
-    photos = {}
-    for path, size in files.items():
+    for path, size in files:
         suffix = posixpath.splitext(path)[1].lower()
         if any(name.startswith(".") for name in path.split("/")) or path.startswith("__MACOSX/"):
             found.ignored["hidden"] += 1
         elif not is_photo(path):
             found.ignored[suffix if suffix.isprintable() and suffix else "no suffix"] += 1
-        elif not _is_utf8(path):
+        elif not is_utf8(path):
             found.ignored["name is not UTF-8"] += 1
         else:
-            photos[path] = size
-    return photos
+            yield path, size
 
 
-def _is_utf8(path: str) -> bool:
+def is_utf8(path: str) -> bool:
+    """Whether a path of a disk is text."""
     try:
         path.encode()
     except UnicodeEncodeError:

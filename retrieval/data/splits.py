@@ -9,10 +9,9 @@ distractors: in the same shares, some in the gallery to be confused with, the ot
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import pyarrow as pa
 
+from retrieval.artifacts.node.scratch import Scratch
 from retrieval.data.settings import SplitConfig
 
 DUPLICATE = "duplicate"
@@ -22,90 +21,105 @@ SINGLE = "single-image identity"
 UNLABELLED = "unlabelled"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Assignment:
-    """Where one photograph goes: train, val, query, gallery or dropped (then `reason` says why)."""
+STORED = pa.schema(
+    [
+        ("image_id", pa.string()),  # unique
+        ("label", pa.string()),  # identity, or null
+        ("hash", pa.string()),  # of its content
+        ("given", pa.string()),  # the source's own split, or null
+    ]
+)
+"""What `assign_splits` must know of a photograph."""
 
-    split: str
-    reason: str | None = None
-    duplicate_of: str | None = None
+ASSIGNED = "assigned"
+"""The table that it makes: STORED with `split` (train, val, query, gallery or dropped), `reason` (why it is dropped,
+else null) and `duplicate_of` (image_id of the same photo, which is kept instead; else null)."""
 
 
-def assign_splits(
-    image_ids: Sequence[str],
-    labels: Sequence[str | None],
-    hashes: Sequence[str],
-    config: SplitConfig,
-    given: Sequence[str | None] | None = None,
-) -> list[Assignment]:
+def assign_splits(tables: Scratch, config: SplitConfig, stored: str) -> None:
     """Divide a collection's stored photographs. The result does not depend on their order.
 
-    Args:
-        image_ids: unique names.
-        labels: identity of each, or None. If none has a label, all are gallery: there is nothing to train or test.
-            If some have one, those without can be neither a match nor a sure non-match and are dropped. (Unless
-            `keep_singles`: see there.)
-        hashes: content hash of each; of equal ones only the first by image_id is used.
-        given: the source's own split of each, for `honour_source`; photos it calls query or gallery are not
-            divided, and a query may be the same photo as one of the gallery.
+    If no photo has a label, all are gallery: there is nothing to train or test. If some have one, those without can be
+    neither a match nor a sure non-match and are dropped. (Unless `keep_singles`: see there.) Of photos of equal hash
+    only the first by image_id is used. With `honour_source`, photos that the source calls query or gallery are not
+    divided, and a query may be the same photo as one of the gallery.
 
-    Returns: one Assignment a photograph, in the order given.
+    Args: stored: name of a table that has STORED, and any other columns. They come to be in ASSIGNED too.
 
-    Raises: ValueError if the lengths differ or an image_id comes twice.
+    Raises: ValueError if an image_id comes twice.
     """
-    _check(image_ids, labels, hashes)
-    ours = {"query", "gallery"} if config.honour_source and given is not None else set[str]()
-    fixed = {row: str(split) for row, split in enumerate(given or ()) if split in ours}
-    first: dict[str, int] = {}
-    people: dict[str, list[int]] = {}
-    for row in sorted(set(range(len(image_ids))) - set(fixed), key=image_ids.__getitem__):
-        label = labels[row]
-        if first.setdefault(hashes[row], row) == row and label is not None:
-            people.setdefault(label, []).append(row)
-    split_of = _divided(image_ids, people, config)
-    unlabelled = all(label is None for label in labels)
+    if twice := tables.rows(f"SELECT image_id FROM {stored} GROUP BY image_id HAVING count(*) > 1 LIMIT 1"):
+        raise ValueError(f"Expected unique image_ids, and '{twice[0][0]}' comes twice.")
+    fixed = "given IN ('query', 'gallery')" if config.honour_source else "false"
+    tables.run(
+        f"""
+        CREATE TABLE _first AS
+            SELECT hash, min(image_id) AS first FROM {stored} WHERE ({fixed}) IS NOT true
+            GROUP BY hash HAVING count(*) > 1
+        """
+    )
+    tables.run(
+        f"""
+        CREATE TABLE _divided AS
+            SELECT {stored}.*, CASE WHEN {fixed} THEN given END AS fixed,
+                CASE WHEN fixed IS NULL AND first <> image_id THEN first END AS duplicate_of,
+                CASE WHEN fixed IS NULL AND duplicate_of IS NULL THEN label END AS person
+            FROM {stored} LEFT JOIN _first USING (hash)
+        """
+    )
+    num_test, num_val = _draw_sides(tables, config)
+    unlabelled = not tables.rows(f"SELECT 1 FROM {stored} WHERE label IS NOT NULL LIMIT 1")
+    if not config.keep_singles:
+        alone = "'gallery'" if unlabelled else "'dropped'"
+    elif unlabelled or config.test_fraction >= 1:
+        alone = "'gallery'" if config.test_fraction >= 1 else "'train'"
+    else:
+        trains = f"{_part(config.seed, 'distractor', 'image_id')} >= {config.test_fraction!r}::DOUBLE"
+        alone = f"CASE WHEN {trains} THEN 'train' ELSE 'gallery' END"
+    tables.run(
+        f"""
+        CREATE TABLE {ASSIGNED} AS
+            SELECT d.* EXCLUDE (fixed, duplicate_of, person), duplicate_of,
+                CASE
+                    WHEN fixed IS NOT NULL THEN fixed
+                    WHEN duplicate_of IS NOT NULL THEN 'dropped'
+                    WHEN place < {num_test} THEN CASE WHEN image_id = asks THEN 'query' ELSE 'gallery' END
+                    WHEN place < {num_test + num_val} THEN 'val'
+                    WHEN place IS NOT NULL THEN 'train'
+                    ELSE {alone}
+                END AS split,
+                CASE
+                    WHEN split <> 'dropped' THEN NULL
+                    WHEN duplicate_of IS NOT NULL THEN '{DUPLICATE}'
+                    WHEN label IS NULL THEN '{UNLABELLED}'
+                    ELSE '{SINGLE}'
+                END AS reason
+            FROM _divided d LEFT JOIN _sides USING (person)
+        """
+    )
+    for table in ("_first", "_divided", "_sides"):
+        tables.run(f"DROP TABLE {table}")
 
-    def assign(row: int) -> Assignment:
-        if row in fixed:
-            return Assignment(split=fixed[row])
-        if first[hashes[row]] != row:
-            return Assignment(split="dropped", reason=DUPLICATE, duplicate_of=image_ids[first[hashes[row]]])
-        if row in split_of:
-            return Assignment(split=split_of[row])
-        if config.keep_singles:
-            drawn = 1.0 if unlabelled else _part(config.seed, "distractor", image_ids[row])
-            trains = config.test_fraction < 1 and drawn >= config.test_fraction
-            return Assignment(split="train" if trains else "gallery")
-        if unlabelled:
-            return Assignment(split="gallery")
-        return Assignment(split="dropped", reason=UNLABELLED if labels[row] is None else SINGLE)
 
-    return [assign(row) for row in range(len(image_ids))]
+def _draw_sides(tables: Scratch, config: SplitConfig) -> tuple[int, int]:
+    """Makes a table of those who have two photos or more: person, place, asks. They are drawn by hash, so that one more
+    hardly moves the others; asks: the photo that would be their query.
 
-
-def _divided(image_ids: Sequence[str], people: Mapping[str, list[int]], config: SplitConfig) -> dict[int, str]:
-    """Row -> split, for all photos of those who have two or more."""
-    sides = _sides([label for label, rows in people.items() if len(rows) >= 2], config)
-    split_of = {row: "gallery" if side == "test" else side for label, side in sides.items() for row in people[label]}
-    asked = [label for label, side in sides.items() if side == "test"]
-    return split_of | {_query(label, people[label], image_ids, config.seed): "query" for label in asked}
-
-
-def _check(image_ids: Sequence[str], labels: Sequence[str | None], hashes: Sequence[str]) -> None:
-    if not len(image_ids) == len(labels) == len(hashes) == len(set(image_ids)):
-        raise ValueError(
-            f"Expected unique image_ids and as many labels and hashes, got {len(image_ids)} image_ids "
-            f"({len(set(image_ids))} different), {len(labels)} labels, {len(hashes)} hashes."
-        )
-
-
-def _sides(labels: list[str], config: SplitConfig) -> dict[str, str]:
-    """Label -> train, val or test. Labels are drawn by hash, so one more person hardly moves the others."""
-    drawn = sorted(labels, key=lambda label: _draw(config.seed, "identity", label))
-    num_test = _share(len(drawn), config.test_fraction)
-    num_val = _share(len(drawn) - num_test, config.val_fraction)
-    sides = ["test"] * num_test + ["val"] * num_val + ["train"] * (len(drawn) - num_test - num_val)
-    return dict(zip(drawn, sides, strict=True))
+    Returns: how many, by place, are test, and how many after them val.
+    """
+    tables.run(
+        f"""
+        CREATE TABLE _sides AS
+            SELECT person, asks, row_number() OVER (ORDER BY {_draw(config.seed, "identity", "person")}) - 1 AS place
+            FROM (
+                SELECT person, arg_min(image_id, {_draw(config.seed, "query", "person", "image_id")}) AS asks
+                FROM _divided WHERE person IS NOT NULL GROUP BY person HAVING count(*) > 1
+            )
+        """
+    )
+    (num,) = tables.one("SELECT count(*) FROM _sides")
+    num_test = _share(num, config.test_fraction)
+    return num_test, _share(num - num_test, config.val_fraction)
 
 
 def _share(count: int, fraction: float) -> int:
@@ -113,15 +127,12 @@ def _share(count: int, fraction: float) -> int:
     return max(round(count * fraction), 1 if fraction > 0 and count >= 2 else 0)
 
 
-def _query(label: str, rows: list[int], image_ids: Sequence[str], seed: int) -> int:
-    return min(rows, key=lambda row: _draw(seed, "query", label, image_ids[row]))
+def _draw(seed: int, kind: str, *columns: str) -> str:
+    """SQL of a pseudo-random key that is the same on every machine: sha256 of all that it is drawn for, with a zero
+    byte between each two."""
+    return f"sha256(concat_ws(chr(0), '{seed}', '{kind}', {', '.join(columns)}))"
 
 
-def _draw(*parts: object) -> bytes:
-    """A pseudo-random key that is the same on every machine and Python, unlike `hash` and `random.sample`."""
-    return hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
-
-
-def _part(*parts: object) -> float:
-    """A pseudo-random number in [0, 1), as `_draw`."""
-    return int.from_bytes(_draw(*parts)[:7]) / 256**7
+def _part(seed: int, kind: str, *columns: str) -> str:
+    """SQL of a pseudo-random number in [0, 1): the first seven bytes of `_draw`."""
+    return f"CAST(CAST('0x' || {_draw(seed, kind, *columns)}[:14] AS UBIGINT) AS DOUBLE) / {256**7}"

@@ -105,7 +105,7 @@ def write_manifest(out: Folder, truth: str, name: str, photos: str) -> dict[str,
     root = Folder.of(photos)
     if root.fs.get_file_info(root.path).type != pafs.FileType.Directory:
         raise ValueError(f"There is no folder of photos at {root}. Name the folder that the benchmark's photos are in.")
-    files = photo_files(walk(root), Listing())
+    files = dict(sorted(photo_files(walk(root), Listing())))
     read = read_truth(truth, name, (posixpath.basename(posixpath.splitext(path)[0]) for path in files))
     found = find_photos(files, {*read.gallery, *read.queries})
     if not any(image in found for image in read.gallery):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from retrieval.artifacts.folder import Folder
 from retrieval.data.source import Listing, Photo, is_photo, photo_files
@@ -42,14 +42,17 @@ def fits(files: Mapping[str, int]) -> bool:
     return any(posixpath.basename(path) in (LISTS["identity"], LISTS["attributes"]) for path in files)
 
 
-def read(root: Folder, files: Mapping[str, int], found: Listing) -> None:
-    """Fill `found` from CelebA's files, wherever below `root` they lie.
+def read(root: Folder, files: Mapping[str, int], found: Listing) -> Iterator[Photo]:
+    """The photos of CelebA's files, wherever below `root` they lie. Its lists are held: they name 202,599 photos.
 
-    Args: files: all files below root, relative path -> bytes.
+    Args: files: all files below root, relative path -> bytes, sorted.
     """
-    lists = {posixpath.basename(path): path for path in sorted(files, reverse=True)}
+    lists: dict[str, str] = {}
+    for path in files:
+        if posixpath.basename(path) in LISTS.values():
+            lists.setdefault(posixpath.basename(path), path)
     here = {kind: lists[name] for kind, name in LISTS.items() if name in lists}
-    photos, folder = _image_folder(photo_files(files, found), found)
+    photos, folder = _image_folder(dict(photo_files(files.items(), found)), found)
     labels = _read_list(root, here.get("identity"), 1, found)
     parts = _read_list(root, here.get("split"), 1, found)
     attributes = _read_attributes(root, here.get("attributes"), found)
@@ -58,16 +61,14 @@ def read(root: Folder, files: Mapping[str, int], found: Listing) -> None:
     for path in [*photos, *(posixpath.join(folder, name) for name in sorted(listed))]:
         name = posixpath.basename(path)
         part = parts.get(name, [""])[0]
-        found.add(
-            Photo(
-                image_id=path,
-                uri=path,
-                size=photos.get(path, -1),
-                label=labels.get(name, [None])[0],
-                split=_PARTITIONS.get(part, part or None),
-                attributes=attributes.get(name),
-                box=boxes.get(name),
-            )
+        yield Photo(
+            image_id=path,
+            uri=path,
+            size=photos.get(path, -1),
+            label=labels.get(name, [None])[0],
+            split=_PARTITIONS.get(part, part or None),
+            attributes=attributes.get(name),
+            box=boxes.get(name),
         )
     found.notes += [f"There is no {name}." for kind, name in LISTS.items() if kind not in here and kind != "boxes"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -19,6 +19,8 @@ from retrieval.images.settings import Box
 
 _BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 
+_AT_ONCE = 1 << 14  # rows
+
 MANIFEST_NAMES = ("manifest.csv", "manifest.parquet")
 
 
@@ -27,26 +29,31 @@ def fits(files: Mapping[str, int]) -> bool:
     return any(name in files for name in MANIFEST_NAMES)
 
 
-def read(root: Folder, files: Mapping[str, int], found: Listing) -> None:
-    """Fill `found` from the table that a folder holds. Raises: ValueError if it holds none, or as `read_file`."""
+def read(root: Folder, files: Mapping[str, int], found: Listing) -> Iterator[Photo]:
+    """The photos of the table that a folder holds. Raises: ValueError if it holds none, or as `read_file`."""
     name = next((name for name in MANIFEST_NAMES if name in files), None)
     if name is None:
         raise ValueError(f"{root} holds no {' or '.join(MANIFEST_NAMES)}. Name the table itself as the source.")
-    read_file(root, name, found)
+    yield from read_file(root, name, found)
 
 
-def read_file(root: Folder, name: str, found: Listing) -> None:
-    """Fill `found` from a table below `root`, a row a photo, whose paths are relative to `root` or absolute.
+def read_file(root: Folder, name: str, found: Listing) -> Iterator[Photo]:
+    """The photos of a table below `root`, a row a photo, whose paths are relative to `root` or absolute.
 
     Raises: ValueError if it is no table, or has no column `path`.
     """
-    table = _read_table(root, name)
-    if "path" not in table.column_names:
-        raise ValueError(f"{name} has no column 'path', only: {', '.join(table.column_names)}. Rename one of them.")
+    names, batches = _open_table(root, name)
+    if "path" not in names:
+        raise ValueError(f"{name} has no column 'path', only: {', '.join(names)}. Rename one of them.")
     known = {"image_id", "path", "label", "split", *_BOX_COLUMNS, *ATTRIBUTES}
-    if others := [column for column in table.column_names if column not in known]:
+    if others := [column for column in names if column not in known]:
         found.notes.append(f"{name} has columns that are not used: {', '.join(others)[:200]}.")
-    columns = {column: table.column(column).to_pylist() for column in table.column_names if column in known}
+    for batch in batches([column for column in names if column in known]):
+        yield from _photos(root, batch, found)
+
+
+def _photos(root: Folder, batch: pa.RecordBatch, found: Listing) -> Iterator[Photo]:
+    columns = dict(zip(batch.schema.names, (column.to_pylist() for column in batch.columns), strict=True))
     uris = [_text(value) for value in columns["path"]]
     sizes = _sizes(root, uris)
     for row, uri in enumerate(uris):
@@ -54,31 +61,32 @@ def read_file(root: Folder, name: str, found: Listing) -> None:
             found.ignored["rows without a path"] += 1
             continue
         values = {column: column_values[row] for column, column_values in columns.items()}
-        found.add(
-            Photo(
-                image_id=_text(values.get("image_id")) or image_id_of(root, uri),
-                uri=uri,
-                size=sizes[row],
-                label=_text(values.get("label")),
-                split=_text(values.get("split")),
-                attributes=_attributes(values),
-                box=_box(values),
-            )
+        yield Photo(
+            image_id=_text(values.get("image_id")) or image_id_of(root, uri),
+            uri=uri,
+            size=sizes[row],
+            label=_text(values.get("label")),
+            split=_text(values.get("split")),
+            attributes=_attributes(values),
+            box=_box(values),
         )
 
 
-def _read_table(root: Folder, name: str) -> pa.Table:
+def _open_table(root: Folder, name: str) -> tuple[list[str], Callable[[list[str]], Iterator[pa.RecordBatch]]]:
+    """The names of its columns, and what reads some of these. Of Parquet a row group is held, of text all of it: what a
+    column holds is told by all of its rows."""
     try:
         if name.endswith(".parquet"):
-            return root.read_table(name)
+            return root.columns(name), lambda columns: root.read_batches(name, columns)
         text = dict.fromkeys(("path", "image_id", "label", "split"), pa.string())  # so that a label 007 stays as it is
         options = csv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""])
         delimiter = "\t" if name.endswith(".tsv") else ","
         parse = csv.ParseOptions(delimiter=delimiter)
         content = pa.BufferReader(root.read_bytes(name))
-        return csv.read_csv(content, parse_options=parse, convert_options=options)
+        table = csv.read_csv(content, parse_options=parse, convert_options=options)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{root}/{name} cannot be read as a table: {error}. Expected CSV, TSV or Parquet.") from error
+    return table.column_names, lambda columns: iter(table.select(columns).to_batches(max_chunksize=_AT_ONCE))
 
 
 def image_id_of(root: Folder, uri: str) -> str:

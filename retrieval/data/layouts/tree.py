@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from retrieval.artifacts.folder import Folder
 from retrieval.data.source import Listing, Photo, photo_files
@@ -24,29 +24,33 @@ def fits_labels(files: Mapping[str, int]) -> bool:
     So 2019/2019_0001.jpg, IMG/IMG_0001.jpg and Summer Trip/Summer Trip 2.jpg are no people. New_York/New_York_0001.jpg
     would be.
     """
-    named, folders = 0, set()
-    photos = photo_files(files, Listing())
-    for path in photos:
+    num = named = people = two = num_folders = 0
+    before = None
+    for path, _ in photo_files(files.items(), Listing()):
         folder, _, name = path.rpartition("/")
         if not folder or "/" in folder:
             return False
-        folders.add(folder)
+        if folder != before:  # in order of their names the photos of a folder come one after another
+            before = folder
+            num_folders += 1
+            is_person = not re.search(r"\d", folder)
+            people += is_person
+            two += is_person and re.search(r"[^\W_][_ -][^\W_]", folder) is not None
+        num += 1
         stem = posixpath.splitext(name)[0]
         named += re.fullmatch(r"_\d{4}", stem[len(folder) :]) is not None and stem.startswith(folder)
-    people = [folder for folder in folders if not re.search(r"\d", folder)]
-    two = sum(re.search(r"[^\W_][_ -][^\W_]", folder) is not None for folder in people)
-    enough = len(people) >= 2 and len(people) == len(folders)
-    return enough and named >= _NAMED * len(photos) and two >= _TWO_WORDS * len(people)
+    enough = people >= 2 and people == num_folders
+    return enough and named >= _NAMED * num and two >= _TWO_WORDS * people
 
 
-def read(root: Folder, files: Mapping[str, int], found: Listing) -> None:
-    """Fill `found` with all photos, without labels."""
-    for path, size in photo_files(files, found).items():
-        found.add(Photo(image_id=path, uri=path, size=size))
+def read(root: Folder, files: Mapping[str, int], found: Listing) -> Iterator[Photo]:
+    """All photos, without labels."""
+    for path, size in photo_files(files.items(), found):
+        yield Photo(image_id=path, uri=path, size=size)
 
 
-def read_labelled(root: Folder, files: Mapping[str, int], found: Listing) -> None:
-    """Fill `found` with all photos, each labelled by the folder it lies in; a photo in no folder has no label."""
-    for path, size in photo_files(files, found).items():
+def read_labelled(root: Folder, files: Mapping[str, int], found: Listing) -> Iterator[Photo]:
+    """All photos, each labelled by the folder it lies in; a photo in no folder has no label."""
+    for path, size in photo_files(files.items(), found):
         label = posixpath.basename(posixpath.dirname(path)) or None
-        found.add(Photo(image_id=path, uri=path, size=size, label=label))
+        yield Photo(image_id=path, uri=path, size=size, label=label)

@@ -15,8 +15,8 @@ from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file
 from retrieval.data.catalog import plan_collection, seal_collection, write_catalog
 from retrieval.data.settings import SplitConfig
-from retrieval.data.splits import assign_splits
 from tests.support.photos import touch
+from tests.support.splits import assign_splits
 
 
 def stored(folder: Folder, part: int, rows: list[dict[str, Any]]) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 
-import pytest
-
 from retrieval.artifacts.folder import Folder
-from retrieval.data.listing import list_source
+from retrieval.data.listed import sort_files
+from retrieval.data.listing import Source, list_source
 from retrieval.data.settings import Layout
-from retrieval.data.source import Listing, Photo, Source, open_uri, photo_files, told, walk
+from retrieval.data.source import Listing, open_uri, photo_files, told, walk
 from tests.support.photos import touch
 
 
@@ -53,7 +51,7 @@ def test_files_that_are_no_photographs_by_their_names_are_counted_by_kind() -> N
     found = Listing()
     files = ["a.jpg", "b.JPEG", "c.heic", "d.txt", "e.TXT", "no-suffix", ".hidden/f.jpg", "g/.h.jpg", "__MACOSX/i.jpg"]
     files += ["x/__MACOSX/j.jpg", "k.\x07", "l.jpg.txt", "m.d/n.png"]
-    assert photo_files({name: at for at, name in enumerate(files)}, found) == {
+    assert dict(photo_files(((name, at) for at, name in enumerate(files)), found)) == {
         "a.jpg": 0,
         "b.JPEG": 1,
         "c.heic": 2,
@@ -63,23 +61,10 @@ def test_files_that_are_no_photographs_by_their_names_are_counted_by_kind() -> N
     assert found.ignored == {".txt": 3, "no suffix": 2, "hidden": 3}
 
 
-def test_a_photo_listed_twice_counts_once_as_its_first_row_says() -> None:
-    found = Listing()
-    first = Photo(image_id="a", uri="a.jpg", size=1, label="ann")
-    for photo, repeated, notes in ((first, 0, 0), (dataclasses.replace(first), 1, 0)):
-        found.add(photo)
-        assert (found.repeated, len(found.notes)) == (repeated, notes)
-    found.add(dataclasses.replace(first, label="bo"))
-    assert (list(found.photos.values()), found.repeated) == ([first], 2)
-    assert found.notes == ["a is listed with two labels; the first, ann, is kept."]
-    with pytest.raises(ValueError, match="Two photos are called 'a': a.jpg and b.jpg.*column image_id"):
-        found.add(dataclasses.replace(first, uri="b.jpg"))
-
-
 def test_files_are_found_at_any_depth_in_the_order_of_their_paths(tmp_path: Path) -> None:
     touch(tmp_path, "b/2.jpg", "b.jpg", "a/z/deep/1.jpg", "c.txt")
     (tmp_path / "empty").mkdir()
-    found = walk(Folder.of(tmp_path))
+    found = sort_files(walk(Folder.of(tmp_path)))
     assert list(found) == sorted(found) == ["a/z/deep/1.jpg", "b.jpg", "b/2.jpg", "c.txt"]
     assert found["a/z/deep/1.jpg"] == len("a/z/deep/1.jpg")
 
