@@ -21,7 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,6 +39,8 @@ class BenchTablesConfig:
 
     rows: tuple[int, ...] = (100_000,)
     """Photos of each collection."""
+    steps: tuple[Literal["plan", "tables"], ...] = ("plan", "tables")
+    """What is measured: listing a source, all that is made of what was stored, or both."""
     folder: str | None = None
     """Where they are made, and removed again; by default $TMPDIR."""
 
@@ -182,14 +184,17 @@ def each(do: str, collection: str, index: str) -> None:
             seal(Folder.of(where), kind=kind, config={}, inputs={}, counts={}, books=[], files=files)
 
 
-def run(root: Path, rows: int) -> None:
-    """Print a line for each step."""
-    collection, index, cache = str(root / "collection"), str(root / "index"), str(root / "cache")
+def run_plan(root: Path, rows: int) -> None:
+    """Print its line."""
     (root / "source").mkdir()
-    source = make_source(root / "source", rows)
-    planned, cost = measured(plan, source, str(root / "planned"))
+    planned, cost = measured(plan, make_source(root / "source", rows), str(root / "planned"))
     assert planned["photos"] == rows
     say("plan", rows, cost)
+
+
+def run_tables(root: Path, rows: int) -> None:
+    """Print a line for each step."""
+    collection, index, cache = str(root / "collection"), str(root / "index"), str(root / "cache")
     each("begin", collection, index)
     parts = make_parts(collection, rows)
     counts, cost = measured(catalogue, collection, parts)
@@ -202,7 +207,7 @@ def run(root: Path, rows: int) -> None:
     told, cost = measured(opened, index, collection, cache)
     disk = sum(file.stat().st_size for file in Path(cache).rglob("*") if file.is_file())
     indexed = sum(num for split, num in found.items() if split != "dropped")
-    told |= {"bytes a row on disk": disk / indexed, "private bytes a row": told["used MB"] * (1 << 20) / indexed}
+    told |= {"bytes a row on disk": disk / indexed}
     say("open", rows, cost, ", ".join(f"{name} {value:.2f}" for name, value in told.items()))
 
 
@@ -218,7 +223,10 @@ def say(step: str, rows: int, cost: dict[str, float], more: str = "") -> None:
 def main(cfg: BenchTablesConfig) -> None:
     for rows in cfg.rows:
         with tempfile.TemporaryDirectory(dir=cfg.folder) as root:
-            run(Path(root), rows)
+            if "plan" in cfg.steps:
+                run_plan(Path(root), rows)
+            if "tables" in cfg.steps:
+                run_tables(Path(root), rows)
     print(f"the process that called them: anonymous {held('RssAnon'):.0f} MB, at most {held('VmHWM'):.0f} MB of all")
 
 

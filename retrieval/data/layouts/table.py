@@ -56,6 +56,7 @@ def _photos(root: Folder, batch: pa.RecordBatch, found: Listing) -> Iterator[Pho
     columns = dict(zip(batch.schema.names, (column.to_pylist() for column in batch.columns), strict=True))
     uris = [_text(value) for value in columns["path"]]
     sizes = _sizes(root, uris)
+    has_attributes, has_box = columns.keys() >= set(ATTRIBUTES), columns.keys() >= set(_BOX_COLUMNS)
     for row, uri in enumerate(uris):
         if uri is None:
             found.ignored["rows without a path"] += 1
@@ -67,8 +68,8 @@ def _photos(root: Folder, batch: pa.RecordBatch, found: Listing) -> Iterator[Pho
             size=sizes[row],
             label=_text(values.get("label")),
             split=_text(values.get("split")),
-            attributes=_attributes(values),
-            box=_box(values),
+            attributes=_attributes(values) if has_attributes else None,
+            box=_box(values) if has_box else None,
         )
 
 
@@ -103,9 +104,11 @@ def image_id_of(root: Folder, uri: str) -> str:
 def _sizes(root: Folder, uris: Sequence[str | None]) -> list[int]:
     """Bytes of each photo, -1 where there is none; asked for in one call per file system: each bucket has its own."""
     places: dict[tuple[str, int], tuple[pafs.FileSystem, list[int], list[str]]] = {}
+    own, below = root.fs, root.path
     for row, uri in enumerate(uris):
         if uri is not None:
-            fs, path = open_uri(root, uri)
+            is_relative = "://" not in uri and not uri.startswith("/")
+            fs, path = (own, f"{below}/{uri}") if is_relative else open_uri(root, uri)
             key = (fs.type_name, 0 if fs.type_name == "local" else id(fs))
             group = places.setdefault(key, (fs, [], []))
             group[1].append(row)
