@@ -114,12 +114,16 @@ def store(where: Path, files: list[Path], size: int) -> int:
 
 
 def find_by_words(collection: Folder, out: Folder, config: ReconstructConfig) -> None:
-    """Vocabulary, words, inverted file, candidates: photos.parquet and the pairs of round 0."""
+    """Vocabulary, words, vectors, candidates: photos.parquet and the pairs of round 0."""
     pairing.train_vocabulary(collection, out, SPLITS, config)
-    for part in set(read_catalog(collection, SPLITS)["part"].to_pylist()):
+    parts = sorted(set(read_catalog(collection, SPLITS)["part"].to_pylist()))
+    for part in parts:
         pairing.assign_part(out, part)
-    inverted = pairing.invert(collection, out, SPLITS)
-    pairing.look_up_block(out, 0, inverted.num_photos, inverted, config)
+    pairing.learn_axes(collection, out, SPLITS, config)
+    for part in parts:
+        pairing.look_along(out, part)
+    vectors = pairing.gather(collection, out, SPLITS)
+    pairing.look_up_block(out, 0, len(vectors), vectors, config)
     pairing.join_blocks(out, 1)
 
 
@@ -128,7 +132,7 @@ def take_all(words: Folder, out: Folder) -> None:
     photos = words.read_table("photos.parquet")
     first, second = np.triu_indices(len(photos), 1)
     out.write_table("photos.parquet", photos)
-    out.write_table(pairs_name(0), pa.table({"a": first.astype(np.int32), "b": second.astype(np.int32)}))
+    pairing.write_pairs(out, 0, np.stack([first, second], axis=1))
 
 
 def reconstruct(out: Folder, config: ReconstructConfig, find_pairs: Callable[..., None], *args: Any) -> dict[str, Any]:

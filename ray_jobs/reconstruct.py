@@ -33,7 +33,8 @@ from retrieval.geometry.settings import FeatureConfig, ReconstructConfig
 
 logger = logging.getLogger(__name__)
 _DESCRIPTOR = 2000  # bytes of each descriptor of the sample while words are trained; reckoned
-_FEATURE = 40  # bytes of each feature of a photo while the inverted file is made, as measured
+_HISTOGRAM = 150_000  # bytes of each of the photos that axes are learned of
+_VECTOR = 4000  # bytes of each photo while vectors are gathered
 _PAIRS_PER_BLOCK = 256
 _PHOTOS_PER_BLOCK = 512
 _PLACES = ("collection", "out", "features", "cpus_per_task", "limits")
@@ -168,7 +169,7 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
 def _pairs(
     cfg: ReconstructJobConfig, collection: Folder, out: Folder, described: Folder | None, parts: list[int], num: int
 ) -> int:
-    """Words by part, one inverted file, candidates by block. Returns the number of pairs."""
+    """Words and vectors by part, candidates by block. Returns the number of pairs."""
     from retrieval.geometry import pairing, stages
 
     if (done := out.done(stages.pairs_name(0))) is not None:
@@ -178,13 +179,12 @@ def _pairs(
     on_cluster(pairing.train_vocabulary, collection, out, cfg.splits, config, described, says="vocabulary", needs=words)
     assigned = {"out": out, "described": described}
     list(run_parts("words", parts, pairing.assign_part, total_items=num, fixed=assigned, **options))
-    # It stays in the cluster's memory, once a node, where all tasks read it without a copy.
-    most = config.max_features
-    if described is not None:
-        most = read_manifest(described).config["features"]["max_features"]
-    of_all = holding(_FEATURE * most, num)
-    inverted = started(pairing.invert, collection, out, cfg.splits, needs=of_all)
-    fixed = {"out": out, "config": config, "inverted": inverted, "size": _PHOTOS_PER_BLOCK}
+    axes = holding(_HISTOGRAM, pairing.SAMPLED)
+    on_cluster(pairing.learn_axes, collection, out, cfg.splits, config, says="axes", needs=axes)
+    list(run_parts("vectors", parts, pairing.look_along, total_items=num, fixed={"out": out}, **options))
+    # They stay in the cluster's memory, once a node, where all tasks read them without a copy.
+    vectors = started(pairing.gather, collection, out, cfg.splits, needs=holding(_VECTOR, num))
+    fixed = {"out": out, "config": config, "vectors": vectors, "size": _PHOTOS_PER_BLOCK}
     blocks, look_up = -(-num // _PHOTOS_PER_BLOCK), pairing.look_up_block
     list(run_parts("candidates", range(blocks), look_up, takes="block", total_items=num, fixed=fixed, **options))
     return on_cluster(pairing.join_blocks, out, blocks, says="pairs")

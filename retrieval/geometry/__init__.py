@@ -3,7 +3,7 @@
 settings        how tuples are found
 colmap          pycolmap, without the signal handlers that it leaves behind
 features        local features of a photo; extractors/ has a file for each way to find them, matching/ for each to match
-vocabulary      visual words, and an inverted file of them
+vocabulary      visual words, and which photos are alike by them
 pairing         which pairs of photos are worth a check
 extraction      local features of a collection, taken once and kept
 stages          what stages leave on storage: features, pairs, links

@@ -129,7 +129,7 @@ def _sparse(model: pycolmap.Reconstruction, features: Mapping[str, Features] | N
     order = sorted(registered, key=lambda number: registered[number].name)
     row_of = {number: row for row, number in enumerate(order)}
     points, colours = [], []
-    seen: list[tuple[int, int, float]] = []
+    seen: list[tuple[int, int, float, int]] = []
     poses = {number: _pose(registered[number]) for number in order}
     for at, number in enumerate(sorted(model.points3D)):
         point = model.points3D[number]
@@ -139,8 +139,8 @@ def _sparse(model: pycolmap.Reconstruction, features: Mapping[str, Features] | N
         for element in elements:
             rotation, translation, focal = poses[element.image_id]
             depth = float(rotation[2] @ point.xyz + translation[2])
-            seen.append((row_of[element.image_id], at, focal / depth if depth > 0 else 0.0))
-    watched = np.array(seen, dtype=np.float64).reshape(-1, 3)
+            seen.append((row_of[element.image_id], at, focal / depth if depth > 0 else 0.0, element.point2D_idx))
+    watched = np.array(seen, dtype=np.float64).reshape(-1, 4)
     return SparseModel(
         image_ids=[registered[number].name for number in order],
         centres=np.array([np.asarray(registered[number].projection_center()) for number in order]).reshape(-1, 3),
@@ -150,6 +150,7 @@ def _sparse(model: pycolmap.Reconstruction, features: Mapping[str, Features] | N
         obs_image=watched[:, 0].astype(np.int64),
         obs_point=watched[:, 1].astype(np.int64),
         obs_scale=watched[:, 2],
+        obs_feature=watched[:, 3].astype(np.int64),
     )
 
 

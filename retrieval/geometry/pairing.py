@@ -1,8 +1,10 @@
 """Which pairs of photos are worth a geometric check: the work of each stage, by parts.
 
-    vocabulary   words, of a sample of all photos' descriptors        vocabulary.f32
+    vocabulary   words, of a sample of photos' descriptors            vocabulary.f32
     words        of each part's descriptors                           words/part-N.parquet
-    inverted     photos by word, built once, shared by those who ask  photos.parquet, and the file itself in memory
+    axes         along which a sample of photos differ by words       axes.parquet
+    vectors      where each photo of a part lies on them              vectors/part-N.parquet
+    gathered     all of them, shared by those who ask                 photos.parquet, and an array in memory
     candidates   the k most alike of each of a block of photos        candidates/block-N.parquet
     pairs        all of them, each once                               pairs/round-0.parquet
     followed     once those are checked, photos with a link to one    pairs/round-R.parquet
@@ -21,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy import sparse
 
 from retrieval.artifacts.collection import read_catalog
@@ -28,9 +31,9 @@ from retrieval.artifacts.folder import Folder, part_name
 from retrieval.geometry.extraction import KeptFeatures
 from retrieval.geometry.settings import ReconstructConfig
 from retrieval.geometry.stages import PAIRS, features_of_part, links_of_rounds, pairs_name
-from retrieval.geometry.vocabulary import InvertedFile, Quantiser, candidate_pairs, train_words
+from retrieval.geometry.vocabulary import Axes, Quantiser, histogram, nearest, train_words
 
-_VOCABULARY = "vocabulary.f32"
+_VOCABULARY, _AXES = "vocabulary.f32", "axes.f32"
 
 _ROWS_AT_ONCE = 4096  # photos whose neighbours' neighbours are counted together
 
@@ -42,7 +45,7 @@ _PHOTOS = pa.schema(
 
 _CANDIDATES = pa.schema([("a", pa.int32()), ("b", pa.int32())])
 
-_SAMPLED = 4096  # photos, at most, that words are trained on: it reads no more, however many there are
+SAMPLED = 4096  # photos, at most, of which words and axes are learned: no more are read, however many there are
 
 _READ_TOGETHER = 1 << 15  # pairs: a block's task reads one or two row groups, 800 KB each
 
@@ -68,7 +71,7 @@ def train_vocabulary(
 
 def _sample(described: Folder, photos: pa.Table, config: ReconstructConfig) -> np.ndarray:
     """Descriptors of the photos that are drawn, as many of each as make up the sample."""
-    drawn = np.random.default_rng(config.seed).permutation(len(photos))[:_SAMPLED]
+    drawn = np.random.default_rng(config.seed).permutation(len(photos))[:SAMPLED]
     photos = photos.take(pa.array(np.sort(drawn))).sort_by([("part", "ascending"), ("image_id", "ascending")])
     each = max(1, config.vocabulary_sample // max(1, len(photos)))
     features, taken = KeptFeatures(described, held=1), []
@@ -102,33 +105,75 @@ def assign_part(out: Folder, part: int, described: Folder | None = None) -> dict
     return {"part": part, **done.about, "resumed": int(resumed)}
 
 
-def invert(collection: Folder, out: Folder, splits: Sequence[str]) -> InvertedFile:
-    """The inverted file of all photos, in the order of photos.parquet, which is written.
+def learn_axes(collection: Folder, out: Folder, splits: Sequence[str], config: ReconstructConfig) -> int:
+    """Axes of the photos' histograms, of a sample of parts, unless they are there. Returns how many."""
+    if (done := out.done(_AXES)) is None:
+        photos, num_words = read_catalog(collection, splits, ("image_id", "part")), len(_vocabulary(out))
+        drawn = np.random.default_rng(config.seed).permutation(sorted(set(photos["part"].to_pylist())))
+        words: list[np.ndarray] = []
+        for part in drawn:
+            if len(words) < SAMPLED:
+                own = set(photos.filter(pc.equal(photos["part"], part))["image_id"].to_pylist())
+                words += [row for image_id, row in _words_of(out, part) if image_id in own and len(row)]
+        axes = Axes.of(np.stack([histogram(row, num_words) for row in words[:SAMPLED]]))
+        stored = np.concatenate([axes.mean[None], axes.axes.T])
+        done = out.write_bytes(_AXES, stored.tobytes(), about={"axes": len(stored) - 1})
+    return done.about["axes"]
 
-    Holds the words of all photos: 4 bytes a feature, and the file some 20.
+
+def _words_of(out: Folder, part: int) -> list[tuple[str, np.ndarray]]:
+    rows = out.read_table(f"words/{part_name(part)}").to_pylist()
+    return [(row["image_id"], np.frombuffer(row["words"], np.int32)) for row in rows]
+
+
+@functools.lru_cache(maxsize=1)
+def _axes(out: Folder) -> Axes:
+    stored = np.frombuffer(out.read_bytes(_AXES), np.float32).reshape(-1, len(_vocabulary(out)))
+    return Axes(mean=stored[0], axes=stored[1:].T)
+
+
+def look_along(out: Folder, part: int) -> dict[str, Any]:
+    """Where one part's photos lie along the axes, unless it is there. Returns part, taken, resumed."""
+    name = f"vectors/{part_name(part)}"
+    resumed = (done := out.done(name)) is not None
+    if done is None:
+        axes = _axes(out)
+        ids, words = zip(*_words_of(out, part), strict=True)
+        vectors = axes.look(np.stack([histogram(own, len(axes.mean)) for own in words]))
+        listed = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+        table = pa.table({"image_id": ids, "num": [len(own) for own in words], "vector": listed})
+        done = out.write_table(name, table, about={"taken": len(words)})
+    return {"part": part, **done.about, "resumed": int(resumed)}
+
+
+def gather(collection: Folder, out: Folder, splits: Sequence[str]) -> np.ndarray:
+    """(N, D) float32 of all photos, in the order of photos.parquet, which is written.
+
+    Raises: ValueError if one has not been described.
     """
     photos = read_catalog(collection, splits)
-    words: dict[str, np.ndarray] = {}
-    for part in sorted(set(photos["part"].to_pylist())):
-        for row in out.read_table(f"words/{part_name(part)}").to_pylist():
-            words[row["image_id"]] = np.frombuffer(row["words"], np.int32)
-    own = [words[image_id] for image_id in photos["image_id"].to_pylist()]
-    columns = {name: photos[name] for name in ("image_id", "label", "part", "row")} | {
-        "num": [len(names) for names in own]
-    }
-    out.write_table("photos.parquet", pa.table(columns, schema=_PHOTOS), about={})
-    return InvertedFile.build(own, len(_vocabulary(out)))
+    parts = sorted(set(photos["part"].to_pylist()))
+    known = pa.concat_tables([out.read_table(f"vectors/{part_name(part)}") for part in parts])
+    rows = pc.index_in(photos["image_id"], known["image_id"])
+    if rows.null_count:
+        missed = photos.filter(pc.is_null(rows))["image_id"][0].as_py()
+        raise ValueError(
+            f"There are no local features of {missed}: its split was not among the --splits that python -m "
+            f"ray_jobs.describe was given. Describe it too."
+        )
+    columns = {name: photos[name] for name in ("image_id", "label", "part", "row")} | {"num": known["num"].take(rows)}
+    out.write_table("photos.parquet", pa.table(columns).cast(_PHOTOS), about={})
+    vectors = known["vector"].combine_chunks()
+    return vectors.flatten().to_numpy().reshape(len(known), -1)[rows.to_numpy()]
 
 
-def look_up_block(
-    out: Folder, block: int, size: int, inverted: InvertedFile, config: ReconstructConfig
-) -> dict[str, Any]:
+def look_up_block(out: Folder, block: int, size: int, vectors: np.ndarray, config: ReconstructConfig) -> dict[str, Any]:
     """Candidates of photos [block * size, ...), unless they are there. Returns block, taken, resumed."""
     name = _block_name(block)
-    photos = range(block * size, min((block + 1) * size, inverted.num_photos))
+    photos = range(block * size, min((block + 1) * size, len(vectors)))
     resumed = out.done(name) is not None
     if not resumed:
-        pairs = np.array(sorted(set(candidate_pairs(inverted, photos, config.num_candidates))), np.int32).reshape(-1, 2)
+        pairs = nearest(vectors, photos, config.num_candidates)
         out.write_table(name, pa.table({"a": pairs[:, 0], "b": pairs[:, 1]}, schema=_CANDIDATES), about={})
     return {"block": block, "taken": len(photos), "resumed": int(resumed)}
 
@@ -137,7 +182,7 @@ def join_blocks(out: Folder, num_blocks: int) -> int:
     """All candidates, each pair once, as the pairs of round 0. Returns how many."""
     tables = [out.read_table(_block_name(block)) for block in range(num_blocks)]
     both = np.concatenate([np.stack([t["a"].to_numpy(), t["b"].to_numpy()], axis=1) for t in tables])
-    return _write_pairs(out, 0, np.unique(both, axis=0))
+    return write_pairs(out, 0, np.unique(both, axis=0))
 
 
 def follow_links(out: Folder, round_: int, config: ReconstructConfig) -> int:
@@ -152,7 +197,7 @@ def follow_links(out: Folder, round_: int, config: ReconstructConfig) -> int:
         linked = _graph(num, links_of_rounds(out, round_))
         checked = _graph(num, tried)
         found = [_proposals(linked, checked, at, config.num_candidates) for at in range(0, num, _ROWS_AT_ONCE)]
-        return _write_pairs(out, round_, np.unique(np.concatenate(found), axis=0))
+        return write_pairs(out, round_, np.unique(np.concatenate(found), axis=0))
     return done.about["pairs"]
 
 
@@ -176,7 +221,8 @@ def _proposals(linked: sparse.csr_array, checked: sparse.csr_array, start: int, 
     return np.sort(np.stack([photo, other], axis=1)[rank < num].astype(np.int32), axis=1)
 
 
-def _write_pairs(out: Folder, round_: int, pairs: np.ndarray) -> int:
+def write_pairs(out: Folder, round_: int, pairs: np.ndarray) -> int:
+    """The pairs of a round, (n, 2) int rows of photos.parquet, each once. Returns how many."""
     a, b = pairs.T
     photos = out.read_table("photos.parquet", columns=["part", "row"])
     part, row = photos["part"].to_numpy(), photos["row"].to_numpy()

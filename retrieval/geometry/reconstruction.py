@@ -3,7 +3,8 @@
     features   of each part of the collection: see `extraction`   features/part-N.parquet
     pairs      each photo with the k most alike: see `pairing`    photos.parquet, pairs/round-R.parquet
     links      pairs that one two-view geometry explains          links/round-R/block-N.parquet
-    groups     photos that strong links join, mapped together     groups.parquet, groups/N/models/
+    groups     photos that strong links join, mapped together;    groups.parquet, keyed/, groups/N/models/
+               too many of them in parts, which `groups` joins
     tuples     who shares points with whom                        images.parquet, tuples.parquet, models/
 
 Every file appears whole under its name, made from the same inputs to the same bytes, so any stage may be done again.
@@ -11,6 +12,7 @@ Every file appears whole under its name, made from the same inputs to the same b
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +26,9 @@ from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.geometry import mapping, tuples
 from retrieval.geometry.extraction import NOBODY, kept_features
+from retrieval.geometry.groups.joining import join
 from retrieval.geometry.groups.keyed import Members, links_of, members_of, write_keyed
+from retrieval.geometry.groups.splitting import MAX_GROUP, group_all
 from retrieval.geometry.matching.two_views import verify
 from retrieval.geometry.settings import MIN_LINK, ReconstructConfig
 from retrieval.geometry.sparse_model import SparseModel, read_model, without, write_model
@@ -76,24 +80,25 @@ def verify_block(
 
 
 def group(out: Folder, config: ReconstructConfig) -> dict[str, int]:
-    """Join photos by links: groups.parquet holds each photo's group to map (-1: none) and its cluster."""
+    """Join photos by links: groups.parquet holds each photo's group to map (-1: none) and its cluster.
+
+    A group of more than `MAX_GROUP` photos is several: `whole` is the first of them.
+    """
     photos = out.read_table("photos.parquet")
     links = links_of_rounds(out, 1 + config.rounds)
     a, b, inliers = (links[name].to_numpy() for name in ("a", "b", "num_inliers"))
     strong = inliers >= config.strong_inliers
     joined, clusters = components(len(photos), a[strong], b[strong]), components(len(photos), a, b)
-    names, sizes = np.unique(joined, return_counts=True)
-    mapped = {int(name): number for number, name in enumerate(names[sizes >= config.min_images])}
-    groups = np.array([mapped.get(int(name), -1) for name in joined], dtype=np.int32)
+    links_of = (a[strong], b[strong], inliers[strong])
+    groups = group_all(joined, *links_of, least=config.min_images, limit=MAX_GROUP)
     linked = np.zeros((2, len(photos)), dtype=bool)  # at all, strongly
     for at, kept in enumerate((np.ones(len(a), bool), strong)):
         linked[at, a[kept]] = linked[at, b[kept]] = True
     cluster = np.unique(clusters, return_inverse=True)[1].astype(np.int32)
-    columns = {"group": groups, "cluster": cluster, "linked": linked[0], "strong": linked[1]}
+    columns = {"group": groups.own, "whole": groups.whole, "cluster": cluster, "linked": linked[0], "strong": linked[1]}
     out.write_table("groups.parquet", pa.table({"image_id": photos["image_id"], **columns}), about={})
-    members = np.flatnonzero(groups >= 0)
-    write_keyed(out, groups[members], members, links)
-    return {"links": len(links), "strong": int(strong.sum()), "groups": len(mapped)}
+    write_keyed(out, groups.members[:, 0], groups.members[:, 1], links)
+    return {"links": len(links), "strong": int(strong.sum()), "groups": int(groups.own.max(initial=-1)) + 1}
 
 
 def components(num: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -182,12 +187,8 @@ def assemble(
 
     Raises: ValueError if no photo shares a place with another.
     """
-    models: list[SparseModel] = []
-    for number in range(num_groups):
-        folder = out / "groups" / f"{number:05d}"
-        models += [read_model(folder, at) for at in range(folder.read_json("done.json")["models"])]
     groups, photos = out.read_table("groups.parquet"), out.read_table("photos.parquet")
-    image_ids = groups["image_id"].to_pylist()
+    image_ids, models = groups["image_id"].to_pylist(), _models(out, groups, num_groups, config)
     left = left_out(out) | ({} if described is None else left_out(described))
     images = tuples.images_table(image_ids, groups["cluster"].to_numpy(), models, _reasons(groups, photos, left))
     found = tuples.tuples_table(images, models, min_shared=config.min_shared)
@@ -200,6 +201,29 @@ def assemble(
         )
     images, found = tuples.divide(images, found, val_fraction=config.val_fraction, seed=config.seed)
     return tuples.write(out, images, found, models)
+
+
+def _models(out: Folder, groups: pa.Table, num_groups: int, config: ReconstructConfig) -> list[SparseModel]:
+    """Models of all groups, in their order; those of groups that are one whole joined, and no photo in two of them."""
+    own, whole = groups["group"].to_numpy(), groups["whole"].to_numpy()
+    whole_of = dict(zip(own.tolist(), whole.tolist(), strict=True))
+    found: dict[int, list[SparseModel]] = {}
+    for number in range(num_groups):
+        folder = out / "groups" / f"{number:05d}"
+        again = [read_model(folder, at) for at in range(folder.read_json("done.json")["models"])]
+        found.setdefault(whole_of.get(number, number), []).extend(again)
+    parts = Counter(whole_of.values())
+    models: list[SparseModel] = []
+    for first, several in found.items():
+        if parts[first] > 1:
+            several = _kept(_by_size(join(_by_size(several))), config)
+        models += [dataclasses.replace(model, obs_feature=None) for model in several]
+    return models
+
+
+def _by_size(models: Sequence[SparseModel]) -> list[SparseModel]:
+    """The largest first."""
+    return sorted(models, key=lambda model: (-len(model.image_ids), model.image_ids))
 
 
 def _reasons(groups: pa.Table, photos: pa.Table, left: Mapping[str, str]) -> dict[str, str]:

@@ -28,6 +28,7 @@ class SparseModel:
     obs_image, obs_point: (O,) int64 rows into image_ids and into points.
     obs_scale: (O,) float64, focal length / depth: pixels per unit of length at that point in that image. Not positive
         or not finite (a point behind its camera): the observation is not counted.
+    obs_feature: (O,) int64, which feature of the image, by which models of one image are joined; None: not known.
     """
 
     image_ids: list[str]
@@ -38,6 +39,7 @@ class SparseModel:
     obs_image: np.ndarray
     obs_point: np.ndarray
     obs_scale: np.ndarray
+    obs_feature: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         num, points, seen = len(self.image_ids), len(self.points), len(self.obs_image)
@@ -50,6 +52,8 @@ class SparseModel:
             "obs_point": (self.obs_point, (seen,)),
             "obs_scale": (self.obs_scale, (seen,)),
         }
+        if self.obs_feature is not None:
+            shapes["obs_feature"] = (self.obs_feature, (seen,))
         for name, (array, shape) in shapes.items():
             if array.shape != shape:
                 raise ValueError(f"{name} of a model has shape {array.shape}, expected {shape}.")
@@ -80,6 +84,7 @@ def without(model: SparseModel, image_ids: set[str]) -> SparseModel:
         obs_image=new_row[model.obs_image[seen]],
         obs_point=new_point[model.obs_point[seen]],
         obs_scale=model.obs_scale[seen],
+        obs_feature=None if model.obs_feature is None else model.obs_feature[seen],
     )
 
 
@@ -188,6 +193,7 @@ def write_model(folder: Folder, number: int, model: SparseModel) -> None:
     points = {axis: model.points[:, at] for at, axis in enumerate("xyz")}
     points |= {colour: model.colours[:, at] for at, colour in enumerate(("red", "green", "blue"))}
     seen = {"image": model.obs_image, "point": model.obs_point, "scale": model.obs_scale}
+    seen |= {} if model.obs_feature is None else {"feature": model.obs_feature}
     for kind, columns in zip(_KINDS, (cameras, points, seen), strict=True):
         folder.write_table(_name(kind, number), pa.table(columns), about={})
 
@@ -208,6 +214,7 @@ def read_model(folder: Folder, number: int) -> SparseModel:
         obs_image=seen["image"].to_numpy(),
         obs_point=seen["point"].to_numpy(),
         obs_scale=seen["scale"].to_numpy(),
+        obs_feature=seen["feature"].to_numpy() if "feature" in seen.column_names else None,
     )
 
 

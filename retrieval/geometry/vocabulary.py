@@ -1,22 +1,24 @@
 """Bags of visual words: which photographs may show the same things, without comparing all pairs   (Sivic & Zisserman).
 
-Local descriptors are quantised to words by k-means (FAISS); a photo is its words weighted by tf-idf; an inverted file
-gives every photo the few others that share most.
+Local descriptors are quantised to words by k-means (FAISS). A photo is the histogram of its words, of which the mean of
+all photos is taken and what is left is turned to its principal axes, so that words that come together, or are missed
+together, speak once (Jegou & Chum, ECCV 2012). The few numbers that remain are searched exhaustively.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
+from scipy import linalg
 
 _ITERATIONS = 12
 
-_MAX_POSTINGS = 0.3  # a word in more than this part of the photos costs time and says little
+AXES = 256
+"""Numbers that a photo's histogram becomes, at most."""
 
-_FEW = 100  # unless those are few
+_FAR = 4.0  # what a photo without words is less than others, whose cosines are -1 to 1
 
 
 def train_words(descriptors: np.ndarray, num_words: int, seed: int = 0) -> np.ndarray:
@@ -46,68 +48,65 @@ class Quantiser:
         return self._index.search(np.ascontiguousarray(descriptors, dtype=np.float32), 1)[1][:, 0].astype(np.int32)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InvertedFile:
-    """Photos by word: those of word w are rows[starts[w]:starts[w + 1]], with their tf-idf weights.
+def histogram(words: np.ndarray, num_words: int) -> np.ndarray:
+    """(n,) int -> (K,) float32, the square roots of each word's part of all: norm 1, or 0 where there is no word.
 
-    Photo i has words `own[own_starts[i]:own_starts[i + 1]]`. Every photo's weights have norm 1.
+    The square root keeps a repeated pattern from speaking for the photo.
     """
+    counts = np.bincount(words, minlength=num_words)
+    return np.sqrt(counts / max(1, len(words))).astype(np.float32)
 
-    starts: np.ndarray
-    rows: np.ndarray
-    weights: np.ndarray
-    own_starts: np.ndarray
-    own: np.ndarray
-    own_weights: np.ndarray
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Axes:
+    """What histograms are looked at along. mean: (K,) float32. axes: (K, D) float32, orthonormal, the longest first."""
+
+    mean: np.ndarray
+    axes: np.ndarray
 
     @classmethod
-    def build(cls, words: Sequence[np.ndarray], num_words: int) -> InvertedFile:
-        """Args: words: of each photo, its descriptors' words (n_i,) int. Words that most photos have are left out."""
-        counted = [np.unique(own, return_counts=True) for own in words]
-        row = np.repeat(np.arange(len(words)), [len(names) for names, _ in counted])
-        word = np.concatenate([names for names, _ in counted] or [np.empty(0)]).astype(np.int64)
-        count = np.concatenate([counts for _, counts in counted] or [np.empty(0)]).astype(np.float64)
-        photos_with = np.bincount(word, minlength=num_words)
-        idf = np.log(max(1, len(words)) / np.maximum(photos_with, 1))
-        kept = photos_with[word] <= max(_FEW, _MAX_POSTINGS * len(words))
-        row, word = row[kept], word[kept]
-        weight = np.sqrt(count[kept]) * idf[word]  # square roots keep a repeated pattern from speaking for the photo
-        norm = np.sqrt(np.bincount(row, weight**2, minlength=len(words)))
-        weight = (weight / np.maximum(norm[row], 1e-12)).astype(np.float32)
-        order = np.argsort(word, kind="stable")
-        return cls(
-            starts=np.searchsorted(word[order], np.arange(num_words + 1)),
-            rows=row[order].astype(np.int32),
-            weights=weight[order],
-            own_starts=np.searchsorted(row, np.arange(len(words) + 1)),
-            own=word.astype(np.int32),
-            own_weights=weight,
-        )
+    def of(cls, histograms: np.ndarray, num: int = AXES) -> Axes:
+        """Principal axes of (n, K) histograms: `num` of them, or as many as there are."""
+        mean = histograms.mean(axis=0, dtype=np.float64)
+        apart = histograms - mean
+        wide = len(apart) < apart.shape[1]  # the smaller of the two products has the same axes
+        product = apart @ apart.T if wide else apart.T @ apart
+        last = len(product) - 1
+        spread, axes = linalg.eigh(product, subset_by_index=(max(0, last - num + 1), last))
+        spread, axes = np.asarray(spread)[::-1], np.asarray(axes)[:, ::-1]
+        kept = np.flatnonzero(spread > max(1e-9 * spread[0], 1e-12))
+        if not len(kept):  # all alike: along one axis that says nothing
+            return cls(mean=mean.astype(np.float32), axes=np.zeros((len(mean), 1), np.float32))
+        axes = axes[:, kept]
+        if wide:
+            axes = apart.T @ (axes / np.sqrt(spread[kept]))
+        return cls(mean=mean.astype(np.float32), axes=np.ascontiguousarray(axes, np.float32))
 
-    @property
-    def num_photos(self) -> int:
-        return len(self.own_starts) - 1
-
-    def nearest(self, photo: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k photos most like one of them, itself left out: rows (<= k,) and cosines, best first, ties by row."""
-        mine = slice(self.own_starts[photo], self.own_starts[photo + 1])
-        scores = np.zeros(self.num_photos, dtype=np.float32)
-        for word, weight in zip(self.own[mine], self.own_weights[mine], strict=True):
-            postings = slice(self.starts[word], self.starts[word + 1])
-            scores[self.rows[postings]] += weight * self.weights[postings]
-        scores[photo] = 0.0
-        best = np.lexsort((np.arange(len(scores)), -scores))[:k] if len(scores) <= 4 * k else _top(scores, k)
-        best = best[scores[best] > 0]
-        return best, scores[best]
+    def look(self, histograms: np.ndarray) -> np.ndarray:
+        """(n, K) -> (n, D + 1) float32: D of norm 1 and 0; or, where a photo has no word, D zeros and -1."""
+        along = (histograms - self.mean) @ self.axes
+        along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
+        nothing = ~histograms.any(axis=1, keepdims=True)
+        return np.hstack([np.where(nothing, np.float32(0), along), -nothing.astype(np.float32)])
 
 
-def _top(scores: np.ndarray, k: int) -> np.ndarray:
-    likely = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
-    return likely[np.lexsort((likely, -scores[likely]))][:k]
+def nearest(vectors: np.ndarray, photos: range, k: int) -> np.ndarray:
+    """The k photos most like each of a range of them: (n, 2) int32 pairs, the smaller row first, each once.
 
+    Photos without words are like none. Takes no copy of the vectors, which all tasks of a machine share.
 
-def candidate_pairs(file: InvertedFile, photos: Sequence[int], k: int) -> Iterator[tuple[int, int]]:
-    """Pairs worth a geometric check: each of `photos` with its k nearest, the smaller row first; may repeat."""
-    for photo in photos:
-        for other in file.nearest(photo, k)[0]:
-            yield min(photo, int(other)), max(photo, int(other))
+    Args: vectors: (N, D + 1) float32 of `Axes.look`.
+    """
+    asked = np.arange(photos.start, photos.stop)
+    asked = asked[vectors[asked, -1] == 0]
+    k = min(k, len(vectors) - 1)
+    if not len(asked) or not k:
+        return np.empty((0, 2), np.int32)
+    queries = vectors[asked]
+    queries[:, -1] = _FAR
+    scores, found = faiss.knn(queries, vectors, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
+    scores[found == asked[:, None]] = -np.inf  # a photo itself comes last, or is not there: of k + 1, k are others
+    order = np.lexsort((found, -scores), axis=1)[:, :k]
+    other, kept = np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1) > 1 - _FAR
+    pairs = np.stack([np.repeat(asked, k), other.ravel()], axis=1)[kept.ravel()]
+    return np.unique(np.sort(pairs, axis=1), axis=0).astype(np.int32)

@@ -81,7 +81,10 @@ def find_pairs_here(
     pairing.train_vocabulary(collection, out, ("train",), config, described)
     for part in parts:
         pairing.assign_part(out, part, described)
-    inverted = pairing.invert(collection, out, ("train",))
+    pairing.learn_axes(collection, out, ("train",), config)
+    for part in parts:
+        pairing.look_along(out, part)
+    vectors = pairing.gather(collection, out, ("train",))
     for block in range(blocks):
-        pairing.look_up_block(out, block, size, inverted, config)
+        pairing.look_up_block(out, block, size, vectors, config)
     pairing.join_blocks(out, blocks)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from retrieval.artifacts.collection import CATALOG_SCHEMA, read_catalog
@@ -13,7 +14,7 @@ from retrieval.artifacts.folder import Folder, part_name
 from retrieval.geometry import pairing, stages
 from retrieval.geometry.features import Features
 from retrieval.geometry.settings import ReconstructConfig
-from retrieval.geometry.vocabulary import InvertedFile, Quantiser, candidate_pairs, train_words
+from retrieval.geometry.vocabulary import Quantiser, histogram, train_words
 from tests.support.places import find_pairs_here
 
 CONFIG = ReconstructConfig(num_words=32, num_candidates=4, vocabulary_sample=300)
@@ -73,7 +74,13 @@ def test_pairs_by_parts_and_blocks_are_those_of_all_photos_at_once(
     features = {part: dict(stages.features_of_part(out, part)) for part in range(NUM_PARTS)}
     own = [Quantiser(words).assign(features[row["part"]][row["image_id"]].descriptors) for row in photos]
     assert [row["num"] for row in photos] == [len(names) for names in own]
-    pairs = set(candidate_pairs(InvertedFile.build(own, len(words)), range(num), CONFIG.num_candidates))
+    apart = np.stack([histogram(names, len(words)) for names in own]).astype(np.float64)
+    apart -= apart.mean(axis=0)
+    apart /= np.linalg.norm(apart, axis=1, keepdims=True)
+    alike = apart @ apart.T
+    np.fill_diagonal(alike, -9)
+    best = np.argsort(-alike, axis=1)[:, : CONFIG.num_candidates]
+    pairs = {(min(at, int(other)), max(at, int(other))) for at in range(num) for other in best[at]}
     expected = sorted(pairs, key=lambda pair: (photos[pair[0]]["part"], photos[pair[1]]["part"], pair))
     assert pairs_of(out) == expected != sorted(pairs)
     assert len(expected) < num * (num - 1) / 2
@@ -116,7 +123,7 @@ def test_words_are_trained_on_some_photos_of_many(
 ) -> None:
     """Five of 21, drawn by the seed, each of which then gives more."""
     photos = read_catalog(collected[0], ("train", "val", "test"))
-    monkeypatch.setattr(pairing, "_SAMPLED", 5)
+    monkeypatch.setattr(pairing, "SAMPLED", 5)
     drawn = [pairing._sample(collected[1], photos, ReconstructConfig(vocabulary_sample=50, seed=n)) for n in (0, 0, 1)]
     assert {len(one) for one in drawn} == {50}
     assert drawn[0].tolist() == drawn[1].tolist() != drawn[2].tolist()
@@ -147,9 +154,11 @@ def test_what_is_there_is_not_made_again(collected: tuple[Folder, Folder], tmp_p
     assert pairing.assign_part(out, 1) == {"part": 1, "taken": 7, "resumed": 1}
     for part in (0, 2):
         pairing.assign_part(out, part)
-    inverted = pairing.invert(collection, out, ("train",))
-    assert inverted.num_photos == 18
-    done = [pairing.look_up_block(out, block, 7, inverted, CONFIG) for block in (0, 1, 2, 2)]
+    assert {pairing.learn_axes(collection, out, ("train",), CONFIG) for _ in range(2)} == {17}  # of 18 photos
+    assert [pairing.look_along(out, part)["resumed"] for part in (0, 1, 2, 1)] == [0, 0, 0, 1]
+    vectors = pairing.gather(collection, out, ("train",))
+    assert vectors.shape == (18, 17 + 1)
+    done = [pairing.look_up_block(out, block, 7, vectors, CONFIG) for block in (0, 1, 2, 2)]
     assert [(row["block"], row["taken"], row["resumed"]) for row in done] == [
         (0, 7, 0),
         (1, 7, 0),
@@ -163,6 +172,35 @@ def test_what_is_there_is_not_made_again(collected: tuple[Folder, Folder], tmp_p
     before = out.read_bytes("vocabulary.f32")
     out.write_bytes("vocabulary.f32", before[: 128 * 4 * 3], about={"words": 3})
     assert pairing.train_vocabulary(collection, out, ("train",), CONFIG) == 3  # it is read, not trained
+
+
+def test_axes_are_learned_of_some_parts_of_many(
+    collected: tuple[Folder, Folder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten photos at most are two of three parts of seven, drawn by the seed; the rest is not read."""
+    out = copied(collected[1], tmp_path)
+    pairing.train_vocabulary(collected[0], out, ("train",), CONFIG)
+    for part in range(NUM_PARTS):
+        pairing.assign_part(out, part)
+    monkeypatch.setattr(pairing, "SAMPLED", 10)
+    drawn = np.random.default_rng(3).permutation(NUM_PARTS)
+    out.remove(f"words/{part_name(int(drawn[2]))}")
+    own = [len(read_catalog(collected[0], ("train",)).filter(pc.field("part") == int(part))) for part in drawn]
+    assert pairing.learn_axes(collected[0], out, ("train",), ReconstructConfig(seed=3)) == min(10, own[0] + own[1]) - 1
+
+
+def test_a_photo_that_was_not_described_is_named_however_many_are(
+    collected: tuple[Folder, Folder], tmp_path: Path
+) -> None:
+    """Also where the words were learned of others."""
+    out = copied(collected[1], tmp_path)
+    find_pairs_here(collected[0], out, CONFIG, list(range(NUM_PARTS)), 1, 100)
+    table = out.read_table("vectors/part-00001.parquet")
+    missed = next(name for name in table["image_id"].to_pylist() if name not in ("04.jpg", "07.jpg", "11.jpg"))
+    kept = [at for at, name in enumerate(table["image_id"].to_pylist()) if name != missed]
+    out.write_table("vectors/part-00001.parquet", table.take(pa.array(kept)))
+    with pytest.raises(ValueError, match=f"no local features of {missed}: .*Describe it too"):
+        pairing.gather(collected[0], out, ("train",))
 
 
 def test_photos_without_any_feature_make_no_vocabulary(tmp_path: Path) -> None:

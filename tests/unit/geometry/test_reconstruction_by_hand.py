@@ -54,7 +54,7 @@ def test_links_are_the_pairs_of_the_block_with_enough_inliers(tmp_path: Path, mo
     out, config = Folder.of(tmp_path), ReconstructConfig(weak_inliers=15)
     write_photos(out, 6, parts=2)
     pairs = [(0, 2), (0, 1), (1, 2), (3, 5), (4, 5)]  # by parts: (0, 2), (0, 1), (4, 5), (1, 2), (3, 5)
-    pairing._write_pairs(out, 1, np.array(pairs))
+    pairing.write_pairs(out, 1, np.array(pairs))
     inliers = {(0, 1): 40, (0, 2): 40, (1, 2): 14, (3, 5): 99, (4, 5): 15}
 
     def verify(first: Features, second: Features) -> Verified:
@@ -197,6 +197,7 @@ def test_every_photo_is_in_a_model_or_has_the_reason_that_it_is_not(tmp_path: Pa
     out.write_table("photos.parquet", pa.table({"image_id": names, "num": num}))
     columns = {
         "group": [0, 0, 0, 1, 1, -1, -1, -1, -1, 1, 0],
+        "whole": [0, 0, 0, 1, 1, -1, -1, -1, -1, 1, 0],
         "cluster": [0, 0, 0, 1, 1, 1, 1, 2, 3, 1, 0],
         "linked": [True] * 7 + [False, False, True, True],
         "strong": [True] * 6 + [False, False, False, True, True],
@@ -239,7 +240,7 @@ def test_places_to_validate_on_are_drawn_by_the_seed(tmp_path: Path) -> None:
         names = [f"{letter}.jpg" for letter in "abcdefghijkl"]
         cluster = [number // 2 for number in range(12)]
         out.write_table("photos.parquet", pa.table({"image_id": names, "num": [50] * 12}))
-        same = {"group": [0] * 12, "linked": [True] * 12, "strong": [True] * 12}
+        same = {"group": [0] * 12, "whole": [0] * 12, "linked": [True] * 12, "strong": [True] * 12}
         out.write_table("groups.parquet", pa.table({"image_id": names, "cluster": cluster, **same}))
         write_group(out, 0, [model_of("abcdefghijkl"[at : at + 2]) for at in range(0, 12, 2)])
         reconstruction.assemble(out, 1, ReconstructConfig(val_fraction=0.34, seed=seed))

@@ -1,80 +1,85 @@
-"""Words, and an inverted file that ranks as dense tf-idf does."""
+"""Words, histograms along their principal axes, and the photos that are most alike."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from retrieval.geometry.vocabulary import InvertedFile, Quantiser, candidate_pairs, train_words
+from retrieval.geometry.vocabulary import Axes, Quantiser, histogram, nearest, train_words
 
 
-def dense_cosines(words: Sequence[np.ndarray], num_words: int) -> np.ndarray:
-    """sqrt(tf) idf, words in more than 30 % of the photos left out unless those are 100 or fewer; then cosines."""
-    counts = np.zeros((len(words), num_words))
-    for row, own in enumerate(words):
-        np.add.at(counts[row], own, 1)
-    photos_with = (counts > 0).sum(axis=0)
-    weight = np.sqrt(counts) * np.log(len(words) / np.maximum(photos_with, 1))
-    weight[:, (photos_with > 100) & (photos_with > 0.3 * len(words))] = 0
-    weight /= np.maximum(np.linalg.norm(weight, axis=1, keepdims=True), 1e-12)
-    return weight @ weight.T
+def test_a_histogram_is_the_roots_of_each_word_s_part() -> None:
+    found = histogram(np.array([3, 1, 3, 3]), 5)
+    assert found.dtype == np.float32 and np.allclose(found, np.sqrt([0, 0.25, 0, 0.75, 0]))
+    assert histogram(np.empty(0, np.int32), 5).tolist() == [0] * 5
 
 
-@pytest.mark.parametrize(("num", "k"), [(25, 6), (25, 40), (25, 1), (380, 6)])
-def test_the_inverted_file_ranks_as_dense_tf_idf_does(num: int, k: int) -> None:
-    """Word 0 is in most photos: of 380 in more than 100, where it is left out."""
-    rng = np.random.default_rng(0)
-    words = [
-        np.concatenate([rng.integers(1, 60, size=rng.integers(5, 40)), np.zeros(int(rng.random() < 0.8), int)])
-        for _ in range(num)
+def histograms_of(num: int, num_words: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.stack([histogram(rng.integers(0, num_words, rng.integers(1, 40)), num_words) for _ in range(num)])
+
+
+@pytest.mark.parametrize(("num", "num_words"), [(30, 50), (50, 30)])
+def test_along_all_axes_photos_are_as_alike_as_their_histograms_less_the_mean(num: int, num_words: int) -> None:
+    """Of fewer photos than words, and of more."""
+    histograms = histograms_of(num, num_words)
+    axes = Axes.of(histograms, 99)
+    assert axes.axes.shape == (num_words, min(num - 1, num_words))
+    assert np.allclose(axes.axes.T @ axes.axes, np.eye(axes.axes.shape[1]), atol=1e-4)
+    others = histograms_of(20, num_words, seed=1) if num > num_words else histograms
+    apart = (others - histograms.mean(axis=0)).astype(np.float64)
+    apart /= np.linalg.norm(apart, axis=1, keepdims=True)
+    found = axes.look(others)
+    assert not found[:, -1].any() and found.shape[1] == axes.axes.shape[1] + 1
+    assert found.dtype == np.float32 and np.allclose(found @ found.T, apart @ apart.T, atol=2e-4)
+
+
+@pytest.mark.parametrize(("num", "num_words"), [(30, 50), (50, 30)])
+def test_a_few_axes_are_those_along_which_photos_differ_most(num: int, num_words: int) -> None:
+    histograms = histograms_of(num, num_words)
+    axes = Axes.of(histograms, 4)
+    longest = np.linalg.svd(histograms - histograms.mean(axis=0))[2][:4]
+    assert np.allclose(np.abs(longest @ axes.axes), np.eye(4), atol=1e-3)
+
+
+def test_a_photo_without_words_lies_nowhere_and_photos_that_are_all_alike_say_nothing() -> None:
+    histograms = histograms_of(9, 20)
+    histograms[4] = 0
+    found = Axes.of(histograms).look(histograms)
+    assert not found[4, :-1].any() and found[:, -1].tolist() == [-float(row == 4) for row in range(9)]
+    assert np.allclose(np.linalg.norm(np.delete(found, 4, axis=0), axis=1), 1, atol=1e-5)
+    same = np.repeat(histograms[:1], 3, axis=0)
+    assert not Axes.of(same).look(same).any() and not Axes.of(same[:1]).look(same).any()
+
+
+@pytest.mark.parametrize(("num", "k"), [(40, 6), (40, 60), (7, 6), (2, 1), (1, 3)])
+def test_the_nearest_are_those_of_the_slow_definition(num: int, k: int) -> None:
+    """Photos 5 and 11 have no words: they are near to none, and none is to them."""
+    vectors = np.random.default_rng(0).standard_normal((num, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    nothing = [at for at in (5, 11) if at < num]
+    vectors[nothing], vectors[:, -1] = 0, 0  # the last says whether there is anything
+    vectors[nothing, -1] = -1
+    before = vectors.copy()
+    for photos in (range(num), range(num // 2, num), range(3, 3)):
+        wanted = set()
+        for photo in photos:
+            if photo not in nothing:
+                others = [other for other in range(num) if other != photo and other not in nothing]
+                best = sorted(others, key=lambda other: -float(vectors[photo] @ vectors[other]))[:k]
+                wanted |= {(min(photo, other), max(photo, other)) for other in best}
+        found = nearest(vectors, photos, k)
+        assert found.dtype == np.int32 and [tuple(pair) for pair in found.tolist()] == sorted(wanted)
+    assert np.array_equal(vectors, before)
+
+
+def test_of_photos_that_are_the_same_each_has_the_others() -> None:
+    """However many lie at the same place, none is its own neighbour."""
+    vectors = np.repeat(np.eye(3, 4, dtype=np.float32), 4, axis=0)
+    found = nearest(vectors, range(12), 3)
+    assert [tuple(pair) for pair in found.tolist()] == [
+        (a, b) for a in range(12) for b in range(a + 1, 12) if a // 4 == b // 4
     ]
-    cosines, file = dense_cosines(words, 60), InvertedFile.build(words, 60)
-    assert file.num_photos == num
-    for row in range(min(num, 40)):
-        rows, scores = file.nearest(row, k)
-        assert row not in rows
-        assert np.allclose(scores, cosines[row, rows], atol=1e-6)
-        others = np.delete(np.arange(num), row)
-        expected = np.sort(cosines[row, others])[::-1][:k]
-        assert np.allclose(scores, expected[expected > 1e-9], atol=1e-6)
-
-
-def test_equal_photos_come_in_the_order_of_their_rows_and_unlike_ones_not_at_all() -> None:
-    """However few are asked for: with many photos only the likely ones are sorted."""
-    words = [np.array([number % 4]) for number in range(80)]
-    file = InvertedFile.build(words, 5)
-    same = [row for row in range(1, 80) if row % 4 == 1 and row != 5]
-    for k in (1, 3, 7, 15, 19, 60):
-        rows, scores = file.nearest(5, k)
-        assert rows.tolist() == same[:k]
-        assert np.allclose(scores, 1)
-    alone = InvertedFile.build([np.array([0]), np.array([1]), np.empty(0, np.int64)], 2)
-    assert [len(alone.nearest(row, 2)[0]) for row in range(3)] == [0, 0, 0]
-
-
-def test_a_word_is_left_out_where_many_have_it_and_they_are_more_than_a_hundred() -> None:
-    def kept(num_with: int, num: int) -> bool:
-        words = [np.array([0] * (row < num_with) + [1 + row % 7]) for row in range(num)]
-        return 0 in InvertedFile.build(words, 8).own
-
-    assert kept(100, 120) and not kept(101, 120)  # 101 of 120 are more than 30 %
-    assert kept(120, 400) and not kept(121, 400)
-
-
-def test_pairs_have_the_smaller_row_first_and_are_those_of_the_photos_asked_for() -> None:
-    rng = np.random.default_rng(4)
-    words = [rng.integers(0, 30, size=12) for _ in range(20)]
-    file = InvertedFile.build(words, 30)
-    for photo in (0, 7, 19):
-        found = list(candidate_pairs(file, [photo], 3))
-        assert found == [(min(photo, other), max(photo, other)) for other in file.nearest(photo, 3)[0].tolist()]
-    assert list(candidate_pairs(file, [3, 4], 2)) == [
-        *candidate_pairs(file, [3], 2),
-        *candidate_pairs(file, [4], 2),
-    ]
-    assert list(candidate_pairs(InvertedFile.build([], 4), [], 2)) == []
 
 
 def test_words_are_the_nearest_centroids() -> None:
