@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest
 
 KIND = "index"
@@ -15,6 +16,11 @@ IDS = "ids.parquet"
 TRAINED = "trained.faiss"
 """The empty, trained index that shards start from, for kinds that start from something."""
 
+CHOSEN = "chosen.json"
+"""How an index that promises something is searched, and all that was measured to choose it."""
+
+CHOICE = "choice.png"
+"""The same as a figure."""
 
 SHARD = "shard-"
 """How the files that are searched begin; the rest of an index is small."""
@@ -45,5 +51,10 @@ def settings_of(splits: Sequence[str], config: Mapping[str, Any]) -> dict[str, A
 
 
 def factory_of(manifest: Manifest) -> str:
-    """The factory string of a sealed index."""
-    return manifest.config["index"]["factory"]
+    """The factory string of a sealed index: the one that was asked for, or chosen."""
+    return manifest.counts.get("promise", manifest.config["index"])["factory"]
+
+
+def chosen_settings(folder: Folder) -> dict[str, Any]:
+    """Of an index that promises something: fields of its IndexConfig."""
+    return dict(folder.read_json(CHOSEN)["settings"])

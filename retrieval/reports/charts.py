@@ -165,3 +165,35 @@ def reliability_png(calibrations: Mapping[str, Calibration]) -> bytes:
     axes.set_ylim(-0.03, 1.03)
     names_above(axes)
     return saved(figure, "png")
+
+
+def trade_off_png(
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    chosen: tuple[str, float, float],
+    recall: float | None = None,
+    seconds: float | None = None,
+) -> bytes:
+    """What an index finds for its time: a line for each kind, through the best of its settings.
+
+    Args:
+        lines: name -> (recall, seconds of a query) of its settings. chosen: name, recall and seconds of what was taken.
+        recall, seconds: what was asked for, if it was.
+    """
+    figure, (axes,) = new_figure(1, width=8.0)
+    for (name, points), (color, dashes) in zip(lines.items(), styles(list(lines)), strict=True):
+        best, kept = 0.0, []
+        for time, found in sorted((time, found) for found, time in points):
+            if found > best:  # no setting that is slower and finds no more
+                best = found
+                kept.append((1e3 * time, found))
+        axes.plot(*zip(*kept), color=color, linestyle=dashes, linewidth=1.6, marker="o", markersize=3, label=name)
+    if recall is not None:
+        axes.axhline(recall, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    if seconds is not None:
+        axes.axvline(1e3 * seconds, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    name, found, time = chosen
+    axes.plot([1e3 * time], [found], marker="*", markersize=15, color=RIGHT, linestyle="none", label=f"chosen: {name}")
+    axes.set_xscale("log")
+    dress(axes, "recall of the 10 nearest", "milliseconds a query, one thread, 95 of 100")
+    figure.legend(frameon=False, fontsize=8, labelcolor=INK, loc="outside right upper")
+    return saved(figure, "png")

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.index import IDS, KIND, shards_of
+from retrieval.artifacts.index import CHOSEN, IDS, KIND, chosen_settings, shards_of
 from retrieval.artifacts.manifest import Manifest, read_manifest
 from retrieval.search.blocks import Blocks
 from retrieval.search.engines.engine import Engine, kind_of, kind_of_file
@@ -121,9 +121,12 @@ class Shard:
         """
         folder = Folder.of(folder)
         try:
-            return cls(*kind_of_file(name).load(folder, name, num_threads, mmap))
+            shard = cls(*kind_of_file(name).load(folder, name, num_threads, mmap))
         except (RuntimeError, AttributeError, KeyError, ValueError) as error:
             raise ValueError(f"{folder / name} is not a whole index shard ({error}). Build the index again.") from error
+        if folder.exists(CHOSEN):
+            shard.engine.configure(IndexConfig(**chosen_settings(folder)))
+        return shard
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +44,13 @@ class IndexConfig:
     """KDTree: embeddings in a leaf, at most (more only where they are all equal)."""
     max_visits: int | None = None
     """KDTree: leaves visited per query, at most; none means until the result is exact."""
+    recall: float | None = None
+    """A promise: the share of the 10 nearest that is found, 0 to 1, measured on your own vectors. With one of these
+    three and no factory, kind and settings are chosen by measuring. An index that breaks its promise is not sealed."""
+    memory: str | None = None
+    """A promise: what the index takes of memory, for example 8GB; vectors that only refine codes are on disk."""
+    latency: str | None = None
+    """A promise: how long a query takes, one core, 95 of 100 of them, for example 20ms."""
     seed: int = 0
     """Draws the training sample and the starting centroids."""
 
@@ -52,3 +61,41 @@ class IndexConfig:
                 raise ValueError(f"{name} is {value}, expected 1 or more.")
         if not self.refine_factor >= 1:
             raise ValueError(f"refine_factor is {self.refine_factor}, expected 1 or more.")
+        if self.recall is not None and not 0 < self.recall <= 1:
+            raise ValueError(f"recall is {self.recall:g}, expected above 0 and at most 1, for example 0.95.")
+        _ = self.max_bytes, self.max_seconds
+
+    @property
+    def promises(self) -> bool:
+        """Whether anything is promised of it, and so measured."""
+        return self.recall is not None or self.memory is not None or self.latency is not None
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether its kind is chosen by what it promises."""
+        return self.promises and self.factory == "Flat"
+
+    @property
+    def max_bytes(self) -> float | None:
+        """What it may take of memory. Raises: ValueError for no such amount."""
+        return None if self.memory is None else _amount("memory", self.memory, _BYTES, "8GB")
+
+    @property
+    def max_seconds(self) -> float | None:
+        """How long a query may take. Raises: ValueError for no such time."""
+        return None if self.latency is None else _amount("latency", self.latency, _SECONDS, "20ms")
+
+
+_BYTES = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def _amount(name: str, text: str, units: Mapping[str, float], example: str) -> float:
+    """What a number with a unit stands for."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text)
+    value = float(found[1]) * units.get(found[2], 0) if found else 0.0
+    if not value:
+        raise ValueError(
+            f"{name} is '{text}', expected a number and a unit ({', '.join(units)}), for example {example}."
+        )
+    return value

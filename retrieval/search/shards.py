@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.embeddings import name_keys, part_by_part, read_rows, with_embedding
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.index import IDS, KIND, TRAINED, settings_of
+from retrieval.artifacts.index import CHOICE, CHOSEN, IDS, KIND, TRAINED, settings_of
 from retrieval.artifacts.manifest import Books, Manifest, begin, check_made_from, hash_of, read_manifest, seal
 from retrieval.search.blocks import Blocks
 from retrieval.search.engines.engine import kind_of
@@ -36,7 +36,6 @@ class IndexPlan:
     """What an index is made of, and how: folders, settings and fingerprints.
 
     inputs: fingerprints of its embeddings, collection and model. num: embeddings there are. dim: their dimension.
-    sample: of how many of them the kind of index would be trained; 0: of none.
     """
 
     embeddings: Folder
@@ -47,7 +46,6 @@ class IndexPlan:
     inputs: dict[str, str]
     num: int
     dim: int
-    sample: int
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -66,7 +64,7 @@ def plan_index(
     check_made_from(embeddings, embedded, "collection", collected.fingerprint)
     inputs = {"embeddings": embedded.fingerprint, **{of: embedded.inputs[of] for of in ("collection", "model")}}
     num, dim = int(embedded.counts["num"]), int(embedded.counts["dim"])
-    sample = sample_size(config, dim)
+    sample_size(config, dim)  # asked now, since it knows which factory strings there are
     return IndexPlan(
         embeddings=embeddings,
         collection=collection,
@@ -76,7 +74,6 @@ def plan_index(
         inputs=inputs,
         num=num,
         dim=dim,
-        sample=sample,
     )
 
 
@@ -86,21 +83,28 @@ def begin_index(plan: IndexPlan) -> Manifest | None:
 
 
 def seal_index(
-    plan: IndexPlan, found: Mapping[str, int], trained_on: int, shards: Sequence[Mapping[str, Any]]
+    plan: IndexPlan,
+    found: Mapping[str, int],
+    trained_on: int,
+    shards: Sequence[Mapping[str, Any]],
+    promise: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Write the manifest.
 
-    Args: found, trained_on, shards: what `assign_rows`, `write_trained` and every `write_shard` returned.
+    Args:
+        found, trained_on, shards: what `assign_rows`, `write_trained` and every `write_shard` returned.
+        promise: what `promise.keep` returned, of an index that promises something.
 
     Raises: ValueError if embeddings are neither in a shard nor left out by their split.
     """
     shards = sorted(shards, key=lambda shard: shard["name"])
     kept = sum(shard["num"] for shard in shards)
     left_out = {f"split-{split}": count for split, count in found.items() if split not in plan.splits}
-    counts = {"num": kept, "dim": plan.dim, "shards": len(shards), "trained_on": trained_on}
+    counts: dict[str, Any] = {"num": kept, "dim": plan.dim, "shards": len(shards), "trained_on": trained_on}
+    counts |= {"promise": dict(promise)} if promise else {}
     counts["bytes"] = sum(shard["bytes"] for shard in shards)
     files = {shard["name"]: shard["sha256"] for shard in shards}
-    files |= {name: hash_of(plan.out, name) for name in (IDS, TRAINED) if plan.out.exists(name)}
+    files |= {name: hash_of(plan.out, name) for name in (IDS, TRAINED, CHOSEN, CHOICE) if plan.out.exists(name)}
     books = [Books(stage="index", taken=plan.num, kept=kept, rejected=left_out)]
     return seal(plan.out, kind=KIND, config=plan.settings, inputs=plan.inputs, counts=counts, books=books, files=files)
 
@@ -143,15 +147,15 @@ def write_trained(embeddings: Folder, out: Folder, config: IndexConfig, dim: int
     """
     if kind_of(config.factory).train is None:
         return 0
-    there = int(_in_parts(out).sum())
+    there = num_rows(out)
     num = min(sample_size(config, dim), there)
     if out.done(TRAINED) is None:
-        sample = _draw_sample(embeddings, out, num, there, config.seed, dim)
+        sample = draw_sample(embeddings, out, num, there, config.seed, dim)
         out.write_bytes(TRAINED, train_index(config, sample, num_threads), about={})
     return num
 
 
-def _draw_sample(embeddings: Folder, out: Folder, num: int, there: int, seed: int, dim: int) -> np.ndarray:
+def draw_sample(embeddings: Folder, out: Folder, num: int, there: int, seed: int, dim: int) -> np.ndarray:
     """(num, D) float32: images drawn at random of all that are there, without repeats, one part in memory at a time."""
     if num == 0:
         return np.empty((0, dim), dtype=np.float32)
@@ -177,7 +181,7 @@ def write_shard(
     kind = kind_of(config.factory)
     name = f"shard-{shard:05d}{kind.suffix}"
     if (done := out.done(name)) is None:
-        images = _images_of(out, shard, shards)
+        images = images_of(out, shard, shards)
         trained = b"" if kind.train is None else out.read_bytes(TRAINED)
         places = images.keys, images.parts, images.places
         write = kind.build(config, trained, Blocks(images.rows, dim, lambda: part_by_part(embeddings, *places, dim)))
@@ -186,7 +190,7 @@ def write_shard(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Images:
+class Images:
     """The n images of a shard, by row. rows: (n,) int64, ascending. parts, places: (n,) int32, where their embeddings
     lie. keys: (n,) int64, their `name_keys`."""
 
@@ -196,7 +200,7 @@ class _Images:
     keys: np.ndarray
 
 
-def _images_of(out: Folder, shard: int, shards: int) -> _Images:
+def images_of(out: Folder, shard: int, shards: int) -> Images:
     """Those of a run of parts: ids.parquet is read through, and only they are kept."""
     ends = np.cumsum(_in_parts(out))
     begin, end = (int(ends[-1]) * number // shards for number in (shard, shard + 1))
@@ -217,7 +221,12 @@ def _images_of(out: Folder, shard: int, shards: int) -> _Images:
     before = int(ends[first - 1]) if first else 0
     own = np.sort(stored[begin - before : end - before])
     pa.default_memory_pool().release_unused()  # what reading took
-    return _Images(**{name: values[own] for name, values in kept.items()})
+    return Images(**{name: values[own] for name, values in kept.items()})
+
+
+def num_rows(out: Folder) -> int:
+    """How many images `assign_rows` wrote."""
+    return int(_in_parts(out).sum())
 
 
 def _in_parts(out: Folder) -> np.ndarray:

@@ -12,6 +12,7 @@ from ray_jobs.build_index import BuildIndexConfig, main
 from retrieval.artifacts.collection import CATALOG_SCHEMA
 from retrieval.artifacts.embeddings import EMBEDDING_SCHEMA
 from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.index import CHOICE, CHOSEN, factory_of
 from retrieval.artifacts.manifest import MANIFEST, begin, read_manifest, seal
 from retrieval.search.index import Searcher
 from retrieval.search.settings import IndexConfig
@@ -155,3 +156,19 @@ def test_embeddings_that_do_not_match_the_catalog_are_refused(tmp_path: Path) ->
     embeddings.write_table(part_name(1), table.take(list(reversed(range(len(table))))))
     with pytest.raises(ValueError, match="holds other images"):
         main(config(collection, embeddings, tmp_path / "index"))
+
+
+def test_an_index_keeps_its_promise_or_is_not_sealed(tmp_path: Path) -> None:
+    """Of 83 images an exact search is quick enough for any; a graph that may take no memory is refused."""
+    collection, embeddings, vectors = make_inputs(tmp_path)
+    asked = {"recall": 0.9, "memory": "1GB", "latency": "5s"}
+    manifest = main(config(collection, embeddings, tmp_path / "index", num_shards=2, **asked))
+    promise = manifest.counts["promise"]
+    assert (promise["factory"], promise["recall"], factory_of(manifest)) == ("Flat", 1, "Flat")
+    assert promise["bytes"] > 64 * len(vectors) and 0 < promise["seconds"] < 5
+    assert {CHOSEN, CHOICE} <= set(manifest.files)
+    assert Folder.of(tmp_path / "index").read_bytes(CHOICE).startswith(b"\x89PNG")
+    assert len(Searcher.open(tmp_path / "index").search(np.ones((1, DIM)), 3).rows[0]) == 3
+    with pytest.raises(ValueError, match="keeps recall 0.9, memory 1kB .*HNSW8 ef 16.*breaks memory"):
+        main(config(collection, embeddings, tmp_path / "other", factory="HNSW8", recall=0.9, memory="1kB"))
+    assert not (tmp_path / "other" / MANIFEST).exists()

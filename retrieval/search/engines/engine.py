@@ -37,6 +37,10 @@ class Engine(Protocol):
         """
         ...
 
+    def configure(self, config: IndexConfig) -> None:
+        """Look as hard as these settings say from now on (nprobe, ef_search, refine_factor, max_visits)."""
+        ...
+
     def vectors_of(self, local: np.ndarray) -> np.ndarray | None:
         """(n, D) float32 at the positions (n,), exactly as they were added; None where only codes are kept."""
         ...

@@ -131,6 +131,9 @@ class Approximate:
         self._exact = exact_layer(self.index)
         self._lock = threading.Lock()
 
+    def configure(self, config: IndexConfig) -> None:
+        _configured(self.index, config)
+
     def propose(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         if self.gpu is None or k > _GPU_MAX_K:
             return self.index.search(queries, k)

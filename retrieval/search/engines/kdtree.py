@@ -81,6 +81,10 @@ class KDTree:
         nodes, axes, scale, order = grow(vectors, leaf_size)
         return cls(nodes, axes, scale, vectors[order], order, max_visits)
 
+    def configure(self, config: IndexConfig) -> None:
+        """Visit as many leaves as it says."""
+        self.max_visits = config.max_visits
+
     def search(
         self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None, max_visits: int | None = None
     ) -> Neighbours:

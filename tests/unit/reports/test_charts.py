@@ -153,6 +153,17 @@ def test_bars_are_as_long_as_the_figures(seen: list[Any]) -> None:
     assert seen[0].get_xlim() == (0, 1.22)
 
 
+def test_a_trade_off_leaves_out_what_is_slower_and_finds_no_more(seen: list[Any]) -> None:
+    lines = {"Flat": [(1.0, 0.02)], "lists": [(0.5, 0.001), (0.4, 0.002), (0.9, 0.004)]}
+    charts.trade_off_png(lines, ("lists nprobe 8", 0.9, 0.004), recall=0.8, seconds=0.01)
+    (axes,) = seen
+    drawn = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axes.lines}
+    assert drawn["Flat"] == [(20.0, 1.0)] and drawn["lists"] == [(1.0, 0.5), (4.0, 0.9)]
+    assert drawn["chosen: lists nprobe 8"] == [(4.0, 0.9)]
+    assert [0.8, 0.8] in [list(line.get_ydata()) for line in axes.lines]
+    assert [10.0, 10.0] in [list(line.get_xdata()) for line in axes.lines]
+
+
 def test_precision_over_recall(seen: list[Any]) -> None:
     curve = np.linspace(1, 0, 101)
     charts.precision_recall_png({"a": curve.tolist(), "b": [0.5] * 101}, "a title")
