@@ -76,6 +76,8 @@ CATALOG_SCHEMA = pa.schema(
     ]
 )
 
+_CHUNK = 1 << 20  # rows of a chunk of a column: 2 GiB, if each name had 2,000 letters
+
 ADDED = "added"
 ADDED_FIELD = pa.field(ADDED, pa.timestamp("us", "UTC"))
 """One more column of the catalog, where photos were added to a running service and folded in: when, else null."""
@@ -104,11 +106,29 @@ def read_catalog(
     columns: Sequence[str] = ("image_id", "label", "part", "row"),
 ) -> pa.Table:
     """These columns of the catalog, of the photos in `splits`, sorted by image_id (as UTF-8 bytes); None: of all."""
+    return _in_chunks(_read_sorted(collection, splits, columns))
+
+
+def _read_sorted(collection: Folder, splits: Sequence[str] | None, columns: Sequence[str]) -> pa.Table:
+    """The same with names of 64-bit offsets: those of 32 bits, which a file has, end at 2 GiB of letters a column."""
     needed = [name for name in (*CATALOG_SCHEMA.names, ADDED) if name in {*columns, "image_id", "split"}]
     catalog = _read_columns(collection, needed)
+    catalog = catalog.cast(pa.schema([_with_type(field, pa.string(), pa.large_string()) for field in catalog.schema]))
     if splits is not None:
         catalog = catalog.filter(pc.is_in(catalog["split"], pa.array(list(splits), pa.string())))
     return catalog.sort_by("image_id").select(list(columns))
+
+
+def _in_chunks(table: pa.Table) -> pa.Table:
+    """Names as a file has them, in chunks whose letters 32 bits can count."""
+    schema = pa.schema([_with_type(field, pa.large_string(), pa.string()) for field in table.schema])
+    starts = range(0, max(1, len(table)), _CHUNK)
+    blocks = (table.take(pa.array(np.arange(start, min(start + _CHUNK, len(table))))) for start in starts)
+    return pa.concat_tables(block.cast(schema) for block in blocks)
+
+
+def _with_type(field: pa.Field, old: pa.DataType, new: pa.DataType) -> pa.Field:
+    return field.with_type(new) if field.type == old else field
 
 
 def _read_columns(collection: Folder, needed: list[str]) -> pa.Table:

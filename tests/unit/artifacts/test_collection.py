@@ -258,3 +258,17 @@ def test_the_detector_s_network_goes_along(tmp_path: Path) -> None:
     assert detector_of(without) is None and detector_of(out) is None
     keep_detector(with_one, out)
     assert detector_of(with_one) == detector_of(out) == b"network"
+
+
+def test_a_long_catalog_comes_in_chunks_that_hold_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, names = Folder.of(tmp_path), [f"{(row * 37) % 60:02d}\u00e9.jpg" for row in range(60)]
+    rows = [
+        {"image_id": name, "label": None, "split": "gallery", "part": 0, "row": at} for at, name in enumerate(names)
+    ]
+    folder.write_table(CATALOG, pa.Table.from_pylist(rows, schema=CATALOG_SCHEMA))
+    whole = read_catalog(folder, columns=CATALOG_SCHEMA.names)
+    monkeypatch.setattr(artifacts_collection, "_CHUNK", 7)
+    cut = read_catalog(folder, columns=CATALOG_SCHEMA.names)
+    assert cut.equals(whole) and cut.schema == whole.schema == CATALOG_SCHEMA
+    assert cut["image_id"].num_chunks == 9 and cut["image_id"].to_pylist() == sorted(names)
+    assert read_catalog(folder, ("query",)).num_rows == 0
