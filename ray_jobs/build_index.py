@@ -22,7 +22,7 @@ from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_sealed
 from ray_jobs.runtime.parallel.limits import TimeLimits
 from ray_jobs.runtime.parallel.parts import run_parts
-from ray_jobs.runtime.parallel.placement import holding, largest_cores
+from ray_jobs.runtime.parallel.placement import GB, Needs, holding, largest_cores
 from ray_jobs.runtime.session import on_cluster, session
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.index import CHOICE
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from retrieval.search.shards import IndexPlan
 
 logger = logging.getLogger(__name__)
-_ROW = 400  # bytes of an image in lists of rows and of samples; 174 were measured, with ids of 26 letters
+_SORT = Needs(memory=2 * GB)  # of a task that sorts a table, however long: see `artifacts.node.scratch`
+_ROW = 400  # bytes of an image in lists of samples; 174 were measured, with ids of 26 letters
 _SAMPLE = 3.0  # times its sample is in memory while an index is trained: as read, and as FAISS takes of it
 _CHOOSING = 2e9  # bytes while kinds are tried on a sample
 _VECTORS = 1.1  # times its vectors are in memory while a shard is built of them
@@ -81,8 +82,7 @@ def main(cfg: BuildIndexConfig) -> Manifest:
         logger.info("build_index: %s is sealed already, %d images", out, done.counts["num"])
         return done
     with session(cfg.limits, writes=out, reads=[collection, embeddings]):
-        rows = holding(_ROW, plan.num)
-        found = on_cluster(assign_rows, collection, out, cfg.splits, embeddings, says="rows", needs=rows)
+        found = on_cluster(assign_rows, collection, out, cfg.splits, embeddings, says="rows", needs=_SORT)
         num = sum(found.get(split, 0) for split in set(cfg.splits))
         index, places = cfg.index, (embeddings, out)
         if cfg.index.is_chosen:

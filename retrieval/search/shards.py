@@ -8,7 +8,8 @@ out the same every time, so a shard may be built again by anyone, and one that i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,18 +17,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrieval.artifacts.collection import read_catalog
-from retrieval.artifacts.embeddings import name_keys, part_by_part, read_rows, with_embedding
+from retrieval.artifacts.collection import CATALOG
+from retrieval.artifacts.embeddings import left_out, name_keys, part_by_part, read_rows
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.index import CHOICE, CHOSEN, IDS, KIND, TRAINED, settings_of
 from retrieval.artifacts.manifest import Books, Manifest, begin, check_made_from, hash_of, read_manifest, seal
+from retrieval.artifacts.node.scratch import Scratch
 from retrieval.search.blocks import Blocks
 from retrieval.search.engines.engine import kind_of
 from retrieval.search.index import sample_size, train_index
 from retrieval.search.settings import IndexConfig
 
+_IDS = pa.schema([("image_id", pa.string()), ("label", pa.string()), ("part", pa.int32()), ("row_in_part", pa.int32())])
 _ROWS_PER_SHARD = 500_000
-_ROWS_AT_ONCE = 1 << 16  # of ids.parquet: what its readers take in at once, 3 MB
 _BYTES_PER_SHARD = 1 << 30  # of its vectors: a shard is built in the memory that it takes to search it
 
 
@@ -120,16 +122,25 @@ def assign_rows(
 
     Raises: ValueError if no image is in `splits`.
     """
-    catalog = read_catalog(collection, columns=("image_id", "label", "split", "part", "row"))
-    catalog = catalog if embeddings is None else with_embedding(embeddings, catalog)
-    counts = catalog["split"].value_counts().to_pylist()
-    found = {str(count["values"]): int(count["counts"]) for count in counts}
-    kept = catalog.filter(pc.field("split").isin(list(splits)))
-    if not len(kept):
-        raise ValueError(f"No image of {collection} is in splits {tuple(splits)}: it has {found}. Choose from these.")
-    kept = kept.rename_columns(["image_id", "label", "split", "part", "row_in_part"])
-    out.write_table(IDS, kept.drop_columns(["split"]), about={}, row_group_size=_ROWS_AT_ONCE)
-    return found
+    found, away = Counter[str](), pa.array([] if embeddings is None else sorted(left_out(embeddings)), pa.string())
+
+    def kept() -> Iterator[pa.RecordBatch]:
+        for batch in collection.read_batches(CATALOG, ["image_id", "label", "part", "row", "split"]):
+            batch = batch.filter(pc.invert(pc.is_in(batch["image_id"], away)))
+            found.update({one["values"]: one["counts"] for one in batch["split"].value_counts().to_pylist()})
+            batch = batch.filter(pc.is_in(batch["split"], pa.array(list(splits), pa.string())))
+            yield pa.record_batch(batch.columns[:4], schema=_IDS)
+
+    with Scratch() as tables:
+        tables.add("ids", _IDS, kept())
+        if not tables.one("SELECT count(*) FROM ids")[0]:
+            there = dict(found)
+            raise ValueError(
+                f"No image of {collection} is in splits {tuple(splits)}: it has {there}. Choose from these."
+            )
+        rows = (batch.cast(_IDS) for batch in tables.read("SELECT * FROM ids ORDER BY image_id"))
+        out.write_batches(IDS, _IDS, rows, about={})
+    return dict(found)
 
 
 def num_shards(config: IndexConfig, num_images: int, dim: int) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from retrieval.artifacts import folder as folder_module
 from retrieval.artifacts.collection import CATALOG_SCHEMA
 from retrieval.artifacts.embeddings import EMBEDDING_SCHEMA
 from retrieval.artifacts.folder import Folder, part_name
@@ -149,7 +150,7 @@ def test_shards_share_out_all_images_evenly_each_with_its_own_vectors(
     folders: tuple[Folder, Folder, Folder], shards: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collection, embeddings, out = folders
-    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 9)
+    monkeypatch.setattr(folder_module, "GROUP", 9)
     assign_rows(collection, out, ["gallery"])
     ids = out.read_table(IDS)["image_id"].to_pylist()
     config, rows = IndexConfig(factory="KDTree", leaf_size=4), []
