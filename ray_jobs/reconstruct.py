@@ -34,7 +34,7 @@ from retrieval.geometry.settings import FeatureConfig, ReconstructConfig
 logger = logging.getLogger(__name__)
 _DESCRIPTOR = 2000  # bytes of each descriptor of the sample while words are trained; reckoned
 _HISTOGRAM = 150_000  # bytes of each of the photos that axes are learned of
-_VECTOR = 4000  # bytes of each photo while vectors are gathered
+_VECTOR = 13_000  # bytes of each photo while vectors are gathered
 _PAIRS_PER_BLOCK = 256
 _PHOTOS_PER_BLOCK = 512
 _PLACES = ("collection", "out", "features", "cpus_per_task", "limits")

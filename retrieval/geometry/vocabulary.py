@@ -15,7 +15,7 @@ from scipy import linalg
 
 _ITERATIONS = 12
 
-AXES = 256
+AXES = 1024
 """Numbers that a photo's histogram becomes, at most."""
 
 _FAR = 4.0  # what a photo without words is less than others, whose cosines are -1 to 1
