@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.index import KIND, shards_of
+from retrieval.artifacts.index import CHOSEN, KIND, shards_of
 from retrieval.artifacts.manifest import check_files, read_manifest
 from retrieval.artifacts.node.cache import Kept, NodeCache
 from retrieval.search.index import Shard, search_all
@@ -131,7 +131,8 @@ class Part:
         if manifest.fingerprint != index.fingerprint:
             raise ValueError(f"{folder} holds index {manifest.fingerprint[:12]}, expected {index.fingerprint[:12]}")
         names = shards_of(manifest, self._number, args.index_parts)
-        kept = NodeCache.of_node(args.cache, args.cache_gb).folder(folder, also_local=args.cache_local, only=names)
+        only = [*names, *({CHOSEN} & set(manifest.files))]  # how its shards are searched comes with them
+        kept = NodeCache.of_node(args.cache, args.cache_gb).folder(folder, also_local=args.cache_local, only=only)
         try:
             if args.check_files:
                 check_files(kept.folder, {name: manifest.files[name] for name in names})

@@ -25,7 +25,7 @@ from retrieval.images.settings import PrepareConfig
 from retrieval.models.bundle import save_bundle, start
 from retrieval.models.embedder import Embedder, begin_embeddings, embed_part, seal_embeddings
 from retrieval.models.settings import ModelConfig
-from retrieval.search import shards
+from retrieval.search import promise, shards
 from retrieval.search.settings import IndexConfig
 from tests.support.photos import yunet
 
@@ -134,7 +134,11 @@ def make_index(folder: Folder, embeddings: Folder, config: IndexConfig, collecti
     trained_on = shards.write_trained(embeddings, folder, config, plan.dim)
     num = shards.num_shards(config, sum(found.get(split, 0) for split in plan.splits), plan.dim)
     built = [shards.write_shard(embeddings, folder, config, plan.dim, shard, num) for shard in range(num)]
-    return shards.seal_index(plan, found, trained_on, built)
+    kept = None
+    if config.promises:
+        tried = [promise.try_shard(embeddings, folder, config, plan.dim, shard, num) for shard in range(num)]
+        kept = promise.keep(folder, config, tried, sum(int(one["num"]) for one in built), num)
+    return shards.seal_index(plan, found, trained_on, built, kept)
 
 
 def with_index(made: Workspace, folder: Path, factory: str) -> Folder:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from retrieval.artifacts.folder import Folder
+from retrieval.artifacts.index import chosen_settings
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.search.index import Searcher
 from retrieval.search.ranking import Neighbours
@@ -31,11 +32,13 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
     return sealed_gallery(tmp_path_factory.mktemp("parts"))
 
 
-def index_of(sealed: Sealed, folder: Path, shards: int = 5, factory: str = "Flat") -> IndexName:
+def index_of(
+    sealed: Sealed, folder: Path, shards: int = 5, factory: str = "Flat", recall: float | None = None
+) -> IndexName:
     """Another index of the same embeddings."""
     root, out = sealed.workspace, Folder.of(folder)
     (name,) = {one.split("/")[0] for one in (root / "embeddings").list()}
-    config = IndexConfig(factory=factory, num_shards=shards)
+    config = IndexConfig(factory=factory, num_shards=shards, ef_search=7, recall=recall)
     make_index(out, root / f"embeddings/{name}", config, sealed.pair.collection)
     return IndexName(out.uri, read_manifest(out).fingerprint)
 
@@ -74,6 +77,21 @@ def test_together_they_hold_every_row_once_and_each_copies_its_own_shards_only(s
 
     asyncio.run(work())
     assert sorted(path.name for path in copied) == [f"shard-{number:05d}.faiss" for number in range(5)]
+
+
+def test_an_index_that_promises_recall_is_searched_as_was_measured(sealed: Sealed, tmp_path: Path) -> None:
+    """Also where only a part of its files is copied to the node."""
+    index = index_of(sealed, tmp_path / "i", 2, "HNSW8", recall=0.5)
+    chosen = chosen_settings(Folder.of(index.uri))["ef_search"]
+
+    async def work() -> None:
+        for number in range(2):
+            part = part_of(number, index_parts=2, cache=str(tmp_path / "cache"), cache_local=True)
+            await held(part, index)
+            (shard,) = part._opened[index.fingerprint].shards
+            assert shard.engine.index.hnsw.efSearch == chosen != 7  # type: ignore[attr-defined]
+
+    asyncio.run(work())
 
 
 def test_only_what_is_allowed_is_found(sealed: Sealed, tmp_path: Path) -> None:
