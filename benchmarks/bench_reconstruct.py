@@ -114,14 +114,11 @@ def store(where: Path, files: list[Path], size: int) -> int:
 
 
 def find_by_words(collection: Folder, out: Folder, config: ReconstructConfig) -> None:
-    """Vocabulary, words, vectors, candidates: photos.parquet and the pairs of round 0."""
+    """Vocabulary, words, candidates: photos.parquet and the pairs of round 0."""
     pairing.train_vocabulary(collection, out, SPLITS, config)
     parts = sorted(set(read_catalog(collection, SPLITS)["part"].to_pylist()))
     for part in parts:
         pairing.assign_part(out, part)
-    pairing.learn_axes(collection, out, SPLITS, config)
-    for part in parts:
-        pairing.look_along(out, part)
     vectors = pairing.gather(collection, out, SPLITS)
     pairing.look_up_block(out, 0, len(vectors), vectors, config)
     pairing.join_blocks(out, 1)

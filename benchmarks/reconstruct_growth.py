@@ -105,8 +105,6 @@ def grown(cfg: Config, num: int) -> tuple[dict[str, Cost], dict[str, int]]:
     stage("features", extraction.extract_part, [(collection, out, part, SPLITS, sift) for part in parts])
     stage("vocabulary", pairing.train_vocabulary, [(collection, out, SPLITS, config)])
     stage("words", pairing.assign_part, [(out, part) for part in parts])
-    stage("axes", pairing.learn_axes, [(collection, out, SPLITS, config)])
-    stage("vectors", pairing.look_along, [(out, part) for part in parts])
     (vectors,) = stage("gathered", pairing.gather, [(collection, out, SPLITS)])
     blocks = range(-(-num // _PHOTOS))
     stage("candidates", pairing.look_up_block, [(out, block, _PHOTOS, vectors, config) for block in blocks])

@@ -33,8 +33,7 @@ from retrieval.geometry.settings import FeatureConfig, ReconstructConfig
 
 logger = logging.getLogger(__name__)
 _DESCRIPTOR = 2000  # bytes of each descriptor of the sample while words are trained; reckoned
-_HISTOGRAM = 150_000  # bytes of each of the photos that axes are learned of
-_VECTOR = 13_000  # bytes of each photo while vectors are gathered
+_VECTOR = 20_000  # bytes of each photo while vectors are gathered
 _PAIRS_PER_BLOCK = 256
 _PHOTOS_PER_BLOCK = 512
 _PLACES = ("collection", "out", "features", "cpus_per_task", "limits")
@@ -169,7 +168,7 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
 def _pairs(
     cfg: ReconstructJobConfig, collection: Folder, out: Folder, described: Folder | None, parts: list[int], num: int
 ) -> int:
-    """Words and vectors by part, candidates by block. Returns the number of pairs."""
+    """Words by part, candidates by block. Returns the number of pairs."""
     from retrieval.geometry import pairing, stages
 
     if (done := out.done(stages.pairs_name(0))) is not None:
@@ -179,9 +178,6 @@ def _pairs(
     on_cluster(pairing.train_vocabulary, collection, out, cfg.splits, config, described, says="vocabulary", needs=words)
     assigned = {"out": out, "described": described}
     list(run_parts("words", parts, pairing.assign_part, total_items=num, fixed=assigned, **options))
-    axes = holding(_HISTOGRAM, pairing.SAMPLED)
-    on_cluster(pairing.learn_axes, collection, out, cfg.splits, config, says="axes", needs=axes)
-    list(run_parts("vectors", parts, pairing.look_along, total_items=num, fixed={"out": out}, **options))
     # They stay in the cluster's memory, once a node, where all tasks read them without a copy.
     vectors = started(pairing.gather, collection, out, cfg.splits, needs=holding(_VECTOR, num))
     fixed = {"out": out, "config": config, "vectors": vectors, "size": _PHOTOS_PER_BLOCK}

@@ -2,9 +2,7 @@
 
     vocabulary   words, of a sample of photos' descriptors            vocabulary.f32
     words        of each part's descriptors                           words/part-N.parquet
-    axes         along which a sample of photos differ by words       axes.parquet
-    vectors      where each photo of a part lies on them              vectors/part-N.parquet
-    gathered     all of them, shared by those who ask                 photos.parquet, and an array in memory
+    gathered     each photo's histogram of words less the mean        photos.parquet, and an array in memory
     candidates   the k most alike of each of a block of photos        candidates/block-N.parquet
     pairs        all of them, each once                               pairs/round-0.parquet
     followed     once those are checked, photos with a link to one    pairs/round-R.parquet
@@ -18,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,9 +29,9 @@ from retrieval.artifacts.folder import Folder, part_name
 from retrieval.geometry.extraction import KeptFeatures
 from retrieval.geometry.settings import ReconstructConfig
 from retrieval.geometry.stages import PAIRS, features_of_part, links_of_rounds, pairs_name
-from retrieval.geometry.vocabulary import Axes, Quantiser, histogram, nearest, train_words
+from retrieval.geometry.vocabulary import Quantiser, apart, histogram, nearest, train_words
 
-_VOCABULARY, _AXES = "vocabulary.f32", "axes.f32"
+_VOCABULARY = "vocabulary.f32"
 
 _ROWS_AT_ONCE = 4096  # photos whose neighbours' neighbours are counted together
 
@@ -45,7 +43,7 @@ _PHOTOS = pa.schema(
 
 _CANDIDATES = pa.schema([("a", pa.int32()), ("b", pa.int32())])
 
-SAMPLED = 4096  # photos, at most, of which words and axes are learned: no more are read, however many there are
+SAMPLED = 4096  # photos, at most, of which words are learned: no more are read, however many there are
 
 _READ_TOGETHER = 1 << 15  # pairs: a block's task reads one or two row groups, 800 KB each
 
@@ -105,66 +103,45 @@ def assign_part(out: Folder, part: int, described: Folder | None = None) -> dict
     return {"part": part, **done.about, "resumed": int(resumed)}
 
 
-def learn_axes(collection: Folder, out: Folder, splits: Sequence[str], config: ReconstructConfig) -> int:
-    """Axes of the photos' histograms, of a sample of parts, unless they are there. Returns how many."""
-    if (done := out.done(_AXES)) is None:
-        photos, num_words = read_catalog(collection, splits, ("image_id", "part")), len(_vocabulary(out))
-        drawn = np.random.default_rng(config.seed).permutation(sorted(set(photos["part"].to_pylist())))
-        words: list[np.ndarray] = []
-        for part in drawn:
-            if len(words) < SAMPLED:
-                own = set(photos.filter(pc.equal(photos["part"], part))["image_id"].to_pylist())
-                words += [row for image_id, row in _words_of(out, part) if image_id in own and len(row)]
-        axes = Axes.of(np.stack([histogram(row, num_words) for row in words[:SAMPLED]]))
-        stored = np.concatenate([axes.mean[None], axes.axes.T])
-        done = out.write_bytes(_AXES, stored.tobytes(), about={"axes": len(stored) - 1})
-    return done.about["axes"]
-
-
-def _words_of(out: Folder, part: int) -> list[tuple[str, np.ndarray]]:
-    rows = out.read_table(f"words/{part_name(part)}").to_pylist()
-    return [(row["image_id"], np.frombuffer(row["words"], np.int32)) for row in rows]
-
-
-@functools.lru_cache(maxsize=1)
-def _axes(out: Folder) -> Axes:
-    stored = np.frombuffer(out.read_bytes(_AXES), np.float32).reshape(-1, len(_vocabulary(out)))
-    return Axes(mean=stored[0], axes=stored[1:].T)
-
-
-def look_along(out: Folder, part: int) -> dict[str, Any]:
-    """Where one part's photos lie along the axes, unless it is there. Returns part, taken, resumed."""
-    name = f"vectors/{part_name(part)}"
-    resumed = (done := out.done(name)) is not None
-    if done is None:
-        axes = _axes(out)
-        ids, words = zip(*_words_of(out, part), strict=True)
-        vectors = axes.look(np.stack([histogram(own, len(axes.mean)) for own in words]))
-        listed = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-        table = pa.table({"image_id": ids, "num": [len(own) for own in words], "vector": listed})
-        done = out.write_table(name, table, about={"taken": len(words)})
-    return {"part": part, **done.about, "resumed": int(resumed)}
-
-
 def gather(collection: Folder, out: Folder, splits: Sequence[str]) -> np.ndarray:
-    """(N, D) float32 of all photos, in the order of photos.parquet, which is written.
+    """(N, K + 1) float16 of all photos, in the order of photos.parquet, which is written: see `vocabulary.apart`.
 
     Raises: ValueError if one has not been described.
     """
-    photos = read_catalog(collection, splits)
-    parts = sorted(set(photos["part"].to_pylist()))
-    known = pa.concat_tables([out.read_table(f"vectors/{part_name(part)}") for part in parts])
-    rows = pc.index_in(photos["image_id"], known["image_id"])
-    if rows.null_count:
-        missed = photos.filter(pc.is_null(rows))["image_id"][0].as_py()
-        raise ValueError(
-            f"There are no local features of {missed}: its split was not among the --splits that python -m "
-            f"ray_jobs.describe was given. Describe it too."
-        )
-    columns = {name: photos[name] for name in ("image_id", "label", "part", "row")} | {"num": known["num"].take(rows)}
+    photos, num_words = read_catalog(collection, splits), len(_vocabulary(out))
+    total, counts = np.zeros(num_words), np.zeros(len(photos), dtype=np.int32)
+    for rows, words in _words_of_parts(out, photos):
+        counts[rows] = [len(own) for own in words]
+        total += _histograms(words, num_words).sum(axis=0, dtype=np.float64)
+    mean = (total / max(1, int((counts > 0).sum()))).astype(np.float32)
+    vectors = np.empty((len(photos), num_words + 1), dtype=np.float16)
+    for rows, words in _words_of_parts(out, photos):
+        vectors[rows] = apart(_histograms(words, num_words), mean)
+    columns = {name: photos[name] for name in ("image_id", "label", "part", "row")} | {"num": counts}
     out.write_table("photos.parquet", pa.table(columns).cast(_PHOTOS), about={})
-    vectors = known["vector"].combine_chunks()
-    return vectors.flatten().to_numpy().reshape(len(known), -1)[rows.to_numpy()]
+    return vectors
+
+
+def _histograms(words: Sequence[np.ndarray], num_words: int) -> np.ndarray:
+    return np.stack([histogram(own, num_words) for own in words])
+
+
+def _words_of_parts(out: Folder, photos: pa.Table) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+    """Part by part, which of the photos lie in it, (n,) int64, and the words of each."""
+    parts = photos["part"].to_numpy()
+    order = np.argsort(parts, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(parts[order])) + 1) if len(order) else ():
+        table = out.read_table(f"words/{part_name(int(parts[rows[0]]))}")
+        ids = photos["image_id"].take(pa.array(rows))
+        places = pc.index_in(ids, table["image_id"])
+        if places.null_count:
+            missed = ids.filter(pc.is_null(places))[0].as_py()
+            raise ValueError(
+                f"There are no local features of {missed}: its split was not among the --splits that python -m "
+                f"ray_jobs.describe was given. Describe it too."
+            )
+        words = table["words"].take(places).to_pylist()
+        yield rows, [np.frombuffer(own, np.int32) for own in words]
 
 
 def look_up_block(out: Folder, block: int, size: int, vectors: np.ndarray, config: ReconstructConfig) -> dict[str, Any]:

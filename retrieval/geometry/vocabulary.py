@@ -1,22 +1,17 @@
 """Bags of visual words: which photographs may show the same things, without comparing all pairs   (Sivic & Zisserman).
 
-Local descriptors are quantised to words by k-means (FAISS). A photo is the histogram of its words, of which the mean of
-all photos is taken and what is left is turned to its principal axes, so that words that come together, or are missed
-together, speak once (Jegou & Chum, ECCV 2012). The few numbers that remain are searched exhaustively.
+Local descriptors are quantised to words by k-means (FAISS). A photo is the histogram of its words less the mean of all
+photos; what remains is searched exhaustively.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import faiss
 import numpy as np
-from scipy import linalg
 
 _ITERATIONS = 12
 
-AXES = 1024
-"""Numbers that a photo's histogram becomes, at most."""
+_TILE = 8192  # photos that are compared at once: 128 MB of 4,096 words
 
 _FAR = 4.0  # what a photo without words is less than others, whose cosines are -1 to 1
 
@@ -57,37 +52,17 @@ def histogram(words: np.ndarray, num_words: int) -> np.ndarray:
     return np.sqrt(counts / max(1, len(words))).astype(np.float32)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Axes:
-    """What histograms are looked at along. mean: (K,) float32. axes: (K, D) float32, orthonormal, the longest first."""
+def apart(histograms: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """(n, K) -> (n, K + 1) float16: what is left without the mean, of norm 1, and 0; where a photo has no word, or is
+    like the mean, K zeros and -1.
 
-    mean: np.ndarray
-    axes: np.ndarray
-
-    @classmethod
-    def of(cls, histograms: np.ndarray, num: int = AXES) -> Axes:
-        """Principal axes of (n, K) histograms: `num` of them, or as many as there are."""
-        mean = histograms.mean(axis=0, dtype=np.float64)
-        apart = histograms - mean
-        wide = len(apart) < apart.shape[1]  # the smaller of the two products has the same axes
-        product = apart @ apart.T if wide else apart.T @ apart
-        last = len(product) - 1
-        spread, axes = linalg.eigh(product, subset_by_index=(max(0, last - num + 1), last))
-        spread, axes = np.asarray(spread)[::-1], np.asarray(axes)[:, ::-1]
-        kept = np.flatnonzero(spread > max(1e-9 * spread[0], 1e-12))
-        if not len(kept):  # all alike: along one axis that says nothing
-            return cls(mean=mean.astype(np.float32), axes=np.zeros((len(mean), 1), np.float32))
-        axes = axes[:, kept]
-        if wide:
-            axes = apart.T @ (axes / np.sqrt(spread[kept]))
-        return cls(mean=mean.astype(np.float32), axes=np.ascontiguousarray(axes, np.float32))
-
-    def look(self, histograms: np.ndarray) -> np.ndarray:
-        """(n, K) -> (n, D + 1) float32: D of norm 1 and 0; or, where a photo has no word, D zeros and -1."""
-        along = (histograms - self.mean) @ self.axes
-        along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
-        nothing = ~histograms.any(axis=1, keepdims=True)
-        return np.hstack([np.where(nothing, np.float32(0), along), -nothing.astype(np.float32)])
+    Words that a photo lacks and others have then speak too (Jegou & Chum, ECCV 2012).
+    """
+    left = histograms - mean
+    norms = np.linalg.norm(left, axis=1, keepdims=True)
+    nothing = ~histograms.any(axis=1, keepdims=True) | (norms < 1e-6)
+    left = np.where(nothing, np.float32(0), left / np.maximum(norms, 1e-12))
+    return np.hstack([left, -nothing.astype(np.float32)]).astype(np.float16)
 
 
 def nearest(vectors: np.ndarray, photos: range, k: int) -> np.ndarray:
@@ -95,18 +70,26 @@ def nearest(vectors: np.ndarray, photos: range, k: int) -> np.ndarray:
 
     Photos without words are like none. Takes no copy of the vectors, which all tasks of a machine share.
 
-    Args: vectors: (N, D + 1) float32 of `Axes.look`.
+    Args: vectors: (N, K + 1) float16 of `apart`.
     """
     asked = np.arange(photos.start, photos.stop)
     asked = asked[vectors[asked, -1] == 0]
     k = min(k, len(vectors) - 1)
     if not len(asked) or not k:
         return np.empty((0, 2), np.int32)
-    queries = vectors[asked]
+    queries = vectors[asked].astype(np.float32)
     queries[:, -1] = _FAR
-    scores, found = faiss.knn(queries, vectors, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
+    tiles = [_nearest_from(queries, vectors, start, k + 1) for start in range(0, len(vectors), _TILE)]
+    scores, found = (np.hstack(columns) for columns in zip(*tiles, strict=True))
     scores[found == asked[:, None]] = -np.inf  # a photo itself comes last, or is not there: of k + 1, k are others
     order = np.lexsort((found, -scores), axis=1)[:, :k]
     other, kept = np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1) > 1 - _FAR
     pairs = np.stack([np.repeat(asked, k), other.ravel()], axis=1)[kept.ravel()]
     return np.unique(np.sort(pairs, axis=1), axis=0).astype(np.int32)
+
+
+def _nearest_from(queries: np.ndarray, vectors: np.ndarray, start: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and rows, (n, <= k) each, of the most alike in one tile."""
+    some = vectors[start : start + _TILE].astype(np.float32)
+    scores, found = faiss.knn(queries, some, min(k, len(some)), metric=faiss.METRIC_INNER_PRODUCT)
+    return scores, found + start

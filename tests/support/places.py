@@ -81,9 +81,6 @@ def find_pairs_here(
     pairing.train_vocabulary(collection, out, ("train",), config, described)
     for part in parts:
         pairing.assign_part(out, part, described)
-    pairing.learn_axes(collection, out, ("train",), config)
-    for part in parts:
-        pairing.look_along(out, part)
     vectors = pairing.gather(collection, out, ("train",))
     for block in range(blocks):
         pairing.look_up_block(out, block, size, vectors, config)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
 from retrieval.artifacts.collection import CATALOG_SCHEMA, read_catalog
@@ -154,10 +153,11 @@ def test_what_is_there_is_not_made_again(collected: tuple[Folder, Folder], tmp_p
     assert pairing.assign_part(out, 1) == {"part": 1, "taken": 7, "resumed": 1}
     for part in (0, 2):
         pairing.assign_part(out, part)
-    assert {pairing.learn_axes(collection, out, ("train",), CONFIG) for _ in range(2)} == {17}  # of 18 photos
-    assert [pairing.look_along(out, part)["resumed"] for part in (0, 1, 2, 1)] == [0, 0, 0, 1]
     vectors = pairing.gather(collection, out, ("train",))
-    assert vectors.shape == (18, 17 + 1)
+    words = out.done("vocabulary.f32")
+    assert words is not None and vectors.shape == (18, words.about["words"] + 1)
+    mean = np.delete(vectors, -1, axis=1).astype(np.float32).mean(axis=0)
+    assert np.abs(mean).max() < 0.15, "the mean is taken off"
     done = [pairing.look_up_block(out, block, 7, vectors, CONFIG) for block in (0, 1, 2, 2)]
     assert [(row["block"], row["taken"], row["resumed"]) for row in done] == [
         (0, 7, 0),
@@ -174,31 +174,16 @@ def test_what_is_there_is_not_made_again(collected: tuple[Folder, Folder], tmp_p
     assert pairing.train_vocabulary(collection, out, ("train",), CONFIG) == 3  # it is read, not trained
 
 
-def test_axes_are_learned_of_some_parts_of_many(
-    collected: tuple[Folder, Folder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ten photos at most are two of three parts of seven, drawn by the seed; the rest is not read."""
-    out = copied(collected[1], tmp_path)
-    pairing.train_vocabulary(collected[0], out, ("train",), CONFIG)
-    for part in range(NUM_PARTS):
-        pairing.assign_part(out, part)
-    monkeypatch.setattr(pairing, "SAMPLED", 10)
-    drawn = np.random.default_rng(3).permutation(NUM_PARTS)
-    out.remove(f"words/{part_name(int(drawn[2]))}")
-    own = [len(read_catalog(collected[0], ("train",)).filter(pc.field("part") == int(part))) for part in drawn]
-    assert pairing.learn_axes(collected[0], out, ("train",), ReconstructConfig(seed=3)) == min(10, own[0] + own[1]) - 1
-
-
 def test_a_photo_that_was_not_described_is_named_however_many_are(
     collected: tuple[Folder, Folder], tmp_path: Path
 ) -> None:
     """Also where the words were learned of others."""
     out = copied(collected[1], tmp_path)
     find_pairs_here(collected[0], out, CONFIG, list(range(NUM_PARTS)), 1, 100)
-    table = out.read_table("vectors/part-00001.parquet")
+    table = out.read_table("words/part-00001.parquet")
     missed = next(name for name in table["image_id"].to_pylist() if name not in ("04.jpg", "07.jpg", "11.jpg"))
     kept = [at for at, name in enumerate(table["image_id"].to_pylist()) if name != missed]
-    out.write_table("vectors/part-00001.parquet", table.take(pa.array(kept)))
+    out.write_table("words/part-00001.parquet", table.take(pa.array(kept)))
     with pytest.raises(ValueError, match=f"no local features of {missed}: .*Describe it too"):
         pairing.gather(collected[0], out, ("train",))
 

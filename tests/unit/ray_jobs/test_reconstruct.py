@@ -17,7 +17,6 @@ from retrieval.data import retrieval_sfm
 from retrieval.geometry import extraction, pairing, reconstruction, stages
 from retrieval.geometry import tuples as geometry_tuples
 from retrieval.geometry.settings import ReconstructConfig
-from retrieval.geometry.vocabulary import AXES
 from tests.support.inline import Cluster, install
 
 
@@ -62,8 +61,6 @@ def stages_of(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         note(reconstruction, name, {"taken": 1})
     note(pairing, "train_vocabulary")
     note(pairing, "assign_part", {"taken": 1})
-    note(pairing, "learn_axes")
-    note(pairing, "look_along", {"taken": 1})
     note(pairing, "gather", "the vectors")
     note(pairing, "look_up_block", {"taken": 1})
     note(pairing, "join_blocks", 600)
@@ -83,12 +80,9 @@ def test_all_stages_run_over_all_their_parts(
     cluster = install(monkeypatch, reconstruct)
     cfg = job(collection, splits=("train", "val"), cpus_per_task=0.5, reconstruct=ReconstructConfig(rounds=2))
     made = reconstruct.main(cfg)
-    assert names(cluster) == ["features", "words", "vectors", "candidates", "links", "links", "links", "models"]
-    features, words, vectors, candidates, first, second, third, models = cluster.parts
-    assert (
-        features["parts"] == words["parts"] == vectors["parts"] == [0, 2, 5]
-        and features["total_items"] == words["total_items"] == 6
-    )
+    assert names(cluster) == ["features", "words", "candidates", "links", "links", "links", "models"]
+    features, words, candidates, first, second, third, models = cluster.parts
+    assert features["parts"] == words["parts"] == [0, 2, 5] and features["total_items"] == words["total_items"] == 6
     assert features["fixed"]["splits"] == ("train", "val") and features["fixed"]["collection"] == collection
     assert candidates["parts"] == [0] and candidates["fixed"]["vectors"] == "the vectors"
     assert (first["parts"], second["parts"], third["parts"]) == ([0, 1, 2], [0], []), "256 pairs a block"
@@ -98,10 +92,7 @@ def test_all_stages_run_over_all_their_parts(
     assert first["takes"] == candidates["takes"] == "block"
     assert first["fixed"]["size"] == 256 and candidates["fixed"]["size"] == 512
     assert {call["needs"].cpus for call in cluster.parts} == {0.5}
-    assert cluster.needs["gather"].memory - (1 << 29) > 6 * 3 * 4 * AXES, "three times the vectors of six photos"
-    assert [args for name, args, _ in stages_of if name == "learn_axes"] == [
-        (collection, Folder.of(cfg.out), ("train", "val"), cfg.reconstruct)
-    ]
+    assert cluster.needs["gather"].memory - (1 << 29) > 6 * 2 * 2 * 4096, "twice the vectors of six photos"
     extra = {"pairs": 610, "pairs_possible": 15, "links": 9}
     assert {name: made.counts[name] for name in extra} == extra
     assert [args[1:] for name, args, _ in stages_of if name == "follow_links"] == [
@@ -118,8 +109,8 @@ def test_features_that_were_kept_go_to_every_stage_and_none_is_taken(
     of = {"collection": read_manifest(collection).fingerprint}
     seal(kept, kind="features", config={"features": {"max_features": 99}}, inputs=of, counts={})
     made = reconstruct.main(job(collection, features=kept.uri, reconstruct=ReconstructConfig(rounds=0)))
-    assert names(cluster) == ["words", "vectors", "candidates", "links", "models"]
-    found = [call["fixed"].get("described") for call in cluster.parts if call["name"] not in ("vectors", "candidates")]
+    assert names(cluster) == ["words", "candidates", "links", "models"]
+    found = [call["fixed"].get("described") for call in cluster.parts if call["name"] != "candidates"]
     assert set(found) == {kept}
     assert [args[-1] for name, args, _ in stages_of if name in {"train_vocabulary", "assemble"}] == [kept, kept]
     assert made.inputs == of | {"features": read_manifest(kept).fingerprint}
