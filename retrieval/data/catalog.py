@@ -1,6 +1,6 @@
 """The two ends of making a collection: the plan, which says who does what, and the catalogue, which divides the result.
 
-Both go through a row per photograph, on the disk of one node, so jobs run them on the cluster and only counts come back.
+Both go through a row per photograph, on the disk of one node: jobs run them on the cluster, and only counts come back.
 """
 
 from __future__ import annotations
