@@ -145,9 +145,10 @@ def memory_of(config: IndexConfig, num_bytes: int, num: int, dim: int) -> int:
 
 
 def recall_of(rows: np.ndarray, exact: np.ndarray) -> float:
-    """The share of the exact neighbours, -1 for none, that was found: both (Q, k) int64."""
+    """The share of the exact neighbours, -1 for none, that was found, both (Q, k) int64; 1 where there are none."""
+    num = int((exact >= 0).sum())
     hits = sum(len(np.intersect1d(ours, theirs[theirs >= 0])) for ours, theirs in zip(rows, exact, strict=True))
-    return hits / max(1, int((exact >= 0).sum()))
+    return hits / num if num else 1.0
 
 
 def choose(measured: Sequence[Measured], config: IndexConfig, num: int) -> Measured:

@@ -115,6 +115,7 @@ def test_recall_is_that_of_exact_search_without_the_query_itself(tmp_path: Path,
 
 def test_missing_neighbours_and_vectors_on_disk_are_not_counted() -> None:
     assert recall_of(np.array([[1, 2, -1], [7, 8, 9]]), np.array([[2, 5, -1], [9, 8, 7]])) == 4 / 5
+    assert recall_of(np.array([[-1, -1]]), np.array([[-1, -1]])) == 1, "an index of one image has no neighbours"
     assert memory_of(IndexConfig(factory="IVF8,PQ16x4fs,RFlat"), 10_000, 50, DIM) == 10_000 - 4 * DIM * 50
     assert memory_of(IndexConfig(factory="IVF8,Flat"), 10_000, 50, DIM) == 10_000
 
