@@ -218,7 +218,7 @@ def test_a_photo_of_a_split_that_was_not_described_is_looked_at(
         before = await _search(client, image_id=image_id, k=USUAL)
         version = service.versions.current
         assert version.local is not None
-        monkeypatch.setattr(version.local, "_rows", {part: {} for part in range(9)})
+        monkeypatch.setattr(version.local, "_footer", lambda part: (None, {}))
         version.local._held.clear()
         assert [one.inliers for one in (await _search(client, image_id=image_id, k=USUAL)).results] == [
             one.inliers for one in before.results
