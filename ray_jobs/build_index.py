@@ -131,7 +131,7 @@ def _keep_promise(
     from retrieval.search.promise import shards_to_try, try_shard
 
     needs = holding(_BLOCKS + (_VECTORS * 4 * dim + _BESIDE) * -(-num // shards))
-    tried = [
+    tried = [  # one after another: shards that are measured beside each other on one machine are slower than they are
         on_cluster(try_shard, embeddings, out, index, dim, shard, shards, says=f"measure shard {shard}", needs=needs)
         for shard in shards_to_try(shards)
     ]

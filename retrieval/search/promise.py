@@ -19,7 +19,7 @@ import numpy as np
 
 from retrieval.artifacts.embeddings import part_by_part
 from retrieval.artifacts.folder import Folder
-from retrieval.artifacts.index import CHOSEN, chosen_settings
+from retrieval.artifacts.index import CHOSEN, IDS, chosen_settings
 from retrieval.search.budget import (
     AS_GOOD,
     K,
@@ -37,7 +37,7 @@ from retrieval.search.engines.engine import kind_of
 from retrieval.search.index import Shard, build_shard, train_index
 from retrieval.search.ranking import Neighbours, drop_rows, merge_top_k, scan
 from retrieval.search.settings import IndexConfig
-from retrieval.search.shards import draw_sample, images_of, num_rows, num_shards
+from retrieval.search.shards import draw_sample, images_of, num_shards
 
 _QUERIES = 200
 _SAMPLE = 50_000  # vectors of the sample, and ...
@@ -59,7 +59,7 @@ def choose_kind(
     Raises: ValueError if no kind keeps the promise, with those that come nearest.
     """
     if (done := out.done(CHOSEN)) is None:
-        num = num_rows(out)
+        num = out.num_rows(IDS)
         seen, sampled = _measure_kinds(embeddings, out, config, dim, num, num_threads)
         shard = -(-num // num_shards(config, num, dim))
         expected = [one.of_index(num, shard, sampled) for one in seen]

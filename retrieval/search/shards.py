@@ -158,7 +158,7 @@ def write_trained(embeddings: Folder, out: Folder, config: IndexConfig, dim: int
     """
     if kind_of(config.factory).train is None:
         return 0
-    there = num_rows(out)
+    there = out.num_rows(IDS)
     num = min(sample_size(config, dim), there)
     if out.done(TRAINED) is None:
         sample = draw_sample(embeddings, out, num, there, config.seed, dim)
@@ -233,11 +233,6 @@ def images_of(out: Folder, shard: int, shards: int) -> Images:
     own = np.sort(stored[begin - before : end - before])
     pa.default_memory_pool().release_unused()  # what reading took
     return Images(**{name: values[own] for name, values in kept.items()})
-
-
-def num_rows(out: Folder) -> int:
-    """How many images `assign_rows` wrote."""
-    return int(_in_parts(out).sum())
 
 
 def _in_parts(out: Folder) -> np.ndarray:
