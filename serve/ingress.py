@@ -10,6 +10,7 @@ Measured and argued in docs/decisions/ingress.md.
 from __future__ import annotations
 
 import os
+import random
 import socket
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,9 @@ Ingress = Literal["haproxy", "serve"]
 
 _WRAPPER = Path(__file__).with_name("loopback_haproxy.sh")
 _DRAIN_S = "3"
+# Below what kernels give to whoever asks for any (32768 and up on Linux, 49152 on macOS), beside what Ray numbers itself
+# (10002 to 19999 for workers, 30000 to 31000 for replicas).
+_NOT_GIVEN = range(20000, 30000)
 # What Ray's processes do ten times a second whether or not anybody asks costs a part of a core, of those that answer.
 _QUIETER = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5", "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000"}
 
@@ -50,8 +54,9 @@ def environment(ingress: Ingress, scratch: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        # Numbers for the wrapper to find: it puts a socket in HAProxy's folder in the place of each.
+        "RAY_SERVE_HAPROXY_METRICS_PORT": "1",
+        "RAY_SERVE_HAPROXY_STATS_PORT": "2",
         # Our own metrics count requests; this would have HAProxy write a line for each.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (os.cpu_count() or 1) // 2))),
@@ -60,11 +65,18 @@ def environment(ingress: Ingress, scratch: Path) -> dict[str, str]:
 
 
 def free_port(wanted: int = 0, host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on now: the wanted one, or any (0).
+    """A port that nobody listens on now: the wanted one, or any (0) of those that the kernel gives to nobody by itself,
+    Ray's processes included: what is free now is free still when it is listened on a moment later.
 
     Raises: OSError if it is taken.
     """
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, wanted))
-        return probe.getsockname()[1]
+    for port in [wanted] if wanted else random.sample(_NOT_GIVEN, len(_NOT_GIVEN)):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+                return port
+            except OSError:
+                if wanted:
+                    raise
+    raise OSError(f"every port of {_NOT_GIVEN} is taken")

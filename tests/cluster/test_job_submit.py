@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import pytest
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.data.demo.faces import draw_collection
+from tests.support.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -47,14 +47,6 @@ class Cluster:
         """`ray job submit --working-dir . -- COMMAND`; output and success are the job's."""
         arguments = [BIN / "ray", "job", "submit", "--address", self.address, "--working-dir", ".", "--", *command]
         return subprocess.run(arguments, cwd=cwd, env=self.env, text=True, capture_output=True, timeout=timeout)
-
-
-def free_ports(count: int) -> list[int]:
-    taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in taken]
-    for server in taken:
-        server.close()
-    return ports
 
 
 @pytest.fixture(scope="module")

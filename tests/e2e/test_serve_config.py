@@ -20,7 +20,8 @@ import pytest
 import yaml
 
 from retrieval.artifacts.published import Pair
-from tests.cluster.test_job_submit import free_ports, processes_of, wait_until_ready
+from tests.cluster.test_job_submit import processes_of, wait_until_ready
+from tests.support.ports import free_ports
 from tests.support.workspace import Workspace, make_workspace
 
 ROOT = Path(__file__).resolve().parents[2]

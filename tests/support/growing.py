@@ -15,7 +15,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.support.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 GB = 1 << 30
@@ -138,7 +139,7 @@ def growing_cluster(
     """Args: types: the machines that may come. dashboard: Ray Train asks it about its own workers."""
     folder, mark = Path(tempfile.mkdtemp(prefix="rg-", dir="/tmp")), secrets.token_hex(8)
     (folder / "ray").mkdir()
-    port, *others = _free_ports(6)
+    port, *others = free_ports(6)
     address = f"127.0.0.1:{port}"
     config = folder / "autoscaling.json"
     config.write_text(json.dumps(_config(address, types, idle_seconds)))
@@ -254,14 +255,6 @@ def _marked(mark: str) -> Sequence[int]:
 def _is_over(process: Path) -> bool:
     """It has ended, and nobody has asked how yet."""
     return (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-
-
-def _free_ports(count: int) -> list[int]:
-    taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in taken]
-    for server in taken:
-        server.close()
-    return ports
 
 
 def _told(bundle: Mapping[str, float], count: int) -> str:
