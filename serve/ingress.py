@@ -19,8 +19,8 @@ Ingress = Literal["haproxy", "serve"]
 
 _WRAPPER = Path(__file__).with_name("loopback_haproxy.sh")
 _DRAIN_S = "3"
-# Below what kernels give to whoever asks for any (32768 and up on Linux, 49152 on macOS), beside what Ray numbers itself
-# (10002 to 19999 for workers, 30000 to 31000 for replicas).
+# Below what kernels give to whoever asks for any (32768 and up on Linux, 49152 on macOS), beside what Ray numbers
+# itself (10002 to 19999 for workers, 30000 to 31000 for replicas).
 _NOT_GIVEN = range(20000, 30000)
 # What Ray's processes do ten times a second whether or not anybody asks costs a part of a core, of those that answer.
 _QUIETER = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5", "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000"}
