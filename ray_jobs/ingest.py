@@ -182,7 +182,8 @@ def make_collection(
         meters.left_out("ingest", {} if row["resumed"] else row["rejected"])
     if resumed := sum(part["resumed"] for part in done):
         logger.info("ingest: %d of %d parts had been done before", resumed, plan["parts"])
-    divided = on_cluster(catalog.write_catalog, out.uri, plan["parts"], split, says="catalogue", needs=_SORT)
+    made_of = catalog.parts_digest(done)
+    divided = on_cluster(catalog.write_catalog, out.uri, plan["parts"], split, made_of, says="catalogue", needs=_SORT)
     return catalog.seal_collection(out, settings, plan, done, divided)
 
 

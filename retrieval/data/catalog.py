@@ -19,8 +19,10 @@ import pyarrow.compute as pc
 
 from retrieval.artifacts.collection import CATALOG, CATALOG_SCHEMA, DETECTOR, KIND
 from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.hashing import digest
 from retrieval.artifacts.manifest import Books, Manifest, begin, hash_of, seal
 from retrieval.artifacts.node.scratch import Scratch
+from retrieval.artifacts.writing.done import Done
 from retrieval.data.ingestion import PLAN_SCHEMA
 from retrieval.data.listed import Photos
 from retrieval.data.listing import Source, list_source
@@ -33,7 +35,7 @@ NOT_COMPARED = ("source", "out", "cpus_per_part", "limits")
 """Settings that say where and how fast, not what: a collection made elsewhere of the same photos is the same."""
 
 _MAX_PART, _MIN_PART, _MIN_PARTS = 256, 16, 16
-_AHEAD, _TOGETHER = 8, 64  # parts that are read at once, and whose tables are held
+_AHEAD, _TOGETHER = 8, 64  # parts that are read or written at once, and whose tables are held
 
 
 def source_fingerprint(where: str, layout: Layout = "auto") -> str:
@@ -96,25 +98,41 @@ def plan_collection(
     }
 
 
-def write_catalog(out: str, num_parts: int, config: SplitConfig) -> dict[str, Any]:
+def write_catalog(out: str, num_parts: int, config: SplitConfig, parts: str = "") -> dict[str, Any]:
     """Divide the stored photographs and write `catalog.parquet`, a row for each, in the order of the parts.
 
     With several faces a photo each is a row; the same face of the same file at two places counts as one.
 
+    Args: parts: the `parts_digest` of what is divided. A catalogue that is there and was made of the same is kept, and
+        no part is read again for it; empty: it is made.
+
     Returns: {"counts": {...}, "dropped": reason -> count, "files": name -> sha256 of what `ingest_part` did not write}.
     """
     folder = Folder.of(out)
+    kept = folder.done(CATALOG) if parts else None
+    if kept is None or kept.about.get("parts") != parts:
+        kept = _divide(folder, num_parts, config, parts)
+    files = {name: hash_of(folder, name) for name in (SOURCE, DETECTOR) if folder.exists(name)}
+    about = kept.about
+    return {"counts": about["counts"], "dropped": about["dropped"], "files": {CATALOG: kept.sha256} | files}
+
+
+def parts_digest(parts: Sequence[Mapping[str, Any]]) -> str:
+    """One name for all that the parts hold. Args: parts: the fields of every part's `ingestion.PartResult`."""
+    return digest(sorted((name, sha256) for part in parts for name, sha256 in part["files"].items()))
+
+
+def _divide(folder: Folder, num_parts: int, config: SplitConfig, parts: str) -> Done:
+    """Write the catalogue; its marker says what was counted, and of what."""
     with Scratch() as tables:
         tables.add("stored", _STORED, _stored(folder, num_parts))
         assign_splits(tables, config, "stored")
         columns = ", ".join(CATALOG_SCHEMA.names)
+        reasons = tables.rows(f"SELECT reason, count(*) FROM {ASSIGNED} WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 1")
+        about = {"parts": parts, "counts": _counts(tables), "dropped": dict(reasons)}
         rows = tables.read(f"SELECT {columns} FROM {ASSIGNED} ORDER BY part, row")
         catalog = (batch.cast(CATALOG_SCHEMA) for batch in rows)
-        done = folder.write_batches(CATALOG, CATALOG_SCHEMA, catalog, about={})
-        counts = _counts(tables)
-        reasons = tables.rows(f"SELECT reason, count(*) FROM {ASSIGNED} WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 1")
-    files = {name: hash_of(folder, name) for name in (SOURCE, DETECTOR) if folder.exists(name)}
-    return {"counts": counts, "dropped": dict(reasons), "files": {CATALOG: done.sha256} | files}
+        return folder.write_batches(CATALOG, CATALOG_SCHEMA, catalog, about=about)
 
 
 _STORED = pa.schema([("hash", pa.string()), ("given", pa.string())])
@@ -203,9 +221,14 @@ def _write_plan(folder: Folder, listed: Source, fingerprint: str, part_size: int
     photos = listed.photos
     size = part_size or min(_MAX_PART, max(_MIN_PART, math.ceil(len(photos) / _MIN_PARTS)))
     num_parts = math.ceil(len(photos) / size)
-    for part in range(num_parts):
+
+    def write(part: int) -> None:
         rows = photos.table.slice(part * size, size).combine_chunks().cast(PLAN_SCHEMA)
         folder.write_table(f"plan/{part_name(part)}", rows, about={})
+
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="write-plan") as pool:  # each waits for a disk, or a store
+        for start in range(0, num_parts, _TOGETHER):
+            list(pool.map(write, range(start, min(num_parts, start + _TOGETHER))))
     report = dataclasses.asdict(listed.report)
     # Last, since its presence says that the plan is whole.
     folder.write_json(SOURCE, report | {"parts": num_parts, "part_size": size, "fingerprint": fingerprint}, about={})

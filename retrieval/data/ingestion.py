@@ -7,27 +7,24 @@ bytes, so that a part may be done again at any time, by anyone. Their done-marke
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 
 from retrieval.artifacts.collection import FACE_STAGE, IMAGE_OPTIONS, IMAGE_SCHEMA, REJECTED_SCHEMA, detector_of
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import hash_of
 from retrieval.artifacts.progress import Progress, counted, silent
-from retrieval.artifacts.storage.failures import is_of_one_file
 from retrieval.artifacts.storage.patience import patiently
-from retrieval.data.source import open_uri
+from retrieval.data.reading import Ahead
 from retrieval.images.detectors.face import FaceDetector
 from retrieval.images.faces import make_detector
 from retrieval.images.pixels import BadImage, limit_threads
@@ -45,9 +42,6 @@ PLAN_SCHEMA = pa.schema(
         ("box", pa.list_(pa.float32())),  # four or null; pyarrow 25 cannot read nulls in a fixed-size list back
     ]
 )
-
-MAX_BYTES = 256 << 20
-"""Larger files are not read: a worker holds one photo at a time, and no photograph is that large."""
 
 _STAGES = {
     **dict.fromkeys(("missing", "too-many-bytes", "not-readable"), "read"),
@@ -105,9 +99,13 @@ def ingest_part(
         detector = _detector(config, detector_of(folder) if config.needs_network else None)
         kept, refused = _prepare_rows(rows, source, config, detector, progress, without or {})
         table = pa.Table.from_pylist(kept, IMAGE_SCHEMA)
-        images = folder.write_table(stored, table, about={}, use_dictionary=["label"], **IMAGE_OPTIONS)
-        told = _counts(rows, kept, refused, config)  # with the file that is written last
-        reasons = folder.write_table(rejected, pa.Table.from_pylist(refused, REJECTED_SCHEMA), about=told)
+        told = _counts(rows, kept, refused, config)
+        with ThreadPoolExecutor(1, thread_name_prefix="write-images") as pool:  # both wait for the disk
+            written = pool.submit(
+                folder.write_table, stored, table, about={}, use_dictionary=["label"], **IMAGE_OPTIONS
+            )
+            reasons = folder.write_table(rejected, pa.Table.from_pylist(refused, REJECTED_SCHEMA), about=told)
+            images = written.result()
     files = {plan: hash_of(folder, plan), stored: images.sha256, rejected: reasons.sha256}
     return PartResult(part=part, files=files, resumed=resumed, **reasons.about)
 
@@ -156,24 +154,25 @@ def _prepare_rows(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Plan rows -> rows of IMAGE_SCHEMA and rows of REJECTED_SCHEMA, each in the plan's order."""
     kept, refused = [], []
-    for at, row in enumerate(counted(rows, "photos", progress)):
-        if at in without:
-            refused.append(_refused_photo(row, without[at]))
-            continue
-        work = functools.partial(_prepare_row, row, source, config, detector)
-        made, bad = patiently(work, f"preparing the photo {row['image_id']} of {source}")
-        kept += made
-        refused += bad
+    with Ahead(source, rows, leave_out=without) as ahead:
+        for at, row in enumerate(counted(rows, "photos", progress)):
+            if at in without:
+                refused.append(_refused_photo(row, without[at]))
+                continue
+            work = functools.partial(_prepare_row, row, functools.partial(ahead.read, at), config, detector)
+            made, bad = patiently(work, f"preparing the photo {row['image_id']} of {source}")
+            kept += made
+            refused += bad
     return kept, refused
 
 
 def _prepare_row(
-    row: dict[str, Any], source: Folder, config: PrepareConfig, detector: FaceDetector | None
+    row: dict[str, Any], read: Callable[[], bytes], config: PrepareConfig, detector: FaceDetector | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """One photo, as `_prepare_rows`. Raises: OSError or MemoryError if the machines fail, which is not the photo's."""
     kept, refused = [], []
     try:
-        data = _read(source, row["uri"], row["size"])
+        data = read()
         known = {name: row[name] for name in ("label", "split", "attributes")}
         known |= {"photo": row["image_id"], "content_hash": hashlib.sha256(data).hexdigest()}
         if config.faces == "all":
@@ -228,35 +227,3 @@ def _found(numbered: list[str]) -> int:
 def _detector(config: PrepareConfig, network: bytes | None) -> FaceDetector | None:
     """Kept between the parts that one worker process does."""
     return make_detector(config, network)
-
-
-def _read(source: Folder, uri: str, size: int) -> bytes:
-    """A photo's bytes.
-
-    Raises: BadImage for what is wrong with this one file; OSError if storage fails, or the whole source is gone.
-    """
-    if size < 0:
-        raise BadImage("missing", "named by the source's lists, and there is no such file")
-    if size > MAX_BYTES:
-        raise BadImage("too-many-bytes", f"{size} bytes, the limit is {MAX_BYTES}")
-    fs, path = open_uri(source, uri)
-    try:
-        with fs.open_input_stream(path) as stream:
-            return stream.read()
-    except FileNotFoundError as error:
-        if not _holds_anything(source):  # a mount that went away leaves an empty folder
-            raise ConnectionError(f"{source} holds nothing any more, and held this photo when it was listed") from error
-        raise BadImage("missing", "it was there when the source was listed, and is gone") from error
-    except OSError as error:
-        if not is_of_one_file(error):
-            raise
-        raise BadImage("not-readable", f"{type(error).__name__}: {error}") from error
-
-
-def _holds_anything(source: Folder) -> bool:
-    """Whether the place that photos come from is still there."""
-    if source.is_local:
-        with contextlib.suppress(FileNotFoundError), os.scandir(source.path) as names:
-            return any(True for _ in names)
-        return False
-    return source.fs.get_file_info(source.path).type != pafs.FileType.NotFound

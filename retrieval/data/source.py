@@ -166,10 +166,11 @@ def is_photo(path: str) -> bool:
 def photo_files(files: Iterable[tuple[str, int]], found: Listing) -> Iterator[tuple[str, int]]:
     """Those files that are photographs by their names; the others are counted."""
     for path, size in files:
-        suffix = posixpath.splitext(path)[1].lower()
-        if any(name.startswith(".") for name in path.split("/")) or path.startswith("__MACOSX/"):
+        if path.startswith((".", "__MACOSX/")) or "/." in path:
             found.ignored["hidden"] += 1
-        elif not is_photo(path):
+            continue
+        suffix = posixpath.splitext(path)[1].lower()
+        if suffix not in PHOTO_SUFFIXES:
             found.ignored[suffix if suffix.isprintable() and suffix else "no suffix"] += 1
         elif not is_utf8(path):
             found.ignored["name is not UTF-8"] += 1
@@ -179,6 +180,8 @@ def photo_files(files: Iterable[tuple[str, int]], found: Listing) -> Iterator[tu
 
 def is_utf8(path: str) -> bool:
     """Whether a path of a disk is text."""
+    if path.isascii():
+        return True
     try:
         path.encode()
     except UnicodeEncodeError:

@@ -24,7 +24,7 @@ def fits_labels(files: Mapping[str, int]) -> bool:
     So 2019/2019_0001.jpg, IMG/IMG_0001.jpg and Summer Trip/Summer Trip 2.jpg are no people. New_York/New_York_0001.jpg
     would be.
     """
-    num = named = people = two = num_folders = 0
+    num = named = two = people = 0
     before = None
     for path, _ in photo_files(files.items(), Listing()):
         folder, _, name = path.rpartition("/")
@@ -32,15 +32,14 @@ def fits_labels(files: Mapping[str, int]) -> bool:
             return False
         if folder != before:  # in order of their names the photos of a folder come one after another
             before = folder
-            num_folders += 1
-            is_person = not re.search(r"\d", folder)
-            people += is_person
-            two += is_person and re.search(r"[^\W_][_ -][^\W_]", folder) is not None
+            if re.search(r"\d", folder):
+                return False
+            people += 1
+            two += re.search(r"[^\W_][_ -][^\W_]", folder) is not None
         num += 1
         stem = posixpath.splitext(name)[0]
         named += re.fullmatch(r"_\d{4}", stem[len(folder) :]) is not None and stem.startswith(folder)
-    enough = people >= 2 and people == num_folders
-    return enough and named >= _NAMED * num and two >= _TWO_WORDS * people
+    return people >= 2 and named >= _NAMED * num and two >= _TWO_WORDS * people
 
 
 def read(root: Folder, files: Mapping[str, int], found: Listing) -> Iterator[Photo]:

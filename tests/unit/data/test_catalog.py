@@ -13,7 +13,7 @@ import pytest
 from retrieval.artifacts.collection import CATALOG_SCHEMA, IMAGE_SCHEMA, detector_of
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file
-from retrieval.data.catalog import plan_collection, seal_collection, write_catalog
+from retrieval.data.catalog import parts_digest, plan_collection, seal_collection, write_catalog
 from retrieval.data.settings import SplitConfig
 from tests.support.photos import touch
 from tests.support.splits import assign_splits
@@ -201,3 +201,20 @@ def test_the_detector_s_network_is_part_of_what_a_collection_is_made_from(tmp_pa
     out = Folder.of(tmp_path / "out")
     stored(out, 0, [{"image_id": "a.jpg", "label": None}])
     assert set(write_catalog(out.uri, 1, SplitConfig())["files"]) == {"catalog.parquet", "source.json", "detector.onnx"}
+
+
+def test_a_catalogue_of_the_same_parts_is_kept_and_no_part_is_read_for_it(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    folder.write_json("source.json", {})
+    stored(folder, 0, [{"image_id": name, "label": name[0]} for name in ("a/1", "a/2", "b/1")])
+    parts = [{"files": {"images/part-00000.parquet": "1" * 64, "plan/part-00000.parquet": "2" * 64}}]
+    of = parts_digest(parts)
+    first = write_catalog(folder.uri, 1, SplitConfig(), of)
+    folder.remove("images/part-00000.parquet")
+    assert write_catalog(folder.uri, 1, SplitConfig(), of) == first
+    assert first["counts"]["identities"] == 1 and first["dropped"] == {"single-image identity": 1}
+    parts[0]["files"]["images/part-00000.parquet"] = "3" * 64
+    assert parts_digest(parts) != of
+    for other in ("", parts_digest(parts)):
+        with pytest.raises(FileNotFoundError):
+            write_catalog(folder.uri, 1, SplitConfig(), other)

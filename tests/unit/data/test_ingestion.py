@@ -17,7 +17,7 @@ import pytest
 from retrieval.artifacts.collection import IMAGE_SCHEMA, REJECTED_SCHEMA
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import hash_file, plain
-from retrieval.data import ingestion
+from retrieval.data import ingestion, reading
 from retrieval.data.catalog import plan_collection, write_catalog
 from retrieval.data.ingestion import PLAN_SCHEMA, ingest_part
 from retrieval.data.settings import SplitConfig
@@ -148,7 +148,7 @@ def test_each_reason_is_of_a_stage(reason: str, stage: str, monkeypatch: pytest.
     def refuses(*_: object) -> bytes:
         raise BadImage(reason, "d" * 600)
 
-    monkeypatch.setattr(ingestion, "_read", refuses)
+    monkeypatch.setattr(reading, "read", refuses)
     row = {"image_id": "a", "uri": "a", "size": 1, "box": None}
     told: list[tuple[str, int, int]] = []
     kept, refused = ingestion._prepare_rows([row] * 2, Folder("/nowhere"), FIT, None, lambda *tell: told.append(tell))
