@@ -30,12 +30,14 @@ from ray_jobs.runtime.detector import with_detector
 from ray_jobs.runtime.inputs import must_be_at_least, must_be_sealed, source_must_be_there
 from ray_jobs.runtime.parallel.limits import Limits
 from ray_jobs.runtime.parallel.placement import Needs, holding
+from ray_jobs.runtime.parallel.spread import by_tasks
 from ray_jobs.runtime.session import on_cluster, session
 from retrieval.artifacts.collection import detector_of
 from retrieval.artifacts.embeddings import left_out
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.manifest import Manifest, begin, check_made_from, read_manifest, seal
+from retrieval.artifacts.progress import Progress, silent
 from retrieval.data.settings import Layout, SplitConfig
 from retrieval.evaluation import tasks
 from retrieval.evaluation.settings import System
@@ -43,8 +45,10 @@ from retrieval.models.settings import Device, Engine, Precision
 from retrieval.reports import tables
 from retrieval.search.settings import ExpansionConfig
 
-_PHOTO = 1000  # bytes of a photo that is scored, beside its vector
-_VECTORS = 10.5  # times all vectors are in memory meanwhile: 10.3 at 2,048 dimensions, less than 6 at 128
+_PHOTO = 150  # bytes of a photo that is scored: numbers of its row, forty attributes and a copy of them
+_BLOCK = 1 << 13  # queries at once, see `evaluation.systems`
+_RESULTS = 1 << 30  # bytes of what they find and of their positives
+_VECTORS = 10.5  # times the vectors are in memory meanwhile, where they all are at once
 # On a command line a system is one word; from Python it is the object, whose folders may have any name.
 _AS_TEXT = tyro.constructors.PrimitiveConstructorSpec(
     nargs=1,
@@ -95,7 +99,8 @@ class EvaluateConfig:
     sheet_queries: int = 8
     """Queries drawn for the ranked-result sheets."""
     max_queries: int | None = None
-    """With --source: draw this many queries instead of asking with every photo. For sets of more than about 50,000."""
+    """Ask with this many queries, drawn, instead of all: each is compared with the whole gallery, so that all of a
+    million with all of a million would take days. Not with mined-places."""
     seed: int = 0
     """Draws the sheets' queries, and those of --max-queries."""
     device: Device = "auto"
@@ -207,7 +212,7 @@ def _report(
     }
     manifest = begin(out, **work)
     if manifest is None:
-        needs = scoring_of(*(system.embeddings for system in systems))
+        needs = scoring_of(*(system.embeddings for system in systems), whole=cfg.augmentation.num > 0)
         metrics = on_cluster(write, cfg, out, collection, systems, protocol, subject, says="evaluate", needs=needs)
         counts = {name: metrics["data"][name] for name in ("num_queries", "num_gallery", "num_identities")}
         for name, figures in metrics["systems"].items():
@@ -217,34 +222,45 @@ def _report(
     return manifest
 
 
-def scoring_of(*embeddings: str | Folder) -> Needs:
-    """Of a task that scores these, one after another."""
+def scoring_of(*embeddings: str | Folder, whole: bool = False) -> Needs:
+    """Of a task that scores these, one after another. Args: whole: it holds all vectors of one at once."""
     counts = [read_manifest(Folder.of(folder), "embeddings").counts for folder in embeddings]
-    return holding(max((_PHOTO + _VECTORS * 4 * one["dim"]) * one["num"] for one in counts))
+    held = (_VECTORS * 4 * one["dim"] * (one["num"] if whole else _BLOCK) for one in counts)
+    return holding(_RESULTS + max(held) + _PHOTO * max(one["num"] for one in counts))
 
 
 def write(
-    cfg: EvaluateConfig, out: Folder, collection: Folder, systems: tuple[System, ...], protocol: str, subject: str
+    cfg: EvaluateConfig,
+    out: Folder,
+    collection: Folder,
+    systems: tuple[System, ...],
+    protocol: str,
+    subject: str,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     from retrieval.evaluation.systems import Scoring
     from retrieval.reports.comparison import Shown, write_report
 
     tuples = Folder.of(cfg.tuples) if cfg.tuples else None
-    if protocol == "query-gallery":
-        task = tasks.query_gallery(collection, cfg.ks)
-    elif protocol == "mined-places":
-        task = tasks.mined_places(collection, Folder.of(cfg.tuples), cfg.ks)
-    else:
-        splits = ("query", "gallery") if cfg.collection is not None else None
-        task = tasks.leave_one_out(
-            collection, cfg.ks, cfg.max_queries, cfg.seed, splits, distractors=subject != "person"
-        )
     away = {image_id for system in systems for image_id in left_out(Folder.of(system.embeddings))}
-    task = tasks.without(task, away) if away else task
+    if protocol == "query-gallery":
+        task = tasks.query_gallery(collection, cfg.ks, cfg.max_queries, cfg.seed, without=away)
+    elif protocol == "mined-places":
+        task = tasks.mined_places(collection, Folder.of(cfg.tuples), cfg.ks, without=away)
+    else:
+        task = tasks.leave_one_out(
+            collection,
+            cfg.ks,
+            cfg.max_queries,
+            cfg.seed,
+            ("query", "gallery") if cfg.collection is not None else None,
+            distractors=subject != "person",
+            without=away,
+        )
     kept = Folder.of(cfg.features) if cfg.features else None
     scoring = Scoring(expansion=cfg.expansion, augmentation=cfg.augmentation, rerank=cfg.rerank, features=kept)
     shown = Shown(subject=subject, sheet_queries=cfg.sheet_queries, seed=cfg.seed, tuples=tuples)
-    return write_report(out, collection, systems, task, scoring, shown, count_inliers)
+    return write_report(out, collection, systems, task, scoring, shown, count_inliers, by_tasks, progress)
 
 
 def count_inliers(collection: Folder, asked: np.ndarray, found: np.ndarray, kept: Folder | None) -> np.ndarray:

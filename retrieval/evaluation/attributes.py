@@ -43,12 +43,32 @@ def attribute_agreement(
         gallery_attributes: (G, A) int8, the same.
         rows: (Q, K) int64 results, best first; -1 for none. Results without attributes count neither way.
     """
+    accuracy, distance = attributes_of(query_attributes, gallery_attributes, rows, ks=ks)
+    return AttributeAgreement(
+        values=agreement_values(accuracy, distance, ks),
+        num_queries=len(rows),
+        num_without_attributes=int((~query_attributes.any(axis=1)).sum()),
+    )
+
+
+def agreement_values(accuracy: np.ndarray, distance: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
+    """`AttributeAgreement.values` of what `attributes_of` found."""
+    values = {f"attribute_accuracy@{k}": mean_or_nan(accuracy[:, i]) for i, k in enumerate(ks)}
+    return values | {f"attribute_distance@{k}": mean_or_nan(distance[:, i]) for i, k in enumerate(ks)}
+
+
+def attributes_of(
+    query_attributes: np.ndarray, gallery_attributes: np.ndarray, rows: np.ndarray, *, ks: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(Q, ks) accuracy and distance of each query, NaN where nothing is known; args as `attribute_agreement`."""
     check_attributes(query_attributes)
     check_attributes(gallery_attributes)
     num_attributes = query_attributes.shape[1]
-    known = (gallery_attributes != 0).sum(axis=1) > 0
-    used = (query_attributes != 0).sum(axis=1) > 0
+    known = np.asarray(gallery_attributes.any(axis=1))
+    used = np.asarray(query_attributes.any(axis=1))
     accuracy, distance = np.full((len(rows), len(ks)), np.nan), np.full((len(rows), len(ks)), np.nan)
+    if not known.any() or not used.any():
+        return accuracy, distance
     for start, end in blocks(len(rows), rows.shape[1] * num_attributes):
         some = rows[start:end]
         theirs, mine = gallery_attributes[np.maximum(some, 0)], query_attributes[start:end, None, :]
@@ -60,9 +80,7 @@ def attribute_agreement(
             divisor = np.where(num > 0, num, np.nan)
             accuracy[start:end, column] = (matching * counts)[:, :k].sum(axis=1) / divisor
             distance[start:end, column] = (apart * counts)[:, :k].sum(axis=1) / divisor
-    values = {f"attribute_accuracy@{k}": mean_or_nan(accuracy[:, i]) for i, k in enumerate(ks)}
-    values |= {f"attribute_distance@{k}": mean_or_nan(distance[:, i]) for i, k in enumerate(ks)}
-    return AttributeAgreement(values=values, num_queries=len(rows), num_without_attributes=int((~used).sum()))
+    return accuracy, distance
 
 
 def attribute_baselines(
@@ -154,7 +172,7 @@ def _oracle(mine: np.ndarray, theirs: np.ndarray, without: np.ndarray, ks: Seque
 
 
 def check_attributes(attributes: np.ndarray) -> None:
-    if attributes.ndim != 2 or not np.isin(attributes, (-1, 0, 1)).all():
+    if attributes.ndim != 2 or (attributes.size and not -1 <= attributes.min() <= attributes.max() <= 1):
         raise ValueError(
             f"Attributes have shape {attributes.shape} and dtype {attributes.dtype}, expected (N, A) of -1 and 1, "
             f"with a row of zeros where they are not known."

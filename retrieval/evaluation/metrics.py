@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retrieval.evaluation.pieces.ranks import Positives, count_before, scores_of
+
 _BLOCK_ELEMENTS = 1 << 22  # query-gallery pairs looked at at once: 32 MiB of float64
 
 
@@ -38,8 +40,20 @@ class RetrievalMetrics:
     curve: np.ndarray
 
 
+class Labels:
+    """Of which label each query and each gallery row is, by number, -1 for none, and what a query is not asked of.
+
+    queries: (Q,) int64. gallery: (G,) int64. sizes: (codes,) int64, gallery rows of each. exclude: (Q,) int64.
+    """
+
+    def __init__(self, queries: np.ndarray, gallery: np.ndarray, exclude: np.ndarray | None) -> None:
+        self.queries, self.gallery = queries, gallery
+        self.sizes = np.bincount(gallery[gallery >= 0], minlength=int(max(queries.max(initial=-1), 0)) + 1)
+        self.exclude = np.full(len(queries), -1, dtype=np.int64) if exclude is None else exclude
+
+
 @dataclass(slots=True)
-class _Tally:
+class Tally:
     """What is known of each query so far, as `RetrievalMetrics` has it; `curve` is a sum over the queries."""
 
     average_precision: np.ndarray
@@ -47,8 +61,36 @@ class _Tally:
     curve: np.ndarray
 
     @classmethod
-    def of(cls, num_queries: int) -> _Tally:
+    def of(cls, num_queries: int) -> Tally:
         return cls(np.full(num_queries, np.nan), np.full(num_queries, -1, dtype=np.int64), np.zeros(101))
+
+    def add(self, queries: np.ndarray, query: np.ndarray, ranks: np.ndarray) -> None:
+        """Queries (n,) whose ranking is known: (P,) `query`, an index into them, and the rank of each positive."""
+        order = np.lexsort((ranks, query))
+        query, ranks = query[order], ranks[order]
+        counts = np.bincount(query, minlength=len(queries))
+        begins = np.cumsum(counts) - counts
+        areas = _precision_areas(ranks, np.arange(len(ranks)) - begins[query])
+        some = np.flatnonzero(counts)
+        self.average_precision[queries[some]] = np.bincount(query, areas, minlength=len(queries))[some] / counts[some]
+        self.first_hit[queries[some]] = ranks[begins[some]]
+        curves = (interpolated_precision(ranks[begins[q] : begins[q] + counts[q]], counts[q]) for q in some)
+        self.curve += sum(curves, 0.0)
+
+    def add_lists(self, queries: np.ndarray, rows: np.ndarray, labels: Labels, ks: Sequence[int]) -> None:
+        """Queries (n,) of which a list is known, (n, K) int64 gallery rows, best first, -1 for none; positives that it
+        misses count as not found."""
+        missed = max(rows.shape[1], *ks)  # beyond every k asked for
+        for query, found in zip(queries, rows, strict=True):
+            code, own = labels.queries[query], labels.exclude[query]
+            total = 0 if code < 0 else int(labels.sizes[code]) - int(own >= 0 and labels.gallery[own] == code)
+            if total <= 0:
+                continue
+            kept = found[(found >= 0) & (found != own)]
+            ranks = np.flatnonzero(labels.gallery[kept] == code)
+            self.average_precision[query] = average_precision(ranks, total)
+            self.first_hit[query] = ranks[0] if len(ranks) else missed
+            self.curve += interpolated_precision(ranks, total)
 
     def means(self, ks: Sequence[int]) -> RetrievalMetrics:
         used = self.first_hit >= 0
@@ -168,29 +210,13 @@ def retrieval_metrics(
     query_codes, gallery_codes = label_codes(query_labels, gallery_labels)
     _check(queries, query_codes, gallery, gallery_codes)
     excluded = np.full(len(queries), -1) if exclude_rows is None else np.asarray(exclude_rows, dtype=np.int64)
-    tally, rows_of, exact = _Tally.of(len(queries)), _Groups(gallery_codes), gallery.astype(np.float64)
+    tally, positives, columns = Tally.of(len(queries)), Positives(gallery_codes), np.arange(len(gallery))
     for start, end in blocks(len(queries), len(gallery)):
-        scores = (queries[start:end].astype(np.float64) @ exact.T).astype(np.float32)
-        has = np.flatnonzero(excluded[start:end] >= 0)
-        scores[has, excluded[start:end][has]] = -np.inf
-        query, row = rows_of.pairs(query_codes[start:end])
-        other = row != excluded[start:end][query]
-        query, row = query[other], row[other]
-        _add_block(tally, start, end, query, _ranks(scores, query, row))
+        asked, without = queries[start:end], excluded[start:end]
+        query, row = positives.pairs(query_codes[start:end], without)
+        pairs = (query, scores_of(asked, gallery, query, row), row)
+        tally.add(np.arange(start, end), query, count_before(asked, gallery, columns, without, *pairs))
     return tally.means(ks)
-
-
-def _add_block(tally: _Tally, start: int, end: int, query: np.ndarray, ranks: np.ndarray) -> None:
-    """Queries start to end: (P,) `query`, counted from start, and the rank of each of its positives."""
-    order = np.lexsort((ranks, query))
-    query, ranks = query[order], ranks[order]
-    counts = np.bincount(query, minlength=end - start)
-    begins = np.cumsum(counts) - counts
-    areas = _precision_areas(ranks, np.arange(len(ranks)) - begins[query])
-    some = np.flatnonzero(counts)
-    tally.average_precision[start + some] = np.bincount(query, areas, minlength=end - start)[some] / counts[some]
-    tally.first_hit[start + some] = ranks[begins[some]]
-    tally.curve += sum((interpolated_precision(ranks[begins[q] : begins[q] + counts[q]], counts[q]) for q in some), 0.0)
 
 
 def leave_one_out(
@@ -212,52 +238,9 @@ def ranked_metrics(
 
     Args: rows: (Q, K) int64 gallery rows, best first, -1 for none.
     """
-    query_codes, gallery_codes = label_codes(query_labels, gallery_labels)
-    sizes = np.bincount(gallery_codes[gallery_codes >= 0], minlength=int(max(query_codes.max(initial=-1), 0)) + 1)
-    tally, missed = _Tally.of(len(rows)), max(rows.shape[1], *ks)  # beyond every k asked for
-    for query, code in enumerate(query_codes):
-        own = -1 if exclude_rows is None else int(exclude_rows[query])
-        total = 0 if code < 0 else int(sizes[code]) - int(own >= 0 and gallery_codes[own] == code)
-        if total <= 0:
-            continue
-        kept = rows[query][(rows[query] >= 0) & (rows[query] != own)]
-        ranks = np.flatnonzero(gallery_codes[kept] == code)
-        tally.average_precision[query] = average_precision(ranks, total)
-        tally.first_hit[query] = ranks[0] if len(ranks) else missed
-        tally.curve += interpolated_precision(ranks, total)
+    labels, tally = Labels(*label_codes(query_labels, gallery_labels), exclude_rows), Tally.of(len(rows))
+    tally.add_lists(np.arange(len(rows)), rows, labels, ks)
     return tally.means(ks)
-
-
-def _ranks(scores: np.ndarray, query: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Zero-based rank of each (query, row) pair by (score descending, row ascending). scores: (b, G) float32."""
-    ordered = np.sort(scores, axis=1)
-    own = scores[query, row]
-    ranks = np.empty(len(query), dtype=np.int64)
-    begins = np.searchsorted(query, np.arange(len(scores) + 1))  # pairs come query after query
-    for i in range(len(scores)):
-        mine = slice(begins[i], begins[i + 1])
-        above = scores.shape[1] - np.searchsorted(ordered[i], own[mine], side="right")
-        equal = scores.shape[1] - np.searchsorted(ordered[i], own[mine], side="left") - above
-        ranks[mine] = above
-        for j in np.flatnonzero(equal > 1) + begins[i]:
-            ranks[j] += np.count_nonzero(scores[i, : row[j]] == own[j])
-    return ranks
-
-
-class _Groups:
-    """The rows that carry each label code, for expanding queries into (query, positive row) pairs."""
-
-    def __init__(self, codes: np.ndarray) -> None:
-        self._order = np.argsort(codes, kind="stable")
-        self._sorted = codes[self._order]
-
-    def pairs(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each wanted code in turn (negative: none), its rows: (P,) index into wanted, (P,) row."""
-        begin = np.searchsorted(self._sorted, wanted, side="left")
-        counts = np.where(wanted >= 0, np.searchsorted(self._sorted, wanted, side="right") - begin, 0)
-        query = np.repeat(np.arange(len(wanted)), counts)
-        within = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return query, self._order[begin[query] + within]
 
 
 def _check(queries: np.ndarray, query_codes: np.ndarray, gallery: np.ndarray, gallery_codes: np.ndarray) -> None:
@@ -271,7 +254,9 @@ def _check(queries: np.ndarray, query_codes: np.ndarray, gallery: np.ndarray, ga
 def label_codes(
     query_labels: Sequence[str | None] | np.ndarray, gallery_labels: Sequence[str | None] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Equal labels get equal numbers >= 0; None gets -1."""
+    """Equal labels get equal numbers >= 0; None gets -1. Labels that are numbers stay as they are."""
+    if all(isinstance(labels, np.ndarray) and labels.dtype.kind == "i" for labels in (query_labels, gallery_labels)):
+        return np.asarray(query_labels, dtype=np.int64), np.asarray(gallery_labels, dtype=np.int64)
     numbers: dict[object, int] = {}
     coded = [
         np.array([-1 if label is None else numbers.setdefault(label, len(numbers)) for label in labels], dtype=np.int64)

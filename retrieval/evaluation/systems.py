@@ -2,36 +2,41 @@
 
 What is measured (figures) and how long it took (seconds) are kept apart: the first is the same each time.
 
-Memory: the embeddings and attributes of the images measured, nothing of size queries x gallery.
+Memory: a block of queries with their results, and of every image of the gallery a few numbers; see `pieces`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.index import factory_of
 from retrieval.artifacts.manifest import read_manifest
+from retrieval.artifacts.progress import Progress, silent
 from retrieval.evaluation import tasks
-from retrieval.evaluation.attributes import attribute_agreement, attribute_baselines
-from retrieval.evaluation.metrics import index_recall_at_k, ranked_metrics, retrieval_metrics
+from retrieval.evaluation.attributes import agreement_values, attribute_baselines, attributes_of
+from retrieval.evaluation.metrics import Labels, Tally, index_recall_at_k
+from retrieval.evaluation.pieces.gallery import Gallery, Spread, here
+from retrieval.evaluation.pieces.ranks import Positives
 from retrieval.evaluation.settings import System
-from retrieval.evaluation.tasks import Images, Task
+from retrieval.evaluation.tasks import Task
 from retrieval.search import rerank
-from retrieval.search.expansion import augment_gallery, expand_by_search
-from retrieval.search.index import Searcher, flat_search
+from retrieval.search.expansion import augment_gallery, expand
 from retrieval.search.ranking import Neighbours, Search, drop_rows
 from retrieval.search.settings import ExpansionConfig
 
 _RANKED = 1000  # results that a re-ordered list has, at most; positives beyond count as not found
+_QUERIES = 1 << 13  # that are asked together, with a thousand results each: 200 MB
+_PAIRS = 1 << 22  # of a query and a positive, of those: 100 MB
+_SHOWN = 10  # results of each query that are kept to look at
+_GATHERED = 1 << 26  # numbers of neighbours' embeddings that are held at once: 256 MB
 
 CountInliers = Callable[[Folder, np.ndarray, np.ndarray, Folder | None], np.ndarray]
 """(collection, (Q, 2) places asked, (Q, top, 2) places found, kept features) -> (Q, top) matches:
@@ -52,7 +57,7 @@ class Scoring:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """One system: its figures, with the keys that reports.tables knows, the neighbours they were read off, the
+    """One system: its figures, with the keys that reports.tables knows, the first ten neighbours of each query, the
     precision-recall curve, see `metrics.RetrievalMetrics`, and `query_seconds@K`."""
 
     figures: dict[str, Any]
@@ -61,93 +66,174 @@ class Measured:
     seconds: dict[str, float]
 
 
-def open_index(folder: Folder, gallery: Images) -> Search:
-    """A search of a built index, whose rows are rows of `gallery`.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asking:
+    """What one system's figures are worked out of. asked: positions of queries (n,) -> (n, D) float32, what they ask
+    with."""
 
-    Raises: ValueError if it does not hold exactly the gallery: other images among the results would change the figures.
+    task: Task
+    asked: Callable[[np.ndarray], np.ndarray]
+    gallery: Gallery
+    progress: Progress = silent
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Positions of the queries, (n,) int64 ascending, as many as one process holds with their results and their
+        positives, neighbours on storage together."""
+        queries = self.task.queries
+        order = np.lexsort((queries.rows, queries.parts))
+        sizes = np.maximum(Positives(self.task.gallery.codes).counts(queries.codes[order]), _PAIRS // _QUERIES)
+        block, done = np.cumsum(sizes) // _PAIRS, 0
+        for some in np.split(order, np.flatnonzero(np.diff(block)) + 1) if len(order) else ():
+            self.progress("queries", done, len(order))
+            yield np.sort(some)
+            done += len(some)
+
+    def without_own(self, some: np.ndarray, search: Search, queries: np.ndarray, k: int) -> Neighbours:
+        """The k nearest of each query, itself left out where it is in the gallery. Args: some: (n,) their positions."""
+        return drop_own(search(queries, k + int(self.task.asks_itself)), self.task, some, k)
+
+
+def drop_own(found: Neighbours, task: Task, some: np.ndarray, k: int) -> Neighbours:
+    """What queries found, themselves left out. Args: found: k results, and one more where queries ask themselves."""
+    return drop_rows(found, task.exclude[some], k) if task.asks_itself else found
+
+
+def gallery_of(system: System, task: Task, spread: Spread = here, *, exact: bool = False) -> Gallery:
+    """A system's embeddings of the gallery, and its index of it. Args: exact: leave the index alone.
+
+    Raises: ValueError if the index holds others than the gallery.
     """
-    searcher = Searcher.open(folder)
-    if not searcher.column("image_id").equals(pa.chunked_array([gallery.ids], pa.string())):
-        raise ValueError(
-            f"The index {folder} holds {len(searcher)} images, the gallery has {len(gallery.ids)}, and they differ. "
-            f"Evaluation needs an index of the gallery alone: python -m ray_jobs.build_index --splits gallery ..."
-        )
-    return searcher.search
+    dim = read_manifest(system.embeddings, "embeddings").counts["dim"]
+    return Gallery.of(task.gallery, system.embeddings, dim, None if exact else system.index, spread)
 
 
 def scored(
-    system: System, task: Task, collection: Folder, scoring: Scoring, count: CountInliers = rerank.count_inliers
+    system: System,
+    task: Task,
+    collection: Folder,
+    scoring: Scoring,
+    count: CountInliers = rerank.count_inliers,
+    spread: Spread = here,
+    progress: Progress = silent,
 ) -> Iterator[tuple[str, Measured]]:
     """The system as it is, with query expansion, with an augmented gallery, with its results in order of geometry."""
-    queries, gallery = (tasks.read_embeddings(system.embeddings, side) for side in (task.queries, task.gallery))
-    search = open_index(system.index, task.gallery) if system.index else flat_search(gallery)
-    measured = measure(task, queries, gallery, search)
+
+    def embedded(some: np.ndarray) -> np.ndarray:
+        return tasks.read_embeddings(system.embeddings, task.queries.take(some))
+
+    asking = Asking(task=task, asked=embedded, gallery=gallery_of(system, task, spread), progress=progress)
+    measured = measure(asking)
     yield system.name, measured
     if scoring.expansion.num:
-        asked = expand_by_search(queries, gallery, search, scoring.expansion, task.exclude)
-        yield f"{system.name} + QE", measure(task, asked, gallery, search)
-    if scoring.augmentation.num:
-        held = augment_gallery(gallery, search, scoring.augmentation)
-        yield f"{system.name} + DBA", measure(task, queries, held, flat_search(held))
+        asked = functools.partial(_expanded, asking, system.embeddings, scoring.expansion)
+        yield f"{system.name} + QE", measure(dataclasses.replace(asking, asked=asked))
+    if scoring.augmentation.num:  # each vector takes on others of all the gallery: it is held whole
+        vectors = tasks.read_embeddings(system.embeddings, task.gallery)
+        held = Gallery.held(augment_gallery(vectors, asking.gallery.search, scoring.augmentation))
+        yield f"{system.name} + DBA", measure(dataclasses.replace(asking, gallery=held))
     if scoring.rerank:
-        deep = search_without_own(task, queries, search, min(_RANKED, task.most))
-        places = task.gallery.places(deep.rows[:, : scoring.rerank])
-        asked = task.queries.places(np.arange(len(task.queries.ids)))
-        inliers = count(collection, asked, places, scoring.features)
-        yield f"{system.name} + rerank", measure_reranked(task, measured, rerank.rerank(deep, inliers))
+        yield f"{system.name} + rerank", measure_reranked(asking, measured, collection, scoring, count)
 
 
-def measure(task: Task, queries: np.ndarray, gallery: np.ndarray, search: Search) -> Measured:
-    """Score one system.
+def _expanded(asking: Asking, embeddings: Folder, config: ExpansionConfig, some: np.ndarray) -> np.ndarray:
+    queries, gallery = asking.asked(some), asking.task.gallery
+    num = min(config.num, asking.task.most)
+    found = asking.without_own(some, asking.gallery.search, queries, num)
+    out, step = np.empty_like(queries), max(1, _GATHERED // (num * queries.shape[1]))
+    for start in range(0, len(some), step):
+        mine = slice(start, start + step)
+        near = Neighbours(found.scores[mine], found.rows[mine])
+        rows, at = np.unique(np.maximum(near.rows, 0), return_inverse=True)
+        vectors = tasks.read_embeddings(embeddings, gallery.take(rows))
+        scores = np.where(near.rows >= 0, near.scores, -np.inf)
+        out[mine] = expand(queries[mine], vectors[at.reshape(near.rows.shape)], scores, config.alpha)
+    return out
 
-    Args:
-        queries: (Q, D) float32. gallery: (G, D) float32. search: by row of the gallery.
-    """
-    exact = retrieval_metrics(
-        queries, task.queries.labels, gallery, task.gallery.labels, ks=(1, 5, 10), exclude_rows=task.exclude
-    )
-    found, seconds = _timed(task, queries, search)
-    near = min(10, found.rows.shape[1])
-    best = drop_rows(flat_search(gallery)(queries, near + 1), task.exclude, near)
+
+def measure(asking: Asking) -> Measured:
+    """Score one system, a block of queries at a time."""
+    task, gallery = asking.task, asking.gallery
+    num, near = len(task.queries), min(10, task.ks[-1])
+    tally, positives = Tally.of(num), Positives(task.gallery.codes)
+    results = _Results.of(num, min(_SHOWN, task.ks[-1]), near, task.ks)
+    for some in asking.blocks():
+        queries, own = asking.asked(some), task.exclude[some]
+        query, row = positives.pairs(task.queries.codes[some], own)
+        ranks, best = gallery.rank(queries, own, query, row, near + int(task.asks_itself))
+        tally.add(some, query, ranks)
+        found, took = _timed(asking, queries, some)
+        results.add(some, found, took, drop_own(best, task, some, near), task)
+    exact = tally.means((1, 5, 10))
     figures: dict[str, Any] = dict(exact.values)
-    figures["index_recall@10"] = index_recall_at_k(found.rows[:, :near], best.rows)
-    agreement = attribute_agreement(task.queries.attributes, task.gallery.attributes, found.rows, ks=task.ks)
-    figures |= agreement.values | _attribute_pairs(task, found)
-    return Measured(figures=clean(figures), found=found, curve=exact.curve, seconds=seconds)
+    figures["index_recall@10"] = index_recall_at_k(results.found.rows[:, :near], results.best)
+    figures |= agreement_values(results.accuracy, results.distance, task.ks)
+    figures |= {f"attribute_pairs@{k}": pairs for k, pairs in zip(task.ks, results.pairs.tolist(), strict=True)}
+    return Measured(figures=clean(figures), found=results.found, curve=exact.curve, seconds=results.seconds)
 
 
-def _timed(task: Task, queries: np.ndarray, search: Search) -> tuple[Neighbours, dict[str, float]]:
-    """The most neighbours that the task asks for, and the seconds that all queries took for each k."""
-    search_without_own(task, queries, search, 1)  # pages the index in: the first k is not timed colder than the others
-    found, seconds = Neighbours(np.empty((0, 0)), np.empty((0, 0))), {}
-    for k in task.ks:
-        started = time.perf_counter()
-        found = search_without_own(task, queries, search, k)
-        seconds[f"query_seconds@{k}"] = time.perf_counter() - started
-    return found, seconds
+@dataclass(slots=True)
+class _Results:
+    """Of all queries what their results say, and of each the first few.
+
+    found: (Q, _SHOWN) neighbours. best: (Q, near) rows, exactly the nearest. accuracy, distance: (Q, ks), see
+    `attributes_of`. pairs: (ks,) int64 pairs of a query and one of its first k results of which both have attributes.
+    """
+
+    found: Neighbours
+    best: np.ndarray
+    accuracy: np.ndarray
+    distance: np.ndarray
+    pairs: np.ndarray
+    seconds: dict[str, float]
+
+    @classmethod
+    def of(cls, num: int, shown: int, near: int, ks: Sequence[int]) -> _Results:
+        found = _none(num, shown)
+        accuracy, distance = (np.full((num, len(ks)), np.nan) for _ in range(2))
+        best, pairs = np.full((num, near), -1, np.int64), np.zeros(len(ks), np.int64)
+        return cls(found, best, accuracy, distance, pairs, {f"query_seconds@{k}": 0.0 for k in ks})
+
+    def add(self, some: np.ndarray, found: Neighbours, took: dict[int, float], best: Neighbours, task: Task) -> None:
+        self.found.scores[some], self.found.rows[some] = found.scores[:, :_SHOWN], found.rows[:, :_SHOWN]
+        self.best[some] = best.rows
+        asked = task.queries.attributes[some]
+        self.accuracy[some], self.distance[some] = attributes_of(asked, task.gallery.attributes, found.rows, ks=task.ks)
+        known: np.ndarray = np.asarray(task.gallery.attributes.any(axis=1))[np.maximum(found.rows, 0)]
+        both = (found.rows >= 0) & known & np.asarray(asked.any(axis=1))[:, None]
+        self.pairs += [int(both[:, :k].sum()) for k in task.ks]
+        for k in task.ks:
+            self.seconds[f"query_seconds@{k}"] += took[k]
 
 
-def _attribute_pairs(task: Task, found: Neighbours) -> dict[str, int]:
-    """`attribute_pairs@K`: pairs of a query and one of its first K results of which both have attributes."""
-    asked: np.ndarray = np.asarray(task.queries.attributes.any(axis=1))
-    known = np.zeros(len(task.gallery.ids) + 1, dtype=bool)  # row -1, no result, reads the last
-    known[:-1] = task.gallery.attributes.any(axis=1)
-    both = np.logical_and(known[found.rows], asked[:, None])
-    return {f"attribute_pairs@{k}": int(both[:, :k].sum()) for k in task.ks}
+def _none(num: int, width: int) -> Neighbours:
+    return Neighbours(np.full((num, width), -np.inf, np.float32), np.full((num, width), -1, np.int64))
 
 
-def measure_reranked(task: Task, before: Measured, found: Neighbours) -> Measured:
-    """The figures of the same search with its results in another order."""
-    ranked = ranked_metrics(found.rows, task.queries.labels, task.gallery.labels, exclude_rows=task.exclude)
+def _timed(asking: Asking, queries: np.ndarray, some: np.ndarray) -> tuple[Neighbours, dict[int, float]]:
+    """The most neighbours that the task asks for, and the seconds that these queries took for each k."""
+    more = int(asking.task.asks_itself)
+    found, seconds = asking.gallery.timed(queries, [k + more for k in asking.task.ks])
+    return drop_own(found, asking.task, some, asking.task.ks[-1]), {k - more: took for k, took in seconds.items()}
+
+
+def measure_reranked(
+    asking: Asking, before: Measured, collection: Folder, scoring: Scoring, count: CountInliers
+) -> Measured:
+    """The figures of the same search with the first of its results in another order."""
+    task = asking.task
+    labels = Labels(task.queries.codes, task.gallery.codes, task.exclude)
+    tally, ks, depth = Tally.of(len(task.queries)), (1, 5, 10), min(_RANKED, task.most)
+    shown = _none(len(task.queries), min(_SHOWN, depth))
+    for some in asking.blocks():
+        deep = asking.without_own(some, asking.gallery.search, asking.asked(some), depth)
+        places = task.gallery.places(deep.rows[:, : scoring.rerank])
+        inliers = count(collection, task.queries.places(some), places, scoring.features)
+        found = rerank.rerank(deep, inliers)
+        tally.add_lists(some, found.rows, labels, ks)
+        shown.scores[some], shown.rows[some] = found.scores[:, :_SHOWN], found.rows[:, :_SHOWN]
+    ranked = tally.means(ks)
     figures = before.figures | clean(dict(ranked.values))
-    return dataclasses.replace(before, figures=figures, found=found, curve=ranked.curve)
-
-
-def search_without_own(task: Task, queries: np.ndarray, search: Search, k: int) -> Neighbours:
-    """The k nearest of each query, itself left out where it is in the gallery."""
-    if not (task.exclude >= 0).any():
-        return search(queries, k)
-    return drop_rows(search(queries, k + 1), task.exclude, k)
+    return dataclasses.replace(before, figures=figures, found=shown, curve=ranked.curve)
 
 
 def baselines(task: Task) -> dict[str, Any] | None:
@@ -158,8 +244,8 @@ def baselines(task: Task) -> dict[str, Any] | None:
         attribute_baselines(
             task.queries.attributes,
             task.gallery.attributes,
-            task.queries.labels,
-            task.gallery.labels,
+            task.queries.codes,
+            task.gallery.codes,
             ks=task.ks,
             exclude_rows=task.exclude,
         )

@@ -7,7 +7,7 @@ identity is a query against all the others. `mined_places`: the same where nothi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,11 @@ from retrieval.artifacts.embeddings import read_rows
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.manifest import Manifest
 from retrieval.artifacts.tuples import read_images, read_tuples
-from retrieval.data.layouts.celeba import ATTRIBUTES
+from retrieval.evaluation.pieces.images import Images, as_sides, read_side
 
 KS = (10, 20, 50, 100, 1000)
 
-_COLUMNS = ("image_id", "label", "split", "reason", "attributes", "part", "row")
+_NAME = pa.large_string()
 
 _NOT_COMPARABLE = ("duplicate", "unlabelled")
 
@@ -32,39 +32,7 @@ LEAVE_ONE_OUT = "leave-one-out"
 
 _MINED = ("places mined for validation", "places mined and trained on")
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Images:
-    """Images of one side, sorted by image_id.
-
-    labels: (N,) object array of str or None. attributes: (N, A) int8, a row of zeros where they are not known.
-    parts, rows: (N,) int, where each lies in the collection.
-    """
-
-    ids: list[str]
-    labels: np.ndarray
-    attributes: np.ndarray
-    parts: np.ndarray
-    rows: np.ndarray
-
-    def places(self, rows: np.ndarray) -> np.ndarray:
-        """(...) rows -> (..., 2) int64: the part of the collection each lies in and its row there; -1, -1 of row -1."""
-        found = np.stack([self.parts[rows], self.rows[rows]], axis=-1).astype(np.int64)
-        return np.where(np.asarray(rows)[..., None] >= 0, found, -1)
-
-    def place(self, row: int) -> tuple[int, int]:
-        """Part and row in it of one image."""
-        return int(self.parts[row]), int(self.rows[row])
-
-    def take(self, rows: np.ndarray) -> Images:
-        ids = [self.ids[row] for row in rows]
-        return Images(
-            ids=ids,
-            labels=self.labels[rows],
-            attributes=self.attributes[rows],
-            parts=self.parts[rows],
-            rows=self.rows[rows],
-        )
+_CALIBRATED = 100_000  # photos at most that scores are calibrated on: what more of them say is no news
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +53,7 @@ class Task:
     @property
     def most(self) -> int:
         """The results that a query can have."""
-        return len(self.gallery.ids) - int(self.asks_itself)
+        return len(self.gallery) - int(self.asks_itself)
 
     @property
     def ks(self) -> list[int]:
@@ -93,20 +61,29 @@ class Task:
         return sorted({min(k, self.most) for k in self.ks_asked})
 
 
-def query_gallery(collection: Folder, ks: Sequence[int] = KS) -> Task:
+def query_gallery(
+    collection: Folder,
+    ks: Sequence[int] = KS,
+    max_queries: int | None = None,
+    seed: int = 0,
+    *,
+    without: Collection[str] = (),
+) -> Task:
     """The catalog's own queries against its gallery.
+
+    Args: max_queries, seed: draw this many of the queries. without: image_ids that neither ask nor answer.
 
     Raises: ValueError if the collection has no queries.
     """
-    catalog = read_catalog(collection, columns=_COLUMNS)
-    splits = np.asarray(catalog["split"].to_pylist(), dtype=object)
-    queries, gallery = (_images(catalog.filter(pa.array(splits == name))) for name in ("query", "gallery"))
-    if not queries.ids or not gallery.ids:
+    read = (read_side(collection, without, f"split = '{name}'") for name in ("query", "gallery"))
+    queries, gallery = as_sides(*read)
+    if not len(queries) or not len(gallery):
         raise ValueError(
-            f"{collection} has {len(queries.ids)} query and {len(gallery.ids)} gallery photos: it was made of photos "
+            f"{collection} has {len(queries)} query and {len(gallery)} gallery photos: it was made of photos "
             f"without labels, or of too few people. Give labels (layouts celeba, lfw, manifest), or more people."
         )
-    exclude = np.full(len(queries.ids), -1, dtype=np.int64)
+    queries = queries.take(_drawn(np.arange(len(queries)), max_queries, seed))
+    exclude = np.full(len(queries), -1, dtype=np.int64)
     return Task(protocol="query/gallery", queries=queries, gallery=gallery, exclude=exclude, ks_asked=tuple(ks))
 
 
@@ -118,6 +95,7 @@ def leave_one_out(
     splits: Sequence[str] | None = None,
     *,
     distractors: bool = True,
+    without: Collection[str] = (),
 ) -> Task:
     """Every photo with another of its identity against all other photos.
 
@@ -129,36 +107,41 @@ def leave_one_out(
         splits: only photos of these; None takes all, those set aside as singles too.
         distractors: whether unlabelled photos answer. Of places they do, since none of them shows a labelled place; of
             people they may show one who asks, and a right answer would count as wrong.
+        without: image_ids that neither ask nor answer.
 
     Raises: ValueError if no identity has two photos.
     """
-    catalog = read_catalog(collection, splits, _COLUMNS)
-    if not distractors:
-        catalog = catalog.filter(pc.is_valid(catalog["label"]))
-    reasons = np.asarray(catalog["reason"].to_pylist(), dtype=object)
-    gallery = _images(catalog.filter(pa.array([reason not in _NOT_COMPARABLE for reason in reasons], pa.bool_())))
-    _, group, counts = np.unique(gallery.labels.astype(str), return_inverse=True, return_counts=True)
-    asking = np.flatnonzero(counts[group] > 1)
-    labelled = np.array([label is not None for label in gallery.labels], dtype=bool)
-    asking = asking[labelled[asking]]
+    wanted = [f"(reason IS NULL OR reason NOT IN {_listed(_NOT_COMPARABLE)})"]
+    wanted += [f"split IN {_listed(splits)}"] if splits is not None else []
+    wanted += [] if distractors else ["label IS NOT NULL"]
+    [gallery] = as_sides(read_side(collection, without, " AND ".join(wanted)))
+    asking = np.flatnonzero(gallery.codes >= 0)
+    asking = asking[np.bincount(gallery.codes[asking], minlength=1)[gallery.codes[asking]] > 1]
     if not len(asking):
         raise ValueError(
-            f"No identity of {collection} has two different photos ({len(gallery.ids)} photos): there is nothing to "
+            f"No identity of {collection} has two different photos ({len(gallery)} photos): there is nothing to "
             f"find again. Name a source with labels and two photos or more a person (layouts celeba, lfw, manifest)."
         )
-    if max_queries is not None and max_queries < len(asking):
-        asking = np.sort(np.random.default_rng(seed).choice(asking, max_queries, replace=False))
+    asking = _drawn(asking, max_queries, seed)
     return Task(
         protocol=LEAVE_ONE_OUT, queries=gallery.take(asking), gallery=gallery, exclude=asking, ks_asked=tuple(ks)
     )
 
 
-def mined_places(collection: Folder, tuples: Folder, ks: Sequence[int] = KS) -> Task:
+def _drawn(asking: np.ndarray, max_queries: int | None, seed: int) -> np.ndarray:
+    if max_queries is None or max_queries >= len(asking):
+        return asking
+    return np.sort(np.random.default_rng(seed).choice(asking, max_queries, replace=False))
+
+
+def mined_places(collection: Folder, tuples: Folder, ks: Sequence[int] = KS, *, without: Collection[str] = ()) -> Task:
     """Photos of the places that mining kept for validation against all other photos that it looked at.
 
     For collections in which nothing is labelled: a cluster stands for a place. Where mining kept none, those that were
     trained on ask, and the protocol's name says so. Images of an asking cluster that no model holds are left out: they
     may be a match or not.
+
+    Args: without: image_ids that neither ask nor answer.
 
     Raises: ValueError if the tuples are not sealed.
     """
@@ -168,32 +151,21 @@ def mined_places(collection: Folder, tuples: Folder, ks: Sequence[int] = KS) -> 
     queries = known.queries[known.splits[known.queries] == kept]
     asking = set(known.clusters[queries].tolist())
     places = {
-        image_id: f"place {cluster}" if cluster in asking else None
+        image_id: cluster if cluster in asking else -1
         for image_id, cluster, state in zip(known.image_ids, known.clusters.tolist(), states, strict=True)
         if cluster not in asking or state == "registered"
     }
-    catalog = read_catalog(collection, columns=_COLUMNS)
-    gallery = _images(catalog.filter(pc.is_in(catalog["image_id"], pa.array(sorted(places)))))
-    labels = np.array([places[image_id] for image_id in gallery.ids], dtype=object)
-    gallery = dataclasses.replace(gallery, labels=labels)
+    [every] = as_sides(read_side(collection, without, "true"))
+    gallery = every.take(np.flatnonzero(pc.is_in(every.ids, pa.array(sorted(places), every.ids.type)).to_numpy()))
+    ids = gallery.ids.to_pylist()
+    labels, codes = np.unique([places[image_id] for image_id in ids], return_inverse=True)
+    names = pa.array([f"place {cluster}" for cluster in labels if cluster >= 0], _NAME)
+    unknown = int((labels < 0).sum())  # -1, which comes first
+    gallery = dataclasses.replace(gallery, codes=(codes - unknown).astype(np.int32), labels=names)
     wanted = {known.image_ids[row] for row in queries}
-    rows = np.array([row for row, image_id in enumerate(gallery.ids) if image_id in wanted], dtype=np.int64)
+    rows = np.array([row for row, image_id in enumerate(ids) if image_id in wanted], dtype=np.int64)
     protocol = _MINED[kept == "train"]
     return Task(protocol=protocol, queries=gallery.take(rows), gallery=gallery, exclude=rows, ks_asked=tuple(ks))
-
-
-def without(task: Task, image_ids: Collection[str]) -> Task:
-    """The task without these images, among those that ask and those that answer."""
-    asks = [row for row, image_id in enumerate(task.queries.ids) if image_id not in image_ids]
-    answers = [row for row, image_id in enumerate(task.gallery.ids) if image_id not in image_ids]
-    new_row = np.full(len(task.gallery.ids) + 1, -1, dtype=np.int64)  # the last for -1, none
-    new_row[answers] = np.arange(len(answers))
-    return dataclasses.replace(
-        task,
-        queries=task.queries.take(np.array(asks, dtype=np.int64)),
-        gallery=task.gallery.take(np.array(answers, dtype=np.int64)),
-        exclude=new_row[task.exclude[asks]],
-    )
 
 
 def subject_of(collected: Manifest) -> str:
@@ -207,53 +179,46 @@ def anything_labelled(collection: Folder, splits: Sequence[str] = ("query", "gal
     return len(labels.unique()) < len(labels)
 
 
-def _images(catalog: pa.Table) -> Images:
-    attributes = np.zeros((len(catalog), len(ATTRIBUTES)), dtype=np.int8)
-    for row, values in enumerate(catalog["attributes"].to_pylist()):
-        if values is not None:
-            attributes[row] = values
-    return Images(
-        ids=catalog["image_id"].to_pylist(),
-        labels=np.array(catalog["label"].to_pylist(), dtype=object),
-        attributes=attributes,
-        parts=catalog["part"].to_numpy(),
-        rows=catalog["row"].to_numpy(),
-    )
+def _listed(names: Iterable[str]) -> str:
+    """As SQL has a list of names."""
+    return "(" + ", ".join("'" + name.replace("'", "''") + "'" for name in names) + ")"
 
 
 def labelled_photos(task: Task) -> Images:
-    """All photos of a task whose label is known, each once: those that ask and those that answer, by image_id.
+    """Photos of a task whose label is known, each once: those that ask and those that answer, by image_id. All of them,
+    or all photos of identities drawn until there are a hundred thousand.
 
     None of a task over mined places: its labels are guesses, and where they are wrong is not known.
     """
-    known = np.array([label is not None for label in task.gallery.labels], dtype=bool)
     if task.protocol in _MINED:
         return task.gallery.take(np.zeros(0, dtype=np.int64))
-    gallery = task.gallery.take(np.flatnonzero(known))
-    if task.asks_itself:
-        return gallery
-    asking = [row for row, label in enumerate(task.queries.labels) if label is not None]
-    both = [task.queries.take(np.array(asking, dtype=np.int64)), gallery]
-    ids = [*both[0].ids, *both[1].ids]
+    sides = [task.gallery] if task.asks_itself else [task.queries, task.gallery]
+    known = np.concatenate([side.codes[side.codes >= 0] for side in sides])
+    sizes = np.bincount(known, minlength=len(task.gallery.labels))
+    order = np.random.default_rng(0).permutation(len(sizes)) if sizes.sum() > _CALIBRATED else np.arange(len(sizes))
+    drawn = np.zeros(len(sizes) + 1, dtype=bool)  # the last is that of no label
+    drawn[order[np.cumsum(sizes[order]) <= _CALIBRATED]] = True
+    some = [side.take(np.flatnonzero(drawn[side.codes])) for side in sides]
     columns = {
-        name: np.concatenate([getattr(side, name) for side in both])
-        for name in ("labels", "attributes", "parts", "rows")
+        name: np.concatenate([getattr(side, name) for side in some])
+        for name in ("codes", "attributes", "parts", "rows")
     }
-    return Images(ids=ids, **columns).take(np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64))
+    ids = pa.chunked_array([chunk for side in some for chunk in side.ids.chunks], _NAME)
+    both = Images(ids=ids, labels=task.gallery.labels, **columns)
+    return both.take(pc.sort_indices(ids).to_numpy().astype(np.int64))
 
 
 def describe(task: Task) -> dict[str, Any]:
     """The `data` of metrics.json: what was asked of what."""
-    gallery_labels = set(task.gallery.labels)
     matchless = 0
     if not task.asks_itself:
-        matchless = sum(label not in gallery_labels for label in task.queries.labels)
+        matchless = int((~np.isin(task.queries.codes, task.gallery.codes)).sum())
     return {
         "protocol": task.protocol,
-        "num_queries": len(task.queries.ids),
-        "num_gallery": len(task.gallery.ids),
+        "num_queries": len(task.queries),
+        "num_gallery": len(task.gallery),
         "asks_itself": task.asks_itself,
-        "num_identities": len(set(task.queries.labels)),
+        "num_identities": len(np.unique(task.queries.codes)),
         "num_without_positive": matchless,
         "num_queries_without_attributes": int((~task.queries.attributes.any(axis=1)).sum()),
         "num_gallery_without_attributes": int((~task.gallery.attributes.any(axis=1)).sum()),

@@ -13,25 +13,26 @@ from retrieval.artifacts.calibration import Calibration, write_calibrations
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.history import TUPLES_SHEET, read_history
 from retrieval.artifacts.manifest import read_manifest
+from retrieval.artifacts.progress import Progress, silent
 from retrieval.evaluation import tasks
 from retrieval.evaluation.calibration.fit import calibrate_system, figures_of
+from retrieval.evaluation.pieces.gallery import Spread, here
 from retrieval.evaluation.systems import (
     CountInliers,
     Scoring,
     System,
     baselines,
+    drop_own,
     embed_seconds,
+    gallery_of,
     origin,
     scored,
-    search_without_own,
 )
 from retrieval.evaluation.tasks import Task
 from retrieval.reports import charts, scenes
 from retrieval.reports.page import Sheet, ranked_sheet, render
 from retrieval.reports.sheets import evidence, matches_jpg, sheet_jpg, sheet_rows
 from retrieval.reports.tables import METRICS, TIMINGS, timed
-from retrieval.search.index import flat_search
-from retrieval.search.ranking import Neighbours
 from retrieval.search.rerank import count_inliers
 
 ASIDE = ("*.png", "*.jpg", "report.html", TIMINGS)
@@ -72,21 +73,23 @@ def write_report(
     scoring: Scoring,
     shown: Shown,
     count: CountInliers = count_inliers,
+    spread: Spread = here,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Score all systems; figures, plots, sheets and one page to `out`. Embeddings stay here, figures come back.
 
     Args: scoring: of the first and the last system; those between are not re-ranked, nor are their scores calibrated.
-        count: see `CountInliers`.
+        count: see `CountInliers`. spread: how pieces of the gallery are looked at, see `Spread`.
 
     Returns: the content of metrics.json.
     """
-    found = _score(collection, systems, task, scoring, shown, count)
+    found = _score(collection, systems, task, scoring, shown, count, spread, progress)
     write_calibrations(out, found.calibrations)
     metrics = {**timed(found.metrics, found.seconds), "calibrations": found.calibrations}
     plots = _plots(metrics, found.curves, systems)
     sheets = _few(found.sheets) + _training_tuples(systems[-1])
     if scoring.rerank:
-        sheets += _matched_points(task, collection, systems[-1], _drawn(task, shown), scoring.features, count)
+        sheets += _matched_points(task, collection, systems[-1], _drawn(task, shown), scoring.features, count, spread)
     if shown.tuples is not None:
         plots += scenes.scene_plots(shown.tuples)
     for name, data in plots:
@@ -102,14 +105,21 @@ def write_report(
 
 
 def _score(
-    collection: Folder, systems: Sequence[System], task: Task, scoring: Scoring, shown: Shown, count: CountInliers
+    collection: Folder,
+    systems: Sequence[System],
+    task: Task,
+    scoring: Scoring,
+    shown: Shown,
+    count: CountInliers,
+    spread: Spread,
+    progress: Progress,
 ) -> _Found:
     found = _Found({"data": tasks.describe(task) | {"subject": shown.subject}, "systems": {}})
     found.metrics["floors"] = baselines(task)
     for system in systems:
         at_an_end = system in (systems[0], systems[-1])
         own = scoring if at_an_end else dataclasses.replace(scoring, rerank=0)
-        for name, measured in scored(system, task, collection, own, count):
+        for name, measured in scored(system, task, collection, own, count, spread, progress):
             found.metrics["systems"][name] = origin(system) | measured.figures
             found.seconds["systems"][name] = embed_seconds(system) | measured.seconds
             found.curves[name] = measured.curve
@@ -125,7 +135,7 @@ def _score(
 
 def _drawn(task: Task, shown: Shown) -> np.ndarray:
     """The queries whose results are shown, the same for every system."""
-    return np.random.default_rng(shown.seed).permutation(len(task.queries.ids))[: shown.sheet_queries]
+    return np.random.default_rng(shown.seed).permutation(len(task.queries))[: shown.sheet_queries]
 
 
 def _few(sheets: list[Sheet]) -> list[Sheet]:
@@ -167,13 +177,20 @@ def _training_tuples(system: System) -> list[Sheet]:
 
 
 def _matched_points(
-    task: Task, collection: Folder, system: System, drawn: np.ndarray, kept: Folder | None, count: CountInliers
+    task: Task,
+    collection: Folder,
+    system: System,
+    drawn: np.ndarray,
+    kept: Folder | None,
+    count: CountInliers,
+    spread: Spread,
 ) -> list[Sheet]:
     """Which points the results of some queries have in common with them."""
-    queries, gallery = (tasks.read_embeddings(system.embeddings, side) for side in (task.queries, task.gallery))
-    found = search_without_own(task, queries, flat_search(gallery), 10)
     asked = dataclasses.replace(task, queries=task.queries.take(drawn), exclude=task.exclude[drawn])
-    nearest = Neighbours(found.scores[drawn], found.rows[drawn])
+    queries = tasks.read_embeddings(system.embeddings, asked.queries)
+    near = min(10, task.most)
+    found = gallery_of(system, task, spread, exact=True).search(queries, near + int(task.asks_itself))
+    nearest = drop_own(found, task, drawn, near)
     places = asked.queries.places(np.arange(len(drawn)))
     counts = count(collection, places, asked.gallery.places(nearest.rows), kept)
     pairs = evidence(collection, asked, nearest, counts, 3, kept)

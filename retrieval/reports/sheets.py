@@ -61,13 +61,13 @@ def sheet_rows(task: Task, found: Neighbours, collection: Folder, drawn: np.ndar
     jpegs = Jpegs(collection).read(wanted)
     rows = []
     for query in np.sort(drawn):
-        label = task.queries.labels[query]
+        label = task.queries.label(query)
         hits = [
             Hit(
                 jpeg=jpegs[task.gallery.place(row)],
-                label=str(task.gallery.labels[row] or "unlabelled"),
+                label=task.gallery.label(row) or "unlabelled",
                 score=float(score),
-                right=label is not None and bool(task.gallery.labels[row] == label),
+                right=label is not None and task.gallery.label(row) == label,
             )
             for row, score in zip(found.rows[query], found.scores[query][:_SHEET_RESULTS])
             if row >= 0
@@ -181,7 +181,7 @@ def evidence(
             MatchedPhotos(
                 jpegs=(jpegs[places[0]], jpegs[places[1]]),
                 points=(first.keypoints[matches[:, 0], :2], second.keypoints[matches[:, 1], :2]),
-                caption=f"{task.queries.ids[query]} and {task.gallery.ids[row]}",
+                caption=f"{task.queries.id(query)} and {task.gallery.id(row)}",
             )
         )
     return picked

@@ -153,7 +153,7 @@ def test_an_augmented_gallery_is_scored_beside_the_plain_one(compared: EvaluateC
         held.append(vector + float(scores.max()) ** 3 * gallery[scores.argmax()])
     unit = (np.array(held) / np.linalg.norm(held, axis=1, keepdims=True)).astype(np.float32)
     ranked = np.argsort(-(queries @ unit.astype(float).T).astype(np.float32), axis=1, kind="stable")
-    right = task.gallery.labels[ranked] == task.queries.labels[:, None]
+    right = task.gallery.codes[ranked] == task.queries.codes[:, None]
     expected = np.mean([average_precision(np.flatnonzero(row), int(row.sum())) for row in right])
     assert metrics["systems"]["after + DBA"]["mAP"] == pytest.approx(expected)
 

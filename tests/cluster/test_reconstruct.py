@@ -13,13 +13,13 @@ import torch
 from ray_jobs import embed, evaluate, reconstruct, train, whiten
 from ray_jobs.reconstruct import ReconstructJobConfig
 from retrieval.artifacts import tuples
+from retrieval.artifacts.embeddings import read_rows
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.manifest import Manifest, begin, read_manifest
 from retrieval.data.demo.places import write_scenes
 from retrieval.data.demo.settings import SceneConfig
 from retrieval.data.settings import SplitConfig
-from retrieval.evaluation import tasks
 from retrieval.evaluation.settings import System
 from retrieval.geometry.settings import ReconstructConfig
 from retrieval.models import bundle, whitening
@@ -179,8 +179,9 @@ def _whitening_is_that_of_one_process(root: Path, config: WhitenConfig) -> None:
     folder, collection = Folder.of(root / "plain"), Folder.of(root / "collection")
     rows = {name: i for i, name in enumerate(tuples.read_tuples(Folder.of(root / "tuples")).image_ids)}
     catalog = collection.read_table("catalog.parquet").sort_by("image_id")
-    images = tasks._images(catalog.filter(np.array([split == "train" for split in catalog["split"].to_pylist()])))
-    vectors = torch.from_numpy(tasks.read_embeddings(folder, images))
+    some = catalog.filter(np.array([split == "train" for split in catalog["split"].to_pylist()]))
+    places = (some[name].to_numpy() for name in ("part", "row"))
+    vectors = torch.from_numpy(read_rows(folder, some["image_id"], *places))
     query, positive = ([rows[name] for name in side] for side in pairs_of(Folder.of(root / "tuples"), config))
     moments = whitening.Moments(vectors.shape[1]).add(vectors).add_pairs(vectors[query], vectors[positive])
     projection, mean = whitening.learned(moments, dim=16, shrinkage=0.1)

@@ -22,6 +22,7 @@ from ray.exceptions import RayTaskError
 from ray_jobs.runtime.news.progress import _TELL_EVERY
 from ray_jobs.runtime.news.screen import SCREEN, Count
 from ray_jobs.runtime.parallel.parts import run_parts
+from ray_jobs.runtime.parallel.spread import by_tasks
 from ray_jobs.runtime.session import on_cluster, session
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import read_manifest
@@ -214,3 +215,30 @@ def test_a_run_prints_our_lines_and_failures_whole_and_the_rest_is_in_the_logs(t
         assert any("a library's warning on a worker" in text for text in errors)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _taken(pieces: int) -> tuple[list[Any], int]:
+    """What came of each piece, and how many of them had been asked for when the first came back."""
+    asked = []
+
+    def each() -> Any:
+        for piece in range(pieces):
+            asked.append(piece)
+            yield piece
+
+    coming = by_tasks(lambda piece, more, names: (piece + more, names, os.getpid()), each(), 10, ["a"])
+    first = next(coming)
+    soon = len(asked)
+    return [first, *coming], soon
+
+
+def test_a_task_spreads_its_pieces_in_order_and_not_all_at_once(ray_local: None) -> None:
+    found, soon = on_cluster(_taken, 9)
+    assert [number for number, _, _ in found] == list(range(10, 19))
+    assert all(names == ["a"] and process != os.getpid() for _, names, process in found)
+    assert soon == 2 * int(ray.cluster_resources()["CPU"]), "two a core are asked for before one is waited for"
+    assert on_cluster(_taken_of_none) == []
+
+
+def _taken_of_none() -> list[Any]:
+    return list(by_tasks(lambda piece: piece, []))

@@ -46,7 +46,8 @@ def halves(reader: PhotoReader, real_faces: Path) -> list[tuple[np.ndarray, np.n
 
 @pytest.fixture(scope="module")
 def calibration(halves: list[tuple[np.ndarray, np.ndarray]]) -> Calibration:
-    return calibrate(*halves[0], model="sface")
+    vectors, labels = halves[0]
+    return calibrate(vectors, np.unique(labels.astype(str), return_inverse=True)[1], model="sface")
 
 
 def test_what_was_promised_holds_of_other_people(

@@ -9,5 +9,6 @@ inquest    which photo of a part ends its worker
 witness    the process that tries them, and may die
 fitting    a training by Ray Train, to its end
 sight      paths that a worker must see
+spread     one function of many pieces, from inside a task
 training   workers that train together, and the photo that ends them
 """

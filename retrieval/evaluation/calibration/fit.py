@@ -21,9 +21,9 @@ LEAST_PEOPLE = 20
 def calibrate_system(system: System, task: Task, collection: Folder, subject: str = "person") -> Calibration:
     """What the scores of a system mean on the labelled photos of a task, whose people it was not trained on."""
     photos = tasks.labelled_photos(task)
-    embeddings = tasks.read_embeddings(system.embeddings, photos) if photos.ids else np.zeros((0, 1), np.float32)
+    embeddings = tasks.read_embeddings(system.embeddings, photos) if len(photos) else np.zeros((0, 1), np.float32)
     model, collected = (read_manifest(folder).fingerprint for folder in (system.model, collection))
-    return calibrate(embeddings, photos.labels, model=model, collection=collected, subject=subject)
+    return calibrate(embeddings, photos.codes, model=model, collection=collected, subject=subject)
 
 
 def figures_of(calibration: Calibration) -> dict[str, float]:
@@ -49,7 +49,7 @@ def calibrate(
 
     Args:
         embeddings: (N, D) float32, unit norm.
-        labels: (N,) who each shows; None: not known, and left out. Nobody whom the model was trained on.
+        labels: (N,) int, who each shows; -1: not known, and left out. Nobody whom the model was trained on.
         model, collection: fingerprints. subject: what a label names, person or place.
         most_pairs: of different people, that are looked at. 4 million take about 250 MB and 5 s.
 
@@ -59,8 +59,8 @@ def calibrate(
     """
     if not np.isfinite(embeddings).all():
         raise ValueError("An embedding holds a value that is no number: the model is broken. Embed again with another.")
-    known = np.flatnonzero(np.array([label is not None for label in labels], dtype=bool))
-    names, people = np.unique(np.array([str(label) for label in labels[known]]), return_inverse=True)
+    known = np.flatnonzero(labels >= 0)
+    names, people = np.unique(labels[known], return_inverse=True)
     kept = embeddings[known]
     same = same_pairs(kept, people, seed=seed)
     different = different_pairs(kept, people, most=most_pairs, seed=seed)

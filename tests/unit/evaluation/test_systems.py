@@ -19,6 +19,7 @@ from retrieval.search import shards
 from retrieval.search.index import flat_search
 from retrieval.search.ranking import Neighbours, drop_rows
 from retrieval.search.settings import ExpansionConfig, IndexConfig
+from tests.support.asking import asking, images_of, labels_of
 from tests.support.measured import write_system
 from tests.support.oracles import slow_average_precision
 
@@ -28,14 +29,14 @@ def test_figures_equal_a_plain_loop(collection: Folder, tmp_path: Path, make: ob
     task = tasks.leave_one_out(collection, (2,)) if make is tasks.leave_one_out else make(collection, (2,))  # type: ignore[operator]
     embeddings = write_system(Folder.of(tmp_path), collection).embeddings
     queries, gallery = (tasks.read_embeddings(embeddings, s) for s in (task.queries, task.gallery))
-    measured = systems.measure(task, queries, gallery, flat_search(gallery))
+    measured = systems.measure(asking(task, queries, gallery))
     figures, found = measured.figures, measured.found
     hits, accuracy, pairs = [], [], 0
     for query in range(len(queries)):
-        others = [row for row in range(len(gallery)) if task.gallery.ids[row] != task.queries.ids[query]]
+        others = [row for row in range(len(gallery)) if task.gallery.id(row) != task.queries.id(query)]
         best = sorted(others, key=lambda row: -float(queries[query] @ gallery[row]))
         assert found.rows[query].tolist() == best[:2]
-        hits.append(task.gallery.labels[best[0]] == task.queries.labels[query])
+        hits.append(task.gallery.label(best[0]) == task.queries.label(query))
         mine = task.queries.attributes[query]
         known = [task.gallery.attributes[row] for row in best[:2] if task.gallery.attributes[row].any()]
         if mine.any() and known:
@@ -53,7 +54,7 @@ def test_baselines_are_none_where_nothing_has_attributes(collection: Folder) -> 
     found = systems.baselines(task)
     assert found is not None and found["oracle@3"] >= found["same_identity_pair"]
     itself = tasks.leave_one_out(collection)
-    attributes, labels = itself.gallery.attributes, itself.gallery.labels
+    attributes, labels = itself.gallery.attributes, np.array(labels_of(itself.gallery), object)
     some = itself.exclude
     assert systems.baselines(itself) == attribute_baselines(
         attributes[some], attributes, labels[some], labels, ks=itself.ks, exclude_rows=some
@@ -63,15 +64,23 @@ def test_baselines_are_none_where_nothing_has_attributes(collection: Folder) -> 
 
 
 def reranked(task: tasks.Task, rows: np.ndarray) -> systems.Measured:
+    """The figures of these lists, which a search gives and nothing puts in another order."""
+
+    def search(queries: np.ndarray, k: int) -> Neighbours:
+        asked = queries[:, 0].astype(int)
+        order = -np.arange(rows.size, dtype=np.float32).reshape(rows.shape)
+        return Neighbours(order[asked], rows[asked])
+
     before = systems.Measured(
         figures={"recall@1": 0.5, "mAP": 0.5, "index_recall@10": 0.25},
-        found=Neighbours(np.zeros((1, 1)), np.zeros((1, 1), np.int64)),
+        found=Neighbours(np.zeros((5, 3), np.float32), np.zeros((5, 3), np.int64)),
         curve=np.zeros(101),
         seconds={"query_seconds@2": 3.0},
     )
-    return systems.measure_reranked(
-        task, before, Neighbours(-np.arange(rows.size, dtype=float).reshape(rows.shape), rows)
-    )
+    queries = np.arange(len(task.queries), dtype=np.float32)[:, None]
+    scoring = systems.Scoring(expansion=ExpansionConfig(), augmentation=ExpansionConfig(), rerank=1)
+    of = asking(task, queries, np.zeros((len(task.gallery), 1), np.float32), search)
+    return systems.measure_reranked(of, before, Folder.of("."), scoring, lambda *_: np.zeros((len(queries), 1), int))
 
 
 def test_figures_of_an_imperfect_order_follow_it(collection: Folder) -> None:
@@ -87,14 +96,14 @@ def test_figures_of_an_imperfect_order_follow_it(collection: Folder) -> None:
     assert found.figures["mAP"] == pytest.approx(np.mean(wanted))
     assert [found.figures[f"recall@{k}"] for k in (1, 5, 10)] == pytest.approx([1 / 5, 4 / 5, 4 / 5])
     assert found.figures["index_recall@10"] == 0.25 and found.seconds == {"query_seconds@2": 3.0}
-    assert found.found.rows is rows
+    assert found.found.rows[[0, 3], :3].tolist() == [[5, 2, 3], [0, 4, -1]]
     assert found.curve == pytest.approx(precision_recall([np.array(r, int) for r, _ in ranks], [n for _, n in ranks]))
 
 
 def test_figures_of_a_perfect_order_are_one(collection: Folder) -> None:
     task = tasks.leave_one_out(collection, (2,))
-    labels = task.gallery.labels
-    order = [np.argsort([of != own for of in labels], kind="stable") for own in task.queries.labels]
+    labels = labels_of(task.gallery)
+    order = [np.argsort([of != own for of in labels], kind="stable") for own in labels_of(task.queries)]
     found = reranked(task, np.stack(order))
     assert [found.figures[key] for key in ("mAP", "recall@1", "recall@10")] == pytest.approx([1, 1, 1])
     assert np.allclose(found.curve, 1.0)
@@ -114,13 +123,13 @@ def test_an_index_must_hold_the_gallery_and_nothing_else(collection: Folder, tmp
     system, task = write_system(Folder.of(tmp_path), collection), tasks.query_gallery(collection, (2,))
     index = write_index(Folder.of(tmp_path / "i"), collection, system, ("gallery",))
     queries, gallery = (tasks.read_embeddings(system.embeddings, side) for side in (task.queries, task.gallery))
-    found = systems.open_index(index, task.gallery)(queries, 2)
-    assert found.rows.tolist() == flat_search(gallery)(queries, 2).rows.tolist()
     whole = dataclasses.replace(system, index=index)
+    found = systems.gallery_of(whole, task).search(queries, 2)
+    assert found.rows.tolist() == flat_search(gallery)(queries, 2).rows.tolist()
     assert whole.fingerprints(read_manifest(collection))["before.index"] == read_manifest(index).fingerprint
     wide = write_index(Folder.of(tmp_path / "w"), collection, system, ("query", "gallery"))
     with pytest.raises(ValueError, match="holds 5 images, the gallery has 3, and they differ"):
-        systems.open_index(wide, task.gallery)
+        systems.gallery_of(dataclasses.replace(system, index=wide), task)
     other = write_system(Folder.of(tmp_path), collection, "other", seed=9)
     with pytest.raises(ValueError, match="of system 'other' was made with embeddings"):
         dataclasses.replace(other, index=index).fingerprints(read_manifest(collection))
@@ -135,8 +144,8 @@ def test_an_index_that_finds_less_is_said_to(collection: Folder, tmp_path: Path)
     def without_first(queries: np.ndarray, k: int) -> Neighbours:
         return drop_rows(exact(queries, k + 1), np.zeros(len(queries), np.int64), k)
 
-    found = systems.measure(task, vectors[task.exclude], vectors, without_first)
-    whole = systems.measure(task, vectors[task.exclude], vectors, exact)
+    found = systems.measure(asking(task, vectors[task.exclude], vectors, without_first))
+    whole = systems.measure(asking(task, vectors[task.exclude], vectors))
     near = whole.found.rows[:, :4]
     assert whole.figures["index_recall@10"] == 1
     assert found.figures["index_recall@10"] == pytest.approx(1 - (near == 0).sum() / near.size)
@@ -152,13 +161,14 @@ def test_a_query_is_left_out_of_its_results_only_where_it_asks_itself(collection
     queries, gallery = (tasks.read_embeddings(system.embeddings, side) for side in (task.queries, task.gallery))
     asked: list[int] = []
 
-    def spy(asking: np.ndarray, k: int) -> Neighbours:
+    def spy(some: np.ndarray, k: int) -> Neighbours:
         asked.append(k)
-        return flat_search(gallery)(asking, k)
+        return flat_search(gallery)(some, k)
 
-    assert systems.search_without_own(task, queries, spy, 3).rows.shape == (2, 3)
+    both = np.arange(2)
+    assert asking(task, queries, gallery).without_own(both, spy, queries, 3).rows.shape == (2, 3)
     own = dataclasses.replace(task, exclude=np.array([2, -1]))
-    found = systems.search_without_own(own, queries, spy, 2).rows
+    found = asking(own, queries, gallery).without_own(both, spy, queries, 2).rows
     assert 2 not in found[0] and asked == [3, 3]
 
 
@@ -180,26 +190,26 @@ def test_a_system_is_scored_in_each_way_asked_for(collection: Folder, tmp_path: 
     scoring = systems.Scoring(expansion=one, augmentation=augmentation, rerank=2, features=features)
     found = dict(systems.scored(system, task, collection, scoring, count))
     assert list(found) == ["before", "before + QE", "before + DBA", "before + rerank"]
-    plain_ = systems.measure(task, queries, vectors, flat_search(vectors))
+    plain_ = systems.measure(asking(task, queries, vectors))
     assert found["before"].figures == plain_.figures
     # A query takes on its nearest other; a gallery vector its two nearest others.
     scores = queries.astype(float) @ vectors.T.astype(float)
     scores[np.arange(5), task.exclude] = -np.inf
     asked = queries + vectors[scores.argmax(axis=1)]
     asked /= np.linalg.norm(asked, axis=1, keepdims=True)
-    expanded = systems.measure(task, asked, vectors, flat_search(vectors))
+    expanded = systems.measure(asking(task, asked, vectors))
     assert found["before + QE"].figures == pytest.approx(expanded.figures)
     assert found["before + QE"].found.scores == pytest.approx(expanded.found.scores, abs=1e-6)
     between = vectors.astype(float) @ vectors.T.astype(float)
     np.fill_diagonal(between, -np.inf)
     held = vectors + vectors[np.argsort(-between, axis=1)[:, :2]].sum(axis=1)
     held = (held / np.linalg.norm(held, axis=1, keepdims=True)).astype(np.float32)
-    augmented = systems.measure(task, queries, held, flat_search(held))
+    augmented = systems.measure(asking(task, queries, held))
     assert found["before + DBA"].figures == pytest.approx(augmented.figures)
     assert found["before + DBA"].found.scores == pytest.approx(augmented.found.scores, abs=1e-6)
     ((places, looked),) = counted
     assert places == [[n % 2, n // 2] for n in range(5)]
-    rows = systems.search_without_own(task, queries, flat_search(vectors), 5).rows
+    rows = drop_rows(flat_search(vectors)(queries, 6), task.exclude, 5).rows
     assert looked.tolist() == [[[row % 2, row // 2] for row in some[:2]] for some in rows.tolist()]
     assert found["before + rerank"].found.rows.tolist() == rows[:, [1, 0, 2, 3, 4]].tolist()
     nothing = systems.Scoring(expansion=ExpansionConfig(), augmentation=ExpansionConfig())
@@ -231,13 +241,8 @@ def test_what_is_no_number_becomes_none() -> None:
 
 def wide_task(num: int = 15) -> tuple[tasks.Task, np.ndarray]:
     """Fifteen photos of five people that all ask all others, and their embeddings."""
-    images = tasks.Images(
-        ids=[f"{n:02d}.jpg" for n in range(num)],
-        labels=np.array([f"p{n % 5}" for n in range(num)], object),
-        attributes=np.ones((num, 3), np.int8),
-        parts=np.zeros(num, int),
-        rows=np.arange(num),
-    )
+    ids, labels = [f"{n:02d}.jpg" for n in range(num)], [f"p{n % 5}" for n in range(num)]
+    images = images_of(ids, labels, np.ones((num, 3), np.int8))
     task = tasks.Task(protocol="x", queries=images, gallery=images, exclude=np.arange(num), ks_asked=(14,))
     return task, np.random.default_rng(1).normal(size=(num, 4)).astype(np.float32)
 
@@ -251,8 +256,8 @@ def test_index_recall_looks_at_ten() -> None:
         found = exact(queries, k)
         return Neighbours(found.scores, np.where(np.arange(k) <= 10, found.rows, -1))
 
-    found = systems.measure(task, vectors, vectors, ten)
-    assert found.figures["index_recall@10"] == 1.0 and (found.found.rows[:, 10:] == -1).all()
+    found = systems.measure(asking(task, vectors, vectors, ten))
+    assert found.figures["index_recall@10"] == 1.0 and found.found.rows.shape == (15, 10)
     # Gaps are no pairs: ten results of each query have attributes like its own.
     assert found.figures["attribute_pairs@14"] == 15 * 10
 
@@ -262,7 +267,7 @@ def test_pairs_are_of_results_that_are_there_and_known() -> None:
     attributes = np.ones((15, 3), np.int8)
     attributes[:2] = 0
     task = dataclasses.replace(task, gallery=dataclasses.replace(task.gallery, attributes=attributes))
-    whole = systems.measure(task, vectors, vectors, flat_search(vectors))
+    whole = systems.measure(asking(task, vectors, vectors))
     assert whole.figures["attribute_pairs@14"] == 15 * 13 - 13  # thirteen known; those that ask leave themselves out
 
 
@@ -271,4 +276,4 @@ def test_an_index_of_others_is_refused(collection: Folder, tmp_path: Path) -> No
     system, task = write_system(Folder.of(tmp_path), collection), tasks.query_gallery(collection)
     dropped = write_index(Folder.of(tmp_path / "d"), collection, system, ("dropped",))
     with pytest.raises(ValueError, match="holds 3 images, the gallery has 3, and they differ"):
-        systems.open_index(dropped, task.gallery)
+        systems.gallery_of(dataclasses.replace(system, index=dropped), task)

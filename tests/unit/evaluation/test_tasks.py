@@ -14,6 +14,7 @@ from retrieval.artifacts.collection import CATALOG_SCHEMA, Jpegs
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import read_manifest, seal
 from retrieval.evaluation import tasks
+from tests.support.asking import ids_of, labels_of
 from tests.support.measured import photo, write_collection, write_system
 
 
@@ -34,13 +35,13 @@ def test_without_labels_the_places_that_mining_kept_ask(collection: Folder, tmp_
     tuples.write_tuples(folder, *tables)
     seal(folder, kind=tuples.KIND, config={}, inputs={}, counts={})
     task = tasks.mined_places(collection, folder)
-    assert task.gallery.ids == ["0.jpg", "1.jpg", "3.jpg", "4.jpg", "5.jpg"]
+    assert ids_of(task.gallery) == ["0.jpg", "1.jpg", "3.jpg", "4.jpg", "5.jpg"]
     trained = {"3.jpg": "place 1", "4.jpg": "place 1"} if kept == "train" else {}
-    assert dict(zip(task.gallery.ids, task.gallery.labels)) == {
-        **dict.fromkeys(task.gallery.ids), "0.jpg": "place 0", "1.jpg": "place 0", **trained,
+    assert dict(zip(ids_of(task.gallery), labels_of(task.gallery))) == {
+        **dict.fromkeys(ids_of(task.gallery)), "0.jpg": "place 0", "1.jpg": "place 0", **trained,
     }  # fmt: skip
-    assert task.queries.ids == ["0.jpg", "1.jpg", *trained]
-    assert task.exclude.tolist() == [task.gallery.ids.index(name) for name in task.queries.ids]
+    assert ids_of(task.queries) == ["0.jpg", "1.jpg", *trained]
+    assert task.exclude.tolist() == [ids_of(task.gallery).index(name) for name in ids_of(task.queries)]
     assert task.asks_itself and ("trained on" in task.protocol) == (kept == "train")
 
 
@@ -51,19 +52,21 @@ def test_two_photos_of_one_label_are_needed_to_score(collection: Folder) -> None
 
 def test_leave_one_out_asks_with_everyone_who_has_a_match(collection: Folder) -> None:
     task = tasks.leave_one_out(collection, ks=(1, 100))
-    assert task.gallery.ids == [f"{n}.jpg" for n in range(6)]  # the single one is a distractor; the copy is left out
-    assert task.queries.ids == [f"{n}.jpg" for n in range(5)]
+    assert ids_of(task.gallery) == [
+        f"{n}.jpg" for n in range(6)
+    ]  # the single one is a distractor; the copy is left out
+    assert ids_of(task.queries) == [f"{n}.jpg" for n in range(5)]
     assert task.exclude.tolist() == [0, 1, 2, 3, 4]
     assert task.ks == [1, 5]
     drawn = [tasks.leave_one_out(collection, max_queries=2, seed=seed) for seed in (1, 1, 2)]
-    assert drawn[0].queries.ids == drawn[1].queries.ids
-    assert all(len(some.queries.ids) == 2 for some in drawn)
-    assert [drawn[2].gallery.ids[row] for row in drawn[2].exclude] == drawn[2].queries.ids
+    assert ids_of(drawn[0].queries) == ids_of(drawn[1].queries)
+    assert all(len(ids_of(some.queries)) == 2 for some in drawn)
+    assert [ids_of(drawn[2].gallery)[row] for row in drawn[2].exclude] == ids_of(drawn[2].queries)
 
 
 def test_query_gallery_takes_the_catalogs_split(collection: Folder) -> None:
     task = tasks.query_gallery(collection)
-    assert (task.queries.ids, task.gallery.ids) == (["0.jpg", "3.jpg"], ["1.jpg", "2.jpg", "4.jpg"])
+    assert (ids_of(task.queries), ids_of(task.gallery)) == (["0.jpg", "3.jpg"], ["1.jpg", "2.jpg", "4.jpg"])
     assert tasks.describe(task)["num_gallery_without_attributes"] == 1
     assert tasks.describe(task)["ks_asked"] == [10, 20, 50, 100, 1000] and task.ks == [3]
     catalog = collection.read_table("catalog.parquet")
@@ -75,21 +78,22 @@ def test_query_gallery_takes_the_catalogs_split(collection: Folder) -> None:
 
 def test_images_without_an_embedding_neither_ask_nor_answer(collection: Folder) -> None:
     task = tasks.leave_one_out(collection)
-    away = {task.queries.ids[0], task.gallery.ids[-1]}
-    left = tasks.without(task, away)
-    assert left.queries.ids == [one for one in task.queries.ids if one not in away]
-    assert left.gallery.ids == [one for one in task.gallery.ids if one not in away]
-    assert [left.gallery.ids[row] for row in left.exclude] == left.queries.ids
-    assert len(left.gallery.labels) == len(left.gallery.ids) == len(left.gallery.rows)
+    away = {ids_of(task.queries)[0], ids_of(task.gallery)[-1]}
+    left = tasks.leave_one_out(collection, without=away)
+    assert ids_of(left.queries) == [one for one in ids_of(task.queries) if one not in away]
+    assert ids_of(left.gallery) == [one for one in ids_of(task.gallery) if one not in away]
+    assert [ids_of(left.gallery)[row] for row in left.exclude] == ids_of(left.queries)
+    assert len(left.gallery.codes) == len(ids_of(left.gallery)) == len(left.gallery.rows)
     asked = tasks.query_gallery(collection)
-    assert set(tasks.without(asked, {asked.gallery.ids[0]}).exclude.tolist()) == {-1}
+    less = tasks.query_gallery(collection, without={ids_of(asked.gallery)[0]})
+    assert ids_of(less.gallery) == ids_of(asked.gallery)[1:] and set(less.exclude.tolist()) == {-1}
 
 
 def test_embeddings_and_photos_are_read_from_their_places(collection: Folder, tmp_path: Path) -> None:
     task = tasks.leave_one_out(collection)
     embeddings = write_system(Folder.of(tmp_path), collection).embeddings
     vectors = tasks.read_embeddings(embeddings, task.gallery)
-    for row, image_id in enumerate(task.gallery.ids):
+    for row, image_id in enumerate(ids_of(task.gallery)):
         place = int(task.gallery.parts[row]), int(task.gallery.rows[row])
         assert Jpegs(collection).read([place])[place] == photo(int(image_id[0]))
         stored = embeddings.read_table(part_name(place[0]))
@@ -101,11 +105,14 @@ def test_embeddings_and_photos_are_read_from_their_places(collection: Folder, tm
 
 
 def test_the_seed_draws_the_queries(collection: Folder) -> None:
-    drawn = {seed: tasks.leave_one_out(collection, max_queries=2, seed=seed).queries.ids for seed in range(6)}
+    drawn = {seed: ids_of(tasks.leave_one_out(collection, max_queries=2, seed=seed).queries) for seed in range(6)}
     assert len({tuple(ids) for ids in drawn.values()}) > 1
     assert all(ids == sorted(ids) and len(set(ids)) == 2 for ids in drawn.values())
-    assert len(tasks.leave_one_out(collection, max_queries=5).queries.ids) == 5
-    assert len(tasks.leave_one_out(collection, max_queries=9).queries.ids) == 5
+    assert len(ids_of(tasks.leave_one_out(collection, max_queries=5).queries)) == 5
+    assert len(ids_of(tasks.leave_one_out(collection, max_queries=9).queries)) == 5
+    asked = [tasks.query_gallery(collection, max_queries=1, seed=seed) for seed in range(6)]
+    assert {task.queries.id(0) for task in asked} == {"0.jpg", "3.jpg"}
+    assert all(len(task.queries) == len(task.exclude) == 1 and len(task.gallery) == 3 for task in asked)
 
 
 def test_unlabelled_photos_answer_only_where_they_cannot_show_who_asks(collection: Folder) -> None:
@@ -114,14 +121,14 @@ def test_unlabelled_photos_answer_only_where_they_cannot_show_who_asks(collectio
     collection.write_table("catalog.parquet", kept)
     unlabelled = [row["image_id"] for row in catalog.to_pylist() if row["label"] is None]
     every, labelled = (tasks.leave_one_out(collection, distractors=some) for some in (True, False))
-    assert unlabelled and set(unlabelled) <= set(every.gallery.ids)
-    assert not set(unlabelled) & set(labelled.gallery.ids) and labelled.queries.ids == every.queries.ids
+    assert unlabelled and set(unlabelled) <= set(ids_of(every.gallery))
+    assert not set(unlabelled) & set(ids_of(labelled.gallery)) and ids_of(labelled.queries) == ids_of(every.queries)
 
 
 def test_leave_one_out_of_some_splits_takes_no_others(collection: Folder) -> None:
     task = tasks.leave_one_out(collection, splits=("query", "gallery"))
-    assert task.gallery.ids == [f"{n}.jpg" for n in range(5)]
-    assert tasks.leave_one_out(collection, splits=("gallery",)).queries.ids == ["1.jpg", "2.jpg"]
+    assert ids_of(task.gallery) == [f"{n}.jpg" for n in range(5)]
+    assert ids_of(tasks.leave_one_out(collection, splits=("gallery",)).queries) == ["1.jpg", "2.jpg"]
     with pytest.raises(ValueError, match=r"No identity .* has two different photos \(2 photos\)"):
         tasks.leave_one_out(collection, splits=("query",))
 
@@ -133,7 +140,7 @@ def test_unlabelled_photos_that_were_kept_answer_and_do_not_ask(collection: Fold
             row |= {"label": None, "reason": None}
     collection.write_table("catalog.parquet", pa.Table.from_pylist(catalog, CATALOG_SCHEMA))
     task = tasks.leave_one_out(collection)
-    assert task.gallery.ids == [f"{n}.jpg" for n in range(7)] and len(task.queries.ids) == 5
+    assert ids_of(task.gallery) == [f"{n}.jpg" for n in range(7)] and len(ids_of(task.queries)) == 5
 
 
 def test_a_task_knows_how_many_results_a_query_can_have(collection: Folder) -> None:
@@ -150,11 +157,11 @@ def test_images_say_where_they_lie(collection: Folder) -> None:
     catalog = collection.read_table("catalog.parquet")
     collection.write_table("catalog.parquet", catalog.take(pa.array([7, 3, 0, 5, 2, 6, 1, 4])))
     gallery = tasks.leave_one_out(collection).gallery
-    assert gallery.ids == [f"{n}.jpg" for n in range(6)]
+    assert ids_of(gallery) == [f"{n}.jpg" for n in range(6)]
     assert gallery.places(np.array([[4, -1], [3, 0]])).tolist() == [[[0, 2], [-1, -1]], [[1, 1], [0, 0]]]
     assert gallery.place(5) == (1, 2)
     some = gallery.take(np.array([4, 1]))
-    assert (some.ids, some.labels.tolist()) == (["4.jpg", "1.jpg"], ["bob", "ann"])
+    assert (ids_of(some), labels_of(some)) == (["4.jpg", "1.jpg"], ["bob", "ann"])
     assert (some.place(0), some.place(1)) == ((0, 2), (1, 0))
     assert not some.attributes[0].any() and (some.attributes[1] == gallery.attributes[1]).all()
     stored = {row["image_id"]: row["attributes"] for row in catalog.to_pylist()}
@@ -163,7 +170,7 @@ def test_images_say_where_they_lie(collection: Folder) -> None:
 
 def test_a_task_is_described(collection: Folder) -> None:
     task = tasks.query_gallery(collection, ks=(2, 9))
-    task.queries.labels[1] = "nobody else"
+    task.queries.codes[1] = 7  # a label that nobody in the gallery has
     assert tasks.describe(task) == {
         "protocol": "query/gallery",
         "num_queries": 2,
@@ -176,7 +183,7 @@ def test_a_task_is_described(collection: Folder) -> None:
         "ks_asked": [2, 9],
         "ks": [2, 3],
     }
-    task.queries.labels[0] = "nor this one"
+    task.queries.codes[0] = 8
     assert tasks.describe(task)["num_without_positive"] == 2
     itself = tasks.describe(tasks.leave_one_out(collection))
     assert (itself["num_identities"], itself["num_without_positive"], itself["asks_itself"]) == (2, 0, True)
@@ -200,12 +207,12 @@ def test_too_short_a_part_is_refused(collection: Folder, tmp_path: Path) -> None
 def test_labelled_photos_are_those_of_both_sides_each_once(collection: Folder) -> None:
     asked = tasks.query_gallery(collection)
     both = tasks.labelled_photos(asked)
-    assert both.ids == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg"]
-    assert both.labels.tolist() == ["ann", "ann", "ann", "bob", "bob"]
+    assert ids_of(both) == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    assert labels_of(both) == ["ann", "ann", "ann", "bob", "bob"]
     assert both.place(3) == (1, 1)
     alone = tasks.labelled_photos(tasks.leave_one_out(collection))
-    assert alone.ids == tasks.leave_one_out(collection).gallery.ids
-    asked.gallery.labels[0] = None
-    assert tasks.labelled_photos(asked).ids == ["0.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    assert ids_of(alone) == ids_of(tasks.leave_one_out(collection).gallery)
+    asked.gallery.codes[0] = -1
+    assert ids_of(tasks.labelled_photos(asked)) == ["0.jpg", "2.jpg", "3.jpg", "4.jpg"]
     guessed = dataclasses.replace(asked, protocol="places mined for validation")
-    assert tasks.labelled_photos(guessed).ids == []
+    assert ids_of(tasks.labelled_photos(guessed)) == []

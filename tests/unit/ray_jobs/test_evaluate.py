@@ -137,9 +137,10 @@ def test_what_was_not_made_from_each_other_is_refused_before_a_cluster_is_asked(
 @pytest.mark.parametrize(
     ("settings", "protocol", "asked"),
     [
-        ({}, "query-gallery", ("query_gallery", (10, 20))),
-        ({"features": "/f"}, "query-gallery", ("query_gallery", (10, 20))),
+        ({}, "query-gallery", ("query_gallery", (10, 20), None, 0)),
+        ({"features": "/f"}, "query-gallery", ("query_gallery", (10, 20), None, 0)),
         ({"tuples": "/t"}, "mined-places", ("mined_places", Folder("/t"), (10, 20))),
+        ({"seed": 7, "max_queries": 3}, "query-gallery", ("query_gallery", (10, 20), 3, 7)),
         ({"seed": 7, "max_queries": 3}, "leave-one-out", ("leave_one_out", (10, 20), 3, 7, ("query", "gallery"))),
         ({**ATTEMPT, "seed": 7}, "leave-one-out", ("leave_one_out", (10, 20), None, 7, None)),
     ],
@@ -171,7 +172,7 @@ def test_of_people_unlabelled_photos_do_not_answer(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(comparison, "write_report", lambda *given: given)
     for subject in ("person", "place"):
         evaluate.write(EvaluateConfig(**COMPARE), Folder("/o"), Folder("/c"), (A,), "leave-one-out", subject)
-    assert asked == [{"distractors": False}, {"distractors": True}]
+    assert asked == [{"distractors": False, "without": set()}, {"distractors": True, "without": set()}]
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 50])

@@ -182,7 +182,7 @@ def test_only_the_first_and_the_last_are_put_in_order_of_geometry(world: World) 
         f"ranked_results-{name}.jpg" for name in ("before", "after", "after+qe", "after+rerank")
     )
     drawn = comparison._drawn(world.task, Shown(sheet_queries=2, seed=1))
-    assert [shape for _, shape in asked] == [(5, 3, 2), (5, 3, 2), (2, 10, 2)]
+    assert [shape for _, shape in asked] == [(5, 3, 2), (5, 3, 2), (2, 5, 2)]
     assert asked[2][0] == [[n % 2, n // 2] for n in drawn.tolist()]
     assert "matched_points.jpg" not in report.list()  # nothing matched
 
@@ -194,7 +194,7 @@ def test_matched_points_are_shown_of_the_last_system(world: World, monkeypatch: 
         collection: Folder, task: Task, found: Any, counts: np.ndarray, num: int, kept: Folder | None
     ) -> list[Any]:
         assert kept is world.collection
-        seen.append((task.queries.ids, found.rows, counts, num))
+        seen.append((task.queries.ids.to_pylist(), found.rows, counts, num))
         return ["pair"]
 
     monkeypatch.setattr(comparison, "evidence", evidence)

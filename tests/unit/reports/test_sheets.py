@@ -17,8 +17,8 @@ from retrieval.images.pixels import encode_jpeg
 from retrieval.reports import sheets, style
 from retrieval.reports.sheets import Hit, SheetRow, sheet_rows
 from retrieval.search import rerank
-from retrieval.search.index import flat_search
 from retrieval.search.ranking import Neighbours
+from tests.support.asking import asking
 from tests.support.figures import close_to, pixels
 from tests.support.measured import photo, write_collection, write_system
 from tests.support.patterns import local_patterns
@@ -36,7 +36,7 @@ def test_sheets_show_the_same_queries_for_every_system(collection: Folder, tmp_p
     sheets = []
     for sign in (1, -1):
         scaled = vectors * np.array([1, sign, 1, 1], np.float32)
-        found = systems.measure(task, vectors[task.exclude], scaled, flat_search(scaled)).found
+        found = systems.measure(asking(task, vectors[task.exclude], scaled)).found
         sheets.append(sheet_rows(task, found, collection, np.array([4, 0, 2])))
     assert [row.jpeg for row in sheets[0]] == [row.jpeg for row in sheets[1]]
     assert [[hit.jpeg for hit in row.hits] for row in sheets[0]] != [
@@ -74,9 +74,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, tasks.Task
 def test_evidence_is_points_on_both_photos(places: tuple[Folder, tasks.Task]) -> None:
     """Each of two queries with another photo of its place, as if matches had been counted between them."""
     collection, asked = places
-    rows = np.full((len(asked.queries.ids), 2), -1, dtype=np.int64)
+    rows = np.full((len(asked.queries), 2), -1, dtype=np.int64)
     for query in range(2):
-        alike = np.flatnonzero(asked.gallery.labels == asked.queries.labels[query])
+        alike = np.flatnonzero(asked.gallery.codes == asked.queries.codes[query])
         rows[query, 1] = next(row for row in alike if row != asked.exclude[query])
     counts = np.zeros(rows.shape, dtype=np.int64)
     counts[:2, 1] = 20
@@ -110,7 +110,7 @@ def test_a_row_is_a_query_with_its_results(collection: Folder) -> None:
 
 def test_what_has_no_label_is_never_right(collection: Folder) -> None:
     task = tasks.query_gallery(collection, (3,))
-    task.queries.labels[0] = task.gallery.labels[0] = None
+    task.queries.codes[0] = task.gallery.codes[0] = -1
     found = Neighbours(np.zeros((2, 1), np.float32), np.array([[0], [0]]))
     rows = sheet_rows(task, found, collection, np.arange(2))
     assert [(row.hits[0].label, row.hits[0].right) for row in rows] == [("unlabelled", False)] * 2

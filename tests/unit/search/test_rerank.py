@@ -31,18 +31,18 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, tasks.Task]:
 
 def random_ranking(task: tasks.Task) -> Neighbours:
     rng = np.random.default_rng(0)
-    rows = np.stack([rng.permutation(len(task.gallery.ids))[:12] for _ in task.queries.ids])
+    rows = np.stack([rng.permutation(len(task.gallery))[:12] for _ in range(len(task.queries))])
     return Neighbours(np.tile(np.linspace(1, 0, 12, dtype=np.float32), (len(rows), 1)), rows)
 
 
 def test_a_random_ranking_is_put_right(task: tuple[Folder, tasks.Task]) -> None:
     collection, asked = task
     found = random_ranking(asked)
-    some = list(range(0, len(asked.queries.ids), 4))
+    some = list(range(0, len(asked.queries), 4))
     counts = rerank.count_inliers(
         collection, asked.queries.places(np.array(some)), asked.gallery.places(found.rows[some])
     )
-    labels, gallery = asked.queries.labels, asked.gallery.labels
+    labels, gallery = asked.queries.codes, asked.gallery.codes
     for at, query in enumerate(some):
         own = np.array([gallery[row] == labels[query] for row in found.rows[query]])
         itself = found.rows[query] == asked.exclude[query]

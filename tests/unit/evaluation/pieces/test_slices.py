@@ -1,0 +1,39 @@
+"""What one task takes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retrieval.artifacts.folder import Folder
+from retrieval.evaluation import systems, tasks
+from retrieval.evaluation.pieces import slices
+from retrieval.evaluation.pieces.gallery import here
+from retrieval.search.settings import ExpansionConfig
+
+
+def test_embeddings_are_read_a_slice_at_a_time(
+    stored: tuple[tasks.Task, systems.System, Folder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six photos of four numbers, sixteen bytes each: slices of two."""
+    task, system, collection = stored
+    scoring = systems.Scoring(expansion=ExpansionConfig(num=2), augmentation=ExpansionConfig())
+    whole = dict(systems.scored(system, task, collection, scoring))
+    seen: list[tuple[str, int]] = []
+
+    def spread(function: Callable[..., Any], pieces: Any, *others: Any) -> Iterator[Any]:
+        pieces = list(pieces)
+        seen.append((function.__name__, len(pieces)))
+        assert all(len(piece.load()) == 2 == len(piece.rows) for piece in pieces)
+        assert sorted(row for piece in pieces for row in piece.rows) == list(range(6))
+        return here(function, pieces, *others)
+
+    monkeypatch.setattr(slices.slices_of, "__defaults__", (32,))
+    found = dict(systems.scored(system, task, collection, scoring, spread=spread))
+    assert set(seen) == {("score_pairs", 3), ("count_and_find", 3), ("search_piece", 3)}
+    for name, measured in whole.items():
+        assert found[name].figures == pytest.approx(measured.figures, rel=1e-12)
+        assert np.array_equal(found[name].found.rows, measured.found.rows)
