@@ -45,12 +45,14 @@ class IngestConfig:
     """Turn photographs into a collection."""
 
     source: str
-    """Folder or manifest (CSV, Parquet) of photographs: a path that every node sees, or a URI such as s3://..."""
+    """Folder of photographs, of tars or Parquet files with photographs in them, or one such file, or a manifest (CSV,
+    Parquet): a path that every node sees, or a URI such as s3://..."""
     out: str
     """Folder or URI of the collection to make. One that was begun with the same settings is continued."""
     layout: Layout = "auto"
     """How the source is laid out. celeba: its published files. lfw: one folder a person or place. folder: any tree, no
-    labels. manifest: a table with a column path. auto: told by what is there; folders are taken for people only where
+    labels. manifest: a table with a column path. webdataset: tars of photos, with labels beside them. parquet: Parquet
+    files with the photos in a column. auto: told by what is there; folders are taken for people only where
     photos are named after them, as LFW's are. What it was taken for is said before any work."""
     prepare: Annotated[PrepareConfig, tyro.conf.arg(name="")] = field(default_factory=PrepareConfig)
     """What is done to each photograph."""

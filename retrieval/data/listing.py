@@ -6,10 +6,14 @@
     folder    any tree of photos, without labels.
     manifest  a CSV or Parquet table with a column `path`, and optionally `image_id`, `label`, `split`, a box
               `x1, y1, x2, y2` and columns named as CelebA's attributes.
+    webdataset  tars with NAME.jpg beside NAME.json, NAME.cls or NAME.txt.
+    parquet   Parquet files with the photos' bytes in a column.
 
-`auto` takes manifest for a file; and for a folder the first layout of LAYOUTS that its files fit: manifest where it
-holds `manifest.csv` or `manifest.parquet`; celeba with CelebA's identity or attribute list; lfw where the
-names say so, Ann_Lee/Ann_Lee_0001.jpg; and folder otherwise: other folders are labels only for whoever asks for lfw.
+`auto` takes webdataset for a tar, parquet for a Parquet file with photos in it and no column `path`, manifest for any
+other file; and for a folder the first layout of LAYOUTS that its files fit: manifest where it holds `manifest.csv` or
+`manifest.parquet`; celeba with CelebA's identity or attribute list; webdataset and parquet where there are such files
+and no photos; lfw where the names say so, Ann_Lee/Ann_Lee_0001.jpg; and folder otherwise: other folders are labels only
+for whoever asks for lfw.
 
 Hidden files (a part of the path begins with a dot) and files that are no photographs by their names are not taken; the
 report counts them. Nothing here opens a photograph.
@@ -25,7 +29,7 @@ import pyarrow.fs as pafs
 
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.storage.patience import patiently
-from retrieval.data.layouts import celeba, table, tree
+from retrieval.data.layouts import celeba, image_table, table, tree, webdataset
 from retrieval.data.listed import Counted, Photos, sort_files, sort_photos
 from retrieval.data.settings import Layout
 from retrieval.data.source import MAX_NOTES, Listing, Photo, SourceReport, is_utf8, photo_files, walk
@@ -52,10 +56,19 @@ class Reader:
 LAYOUTS: dict[str, Reader] = {
     "manifest": Reader(table.fits, table.read),
     "celeba": Reader(celeba.fits, celeba.read),
+    "webdataset": Reader(webdataset.fits, webdataset.read),
+    "parquet": Reader(image_table.fits, image_table.read),
     "lfw": Reader(tree.fits_labels, tree.read_labelled),
     "folder": Reader(lambda _: True, tree.read),
 }
 """By the names in `settings.Layout`, in the order in which `auto` asks them."""
+
+FILES: dict[str, Callable[[Folder, str, Listing], Iterator[Photo]]] = {
+    "manifest": table.read_file,
+    "webdataset": webdataset.read_file,
+    "parquet": image_table.read_file,
+}
+"""How a source is read that is one file."""
 
 
 def list_source(where: str | Folder, layout: Layout = "auto") -> Source:
@@ -68,17 +81,24 @@ def list_source(where: str | Folder, layout: Layout = "auto") -> Source:
     if kind == pafs.FileType.NotFound:
         raise ValueError(f"There is nothing at {root}. Name a folder of photos, or a CSV or Parquet manifest.")
     if kind == pafs.FileType.File:
-        if layout not in ("auto", "manifest"):
+        if layout not in ("auto", *FILES):
             raise ValueError(
                 f"{root} is a file, and layout '{layout}' needs a folder. Use layout 'manifest' for a table."
             )
-        root, name = root.parent, root.name
-        photos, counted = sort_photos(table.read_file(root, name, found), found)
-        return _finished(root, "manifest", found, photos, counted, guessed=layout == "auto")
+        root, file = root.parent, root.name
+        name = _kind_of_file(root, file) if layout == "auto" else layout
+        photos, counted = sort_photos(FILES[name](root, file, found), found)
+        return _finished(root, name, found, photos, counted, guessed=layout == "auto")
     files = sort_files(_text_only(walk(root), found))
     name = next(name for name, reader in LAYOUTS.items() if reader.fits(files)) if layout == "auto" else layout
     photos, counted = sort_photos(LAYOUTS[name].read(root, files, found), found)
     return _finished(root, name, found, photos, counted, guessed=layout == "auto")
+
+
+def _kind_of_file(root: Folder, file: str) -> str:
+    if file.endswith(".tar"):
+        return "webdataset"
+    return "parquet" if file.endswith(".parquet") and image_table.holds_photos(root, file) else "manifest"
 
 
 def _text_only(files: Iterator[tuple[str, int]], found: Listing) -> Iterator[tuple[str, int]]:

@@ -18,6 +18,7 @@ import pyarrow.fs as pafs
 
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.storage.failures import is_of_one_file
+from retrieval.data.layouts import image_table, webdataset
 from retrieval.data.source import open_uri
 from retrieval.images.native import BadImage
 
@@ -32,6 +33,9 @@ _STORE, _DISK = 16, 2
 
 _TOGETHER, _TOGETHER_BYTES = 16, 1 << 20
 """Of a disk so many small photos are read in one go: to hand each over would take longer than to read it."""
+
+_SPAN, _GAP = 4 << 20, 1 << 16
+"""Of a tar so many bytes are read in one go, with what lies between its photos."""
 
 
 class Ahead:
@@ -79,10 +83,18 @@ class Ahead:
             self._under_way |= dict.fromkeys(bundle, (future, bundle))
 
     def _read(self, bundle: Sequence[int]) -> dict[int, bytes]:
+        photos = [(self._rows[at]["uri"], self._rows[at]["size"]) for at in bundle]
+        with contextlib.suppress(Exception):  # as below
+            if photos[0][0].startswith(webdataset.SCHEME):
+                pairs = zip(bundle, webdataset.read_members(self._source, photos), strict=True)
+                return {at: data for (at, data), (_, size) in zip(pairs, photos, strict=True) if len(data) == size}
+            if photos[0][0].startswith(image_table.SCHEME):
+                rows = image_table.read_rows(self._source, [uri for uri, _ in photos])
+                return dict(zip(bundle, rows, strict=True))
         read_now = {}
-        for at in bundle:
+        for at, (uri, size) in zip(bundle, photos, strict=True):
             with contextlib.suppress(Exception):  # said of the photo at its turn
-                read_now[at] = read(self._source, self._rows[at]["uri"], self._rows[at]["size"])
+                read_now[at] = read(self._source, uri, size)
         return read_now
 
 
@@ -91,15 +103,35 @@ def _bytes_of(rows: Sequence[Mapping[str, Any]], bundle: Sequence[int]) -> int:
 
 
 def _bundles(rows: Sequence[Mapping[str, Any]], wanted: Sequence[int], *, together: bool) -> Iterator[list[int]]:
-    """Positions of photos that are read by one thread, one after another."""
+    """Positions of photos that are read by one thread, one after another or in one go."""
     bundle: list[int] = []
     for at in wanted:
-        if bundle and (not together or len(bundle) >= _TOGETHER or _bytes_of(rows, [*bundle, at]) > _TOGETHER_BYTES):
+        if bundle and not _goes_with(rows, bundle, at, together=together):
             yield bundle
             bundle = []
         bundle.append(at)
     if bundle:
         yield bundle
+
+
+def _goes_with(rows: Sequence[Mapping[str, Any]], bundle: Sequence[int], at: int, *, together: bool) -> bool:
+    """Whether a photo is read with those of a bundle: of a row group all, of a tar what lies close, of files some."""
+    before, uri = rows[bundle[-1]], rows[at]["uri"]
+    if not 0 <= rows[at]["size"] <= MAX_BYTES or not 0 <= before["size"] <= MAX_BYTES:
+        return False
+    if uri.startswith(image_table.SCHEME) and before["uri"].startswith(image_table.SCHEME):
+        (group, _, name), (other, _, there) = image_table.place(uri), image_table.place(before["uri"])
+        return (group, name) == (other, there)
+    if uri.startswith(webdataset.SCHEME) and before["uri"].startswith(webdataset.SCHEME):
+        offset, name = webdataset.place(uri)
+        end, there = webdataset.place(before["uri"])
+        start, _ = webdataset.place(rows[bundle[0]]["uri"])
+        gap = offset - end - before["size"]
+        span = offset + rows[at]["size"] - start
+        return name == there and 0 <= gap <= _GAP and span <= _SPAN
+    if "://" in uri or "://" in before["uri"]:
+        return False
+    return together and len(bundle) < _TOGETHER and _bytes_of(rows, [*bundle, at]) <= _TOGETHER_BYTES
 
 
 def read(source: Folder, uri: str, size: int) -> bytes:
@@ -111,10 +143,8 @@ def read(source: Folder, uri: str, size: int) -> bytes:
         raise BadImage("missing", "named by the source's lists, and there is no such file")
     if size > MAX_BYTES:
         raise BadImage("too-many-bytes", f"{size} bytes, the limit is {MAX_BYTES}")
-    fs, path = open_uri(source, uri)
     try:
-        with fs.open_input_stream(path) as stream:
-            return stream.read()
+        return _read(source, uri, size)
     except FileNotFoundError as error:
         if not _holds_anything(source):  # a mount that went away leaves an empty folder
             raise ConnectionError(f"{source} holds nothing any more, and held this photo when it was listed") from error
@@ -123,6 +153,22 @@ def read(source: Folder, uri: str, size: int) -> bytes:
         if not is_of_one_file(error):
             raise
         raise BadImage("not-readable", f"{type(error).__name__}: {error}") from error
+
+
+def _read(source: Folder, uri: str, size: int) -> bytes:
+    if uri.startswith(webdataset.SCHEME):
+        data = webdataset.read_member(source, uri, size)
+        if len(data) < size:
+            raise BadImage("truncated", f"its tar ends after {len(data)} of its {size} bytes")
+        return data
+    if uri.startswith(image_table.SCHEME):
+        (found,) = image_table.read_rows(source, [uri])
+        if len(found) > MAX_BYTES:
+            raise BadImage("too-many-bytes", f"{len(found)} bytes, the limit is {MAX_BYTES}")
+        return found
+    fs, path = open_uri(source, uri)
+    with fs.open_input_stream(path) as stream:
+        return stream.read()
 
 
 def _holds_anything(source: Folder) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Layout = Literal["auto", "celeba", "lfw", "folder", "manifest"]
+Layout = Literal["auto", "celeba", "lfw", "folder", "manifest", "webdataset", "parquet"]
 """How a source is laid out: auto, or a name of `listing.LAYOUTS`."""
 Split = Literal["train", "val", "query", "gallery"]
 """What a photo of the catalog is for."""

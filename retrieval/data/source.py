@@ -114,6 +114,12 @@ class Listing:
     ignored: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
+    def add(self, other: Listing) -> None:
+        """What was noticed of a part of the source."""
+        self.repeated += other.repeated
+        self.ignored += other.ignored
+        self.notes += other.notes
+
 
 def open_uri(root: Folder, uri: str) -> tuple[pafs.FileSystem, str]:
     """The file system and path of a photo's `uri`, which is relative to `root` or absolute.
@@ -161,6 +167,16 @@ def _walk_local(folder: str, prefix: str, entered: set[tuple[int, int]]) -> Iter
 def is_photo(path: str) -> bool:
     """Whether a path names a photograph, by its suffix."""
     return posixpath.splitext(path)[1].lower() in PHOTO_SUFFIXES
+
+
+def only(files: Iterable[str], suffix: str) -> bool:
+    """Whether there are files of this kind, and no photographs."""
+    there = False
+    for path in files:
+        if is_photo(path):
+            return False
+        there = there or path.endswith(suffix)
+    return there
 
 
 def photo_files(files: Iterable[tuple[str, int]], found: Listing) -> Iterator[tuple[str, int]]:
