@@ -31,6 +31,7 @@ from retrieval.training.recipe import Mined, Past, Worker, one_cycle, spread
 from retrieval.training.settings import Strategy, TrainConfig
 
 _PROXIES_FASTER = 10  # than the network: they are met a few times an epoch each
+_VALIDATED = 20_000  # photos at most, of whole identities drawn: more of them tell epochs apart no better
 _WHITENING_SAMPLE = 4096  # images; bounds the N x N eigenproblem, whatever the collection's size
 
 
@@ -65,6 +66,9 @@ class LabelRecipe:
         train = local.rows_of("train")
         self.pool = group_mining.pool_of(train, local.labels[train], size=config.pool_size, seed=config.seed)
         self.val = local.rows_of("val")
+        if len(self.val) > _VALIDATED:
+            some = group_mining.pool_of(self.val, local.labels[self.val], size=_VALIDATED, seed=config.seed)
+            self.val = np.sort(some)
         self.labels = group_mining.label_numbers(local.labels)
         self._scratch = scratch
 

@@ -158,6 +158,21 @@ def test_pool_is_whole_identities_of_train(local: LocalCollection, tmp_path: Pat
         trainer(local, tmp_path / "p", dataclasses.replace(TINY, pool_size=7))
 
 
+def test_validation_takes_whole_identities_and_no_more_photos_than_tell_epochs_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = local_patterns(tmp_path, train=2, val=4)
+    val = local.rows_of("val")
+    assert trainer(local, tmp_path / "w").recipe.val.tolist() == val.tolist()
+    sizes = {name: int((local.labels[val] == name).sum()) for name in set(local.labels[val])}
+    assert len(sizes) > 2
+    most = len(val) - 1
+    monkeypatch.setattr(label_recipe, "_VALIDATED", most)
+    some = trainer(local, tmp_path / "s").recipe.val
+    assert 2 * min(sizes.values()) <= len(some) <= most and some.tolist() == sorted(some.tolist())
+    assert all((local.labels[some] == name).sum() in (0, size) for name, size in sizes.items())
+
+
 def test_one_identity_is_refused(tmp_path: Path) -> None:
     local = local_patterns(tmp_path, train=1, val=2)
     with pytest.raises(ValueError, match="at least two identities with two images each in the train split"):

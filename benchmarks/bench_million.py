@@ -1,0 +1,306 @@
+"""A million photos through the steps after their pixels: the most that every process holds, step by step.
+
+    python benchmarks/bench_million.py --rows 1000000
+
+The photos are tiny JPEGs in parts of 256, as ingest leaves them, with image_ids of about 40 letters, six of a person.
+The network is a stand-in that draws 128 numbers by who a photo shows, with the spread of real faces: cosines of 0.65
+between two of one person, directions of falling weight. Everything else is what a user calls: the catalogue's task, the
+job of embedding with that stand-in, `ray_jobs.build_index`, `ray_jobs.evaluate`, `python -m serve` and its queries.
+What is said of a process is its anonymous memory; what it has mapped of files is the system's. `bench_tables.py`
+measures the plan, and tables of any size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ray_jobs.runtime.parallel.parts import run_parts
+from ray_jobs.runtime.session import on_cluster, session
+from retrieval.artifacts.collection import IMAGE_OPTIONS, IMAGE_SCHEMA
+from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.hashing import plain
+from retrieval.artifacts.manifest import begin, read_manifest, seal
+from retrieval.artifacts.progress import Progress, silent
+from retrieval.artifacts.published import publish
+from retrieval.data.catalog import write_catalog
+from retrieval.data.settings import SplitConfig
+from retrieval.images.pixels import encode_jpeg
+from retrieval.images.settings import PrepareConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+_PART, _SHOTS, _DIM = 256, 6, 128
+_COSINE = 0.65  # of two photos of one person
+_EVERY = 0.2  # seconds between looks at the processes
+_MARK = b"\xff\xfe\x00\x12"  # a JPEG's comment of sixteen bytes: person and photo
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchMillionConfig:
+    """Measure every process of every step."""
+
+    rows: int = 20_000
+    """Photos."""
+    queries: int = 2_000
+    """That the evaluation asks with."""
+    factory: str = "Flat"
+    """Of the index."""
+    folder: str | None = None
+    """Where all is made, and removed again; by default $TMPDIR."""
+    step: str = ""
+    """Of its own use: one step of a folder, in this process."""
+
+
+# ---- the collection and its embeddings ----
+
+
+class StandIn:
+    """What embeds photos that say in a comment whom they show."""
+
+    engine, format, dim = "stand-in", "float32", _DIM
+
+    def embed_jpegs(self, jpegs: Sequence[bytes], progress: Progress = silent) -> np.ndarray:
+        """(N, 128) float32, unit norm."""
+        falling = 1 / np.sqrt(1 + np.arange(_DIM) / 16)
+        out = np.empty((len(jpegs), _DIM), np.float32)
+        for row, jpeg in enumerate(jpegs):
+            person, photo = np.frombuffer(jpeg, np.int64, 2, 6)
+            centre, own = (
+                np.random.default_rng([kind, one]).normal(size=_DIM) for kind, one in enumerate((person, photo))
+            )
+            centre, own = (one * falling / np.linalg.norm(one * falling) for one in (centre, own))
+            vector = centre + np.sqrt(1 / _COSINE - 1) * own
+            out[row] = vector / np.linalg.norm(vector)
+        progress("photos", len(jpegs), len(jpegs))
+        return out
+
+
+class EmbedPart:
+    """As `ray_jobs.embed` has it, with the stand-in."""
+
+    def __init__(self, collection: Folder, out: Folder) -> None:
+        self.collection, self.out, self.embedder = collection, out, StandIn()
+
+    def __call__(self, part: int, progress: Progress = silent, without: Mapping[int, Any] | None = None) -> Any:
+        from retrieval.models.embedder import embed_part
+
+        embedder: Any = self.embedder
+        return embed_part(embedder, self.collection, self.out, part, progress, without or {})
+
+
+def make_images(folder: Folder, rows: int) -> int:
+    """Parts of photos, as ingest leaves them; how many."""
+    tiny = [encode_jpeg(np.full((16, 16, 3), shade, np.uint8)) for shade in range(0, 256, 8)]
+    starts = range(0, rows, _PART)
+    for part, first in enumerate(starts):
+        numbers = np.arange(first, min(rows, first + _PART))
+        names = [f"albums/{number // 1000:07d}/holiday-{number:012d}.jpg" for number in numbers]
+        said = [_MARK + np.array([number // _SHOTS, number], np.int64).tobytes() for number in numbers]
+        jpegs = [(jpeg := tiny[number % len(tiny)])[:2] + comment + jpeg[2:] for number, comment in zip(numbers, said)]
+        known: dict[str, list[Any]] = {
+            "image_id": names,
+            "photo": names,
+            "jpeg": jpegs,
+            "width": [16] * len(names),
+            "height": [16] * len(names),
+            "label": [f"person {number // _SHOTS * 2654435761 % 1_000_000_007:010d}" for number in numbers],
+            "content_hash": [hashlib.sha256(jpeg).hexdigest() for jpeg in jpegs],
+        }
+        table = {
+            field.name: pa.array(known[field.name], field.type)
+            if field.name in known
+            else pa.nulls(len(names), field.type)
+            for field in IMAGE_SCHEMA
+        }
+        folder.write_table(f"images/{part_name(part)}", pa.table(table, schema=IMAGE_SCHEMA), **IMAGE_OPTIONS)
+    folder.write_json("source.json", {}, about={})
+    return len(starts)
+
+
+def catalogue(root: Folder, parts: int, rows: int) -> None:
+    """Divide what was stored, and seal the collection."""
+    collection, split = root / "collection", SplitConfig(test_fraction=0.98, val_fraction=0.01)
+    with session(writes=collection):
+        counts = on_cluster(write_catalog, collection.uri, parts, split, says="catalogue")["counts"]
+    made = {name: "0" * 64 for name in collection.list() if name.endswith(".parquet") or name == "source.json"}
+    work = {"kind": "collection", "config": {"prepare": plain(PrepareConfig(crop="none", size=16))}, "inputs": {}}
+    seal(collection, counts=counts | {"stored": rows}, books=[], files=made, **work)
+
+
+def network(root: Folder, parts: int, rows: int) -> None:
+    """Under whose name the stand-in's embeddings go: one of as many numbers, for the service."""
+    from retrieval.models.bundle import save_bundle, start
+    from retrieval.models.settings import ModelConfig
+
+    config = ModelConfig(cut="features.1", head="linear", embedding_dim=_DIM, image_size=64)
+    preparation = read_manifest(root / "collection", "collection").config["prepare"]
+    save_bundle(start(config, weights="none", preparation=preparation), root / "model")
+
+
+def embed(root: Folder, parts: int, rows: int) -> None:
+    """The stand-in's embeddings."""
+    from retrieval.models.embedder import begin_embeddings, seal_embeddings
+
+    collection, model, out = root / "collection", root / "model", root / "embeddings"
+    begin_embeddings(collection, model, out, "fp32")
+    started = time.monotonic()
+    with session(writes=out, reads=[collection]):
+        done = run_parts(
+            "embed", range(parts), EmbedPart, total_items=rows, fixed={"collection": collection, "out": out}
+        )
+        seal_embeddings(collection, model, out, "fp32", list(done), time.monotonic() - started)
+
+
+# ---- what each process holds ----
+
+
+class Watch:
+    """The most anonymous memory of each kind of process below this one while the block lasts, MB; of the process that
+    was started as `driver`."""
+
+    def __init__(self) -> None:
+        self.peaks: dict[str, float] = {}
+        self.driver = 0.0
+        self._over = threading.Event()
+
+    def __enter__(self) -> Watch:
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        here = os.getpid()
+        while not self._over.wait(_EVERY):
+            children: dict[int, list[int]] = defaultdict(list)
+            for pid in (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()):
+                if (parent := _told(pid, "PPid:")) is not None:
+                    children[parent].append(pid)
+            waiting = list(children[here])
+            while waiting:
+                waiting += children[pid := waiting.pop()]
+                held = (_told(pid, "RssAnon:") or 0) / 1024
+                if pid in children[here]:
+                    self.driver = max(self.driver, held)
+                else:
+                    name = _kind(pid)
+                    self.peaks[name] = max(self.peaks.get(name, 0.0), held)
+
+
+def _told(pid: int, name: str) -> int | None:
+    """A number that the system tells of a process; None if it has ended, or has no memory."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith(name)), None)
+
+
+def _kind(pid: int) -> str:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return "ended"
+    if command[0].startswith("ray::"):
+        return command[0].split()[0].split("(")[0]
+    words = [Path(word).stem for word in command if word and not word.startswith("-")]
+    return words[1] if len(words) > 1 and words[0].startswith("python") else (words or ["?"])[0]
+
+
+def said(step: str, rows: int, seconds: float, watch: Watch) -> None:
+    others = sorted(watch.peaks.items(), key=lambda one: -one[1])[:5]
+    told = ", ".join(f"{name} {peak:.0f}" for name, peak in others)
+    print(f"{rows:>10,} {step:10} {seconds:8.1f} s  driver {watch.driver:5.0f} MB  others: {told}", flush=True)
+
+
+def run(step: str, rows: int, *command: str) -> str:
+    """A command, watched; what it printed."""
+    started = time.perf_counter()
+    with Watch() as watch:
+        done = subprocess.run([sys.executable, *command], cwd=ROOT, text=True, capture_output=True)
+    if done.returncode:
+        raise RuntimeError(f"{step} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    said(step, rows, time.perf_counter() - started, watch)
+    return done.stdout
+
+
+def serve(root: Folder, rows: int) -> None:
+    """The service, up and asked."""
+    from serve.ingress import free_port
+
+    port, started, found = free_port(), time.perf_counter(), 0
+    photo = encode_jpeg(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8).astype(np.uint8))
+    with Watch() as watch:
+        command = [sys.executable, "-m", "serve", "--workspace", root.uri, "--port", str(port), "--min-replicas", "1"]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        try:
+            if not next((line for line in process.stdout if line.startswith("Serving ")), ""):
+                raise RuntimeError("the service did not come up")
+            up, url = time.perf_counter() - started, f"http://127.0.0.1:{port}/v1/search?k=50"
+            for _ in range(200):
+                answer = httpx.post(url, content=photo, headers={"content-type": "image/jpeg"}, timeout=60)
+                found = len(answer.raise_for_status().json()["results"])
+            took = (time.perf_counter() - started - up) / 200
+        finally:
+            process.terminate()
+            process.wait(60)
+    said("serve", rows, up, watch)
+    print(f"{'':11}answers {found} of {rows:,} in {1e3 * took:.1f} ms each, photo to answer")
+
+
+def main(cfg: BenchMillionConfig) -> None:
+    if cfg.step:
+        root, parts = Folder.of(str(cfg.folder)), -(-cfg.rows // _PART)
+        {"catalogue": catalogue, "network": network, "embed": embed}[cfg.step](root, parts, cfg.rows)
+        return
+    with tempfile.TemporaryDirectory(dir=cfg.folder, prefix="million-") as temp:
+        root = Folder.of(temp)
+        work = {"kind": "collection", "config": {"prepare": plain(PrepareConfig(crop="none", size=16))}, "inputs": {}}
+        begin(root / "collection", **work)
+        make_images(root / "collection", cfg.rows)
+        own = ("benchmarks/bench_million.py", "--rows", str(cfg.rows), "--folder", temp, "--step")
+        for step in ("catalogue", "network", "embed"):
+            run(step, cfg.rows, *own, step)
+        made = [f"--{kind}={temp}/{kind}" for kind in ("collection", "embeddings")]
+        index = ("-m", "ray_jobs.build_index", *made, "--index.factory", cfg.factory)
+        run("index", cfg.rows, *index, f"--out={temp}/index")
+        run("(gallery)", cfg.rows, *index, f"--out={temp}/of-gallery", "--splits", "gallery")
+        system = f"drawn={temp}/model,{temp}/embeddings,{temp}/of-gallery"
+        asked = ("--collection", f"{temp}/collection", "--systems", system, "--max-queries", str(cfg.queries))
+        run("evaluate", cfg.rows, "-m", "ray_jobs.evaluate", *asked, "--out", f"{temp}/report")
+        figures = json.loads((Path(temp) / "report/metrics.json").read_text())
+        told = figures["systems"]["drawn"]
+        data = figures["data"]
+        print(
+            f"{'':11}{data['num_queries']:,} queries of {data['num_gallery']:,}: recall@1 {told['recall@1']:.4f}, mAP "
+            f"{told['mAP']:.4f}, index recall@10 {told['index_recall@10']:.4f}"
+        )
+        folders = {kind: root / kind for kind in ("collection", "model", "index")}
+        publish(root, **folders)
+        serve(root, cfg.rows)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(BenchMillionConfig, description=__doc__))
