@@ -25,6 +25,15 @@ def used(root: int, but: Iterable[int] = (), *, itself: bool = False) -> float:
     return total
 
 
+def below(root: int) -> list[int]:
+    """Processes that run below `root` now, and itself."""
+    children, _ = _processes(slice(11, 13))
+    found = [root]
+    for pid in found:
+        found += children[pid]
+    return found
+
+
 class Meter:
     """Seconds of a core that this process and all below it use within the block, those of processes that end too: Ray
     ends workers without asking what they used. What one uses in its last tenth of a second is lost."""
