@@ -204,11 +204,6 @@ def fitted(runs: Sequence[Run], alone: Mapping[str, Any]) -> dict[str, dict[str,
         for name, lists in zip(("few", "many"), LISTS, strict=True)
     )
     a_list = max(many[0] - few[0], 0.0) / sum(many[1][term] - few[1][term] for term in ("assigned", "trained"))
-    compared = [
-        (run.of(), run.costs["group, pixels compared"].processor - run.costs["group"].processor)
-        for run in photos
-        if run.part == PART
-    ]
     ingest = rest(ingests, "ingest", [plan, catalogue], "run", "part", "photo")
     scored = direct(pairs, "evaluate", "run", "query", "pair")
     query = fit(("run", "photo"), [(run.of(), run.costs["queries"].processor / QUERIES) for run in tables])
@@ -228,7 +223,7 @@ def fitted(runs: Sequence[Run], alone: Mapping[str, Any]) -> dict[str, dict[str,
         "evaluate": {"seconds": {"pair": scored.get("pair", 0.0)}, "read": {"pair": READ_A_PAIR}},
         "link": {"seconds": rest(pairs, "group", [merge], "run", "photo", "visit"), "stored": stored(pairs, "group")},
         "merge": {"seconds": merge},
-        "copies": {"seconds": fit(("run", "photo"), compared)},
+        "copies": {"seconds": direct([run for run in photos if run.part == PART], "copies", "run", "photo")},
         "map": {"seconds": mapped},
         "query": {"seconds": query},
     }

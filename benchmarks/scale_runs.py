@@ -98,7 +98,7 @@ def ingest_road(out: Path, model: Path, num: int, part: int = PART) -> Costs:
 
 
 def photos_road(out: Path, model: Path, num: int, part: int = PART) -> Costs:
-    """Embed what was ingested; then group, without comparing pixels and with."""
+    """Embed what was ingested; and what comparing pixels adds to grouping."""
     from ray_jobs import embed
 
     ingest_road(out, model, num, part)
@@ -106,9 +106,9 @@ def photos_road(out: Path, model: Path, num: int, part: int = PART) -> Costs:
     config = embed.EmbedConfig(**made, out=str(out / "embeddings"), precision="fp32")
     costs = {"embed": measured(lambda: embed.main(config), out / "embeddings")}
     build(out, "Flat")
-    for name, wanted in (("group", False), ("group, pixels compared", True)):
-        costs[name] = group(out, model, wanted, out / f"people-{wanted}")
-    return costs
+    without, compared = (group(out, model, wanted, out / f"people-{wanted}") for wanted in (False, True))
+    more = {"processor": compared.processor - without.processor, "wall": compared.wall - without.wall}
+    return costs | {"copies": Cost(**more, held=compared.held)}
 
 
 # ---- the road of rows ----
