@@ -140,9 +140,8 @@ def catalogue(root: Folder, parts: int, rows: int) -> None:
     collection, split = root / "collection", SplitConfig(test_fraction=0.98, val_fraction=0.01)
     with session(writes=collection):
         counts = on_cluster(write_catalog, collection.uri, parts, split, says="catalogue")["counts"]
-    made = {name: "0" * 64 for name in collection.list() if name.endswith(".parquet") or name == "source.json"}
     work = {"kind": "collection", "config": {"prepare": plain(PrepareConfig(crop="none", size=16))}, "inputs": {}}
-    seal(collection, counts=counts | {"stored": rows}, books=[], files=made, **work)
+    seal(collection, counts=counts | {"stored": rows}, **work)
 
 
 def network(root: Folder, parts: int, rows: int) -> None:

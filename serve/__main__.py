@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -79,11 +80,31 @@ def running(cfg: ServeConfig, **ray_options: Any) -> Iterator[str]:
         try:
             check_room(cfg.settings, ray.cluster_resources().get("CPU", 0))
             serve.start(http_options={"host": cfg.host, "port": cfg.port, "request_timeout_s": None})
-            serve.run(build_app(cfg.settings))
+            try:
+                serve.run(build_app(cfg.settings))
+            except RuntimeError as error:
+                raise ValueError(_why(serve.status()) or str(error)) from error
             yield f"http://{cfg.host}:{cfg.port}"
         finally:
             serve.shutdown()
             ray.shutdown()
+
+
+def _why(status: Any) -> str:
+    """What the replicas that did not come up said, the last line of each: Ray Serve itself only says that they did not.
+
+    Args: status: of all applications, as Ray Serve has it.
+    """
+    told = [one.message for app in status.applications.values() for one in app.deployments.values() if one.message]
+    last = dict.fromkeys(line for line in (_last(message) for message in told) if line)
+    return " ".join(last)
+
+
+def _last(message: str) -> str:
+    """`ValueError: what was wrong` of a stack that is told in words, without the name of the error."""
+    lines = [line.strip() for line in message.replace("\\n", "\n").splitlines()]
+    found = [line.partition("Error: ")[2] for line in lines if re.match(r"[\w.]*Error: ", line)]
+    return found[-1] if found else ""
 
 
 def check_room(settings: ServeArgs, num_cpus: float) -> None:

@@ -6,10 +6,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from serve.__main__ import ServeConfig, check_room, running
+from serve.__main__ import ServeConfig, _why, check_room, running
 from serve.settings import ServeArgs
 from tests.support.workspace import make_workspace
 
@@ -49,3 +50,25 @@ def test_a_wrong_setting_is_told_without_loading_ray(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "serve: --max-k: Input should be" in done.stderr
     assert not [line for line in done.stderr.splitlines() if line.rpartition("|")[2].strip() in ("ray", "torch", "cv2")]
+
+
+def _status(*messages: str) -> SimpleNamespace:
+    deployments = {str(number): SimpleNamespace(message=message) for number, message in enumerate(messages)}
+    return SimpleNamespace(applications={"default": SimpleNamespace(deployments=deployments)})
+
+
+def test_what_a_replica_said_when_it_did_not_come_up_is_told_and_nothing_else() -> None:
+    """As Ray Serve tells it: a stack within a stack, the reason last, in one line or many."""
+    stack = (
+        "The deployment failed to start 3 times in a row. See controller logs for details. Error:\n"
+        "ray::ServeReplica.initialize_and_get_metadata() (pid=1, ip=127.0.0.1)\n"
+        '  File "replica.py", line 1928, in initialize\n    raise RuntimeError(traceback.format_exc()) from None\n'
+        "RuntimeError: Traceback (most recent call last):\n"
+        '  File "replica.py", line 71, in __init__\n    raise ValueError(f"No version can be served: {why}")\n'
+        "ValueError: No version can be served: catalog.parquet: Error: damaged."
+    )
+    told = "No version can be served: catalog.parquet: Error: damaged."
+    assert _why(_status(stack, "", stack)) == told
+    assert _why(_status(stack.replace("\n", "\\n"))) == told
+    assert _why(_status("", "still starting")) == ""
+    assert _why(_status(stack, "a.b.OtherError: no memory")) == f"{told} no memory"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +54,18 @@ def test_progress_counts_the_queries(
     list(systems.scored(system, task, collection, scoring, progress=lambda *said: told.append(said)))
     assert told[0] == ("queries", 0, 5) and [done for _, done, _ in told] == sorted({done for _, done, _ in told})
     assert len(told) >= 2
+
+
+def test_what_a_search_took_is_the_sum_of_its_pieces(crowd: tuple[tasks.Task, np.ndarray]) -> None:
+    """As if one process had searched them all, one after another, in whatever order they come back."""
+    vectors = crowd[1]
+    found = [in_pieces(vectors, 2).search(vectors[:3], 4)] * 2
+
+    def spread(*_: Any) -> Iterator[Any]:
+        return iter([(found[0], {2: 1.0, 4: 3.0}), (found[1], {2: 0.5, 4: 0.25})])
+
+    split = dataclasses.replace(in_pieces(vectors, 2), spread=spread)
+    assert split.timed(vectors[:3], [2, 4])[1] == {2: 1.5, 4: 3.25}
 
 
 def test_an_empty_gallery_is_refused() -> None:

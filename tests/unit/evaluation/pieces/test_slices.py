@@ -29,6 +29,7 @@ def test_embeddings_are_read_a_slice_at_a_time(
         seen.append((function.__name__, len(pieces)))
         assert all(len(piece.load()) == 2 == len(piece.rows) for piece in pieces)
         assert sorted(row for piece in pieces for row in piece.rows) == list(range(6))
+        assert [sorted(set(piece.parts)) for piece in pieces] == [[0], [0, 1], [1]], "a part is read by few"
         return here(function, pieces, *others)
 
     monkeypatch.setattr(slices.slices_of, "__defaults__", (32,))
