@@ -5,7 +5,8 @@
 The photos are tiny JPEGs in parts of 256, as ingest leaves them, with image_ids of about 40 letters, six of a person.
 The network is a stand-in that draws 128 numbers by who a photo shows, with the spread of real faces: cosines of 0.65
 between two of one person, directions of falling weight. Everything else is what a user calls: the catalogue's task, the
-job of embedding with that stand-in, `ray_jobs.build_index`, `ray_jobs.evaluate`, `python -m serve` and its queries.
+job of embedding with that stand-in, `ray_jobs.build_index` and `ray_jobs.evaluate`. A service looks whether its network
+gives the vectors of its index, so for `python -m serve` a network of a few layers embeds all photos (`ray_jobs.embed`).
 What is said of a process is its anonymous memory; what it has mapped of files is the system's. `bench_tables.py`
 measures the plan, and tables of any size.
 """
@@ -24,7 +25,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -63,6 +64,8 @@ class BenchMillionConfig:
     """That the evaluation asks with."""
     factory: str = "Flat"
     """Of the index."""
+    parts: tuple[Literal["evaluate", "serve"], ...] = ("evaluate", "serve")
+    """What is measured: drawn embeddings to a report, a small network's embeddings to answers, or both."""
     folder: str | None = None
     """Where all is made, and removed again; by default $TMPDIR."""
     step: str = ""
@@ -280,25 +283,36 @@ def main(cfg: BenchMillionConfig) -> None:
         begin(root / "collection", **work)
         make_images(root / "collection", cfg.rows)
         own = ("benchmarks/bench_million.py", "--rows", str(cfg.rows), "--folder", temp, "--step")
-        for step in ("catalogue", "network", "embed"):
+        for step in ("catalogue", "network"):
             run(step, cfg.rows, *own, step)
-        made = [f"--{kind}={temp}/{kind}" for kind in ("collection", "embeddings")]
-        index = ("-m", "ray_jobs.build_index", *made, "--index.factory", cfg.factory)
-        run("index", cfg.rows, *index, f"--out={temp}/index")
-        run("(gallery)", cfg.rows, *index, f"--out={temp}/of-gallery", "--splits", "gallery")
-        system = f"drawn={temp}/model,{temp}/embeddings,{temp}/of-gallery"
-        asked = ("--collection", f"{temp}/collection", "--systems", system, "--max-queries", str(cfg.queries))
-        run("evaluate", cfg.rows, "-m", "ray_jobs.evaluate", *asked, "--out", f"{temp}/report")
-        figures = json.loads((Path(temp) / "report/metrics.json").read_text())
-        told = figures["systems"]["drawn"]
-        data = figures["data"]
-        print(
-            f"{'':11}{data['num_queries']:,} queries of {data['num_gallery']:,}: recall@1 {told['recall@1']:.4f}, mAP "
-            f"{told['mAP']:.4f}, index recall@10 {told['index_recall@10']:.4f}"
-        )
-        folders = {kind: root / kind for kind in ("collection", "model", "index")}
-        publish(root, **folders)
-        serve(root, cfg.rows)
+        if "evaluate" in cfg.parts:
+            run("embed", cfg.rows, *own, "embed")
+            evaluate(cfg, temp)
+        if "serve" in cfg.parts:
+            made = [f"--collection={temp}/collection", f"--out={temp}/embedded"]
+            run("embed all", cfg.rows, "-m", "ray_jobs.embed", *made, f"--model={temp}/model")
+            build(cfg, temp, "index", f"--embeddings={temp}/embedded")
+            publish(root, **{kind: root / kind for kind in ("collection", "model", "index")})
+            serve(root, cfg.rows)
+
+
+def build(cfg: BenchMillionConfig, temp: str, name: str, *settings: str) -> None:
+    made = (f"--collection={temp}/collection", f"--out={temp}/{name}", "--index.factory", cfg.factory)
+    run("index", cfg.rows, "-m", "ray_jobs.build_index", *made, *settings)
+
+
+def evaluate(cfg: BenchMillionConfig, temp: str) -> None:
+    """The stand-in's embeddings, by an index of the gallery."""
+    build(cfg, temp, "of-gallery", f"--embeddings={temp}/embeddings", "--splits", "gallery")
+    system = f"drawn={temp}/model,{temp}/embeddings,{temp}/of-gallery"
+    asked = ("--collection", f"{temp}/collection", "--systems", system, "--max-queries", str(cfg.queries))
+    run("evaluate", cfg.rows, "-m", "ray_jobs.evaluate", *asked, "--out", f"{temp}/report")
+    figures = json.loads((Path(temp) / "report/metrics.json").read_text())
+    told, data = figures["systems"]["drawn"], figures["data"]
+    print(
+        f"{'':11}{data['num_queries']:,} queries of {data['num_gallery']:,}: recall@1 {told['recall@1']:.4f}, mAP "
+        f"{told['mAP']:.4f}, index recall@10 {told['index_recall@10']:.4f}"
+    )
 
 
 if __name__ == "__main__":

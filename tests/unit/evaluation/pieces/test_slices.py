@@ -12,7 +12,9 @@ from retrieval.artifacts.folder import Folder
 from retrieval.evaluation import systems, tasks
 from retrieval.evaluation.pieces import slices
 from retrieval.evaluation.pieces.gallery import here
+from retrieval.search.ranking import Neighbours
 from retrieval.search.settings import ExpansionConfig
+from tests.support.asking import Searching
 
 
 def test_embeddings_are_read_a_slice_at_a_time(
@@ -38,3 +40,21 @@ def test_embeddings_are_read_a_slice_at_a_time(
     for name, measured in whole.items():
         assert found[name].figures == pytest.approx(measured.figures, rel=1e-12)
         assert np.array_equal(found[name].found.rows, measured.found.rows)
+
+
+def test_all_but_the_last_k_are_timed_with_some_of_the_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that moves by a second for each query that is searched."""
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(slices, "TIMED", 4)
+    monkeypatch.setattr(slices.time, "perf_counter", lambda: float(sum(num for num, _ in asked)))
+
+    def search(queries: np.ndarray, k: int) -> Neighbours:
+        asked.append((len(queries), k))
+        return Neighbours(np.zeros((len(queries), k), np.float32), np.zeros((len(queries), k), np.int64))
+
+    piece: Any = Searching(search)
+    found, seconds = slices.search_piece(piece, np.zeros((10, 2), np.float32), [2, 5, 9])
+    assert asked == [(4, 1), (4, 2), (4, 5), (10, 9)] and found.rows.shape == (10, 9)
+    assert seconds == {2: 10.0, 5: 10.0, 9: 10.0} and list(seconds) == [2, 5, 9]
+    asked.clear()
+    assert slices.search_piece(piece, np.zeros((3, 2), np.float32), [7])[1] == {7: 3.0} and asked == [(3, 7)]
