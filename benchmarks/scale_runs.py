@@ -107,8 +107,8 @@ def photos_road(out: Path, model: Path, num: int, part: int = PART) -> Costs:
     costs = {"embed": measured(lambda: embed.main(config), out / "embeddings")}
     build(out, "Flat")
     without, compared = (group(out, model, wanted, out / f"people-{wanted}") for wanted in (False, True))
-    more = {"processor": compared.processor - without.processor, "wall": compared.wall - without.wall}
-    return costs | {"copies": Cost(**more, held=compared.held)}
+    processor, wall = compared.processor - without.processor, compared.wall - without.wall
+    return costs | {"copies": Cost(processor=processor, wall=wall, held=compared.held)}
 
 
 # ---- the road of rows ----
