@@ -237,8 +237,10 @@ def test_a_task_spreads_its_pieces_in_order_and_not_all_at_once(ray_local: None)
     assert [number for number, _, _ in found] == list(range(10, 19))
     assert all(names == ["a"] and process != os.getpid() for _, names, process in found)
     assert soon == 2 * int(ray.cluster_resources()["CPU"]) + 1, "two a core run, and one more is at hand"
-    assert on_cluster(_taken_of_none) == []
+    assert on_cluster(_taken_of_few) == ([], [(4, True)])
 
 
-def _taken_of_none() -> list[Any]:
-    return list(by_tasks(lambda piece: piece, []))
+def _taken_of_few() -> tuple[list[Any], list[Any]]:
+    """Of no piece, and of one: what came of it, and whether this process did it."""
+    own = os.getpid()
+    return list(by_tasks(lambda piece: piece, [])), list(by_tasks(lambda piece: (piece, os.getpid() == own), [4]))
