@@ -6,7 +6,6 @@ CUDA device.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import secrets
@@ -54,12 +53,6 @@ os.environ.pop("RAY_ADDRESS", None)
 import pytest  # noqa: E402
 
 NEEDS_RAY = {"cluster", "e2e"}
-
-
-def pytest_collection_finish() -> None:
-    """A million objects of libraries and of tests stay until the end: the collector need not look at them again."""
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
