@@ -22,7 +22,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,15 +29,17 @@ from typing import Any, Literal
 
 import httpx
 import numpy as np
-import pyarrow as pa
 import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.bench_tables import columns
+from benchmarks.drawn_parts import write_images
+from benchmarks.processor_time import below
+from benchmarks.scale_meter import held
 from ray_jobs.runtime.parallel.parts import run_parts
 from ray_jobs.runtime.session import on_cluster, session
-from retrieval.artifacts.collection import IMAGE_OPTIONS, IMAGE_SCHEMA
-from retrieval.artifacts.folder import Folder, part_name
+from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.manifest import begin, read_manifest, seal
 from retrieval.artifacts.progress import Progress, silent
@@ -49,8 +50,9 @@ from retrieval.images.pixels import encode_jpeg
 from retrieval.images.settings import PrepareConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-_PART, _SHOTS, _DIM = 256, 6, 128
+_PART, _SHOTS, _DIM, _SIDE = 256, 6, 128, 16
 _COSINE = 0.65  # of two photos of one person
+_ASKED = 200  # questions to the service
 _EVERY = 0.2  # seconds between looks at the processes
 _MARK = b"\xff\xfe\x00\x12"  # a JPEG's comment of sixteen bytes: person and photo
 
@@ -121,27 +123,15 @@ def make_images(folder: Folder, rows: int) -> int:
     """Parts of photos, as ingest leaves them; how many."""
     starts = range(0, rows, _PART)
     for part, first in enumerate(starts):
-        numbers = np.arange(first, min(rows, first + _PART))
-        names = [f"albums/{number // 1000:07d}/holiday-{number:012d}.jpg" for number in numbers]
+        stop = min(rows, first + _PART)
+        known, numbers = columns(first, stop), range(first, stop)
         said = [_MARK + np.array([number // _SHOTS, number], np.int64).tobytes() for number in numbers]
-        tiny = [encode_jpeg(_picture(int(number))) for number in numbers]
-        jpegs = [jpeg[:2] + comment + jpeg[2:] for jpeg, comment in zip(tiny, said)]
-        known: dict[str, list[Any]] = {
-            "image_id": names,
-            "photo": names,
-            "jpeg": jpegs,
-            "width": [16] * len(names),
-            "height": [16] * len(names),
-            "label": [f"person {number // _SHOTS * 2654435761 % 1_000_000_007:010d}" for number in numbers],
-            "content_hash": [hashlib.sha256(jpeg).hexdigest() for jpeg in jpegs],
-        }
-        table = {
-            field.name: pa.array(known[field.name], field.type)
-            if field.name in known
-            else pa.nulls(len(names), field.type)
-            for field in IMAGE_SCHEMA
-        }
-        folder.write_table(f"images/{part_name(part)}", pa.table(table, schema=IMAGE_SCHEMA), **IMAGE_OPTIONS)
+        tiny = [encode_jpeg(_picture(number)) for number in numbers]
+        jpegs = [jpeg[:2] + comment + jpeg[2:] for jpeg, comment in zip(tiny, said, strict=True)]
+        side = [_SIDE] * len(jpegs)
+        known |= {"photo": known["image_id"], "jpeg": jpegs, "width": side, "height": side}
+        known["content_hash"] = [hashlib.sha256(jpeg).hexdigest() for jpeg in jpegs]
+        write_images(folder, part, known)
     folder.write_json("source.json", {}, about={})
     return len(starts)
 
@@ -151,7 +141,7 @@ def catalogue(root: Folder, parts: int, rows: int) -> None:
     collection, split = root / "collection", SplitConfig(test_fraction=0.98, val_fraction=0.01)
     with session(writes=collection):
         counts = on_cluster(write_catalog, collection.uri, parts, split, says="catalogue")["counts"]
-    work = {"kind": "collection", "config": {"prepare": plain(PrepareConfig(crop="none", size=16))}, "inputs": {}}
+    work = {"kind": "collection", "config": {"prepare": plain(PrepareConfig(crop="none", size=_SIDE))}, "inputs": {}}
     seal(collection, counts=counts | {"stored": rows}, **work)
 
 
@@ -183,13 +173,13 @@ def embed(root: Folder, parts: int, rows: int) -> None:
 
 
 class Watch:
-    """The most anonymous memory of each kind of process below this one while the block lasts, MB; of the process that
-    was started as `driver`."""
+    """The most anonymous memory of each kind of process below this one while the block lasts, MB; of the process
+    `driver` by itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, driver: subprocess.Popen[str]) -> None:
         self.peaks: dict[str, float] = {}
         self.driver = 0.0
-        self._over = threading.Event()
+        self._started, self._over = driver.pid, threading.Event()
 
     def __enter__(self) -> Watch:
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -201,30 +191,14 @@ class Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        here = os.getpid()
         while not self._over.wait(_EVERY):
-            children: dict[int, list[int]] = defaultdict(list)
-            for pid in (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()):
-                if (parent := _told(pid, "PPid:")) is not None:
-                    children[parent].append(pid)
-            waiting = list(children[here])
-            while waiting:
-                waiting += children[pid := waiting.pop()]
-                held = (_told(pid, "RssAnon:") or 0) / 1024
-                if pid in children[here]:
-                    self.driver = max(self.driver, held)
+            for pid in below(os.getpid())[1:]:
+                much = held(pid) / 2**20
+                if pid == self._started:
+                    self.driver = max(self.driver, much)
                 else:
                     name = _kind(pid)
-                    self.peaks[name] = max(self.peaks.get(name, 0.0), held)
-
-
-def _told(pid: int, name: str) -> int | None:
-    """A number that the system tells of a process; None if it has ended, or has no memory."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) for line in lines if line.startswith(name)), None)
+                    self.peaks[name] = max(self.peaks.get(name, 0.0), much)
 
 
 def _kind(pid: int) -> str:
@@ -244,15 +218,15 @@ def said(step: str, rows: int, seconds: float, watch: Watch) -> None:
     print(f"{rows:>10,} {step:10} {seconds:8.1f} s  driver {watch.driver:5.0f} MB  others: {told}", flush=True)
 
 
-def run(step: str, rows: int, *command: str) -> str:
-    """A command, watched; what it printed."""
+def run(step: str, rows: int, *command: str) -> None:
+    """A command, watched."""
     started = time.perf_counter()
-    with Watch() as watch:
-        done = subprocess.run([sys.executable, *command], cwd=ROOT, text=True, capture_output=True)
-    if done.returncode:
-        raise RuntimeError(f"{step} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    told: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, *command], cwd=ROOT, **told) as process, Watch(process) as watch:
+        out, error = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{step} ended with {process.returncode}:\n{out[-2000:]}\n{error[-4000:]}")
     said(step, rows, time.perf_counter() - started, watch)
-    return done.stdout
 
 
 def serve(root: Folder, rows: int) -> None:
@@ -261,18 +235,18 @@ def serve(root: Folder, rows: int) -> None:
 
     port, started, found = free_port(), time.perf_counter(), 0
     photo = encode_jpeg(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8).astype(np.uint8))
-    with Watch() as watch:
-        command = [sys.executable, "-m", "serve", "--workspace", root.uri, "--port", str(port), "--min-replicas", "1"]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
+    command = [sys.executable, "-m", "serve", "--workspace", root.uri, "--port", str(port), "--min-replicas", "1"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with Watch(process) as watch:
         try:
             if not next((line for line in process.stdout if line.startswith("Serving ")), ""):
                 raise RuntimeError("the service did not come up")
             up, url = time.perf_counter() - started, f"http://127.0.0.1:{port}/v1/search?k=50"
-            for _ in range(200):
+            for _ in range(_ASKED):
                 answer = httpx.post(url, content=photo, headers={"content-type": "image/jpeg"}, timeout=60)
                 found = len(answer.raise_for_status().json()["results"])
-            took = (time.perf_counter() - started - up) / 200
+            took = (time.perf_counter() - started - up) / _ASKED
         finally:
             process.terminate()
             process.wait(60)
@@ -287,7 +261,11 @@ def main(cfg: BenchMillionConfig) -> None:
         return
     with tempfile.TemporaryDirectory(dir=cfg.folder, prefix="million-") as temp:
         root = Folder.of(temp)
-        work = {"kind": "collection", "config": {"prepare": plain(PrepareConfig(crop="none", size=16))}, "inputs": {}}
+        work = {
+            "kind": "collection",
+            "config": {"prepare": plain(PrepareConfig(crop="none", size=_SIDE))},
+            "inputs": {},
+        }
         begin(root / "collection", **work)
         make_images(root / "collection", cfg.rows)
         own = ("benchmarks/bench_million.py", "--rows", str(cfg.rows), "--folder", temp, "--step")

@@ -112,7 +112,7 @@ class Costs:
     dispatch: float
     """Seconds of the driver for a part."""
     pace: float
-    """Processor seconds of `scale_runs.pace` when that was so."""
+    """Processor seconds of `scale_meter.pace` when that was so."""
     steps: Mapping[str, Step]
 
     def job(self, name: str, of: Collection) -> float:

@@ -35,7 +35,7 @@ def measured(work: Callable[[], Any], out: Path | None = None) -> Cost:
 
     def watch() -> None:
         while not over.wait(0.2):
-            most[0] = max(most[0], max(map(_held, below(os.getpid())[1:]), default=0.0))
+            most[0] = max(most[0], max(map(held, below(os.getpid())[1:]), default=0.0))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -59,7 +59,7 @@ def _alone(work: Callable[..., Any], *args: Any) -> Cost:
 
     def watch() -> None:
         while not over.wait(0.02):
-            most[0] = max(most[0], _held(os.getpid()))
+            most[0] = max(most[0], held(os.getpid()))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -71,7 +71,7 @@ def _alone(work: Callable[..., Any], *args: Any) -> Cost:
     return done
 
 
-def _held(pid: int) -> float:
+def held(pid: int) -> float:
     """Anonymous memory of a process: what it has mapped of files is the system's, and given back."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().partition("RssAnon:")[2].split()

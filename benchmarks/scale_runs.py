@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
+from benchmarks import scale_rows
 from benchmarks.scale_meter import Cost, apart, cluster, measured
 
 PART = 256  # photos, as ingest cuts a collection
@@ -120,149 +120,26 @@ def tables_road(out: Path, model: Path, num: int, part: int = PART) -> Costs:
 
     out.mkdir(parents=True)
     source = make_source(out, num)
-    costs = {"plan": apart(_plan, source, out / "planned", part)}
-    costs |= _make(out, model, num, part)
-    costs["rows"] = apart(_rows, out)
+    costs = {"plan": apart(scale_rows.plan, source, out / "planned", part)}
+    costs |= scale_rows.make(out, model, num, part)
+    costs["rows"] = apart(scale_rows.sort_rows, out)
     few, many = LISTS
     build(out, f"IVF{few},Flat")  # whose workers import what the others use
     costs["build_index"] = build(out, "Flat")
     costs["build_index, few lists"] = build(out, f"IVF{few},Flat", "again")
     costs["build_index, many lists"] = build(out, f"IVF{many},Flat")
-    costs["map"] = apart(_map, out)
-    few_, many_ = (apart(_ask, out, queries) for queries in (50, 50 + QUERIES))
+    costs["map"] = apart(scale_rows.map_rows, out)
+    few_, many_ = (apart(scale_rows.ask, out, queries) for queries in (50, 50 + QUERIES))
     costs["queries"] = Cost(processor=many_.processor - few_.processor, wall=many_.wall - few_.wall, held=many_.held)
     return costs
 
 
 def pairs_road(out: Path, model: Path, num: int, part: int = PART) -> Costs:
     """What looks at pairs of photos, on the same."""
-    _make(out, model, num, part)
+    scale_rows.make(out, model, num, part)
     build(out, "Flat")
     costs = {"evaluate": evaluate(out, model), "group": group(out, model, False, out / "people-False")}
-    return costs | {"merge": apart(_merge, out, model)}
-
-
-def _make(out: Path, model: Path, num: int, part: int) -> Costs:
-    """A collection and its embeddings. Returns what the catalogue took."""
-    from benchmarks.bench_group import draw as draw_people
-
-    vectors, labels = draw_people(num, 0)
-    _make_parts(out / "collection", labels, part)
-    costs = {"catalogue": apart(_catalogue, out / "collection", -(-num // part))}
-    _seal(out, model, vectors, part)
-    return costs
-
-
-def _plan(source: str, out: Path, part: int) -> None:
-    from retrieval.data.catalog import plan_collection
-
-    plan_collection(str(out), source=source, layout="manifest", config={}, part_size=part)
-
-
-def _make_parts(out: Path, labels: np.ndarray, part: int) -> None:
-    """What `ingest_part` leaves, of photos that are 16 pixels wide."""
-    from retrieval.artifacts.collection import IMAGE_OPTIONS, IMAGE_SCHEMA
-    from retrieval.artifacts.folder import Folder, part_name
-    from retrieval.images.pixels import encode_jpeg
-
-    folder, rng = Folder.of(out), np.random.default_rng(0)
-    jpegs = [encode_jpeg(rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)) for _ in range(64)]
-    for start in range(0, len(labels), part):
-        rows = range(start, min(start + part, len(labels)))
-        names = [name_of(row) for row in rows]
-        known = {
-            "image_id": names,
-            "jpeg": [jpegs[row % 64] for row in rows],
-            "width": [16] * len(names),
-            "height": [16] * len(names),
-            "label": [f"person {labels[row]:09d}" for row in rows],
-            "content_hash": [f"{row:064x}" for row in rows],
-            "photo": names,
-        }
-        columns = {
-            field.name: pa.array(known[field.name], field.type)
-            if field.name in known
-            else pa.nulls(len(names), field.type)
-            for field in IMAGE_SCHEMA
-        }
-        table = pa.table(columns, schema=IMAGE_SCHEMA)
-        folder.write_table(f"images/{part_name(start // part)}", table, about={}, **IMAGE_OPTIONS)
-    folder.write_json("source.json", {}, about={})
-
-
-def name_of(row: int) -> str:
-    return f"albums/{row // 1000:07d}/holiday-{row:012d}.jpg"
-
-
-def _catalogue(out: Path, parts: int) -> None:
-    from ray_jobs.presets import FACES as PRESET
-    from retrieval.data.catalog import write_catalog
-
-    write_catalog(str(out), parts, PRESET.split)
-
-
-def _seal(out: Path, model: Path, vectors: np.ndarray, part: int) -> None:
-    """Seal the collection, and write its embeddings."""
-    from ray_jobs.presets import FACES as PRESET
-    from retrieval.artifacts.embeddings import write_part
-    from retrieval.artifacts.folder import Folder
-    from retrieval.artifacts.hashing import plain
-    from retrieval.artifacts.manifest import read_manifest, seal
-
-    collection, embeddings, num = Folder.of(out / "collection"), Folder.of(out / "embeddings"), len(vectors)
-    config, counts = {"prepare": plain(PRESET.prepare)}, {"stored": num}
-    inputs = {"collection": seal(collection, kind="collection", config=config, inputs={}, counts=counts).fingerprint}
-    inputs["model"] = read_manifest(Folder.of(model)).fingerprint
-    for start in range(0, num, part):
-        rows = range(start, min(start + part, num))
-        write_part(embeddings, start // part, [name_of(row) for row in rows], vectors[start : rows.stop])
-    counts = {"num": num, "dim": vectors.shape[1]}
-    seal(embeddings, kind="embeddings", config={}, inputs=inputs, counts=counts)
-
-
-def _rows(out: Path) -> None:
-    from ray_jobs.presets import FACES as PRESET
-    from retrieval.artifacts.folder import Folder
-    from retrieval.search.shards import assign_rows
-
-    collection, index = Folder.of(out / "collection"), Folder.of(out / "rows")
-    assign_rows(collection, index, PRESET.served_splits, Folder.of(out / "embeddings"))
-
-
-def _merge(out: Path, model: Path) -> None:
-    """What one node does once all links are there: as the job has it, in a folder of its own."""
-    from ray_jobs.group import GroupConfig, threshold_of
-    from retrieval.artifacts.folder import Folder
-    from retrieval.grouping import people
-
-    shutil.copytree(out / "people-False/links", out / "merged/links")
-    made = {"index": out / "index-Flat", "embeddings": out / "embeddings", "collection": out / "collection"}
-    named: dict[str, Any] = {name: str(folder) for name, folder in made.items()}
-    config = GroupConfig(**named, model=str(model), out=str(out / "merged"))
-    folders: dict[str, Any] = {name: Folder.of(folder) for name, folder in made.items()}
-    how: dict[str, Any] = {"config": config.group, "threshold": threshold_of(config)}
-    plan = people.plan_people(**folders, out=Folder.of(out / "merged"), **how)
-    people.write_people(plan, [f"links/{file.name}" for file in sorted((out / "merged/links").glob("*.parquet"))])
-
-
-def _map(out: Path) -> None:
-    from benchmarks.bench_tables import make_map
-
-    make_map(str(out / "index-Flat"), str(out / "collection"), str(out / "cache"))
-
-
-def _ask(out: Path, queries: int) -> None:
-    """One query after another, on one thread, of the exact index."""
-    import faiss
-
-    from retrieval.artifacts.folder import Folder
-    from retrieval.search.index import Searcher
-
-    faiss.omp_set_num_threads(1)
-    searcher, rng = Searcher.open(Folder.of(out / "index-Flat")), np.random.default_rng(2)
-    asked = rng.normal(size=(queries, searcher.dim)).astype(np.float32)
-    for query in asked:
-        searcher.search(query[None], 10)
+    return costs | {"merge": apart(scale_rows.merge, out, model)}
 
 
 def build(out: Path, factory: str, name: str = "") -> Cost:

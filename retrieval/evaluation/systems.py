@@ -29,6 +29,7 @@ from retrieval.evaluation.settings import System
 from retrieval.evaluation.tasks import Task
 from retrieval.search import rerank
 from retrieval.search.expansion import augment_gallery, expand
+from retrieval.search.index import flat_search
 from retrieval.search.ranking import Neighbours, Search, drop_rows
 from retrieval.search.settings import ExpansionConfig
 
@@ -129,7 +130,8 @@ def scored(
         yield f"{system.name} + QE", measure(dataclasses.replace(asking, asked=asked))
     if scoring.augmentation.num:  # each vector takes on others of all the gallery: it is held whole
         vectors = tasks.read_embeddings(system.embeddings, task.gallery)
-        held = Gallery.held(augment_gallery(vectors, asking.gallery.search, scoring.augmentation))
+        search = asking.gallery.search if system.index else flat_search(vectors)
+        held = Gallery.held(augment_gallery(vectors, search, scoring.augmentation))
         yield f"{system.name} + DBA", measure(dataclasses.replace(asking, gallery=held))
     if scoring.rerank:
         yield f"{system.name} + rerank", measure_reranked(asking, measured, collection, scoring, count)

@@ -9,11 +9,10 @@ from typing import Any
 
 
 def by_tasks(function: Callable[..., Any], pieces: Iterable[Any], *others: Any) -> Iterator[Any]:
-    """`function(piece, *others)` of each piece, in order; twice as many pieces at a time as there are cores. One
-    piece alone is done here.
+    """`function(piece, *others)` of each piece, in order, twice as many at a time as there are cores. One piece alone
+    is done here.
 
-    It looks at what is told of no progress and survives no fault but Ray's own retries: whoever calls is a task that is
-    done again as a whole.
+    For whoever is a task itself: what fails beyond Ray's own retries fails that task, which is done again as a whole.
     """
     pieces = iter(pieces)
     first = list(itertools.islice(pieces, 2))

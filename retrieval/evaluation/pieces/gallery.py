@@ -18,9 +18,10 @@ from retrieval.evaluation.pieces.slices import (
     ShardFile,
     Slice,
     count_and_find,
+    cuts_of,
     score_pairs,
     search_piece,
-    slices_of,
+    slice_of,
 )
 from retrieval.search.ranking import Neighbours, merge_top_k
 
@@ -52,8 +53,10 @@ class Gallery:
         Raises: ValueError if it does not hold exactly these: other images among the results would change the figures.
         """
 
+        cuts = cuts_of(images, dim)
+
         def slices() -> Iterator[Slice]:
-            return slices_of(embeddings, images, dim)
+            return (slice_of(embeddings, images, rows) for rows in cuts)
 
         if index is None:
             return cls(slices=slices, shards=slices, spread=spread)

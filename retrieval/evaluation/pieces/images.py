@@ -59,7 +59,22 @@ class Images:
         if len(rows) == len(self) and np.array_equal(rows, np.arange(len(self))):
             return self
         numbers = {name: getattr(self, name)[rows] for name in ("codes", "attributes", "parts", "rows")}
-        return Images(ids=self.ids.take(pa.array(rows, pa.int64())), labels=self.labels, **numbers)
+        return Images(ids=_names_of(self.ids, np.asarray(rows)), labels=self.labels, **numbers)
+
+
+def _names_of(ids: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
+    """Some names. Chunk by chunk: Arrow itself would put all of them together first, in memory."""
+    order = np.argsort(rows, kind="stable")
+    ends = np.cumsum([len(chunk) for chunk in ids.chunks])
+    cuts = np.searchsorted(rows[order], ends)
+    found, begun, start = [], 0, 0
+    for chunk, end, cut in zip(ids.chunks, ends, cuts, strict=True):
+        found.append(chunk.take(pa.array(rows[order[begun:cut]] - start, pa.int64())))
+        begun, start = cut, end
+    names = pa.chunked_array(found, ids.type)
+    if (np.diff(order) > 0).all():
+        return names
+    return names.take(pa.array(np.argsort(order)))
 
 
 def read_side(collection: Folder, without: Collection[str], wanted: str) -> pa.Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,14 +68,17 @@ class ShardFile:
         return Shard.load(self.index, self.name)
 
 
-def slices_of(embeddings: Folder, gallery: Images, dim: int, num_bytes: int = SLICE) -> Iterator[Slice]:
-    """The gallery, a task's worth of neighbouring parts at a time."""
-    step = max(1, num_bytes // (4 * dim))
+def cuts_of(gallery: Images, dim: int) -> list[np.ndarray]:
+    """Rows of the gallery, (n,) int64 ascending each: what lies in neighbouring parts, as much as a task holds."""
+    step = max(1, SLICE // (4 * dim))
     order = np.lexsort((gallery.rows, gallery.parts))
-    for start in range(0, len(order), step):
-        rows = np.sort(order[start : start + step])
-        some = gallery.take(rows)
-        yield Slice(embeddings=embeddings, rows=rows, ids=some.ids, parts=some.parts, places=some.rows)
+    return [np.sort(order[start : start + step]) for start in range(0, len(order), step)]
+
+
+def slice_of(embeddings: Folder, gallery: Images, rows: np.ndarray) -> Slice:
+    """What a task is told of these rows of the gallery."""
+    some = gallery.take(rows)
+    return Slice(embeddings=embeddings, rows=rows, ids=some.ids, parts=some.parts, places=some.rows)
 
 
 def score_pairs(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from retrieval.data.catalog import plan_collection
 from retrieval.data.ingestion import ingest_part
 from retrieval.images.pixels import encode_jpeg
 from retrieval.images.settings import PrepareConfig
+from tests.support.failing_storage import DOWN, Storage
 from tests.support.photos import portrait
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,22 +27,6 @@ HAAR = PrepareConfig(detector="haar")
 def planned(source: Path, out: Path, part_size: int | None = 5) -> dict[str, Any]:
     config = {"prepare": plain(HAAR), "part_size": part_size}
     return plan_collection(str(out), source=str(source), layout="lfw", config=config, part_size=part_size)
-
-
-class Storage:
-    """In the place of a source's file system: fails in turn as told, then gives `data`."""
-
-    def __init__(self, data: bytes, *errors: OSError) -> None:
-        self.data, self.errors, self.asked = data, list(errors), 0
-
-    def open_input_stream(self, path: str) -> io.BytesIO:
-        self.asked += 1
-        if self.errors:
-            raise self.errors.pop(0)
-        return io.BytesIO(self.data)
-
-
-DOWN = OSError("AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 7, Could not connect to server")
 
 
 def test_a_part_waits_for_storage_and_then_stops_with_nothing_rejected(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import threading
 import time
 from pathlib import Path
@@ -15,30 +14,15 @@ from retrieval.artifacts.folder import Folder
 from retrieval.data import reading
 from retrieval.data.reading import Ahead
 from retrieval.images.pixels import BadImage
+from tests.support.failing_storage import DOWN, Storage
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-class Storage:
-    """In the place of a source's file system: fails in turn as told, then gives `data`."""
-
-    def __init__(self, data: bytes, *errors: OSError) -> None:
-        self.data, self.errors, self.asked = data, list(errors), 0
-
-    def open_input_stream(self, path: str) -> io.BytesIO:
-        self.asked += 1
-        if self.errors:
-            raise self.errors.pop(0)
-        return io.BytesIO(self.data)
 
 
 def read_from(storage: Storage, monkeypatch: pytest.MonkeyPatch, size: int = 5, source: Path = ROOT) -> bytes:
     """What `read` gives."""
     monkeypatch.setattr(reading, "open_uri", lambda source, uri: (storage, uri))
     return reading.read(Folder.of(source), "a.jpg", size)
-
-
-DOWN = OSError("AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 7, Could not connect to server")
 
 
 @pytest.mark.parametrize("error", [DOWN, OSError(errno.EIO, "Input/output error"), ConnectionResetError("reset")])

@@ -34,7 +34,7 @@ def test_embeddings_are_read_a_slice_at_a_time(
         assert [sorted(set(piece.parts)) for piece in pieces] == [[0], [0, 1], [1]], "a part is read by few"
         return here(function, pieces, *others)
 
-    monkeypatch.setattr(slices.slices_of, "__defaults__", (32,))
+    monkeypatch.setattr(slices, "SLICE", 32)
     found = dict(systems.scored(system, task, collection, scoring, spread=spread))
     assert set(seen) == {("score_pairs", 3), ("count_and_find", 3), ("search_piece", 3)}
     for name, measured in whole.items():
