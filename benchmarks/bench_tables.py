@@ -3,10 +3,11 @@
     python benchmarks/bench_tables.py --rows 1000000 10000000
 
 A source is a table of so many rows with image_ids of about 40 letters. `plan` lists it; `catalogue` divides what was
-stored, of which one in 50 is a copy; `ids` sorts the rows of an index; `map` makes what a service knows of them, and
-`open` is that service: what it holds once it is up, and after filters and names were asked for. Each runs in a process
-of its own. Parts are of 16,384 rows, so that small files are not what is measured. Anonymous memory is what a process
-has for itself; what it has mapped of files is the system's, and given back where memory is short.
+stored, of which one in 50 is a copy; `ask` is what an evaluation knows of all photos; `ids` sorts the rows of an index;
+`map` makes what a service knows of them, and `open` is that service: what it holds once it is up, and after filters and
+names were asked for. Each runs in a process of its own. Parts are of 16,384 rows, so that small files are not what is
+measured. Anonymous memory is what a process has for itself; what it has mapped of files is the system's, and given back
+where memory is short.
 """
 
 from __future__ import annotations
@@ -136,6 +137,22 @@ def ids(collection: str, index: str) -> dict[str, int]:
     return assign_rows(Folder.of(collection), Folder.of(index), ["train", "val", "query", "gallery"])
 
 
+def asked(collection: str) -> int:
+    """What an evaluation knows of all photos, who ask each other: held until its memory was looked at."""
+    from retrieval.artifacts.folder import Folder
+    from retrieval.evaluation.pieces.ranks import Positives
+    from retrieval.evaluation.pieces.slices import cuts_of, slice_of
+    from retrieval.evaluation.tasks import leave_one_out
+
+    folder = Folder.of(collection)
+    task = leave_one_out(folder, max_queries=1000)
+    cuts, positives = cuts_of(task.gallery, 128), Positives(task.gallery.codes)
+    names = sum(len(slice_of(folder, task.gallery, rows).ids) for rows in cuts)
+    before = held("RssAnon")
+    assert names == len(task.gallery) and positives.counts(task.queries.codes).min() > 1
+    return round(before)
+
+
 def make_map(index: str, collection: str, root: str) -> int:
     return len(_rows(index, collection, root).ids)
 
@@ -199,6 +216,8 @@ def run_tables(root: Path, rows: int) -> None:
     parts = make_parts(collection, rows)
     counts, cost = measured(catalogue, collection, parts)
     say("catalogue", rows, cost, f"{counts['duplicates']:,} copies, {counts['identities']:,} people")
+    left, cost = measured(asked, collection)
+    say("ask", rows, cost, f"{left} MB once it is up")
     found, cost = measured(ids, collection, index)
     say("ids", rows, cost)
     each("seal", collection, index)
