@@ -105,8 +105,8 @@ def measure(cfg: Config, size: int, factory: str) -> dict[str, float | int | str
         names = [str(find(part)["name"]) for part in range(-(-size // _PART))]
         linked, after_links, before_merge = time.perf_counter(), status_mb("VmHWM"), forget_peak()
         links = read_links(out, names, size)
-        groups = merge(vectors, links.low, links.high, cfg.threshold)
-        cohesion(vectors, groups)
+        groups = merge(sums := vectors.copy(), links.low, links.high, cfg.threshold)
+        cohesion([(np.arange(size), vectors)], groups, sums)
         ended, after_merge = time.perf_counter(), status_mb("VmHWM")
     found = clustering_metrics(groups.tolist(), labels.tolist())
     return {

@@ -81,7 +81,7 @@ def rules(cfg: Config, vectors: np.ndarray) -> list[tuple[str, str, Callable[[],
     for cut in cfg.thresholds:
         near, of = scores >= cut, f"cosine {cut}"
         found.append(
-            ("average linkage over links (ours)", of, lambda n=near, c=cut: merge(vectors, low[n], high[n], c))
+            ("average linkage over links (ours)", of, lambda n=near, c=cut: merge(vectors.copy(), low[n], high[n], c))
         )
         found.append(("average linkage, all pairs (SciPy)", of, lambda c=cut: fcluster(tree, 1 - c, "distance")))
         found.append(("connected components (SciPy)", of, lambda n=near: components(len(vectors), low[n], high[n])))

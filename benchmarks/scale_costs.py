@@ -176,7 +176,7 @@ INSTEAD = {
     "score": "fewer that ask: --max-queries; one node with more memory, 150 B a photo",
     "evaluate": "fewer that ask: --max-queries",
     "link": "an inverted file, in codes: --index.factory IVF4096,RaBitQfs,RFlat; nodes with more memory",
-    "merge": "one node with more memory, 6 KB a photo; several collections",
+    "merge": "one node with more memory; several collections",
     "service": "python -m serve --index-parts, or codes: --index.factory IVF4096,RaBitQfs,RFlat",
     "driver": "larger parts, --part-size 2048",
     "map": "one core of each node of the service, once a version",

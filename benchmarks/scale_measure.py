@@ -242,7 +242,7 @@ def asked_for(root: Path, index: float, book: float) -> dict[str, dict[str, floa
     from retrieval.grouping.settings import GroupingConfig
 
     dim = Collection(photos=1).dim
-    merged = group._VECTORS * 4 * dim + group._LINK * GroupingConfig().neighbours
+    merged = 4 * dim + group._MERGED + group._LINK * GroupingConfig().neighbours
     sorts = {"run": float(build_index._SORT.memory)}
     return {
         **dict.fromkeys(("plan", "catalogue", "rows"), sorts),

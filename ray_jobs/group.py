@@ -21,7 +21,7 @@ from ray_jobs.runtime.command import command
 from ray_jobs.runtime.inputs import must_be_sealed
 from ray_jobs.runtime.parallel.limits import TimeLimits
 from ray_jobs.runtime.parallel.parts import run_parts
-from ray_jobs.runtime.parallel.placement import holding
+from ray_jobs.runtime.parallel.placement import Needs, holding
 from ray_jobs.runtime.session import on_cluster, session
 from retrieval.artifacts.calibration import read_calibration
 from retrieval.artifacts.folder import Folder
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from retrieval.grouping.people import PeoplePlan
 
 logger = logging.getLogger(__name__)
-_VECTORS = 3.0  # times the vectors are in memory while groups are merged, of 128 dimensions
-_LINK = 90  # bytes of each neighbour that a photo may be linked with: 87 of each link that there was were measured
+# Bytes at the worst moment, measured by benchmarks/bench_merge.py: of a photo beside its vector, and of a link as parts
+# count them, while groups are merged; of a photo while the page is drawn.
+_MERGED, _LINK, _SHOWN = 100, 16, 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,16 +129,22 @@ def _make(plan: PeoplePlan) -> Manifest:
 
     parts = on_cluster(_parts_of, plan.index)
     linked = list(_link(plan, parts))
-    names = [row["name"] for row in linked]
-    dim = read_manifest(plan.embeddings).counts["dim"]
-    needs = holding(_VECTORS * 4 * dim + _LINK * plan.config.neighbours, plan.num)
-    counts = on_cluster(people.write_people, plan, names, says="group", needs=needs)
+    names, num_links = [row["name"] for row in linked], sum(row["links"] for row in linked)
+    merging, showing = merging_of(plan, num_links), holding(_SHOWN, plan.num)
+    counts = on_cluster(people.write_people, plan, names, says="group", needs=merging)
     if not plan.out.exists(people.DUPLICATES):
-        blocks = _compare(plan, parts, names) if plan.config.duplicates else 0
-        on_cluster(people.write_duplicates, plan, blocks)
-    counts |= people.count_duplicates(plan.out)
-    counts |= on_cluster(_show, plan, counts, says="draw")
+        # Pairs are some of the links, and take less.
+        blocks = _compare(plan, parts, names, merging) if plan.config.duplicates else 0
+        on_cluster(people.write_duplicates, plan, blocks, needs=showing)
+    counts |= on_cluster(people.count_duplicates, plan.out)
+    counts |= on_cluster(_show, plan, counts, says="draw", needs=showing)
     return people.seal_people(plan, counts, {row["name"]: row["sha256"] for row in linked})
+
+
+def merging_of(plan: PeoplePlan, num_links: int) -> Needs:
+    """What the task that merges holds. Args: num_links: as the parts count them, before those of two are one."""
+    dim = read_manifest(plan.embeddings).counts["dim"]
+    return holding(1, plan.num * (4 * dim + _MERGED) + num_links * _LINK)
 
 
 def _link(plan: PeoplePlan, parts: list[int]) -> Any:
@@ -148,15 +155,16 @@ def _link(plan: PeoplePlan, parts: list[int]) -> Any:
     return run_parts("link", parts, LinkFinder, total_items=plan.num, fixed=where | how)
 
 
-def _compare(plan: PeoplePlan, parts: list[int], names: list[str]) -> int:
+def _compare(plan: PeoplePlan, parts: list[int], names: list[str], pairing: Needs) -> int:
     """Thumbnails of all parts, then the pairs that may be one picture, block by block. Returns how many blocks."""
     from retrieval.grouping import duplicates
     from retrieval.images import likeness
 
     places = {"index": plan.index, "collection": plan.collection, "out": plan.out, "look": likeness.thumbnail}
     list(run_parts("thumbnails", parts, _thumbnails, total_items=plan.num, fixed=places))
-    asked = on_cluster(duplicates.write_pairs, plan.out, names, plan.num, plan.config.duplicate_neighbours)
-    how = {"out": plan.out, "parts": parts, "side": likeness.SIDE, "alike": likeness.likeness}
+    nearest = plan.config.duplicate_neighbours
+    asked = on_cluster(duplicates.write_pairs, plan.index, plan.out, names, nearest, needs=pairing)
+    how = {"out": plan.out, "side": likeness.SIDE, "alike": likeness.likeness}
     how["least"] = plan.config.duplicate_likeness
     blocks, total = range(asked["blocks"]), asked["pairs"]
     list(run_parts("compare", blocks, _compare_block, takes="block", total_items=total, fixed=how))
@@ -181,11 +189,13 @@ def _compare_block(block: int, progress: Progress = silent, **fixed: Any) -> dic
 
 def _parts_of(index: Folder) -> list[int]:
     """The parts of the collection that hold an indexed photo."""
-    return sorted(set(index.read_table(IDS, columns=["part"])["part"].to_pylist()))
+    return index.read_table(IDS, columns=["part"])["part"].unique().sort().to_pylist()
 
 
 def _show(plan: PeoplePlan, counts: dict[str, Any]) -> dict[str, float]:
     """Draw the groups. Returns how right they are, where the collection has labels; they are looked at only here."""
+    import pyarrow.compute as pc
+
     from retrieval.artifacts.collection import read_catalog
     from retrieval.evaluation.clustering import clustering_metrics
     from retrieval.evaluation.tasks import subject_of
@@ -194,12 +204,11 @@ def _show(plan: PeoplePlan, counts: dict[str, Any]) -> dict[str, float]:
 
     duplicates.remove_thumbnails(plan.out)
     grouped, twice = (plan.out.read_table(name) for name in (people.PEOPLE, people.DUPLICATES))
-    embedded = [role != "unembedded" for role in grouped["role"].to_pylist()]
-    labels = read_catalog(plan.collection, columns=("image_id", "label"))["label"].to_pylist()
-    known = [label if inside else None for label, inside in zip(labels, embedded, strict=True)]
+    labels = read_catalog(plan.collection, columns=("image_id", "label"))["label"]
+    known = pc.if_else(pc.equal(grouped["role"], "unembedded"), None, labels)
     right: dict[str, float] = {}
-    if any(label is not None for label in known):
-        found = clustering_metrics(grouped["person"].to_pylist(), known)
+    if known.null_count < len(known):
+        found = clustering_metrics(grouped["person"], known)
         names = ("bcubed_precision", "bcubed_recall", "pair_precision", "pair_recall", "pair_f")
         right = {name: round(float(getattr(found, name)), 6) for name in names}
     facts = {name: str(value) for name, value in plan.settings.items()} | plan.inputs

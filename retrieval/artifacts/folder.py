@@ -137,6 +137,14 @@ class Folder:
         with self.fs.open_input_file(self.file(name)) as stream:
             return stream.read()
 
+    def read_range(self, name: str, start: int, size: int) -> bytes:
+        """So many bytes of a file from there on; fewer where it ends before."""
+        return patiently(lambda: self._read_range(name, start, size), f"reading {self / name}")
+
+    def _read_range(self, name: str, start: int, size: int) -> bytes:
+        with self.fs.open_input_file(self.file(name)) as stream:
+            return stream.read_at(size, start) if start < stream.size() else b""
+
     def write_bytes(self, name: str, data: bytes, about: Mapping[str, Any] | None = None) -> Done:
         """Atomic: a reader sees the old file or the whole new one, never a half.
 
@@ -162,6 +170,12 @@ class Folder:
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         read = lambda: pq.read_table(self.file(name), columns=columns, filesystem=self.fs)  # noqa: E731
+        return patiently(read, f"reading {self / name}")
+
+    def read_where(self, name: str, column: str, value: int, columns: list[str] | None = None) -> pa.Table:
+        """Rows of a table in which `column` is `value`. Of a sorted one few row groups are read."""
+        chosen = [(column, "=", value)]
+        read = lambda: pq.read_table(self.file(name), columns=columns, filters=chosen, filesystem=self.fs)  # noqa: E731
         return patiently(read, f"reading {self / name}")
 
     def read_groups(self, name: str, columns: list[str] | None = None) -> Iterator[pa.Table]:

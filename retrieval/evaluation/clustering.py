@@ -1,7 +1,7 @@
 """How good a grouping is that nobody labelled, once labels are looked at: BCubed and pairwise precision and recall.
 
-Everything follows from how many photos of each label lie in each group, so a grouping is counted block by block and
-nothing of size N x N is held; memory grows with the number of (group, label) pairs that occur.
+Everything follows from how many photos of each label lie in each group: nothing of size N x N is held, but a few
+numbers a photo.
 
 BCubed: Bagga and Baldwin, "Algorithms for Scoring Coreference Chains" (LREC 1998); why it is to be preferred: Amigo et
 al., "A comparison of extrinsic clustering evaluation metrics based on formal constraints" (Information Retrieval 12,
@@ -11,9 +11,13 @@ al., "A comparison of extrinsic clustering evaluation metrics based on formal co
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,57 +52,14 @@ class ClusteringMetrics:
         return _harmonic(self.pair_precision, self.pair_recall)
 
 
-class ClusteringTally:
-    """Counts of a grouping, taken block by block."""
+def clustering_metrics(
+    groups: Iterable[Any] | pa.ChunkedArray, labels: Iterable[Any] | pa.ChunkedArray
+) -> ClusteringMetrics:
+    """BCubed and pairwise figures of a grouping.
 
-    def __init__(self) -> None:
-        self._cells: Counter[tuple[Hashable, Hashable]] = Counter()
-        self._alone: Counter[Hashable] = Counter()
-        self._unlabelled = 0
+    Args: groups: (N,) the group of each photo, None: it is alone. labels: (N,) what it shows, None: nobody knows.
 
-    def add(self, groups: Iterable[Hashable | None], labels: Iterable[Hashable | None]) -> None:
-        """Count some photos: the group of each, None: it is alone; and what it shows, None: nobody knows.
-
-        Raises: ValueError if there are not as many of one as of the other.
-        """
-        for group, label in zip(groups, labels, strict=True):
-            if label is None:
-                self._unlabelled += 1
-            elif group is None:
-                self._alone[label] += 1
-            else:
-                self._cells[group, label] += 1
-
-    def metrics(self) -> ClusteringMetrics:
-        """The figures of what was counted so far."""
-        of_group, of_label = Counter[Hashable](), Counter(self._alone)
-        for (group, label), count in self._cells.items():
-            of_group[group] += count
-            of_label[label] += count
-        num, alone = of_label.total(), self._alone.total()
-        # fsum rounds once, so that the order in which photos were counted is not seen.
-        precise = math.fsum(count**2 / of_group[group] for (group, _), count in self._cells.items())
-        recalled = math.fsum(
-            [
-                *(count / of_label[label] for label, count in self._alone.items()),
-                *(count**2 / of_label[label] for (_, label), count in self._cells.items()),
-            ]
-        )
-        common = _pairs(self._cells)
-        return ClusteringMetrics(
-            bcubed_precision=_share(alone + precise, num),
-            bcubed_recall=_share(recalled, num),
-            pair_precision=_share(common, _pairs(of_group)),
-            pair_recall=_share(common, _pairs(of_label)),
-            num=num,
-            num_groups=sum(size > 1 for size in of_group.values()),
-            num_labels=len(of_label),
-            num_unlabelled=self._unlabelled,
-        )
-
-
-def clustering_metrics(groups: Iterable[Hashable | None], labels: Iterable[Hashable | None]) -> ClusteringMetrics:
-    """BCubed and pairwise figures of a whole grouping at once; arguments as `ClusteringTally.add`.
+    Raises: ValueError if there are not as many of one as of the other.
 
     Example: two of Ann's three photos are together with Bob's, her third is alone.
         >>> found = clustering_metrics([1, 1, None, 1], ["ann", "ann", "ann", "bob"])
@@ -107,13 +68,45 @@ def clustering_metrics(groups: Iterable[Hashable | None], labels: Iterable[Hasha
         >>> round(found.pair_precision, 4), round(found.pair_recall, 4), round(found.pair_f, 4)
         (0.3333, 0.3333, 0.3333)
     """
-    tally = ClusteringTally()
-    tally.add(groups, labels)
-    return tally.metrics()
+    group, label = _codes(groups), _codes(labels)
+    if len(group) != len(label):
+        raise ValueError(
+            f"There are {len(group)} groups and {len(label)} labels, expected one of each for every photo."
+        )
+    known, together = label >= 0, (group >= 0) & (label >= 0)
+    of_label, of_group = np.bincount(label[known]), np.bincount(group[together])
+    keys, cells = np.unique(group[together].astype(np.int64) * len(of_label) + label[together], return_counts=True)
+    in_group, in_label = of_group[keys // max(len(of_label), 1)], of_label[keys % max(len(of_label), 1)]
+    alone = of_label[label[known & (group < 0)]]
+    num = int(known.sum())
+    return ClusteringMetrics(
+        bcubed_precision=_share(len(alone) + _shares(cells, in_group), num),
+        bcubed_recall=_share(_shares(np.ones_like(alone), alone) + _shares(cells, in_label), num),
+        pair_precision=_share(_pairs(cells), _pairs(of_group)),
+        pair_recall=_share(_pairs(cells), _pairs(of_label)),
+        num=num,
+        num_groups=int((of_group > 1).sum()),
+        num_labels=int((of_label > 0).sum()),
+        num_unlabelled=len(label) - num,
+    )
 
 
-def _pairs(counts: Counter) -> int:
-    return sum(count * (count - 1) // 2 for count in counts.values())
+def _codes(values: Iterable[Any] | pa.ChunkedArray) -> np.ndarray:
+    """(N,) int64: equal for equal values, -1 for None."""
+    found = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([pa.array(values)])
+    chunks = found.dictionary_encode().chunks  # which have one dictionary
+    codes = [pc.fill_null(chunk.indices, -1).to_numpy(zero_copy_only=False) for chunk in chunks]
+    return np.concatenate([np.empty(0, np.int64), *codes]).astype(np.int64)
+
+
+def _shares(counts: np.ndarray, of: np.ndarray) -> float:
+    """The sum of count^2 / of. Rounded in an order that does not know that of the photos."""
+    pairs, times = np.unique(np.stack([counts, of], axis=1), axis=0, return_counts=True)
+    return math.fsum(n * c * c / o for (c, o), n in zip(pairs.tolist(), times.tolist(), strict=True))
+
+
+def _pairs(counts: np.ndarray) -> int:
+    return int((counts * (counts - 1) // 2).sum())
 
 
 def _share(part: float, whole: int) -> float:

@@ -87,13 +87,6 @@ def group_begins(footer: pq.FileMetaData) -> list[int]:
     return begins
 
 
-def read_where(folder: Folder, name: str, column: str, value: int) -> pa.Table:
-    """Rows of a table sorted by `column` in which it is `value`. Reads the row groups that may hold some."""
-    chosen = [(column, "=", value)]
-    read = lambda: pq.read_table(folder.file(name), filters=chosen, filesystem=folder.fs)  # noqa: E731
-    return patiently(read, f"reading {folder / name}")
-
-
 def pairs_name(round_: int) -> str:
     """Of the pairs to check: 0 those by words, 1 and on those that follow links."""
     return f"pairs/round-{round_}.parquet"

@@ -8,7 +8,7 @@ looked at, since the embeddings propose. What is held of the collection is a thu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,12 +21,14 @@ from retrieval.artifacts.index import IDS
 from retrieval.artifacts.progress import Progress, silent
 from retrieval.grouping.links import read_links
 
-PAIRS = "compared/pairs.parquet"
-PAIR_SCHEMA = pa.schema([("low", pa.int32()), ("high", pa.int32())])
-COMPARED_SCHEMA = pa.schema([*PAIR_SCHEMA, ("likeness", pa.float32())])
-_THUMBNAIL_SCHEMA = pa.schema([("row", pa.int32()), ("thumbnail", pa.binary())])
+# Rows of the index; the part of each, and which of the thumbnails of that part is its.
+PAIR_SCHEMA = pa.schema(
+    [(name, pa.int32()) for name in ("low", "high", "low_part", "low_place", "high_part", "high_place")]
+)
+COMPARED_SCHEMA = pa.schema([("low", pa.int32()), ("high", pa.int32()), ("likeness", pa.float32())])
 _PAIRS_AT_ONCE = 20_000
 _TELL_EVERY = 100
+_NEAR = 16  # thumbnails that are read though nobody asks for them, rather than by two reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,18 @@ class Copies:
 
 
 def thumbnails_name(part: int) -> str:
-    """The file of a part's thumbnails; it is taken away when the groups are sealed."""
-    return f"compared/thumbnails/{part_name(part)}"
+    """The file of a part's thumbnails, one behind the other; it is taken away when the groups are sealed."""
+    return f"compared/thumbnails/part-{part:05d}.bin"
+
+
+def pairs_name(block: int) -> str:
+    """The file of a block of pairs; taken away as well."""
+    return f"compared/pairs/{part_name(block)}"
+
+
+def compared_name(block: int) -> str:
+    """The file of the pairs of a block that are one picture; taken away as well."""
+    return f"compared/alike/{part_name(block)}"
 
 
 def write_thumbnails(
@@ -54,42 +66,50 @@ def write_thumbnails(
     look: Callable[[bytes], np.ndarray],
     progress: Progress = silent,
 ) -> dict[str, int]:
-    """Write the thumbnails of the indexed photos of one part of the collection.
+    """Write the thumbnails of the indexed photos of one part of the collection, in the order of their rows.
 
     Args: look: stored JPEG -> uint8 thumbnail, all of one shape.
 
     Returns: {"taken": how many}.
     """
-    ids = index.read_table(IDS, columns=["part", "row_in_part"])
-    rows = np.flatnonzero(ids["part"].to_numpy() == part)
-    name, places = thumbnails_name(part), ids["row_in_part"].to_numpy()[rows].tolist()
-    if out.done(name) is None:
-        jpegs, found = collection.read_table(f"images/{part_name(part)}", columns=["jpeg"])["jpeg"], []
-        for done, place in enumerate(places, start=1):
+    name = thumbnails_name(part)
+    if (done := out.done(name)) is None:
+        places = index.read_where(IDS, "part", part, ["row_in_part"])["row_in_part"].to_pylist()
+        jpegs, found = collection.read_table(f"images/{part_name(part)}", columns=["jpeg"])["jpeg"], list[bytes]()
+        for num, place in enumerate(places, start=1):
             found.append(look(jpegs[place].as_py()).tobytes())
-            if done % _TELL_EVERY == 0:
-                progress("thumbnails", done, len(places))
-        table = pa.table({"row": rows.astype(np.int32), "thumbnail": found}, schema=_THUMBNAIL_SCHEMA)
-        out.write_table(name, table, about={})
-    return {"taken": len(rows)}
+            if num % _TELL_EVERY == 0:
+                progress("thumbnails", num, len(places))
+        done = out.write_bytes(name, b"".join(found), about={"taken": len(places)})
+    return dict(done.about)
 
 
-def write_pairs(out: Folder, names: Sequence[str], num_rows: int, nearest: int) -> dict[str, int]:
-    """Write which photos are to be compared: those linked, one among the `nearest` of the other.
+def write_pairs(index: Folder, out: Folder, names: Sequence[str], nearest: int) -> dict[str, int]:
+    """Write which photos are to be compared: those linked, one among the `nearest` of the other; in blocks whose photos
+    lie in few parts where they can.
 
-    Args: names: the files of links, of every part. num_rows: photos in the index.
+    Args: names: the files of links, of every part.
 
     Returns: {"pairs", "blocks": in how many pieces they are compared}.
     """
-    links = read_links(out, names, num_rows, nearest)
-    table = pa.table({"low": links.low.astype(np.int32), "high": links.high.astype(np.int32)}, schema=PAIR_SCHEMA)
-    out.write_table(PAIRS, table)
-    return {"pairs": len(links), "blocks": -(-len(links) // _PAIRS_AT_ONCE)}
+    part = index.read_table(IDS, columns=["part"])["part"].to_numpy()
+    by_part = np.argsort(part, kind="stable")
+    place = np.empty(len(part), dtype=np.int32)
+    place[by_part] = np.arange(len(part)) - np.searchsorted(part[by_part], part[by_part])
+    del by_part
+    links = read_links(out, names, len(part), nearest)
+    order = np.lexsort((part[links.high], part[links.low]))
+    blocks = range(-(-len(links) // _PAIRS_AT_ONCE))
+    for block in blocks:
+        some = order[block * _PAIRS_AT_ONCE : (block + 1) * _PAIRS_AT_ONCE]
+        low, high = links.low[some], links.high[some]
+        columns = [low, high, part[low], place[low], part[high], place[high]]
+        out.write_table(pairs_name(block), pa.table(columns, schema=PAIR_SCHEMA))
+    return {"pairs": len(links), "blocks": len(blocks)}
 
 
 def compare(
     out: Folder,
-    parts: Iterable[int],
     block: int,
     side: int,
     alike: Callable[[np.ndarray, np.ndarray], float],
@@ -99,38 +119,36 @@ def compare(
     """Compare one block of pairs, unless that is done, and write those that are one picture.
 
     Args:
-        parts: those that have thumbnails. side: pixels along a side of one.
+        side: pixels along a side of a thumbnail.
         alike: two thumbnails -> 0 to 1. least: of pairs that are one picture.
 
     Returns: {"taken": pairs compared, "found": pairs written}.
+
+    Raises: ValueError if thumbnails are missing.
     """
-    name = f"compared/{part_name(block)}"
+    name = compared_name(block)
     if (done := out.done(name)) is not None:
         return dict(done.about)
-    pairs = out.read_table(PAIRS).slice(block * _PAIRS_AT_ONCE, _PAIRS_AT_ONCE)
-    low, high = (pairs[name].to_numpy().astype(np.int64) for name in ("low", "high"))
-    wanted = np.unique(np.concatenate([low, high]))
-    thumbnails = np.empty((len(wanted), side, side), dtype=np.uint8)
-    for rows, images in _read_thumbnails(out, parts, side):
-        at = np.minimum(np.searchsorted(wanted, rows), len(wanted) - 1)
-        mine = wanted[at] == rows
-        thumbnails[at[mine]] = images[mine]
-    found = np.zeros(len(low), dtype=np.float32)
-    one, other = np.searchsorted(wanted, low), np.searchsorted(wanted, high)
-    for pair in range(len(low)):
-        found[pair] = alike(thumbnails[one[pair]], thumbnails[other[pair]])
+    table = out.read_table(pairs_name(block))
+    pairs = {name: column.to_numpy() for name, column in zip(PAIR_SCHEMA.names, table.itercolumns())}
+    low, high, num = pairs["low"], pairs["high"], len(pairs["low"])
+    places = np.concatenate([np.stack([pairs[f"{end}_part"], pairs[f"{end}_place"]], 1) for end in ("low", "high")])
+    wanted, at = np.unique(places, axis=0, return_inverse=True)
+    thumbnails, found = _read_thumbnails(out, wanted, side), np.zeros(num, dtype=np.float32)
+    for pair, (one, other) in enumerate(at.reshape(2, num).T):
+        found[pair] = alike(thumbnails[one], thumbnails[other])
         if (pair + 1) % _TELL_EVERY == 0:
-            progress("compare", pair + 1, len(low))
+            progress("compare", pair + 1, num)
     same = found >= least
-    columns = {"low": low[same].astype(np.int32), "high": high[same].astype(np.int32), "likeness": found[same]}
-    counts = {"taken": len(low), "found": int(same.sum())}
+    columns = {"low": low[same], "high": high[same], "likeness": found[same]}
+    counts = {"taken": num, "found": int(same.sum())}
     out.write_table(name, pa.table(columns, schema=COMPARED_SCHEMA), about=counts)
     return counts
 
 
 def read_copies(out: Folder, blocks: int, num_rows: int) -> Copies:
     """Which photos repeat another, of all blocks: what is one picture with one that is one with a third is all one."""
-    tables = [out.read_table(f"compared/{part_name(block)}") for block in range(blocks)]
+    tables = [out.read_table(compared_name(block)) for block in range(blocks)]
     table = pa.concat_tables([COMPARED_SCHEMA.empty_table(), *tables])
     low, high = (table[name].to_numpy().astype(np.int64) for name in ("low", "high"))
     pairs = sparse.coo_array((np.ones(len(low), bool), (low, high)), shape=(num_rows, num_rows))
@@ -150,10 +168,20 @@ def remove_thumbnails(out: Folder) -> None:
             out.remove(name)
 
 
-def _read_thumbnails(out: Folder, parts: Iterable[int], side: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows (n,) of each part and their thumbnails (n, side, side) uint8, one part in memory at a time."""
-    for part in parts:
-        table = out.read_table(thumbnails_name(part))
-        if table.num_rows:
-            flat = np.frombuffer(b"".join(table["thumbnail"].to_pylist()), dtype=np.uint8)
-            yield table["row"].to_numpy(), flat.reshape(-1, side, side)
+def _read_thumbnails(out: Folder, wanted: np.ndarray, side: int) -> np.ndarray:
+    """(K, side, side) uint8. Args: wanted: (K, 2) int, part and place in it, in order. Reads little else."""
+    found, size = np.empty((len(wanted), side, side), dtype=np.uint8), side * side
+    for run in _runs(wanted):
+        (part, first), (_, last) = wanted[run[0]].tolist(), wanted[run[-1]].tolist()
+        name, num = thumbnails_name(part), last - first + 1
+        data = np.frombuffer(out.read_range(name, first * size, num * size), dtype=np.uint8)
+        if len(data) < num * size:
+            raise ValueError(f"{out / name} has no thumbnail {last}. Group again, into a new folder.")
+        found[run] = data.reshape(num, side, side)[wanted[run, 1] - first]
+    return found
+
+
+def _runs(wanted: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of `wanted` that are read together: of one part, and not far from each other."""
+    cuts = (np.diff(wanted[:, 0]) != 0) | (np.diff(wanted[:, 1]) > _NEAR)
+    yield from np.split(np.arange(len(wanted)), np.flatnonzero(cuts) + 1) if len(wanted) else ()

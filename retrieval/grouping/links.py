@@ -15,6 +15,7 @@ import pyarrow as pa
 from retrieval.artifacts.embeddings import read_rows
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.progress import Progress, silent
+from retrieval.grouping.merging import distinct, split_keys
 from retrieval.search.index import Searcher
 from retrieval.search.ranking import Neighbours
 
@@ -30,7 +31,7 @@ _BLOCK = 1024  # queries at once
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Pairs of rows that are alike, each once, in order. low, high: (E,) int64, low < high."""
+    """Pairs of rows that are alike, each once, in order. low, high: (E,) int32, low < high."""
 
     low: np.ndarray
     high: np.ndarray
@@ -51,6 +52,8 @@ class LinkFinder:
         """Args: neighbours: of each photo, at most. threshold: the least inner product of a link."""
         self._searcher, self._embeddings, self._out = Searcher.open(index), embeddings, out
         self._neighbours, self._threshold = neighbours, threshold
+        self._by_part = np.argsort(self._searcher.parts, kind="stable").astype(np.int32)
+        self._parts = self._searcher.parts[self._by_part]
 
     def __call__(self, part: int, progress: Progress = silent) -> dict[str, str | int]:
         """Write the links of the indexed photos of embedding part `part`.
@@ -59,9 +62,9 @@ class LinkFinder:
 
         Raises: ValueError if the embeddings are not those of the index.
         """
-        name, of = links_name(part), self._searcher
+        name = links_name(part)
         if (done := self._out.done(name)) is None:
-            rows = np.flatnonzero(of.parts == part)
+            rows = self._by_part[slice(*np.searchsorted(self._parts, [part, part + 1]))].astype(np.int64)
             links = self._find(rows, progress)
             done = self._out.write_table(name, links, about={"taken": len(rows), "links": len(links)})
         return {"name": name, "sha256": done.sha256, **done.about}
@@ -94,7 +97,7 @@ def read_links(out: Folder, names: Iterable[str], num_rows: int, nearest: int | 
         num_rows: photos in the index.
         nearest: only those with so many of the nearest of a photo; None: all.
     """
-    keys = [np.empty(0, dtype=np.int64)]
+    keys = list[np.ndarray]()
     for name in names:
         table = out.read_table(name, columns=["row", "neighbour"])
         row, other = (table[column].to_numpy().astype(np.int64) for column in ("row", "neighbour"))
@@ -102,6 +105,15 @@ def read_links(out: Folder, names: Iterable[str], num_rows: int, nearest: int | 
             begins = np.searchsorted(row, row, side="left")
             close = np.arange(len(row)) - begins < nearest
             row, other = row[close], other[close]
-        keys.append(np.unique(np.minimum(row, other) * num_rows + np.maximum(row, other)))
-    both = np.unique(np.concatenate(keys))
-    return Links(both // num_rows, both % num_rows)
+        keys.append(distinct(np.minimum(row, other) * num_rows + np.maximum(row, other)))
+    return Links(*split_keys(distinct(_joined(keys)), num_rows))
+
+
+def _joined(keys: list[np.ndarray]) -> np.ndarray:
+    """All of them in one, in any order; the list is emptied on the way, so that they are there once."""
+    out, end = np.empty(sum(map(len, keys)), dtype=np.int64), 0
+    while keys:
+        some = keys.pop()
+        out[end : end + len(some)] = some
+        end += len(some)
+    return out

@@ -7,10 +7,13 @@ groups that are each other's best, as reciprocal agglomerative clustering does (
 where all pairs are linked that is average linkage itself, because a merger of two is never closer to a third than the
 closer of the two was. For the same reason a link below the threshold is let go for good.
 
-Memory: two vectors a photo, and a few numbers a link. Shapes: N photos, E links, D dimensions.
+Memory: a vector and about 60 bytes a photo, about 40 bytes a link, since arrays are made smaller one after another.
+Shapes: N photos, E links, D dimensions.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -20,7 +23,7 @@ _BLOCK = 1 << 15  # links scored at once: 32 MiB of 128 numbers
 
 
 def merge(
-    vectors: np.ndarray,
+    sums: np.ndarray,
     low: np.ndarray,
     high: np.ndarray,
     threshold: float,
@@ -30,68 +33,114 @@ def merge(
     """Which group each photo is in.
 
     Args:
-        vectors: (N, D) float32, L2-normalised, in an order that settles ties, such as that of image_id.
+        sums: (N, D) float32, the photos' vectors, L2-normalised, in an order that settles ties, such as that of
+            image_id. They are added up where they lie: the smallest row of a group holds the sum of its photos then.
         low, high: (E,) int, low < high: rows that are linked, each pair once.
         threshold: the least mean cosine of two groups that are made one.
-        start: (N,) int64, the smallest row of each photo's group to begin with; None: each is alone.
+        start: (N,) int, the smallest row of each photo's group to begin with; None: each is alone.
 
-    Returns: (N,) int64, the smallest row of each photo's group: its own where nobody is with it.
+    Returns: (N,) int32, the smallest row of each photo's group: its own where nobody is with it.
 
     Example:
         >>> x = np.array([[1, 0], [0.8, 0.6], [0.28, 0.96], [-1, 0]], dtype=np.float32)
         >>> merge(x, np.array([0, 1, 2]), np.array([1, 2, 3]), threshold=0.6).tolist()
         [0, 1, 1, 3]
     """
-    into, changed = np.arange(len(vectors)), np.zeros(len(vectors), dtype=bool)
-    sums, sizes = vectors.astype(np.float32, copy=True), np.ones(len(vectors), dtype=np.int64)
-    low, high, num = low.astype(np.int64), high.astype(np.int64), len(low)
+    into, changed, sizes = _begin(sums, start)
+    low, high, num = low.astype(np.int32, copy=False), high.astype(np.int32, copy=False), len(low)
     if start is not None:
-        joined = np.flatnonzero(start != into)
-        np.add.at(sums, start[joined], vectors[joined])
-        np.add.at(sizes, start[joined], 1)
-        into = start.copy()
-        low, high = _renamed(start[low], start[high], len(vectors))
+        low, high = _renamed(into[low], into[high], len(sums))
     scores = _means(sums, sizes, low, high)
     while True:
         close = scores >= threshold
-        low, high, scores = low[close], high[close], scores[close]
+        low = low[close]  # one after another, so that the three are never there twice
+        high = high[close]
+        scores = scores[close]
         progress("merge", num - len(low), num)
         if not len(low):
             return roots(into)
-        first, second = _each_others_best(low, high, scores, len(vectors))
-        sums[first] += sums[second]
+        first, second = _each_others_best(low, high, scores, len(sums))
+        _add(sums, first, second)
         sizes[first] += sizes[second]
         into[second] = first
         changed[first] = changed[second] = True
         moved = changed[low] | changed[high]
-        new_low, new_high = _renamed(into[low[moved]], into[high[moved]], len(vectors))
-        low, high = np.concatenate([low[~moved], new_low]), np.concatenate([high[~moved], new_high])
-        scores = np.concatenate([scores[~moved], _means(sums, sizes, new_low, new_high)])
+        new_low, new_high = _renamed(into[low[moved]], into[high[moved]], len(sums))
+        stays = ~moved
+        low = _with(low, stays, new_low)
+        high = _with(high, stays, new_high)
+        scores = _with(scores, stays, _means(sums, sizes, new_low, new_high))
         changed[first] = changed[second] = False
 
 
-def cohesion(vectors: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def cohesion(vectors: Iterable[tuple[np.ndarray, np.ndarray]], groups: np.ndarray, sums: np.ndarray) -> np.ndarray:
     """(N,) float32: the mean cosine of each photo with the others of its group; NaN for one that is alone.
 
-    Args: vectors: (N, D) float32, L2-normalised. groups: (N,) int, as `merge` returns.
+    Args:
+        vectors: some rows (n,) and their (n, D) float32 vectors, L2-normalised, until all were there.
+        groups, sums: (N,) int32 and (N, D) float32, as `merge` leaves them.
     """
-    _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    out, order = np.full(len(vectors), np.nan, dtype=np.float32), np.argsort(codes, kind="stable")
-    for end, size in zip(np.cumsum(sizes), sizes, strict=True):
-        if size > 1:
-            rows = order[end - size : end]
-            mine = vectors[rows].astype(np.float64)
-            out[rows] = (mine @ mine.sum(axis=0) - (mine * mine).sum(axis=1)) / (size - 1)
+    sizes, out = np.bincount(groups, minlength=len(groups)), np.full(len(groups), np.nan, dtype=np.float32)
+    for rows, found in vectors:
+        together = sizes[groups[rows]] > 1
+        mine, own = rows[together], found[together].astype(np.float64)
+        of = groups[mine]
+        with_all = np.einsum("nd,nd->n", own, sums[of]) - np.einsum("nd,nd->n", own, own)
+        out[mine] = with_all / (sizes[of] - 1)
     return out
 
 
 def roots(into: np.ndarray) -> np.ndarray:
-    """(N,) int64: the end of each row's way. Args: into: (N,) int64, each points at a smaller row or at itself."""
+    """(N,) int: the end of each row's way. Args: into: (N,) int, each points at a smaller row or at itself."""
     while True:
         further = into[into]
         if np.array_equal(further, into):
             return into
         into = further
+
+
+def distinct(keys: np.ndarray) -> np.ndarray:
+    """(K,) int64, ascending, each once. Args: keys: (n,) int64; they are sorted where they lie."""
+    keys.sort()
+    new = np.ones(len(keys), dtype=bool)
+    np.not_equal(keys[1:], keys[:-1], out=new[1:])
+    return keys[new]
+
+
+def split_keys(keys: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """(K,) int32 each: low and high. Args: keys: (K,) int64, low * num + high."""
+    low, high = np.empty(len(keys), dtype=np.int32), np.empty(len(keys), dtype=np.int32)
+    np.floor_divide(keys, num, out=low, casting="unsafe")
+    np.remainder(keys, num, out=high, casting="unsafe")
+    return low, high
+
+
+def _begin(sums: np.ndarray, start: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each row points, who grew, and how many each group has, all (N,)."""
+    num = len(sums)
+    into, sizes = np.arange(num, dtype=np.int32), np.ones(num, dtype=np.int64)
+    if start is not None:
+        joined = np.flatnonzero(start != into)
+        _add(sums, start[joined], joined)
+        np.add.at(sizes, start[joined], 1)
+        into = start.astype(np.int32)
+    return into, np.zeros(num, dtype=bool), sizes
+
+
+def _add(sums: np.ndarray, to: np.ndarray, rows: np.ndarray) -> None:
+    """Add these rows to those, one after another, also where several go to one."""
+    for start in range(0, len(rows), _BLOCK):
+        some = slice(start, start + _BLOCK)
+        np.add.at(sums, to[some], sums[rows[some]])
+
+
+def _with(old: np.ndarray, stays: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Those that stay, then the new ones."""
+    num = np.count_nonzero(stays)
+    out = np.empty(num + len(new), dtype=old.dtype)
+    np.compress(stays, old, out=out[:num])
+    out[num:] = new
+    return out
 
 
 def _means(sums: np.ndarray, sizes: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -121,6 +170,7 @@ def _each_others_best(low: np.ndarray, high: np.ndarray, scores: np.ndarray, num
 
 def _renamed(one: np.ndarray, other: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
     """Links between groups after a round, each once, none within a group."""
-    low, high = np.minimum(one, other), np.maximum(one, other)
-    keys = np.unique((low * num + high)[low != high])
-    return keys // num, keys % num
+    keys = np.minimum(one, other).astype(np.int64)
+    keys *= num
+    keys += np.maximum(one, other)
+    return split_keys(distinct(keys[one != other]), num)

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval.artifacts.collection import read_catalog
-from retrieval.artifacts.embeddings import read_rows
+from retrieval.artifacts.embeddings import name_keys, part_by_part
 from retrieval.artifacts.folder import Folder
 from retrieval.artifacts.hashing import plain
 from retrieval.artifacts.index import IDS
@@ -122,19 +122,25 @@ def write_people(plan: PeoplePlan, names: Sequence[str], progress: Progress = si
     Returns: counts: links, people, the largest of them, photos by role, and those of `Numbered`.
     """
     ids = plan.index.read_table(IDS, columns=["image_id", "part", "row_in_part"])
-    links = read_links(plan.out, names, len(ids))
-    places = ids["part"].to_numpy(), ids["row_in_part"].to_numpy()
-    vectors = read_rows(plan.embeddings, ids["image_id"], *places)
     before = _previous(plan.previous)
     stored = _stored(plan.collection, ids["image_id"], before)
-    groups = merge(vectors, links.low, links.high, plan.threshold.value, _start(plan, stored.earlier), progress)
-    score = cohesion(vectors, groups)
+    where = name_keys(ids["image_id"]), ids["part"].to_numpy(), ids["row_in_part"].to_numpy()
+    del ids
+    links = read_links(plan.out, names, plan.num)
+    num_links, start, dim = len(links), _start(plan, stored.earlier), read_manifest(plan.embeddings).counts["dim"]
+    sums = np.empty((plan.num, dim), dtype=np.float32)
+    for rows, vectors in part_by_part(plan.embeddings, *where, dim):
+        sums[rows] = vectors
+    groups = merge(sums, links.low, links.high, plan.threshold.value, start, progress)
+    del links
+    score = cohesion(part_by_part(plan.embeddings, *where, dim), groups, sums)
+    del sums
     person, numbered = _numbered(groups, stored.earlier, before)
     table = _people(stored, person, score)
     plan.out.write_table(PEOPLE, table, about={})
-    roles = Counter(table["role"].to_pylist())
+    roles = _counted(table["role"])
     counts = {"num": len(table), **{role: roles[role] for role in ("grouped", "single", "unembedded")}}
-    counts |= {"links": len(links), "people": len(numbered.numbers)}
+    counts |= {"links": num_links, "people": len(numbered.numbers)}
     counts["largest"] = int(np.bincount(person[person >= 0]).max(initial=0))
     return counts | numbered.counts
 
@@ -150,9 +156,9 @@ def write_duplicates(plan: PeoplePlan, blocks: int) -> None:
     files = catalog.filter(pc.is_valid(catalog["duplicate_of"]))
     seen, firsts = ids.take(pa.array(copies.row)), ids.take(pa.array(copies.of))
     both = {
-        "image_id": [*files["image_id"].to_pylist(), *seen.to_pylist()],
-        "duplicate_of": [*files["duplicate_of"].to_pylist(), *firsts.to_pylist()],
-        "how": ["same file"] * len(files) + ["same picture"] * len(copies.row),
+        "image_id": pa.chunked_array([*files["image_id"].chunks, *seen.chunks]),
+        "duplicate_of": pa.chunked_array([*files["duplicate_of"].chunks, *firsts.chunks]),
+        "how": pa.concat_arrays([pa.repeat("same file", len(files)), pa.repeat("same picture", len(copies.row))]),
         "likeness": np.concatenate([np.ones(len(files), np.float32), copies.likeness]),
     }
     plan.out.write_table(DUPLICATES, pa.table(both, schema=DUPLICATES_SCHEMA).sort_by("image_id"), about={})
@@ -160,8 +166,13 @@ def write_duplicates(plan: PeoplePlan, blocks: int) -> None:
 
 def count_duplicates(out: Folder) -> dict[str, int]:
     """Photos of duplicates.parquet by how they repeat another."""
-    found = Counter(out.read_table(DUPLICATES, columns=["how"])["how"].to_pylist())
+    found = _counted(out.read_table(DUPLICATES, columns=["how"])["how"])
     return {"same_file": found["same file"], "same_picture": found["same picture"]}
+
+
+def _counted(values: pa.ChunkedArray) -> Counter[str]:
+    """How often each occurs."""
+    return Counter({row["values"]: row["counts"] for row in values.value_counts().to_pylist()})
 
 
 def seal_people(plan: PeoplePlan, counts: Mapping[str, Any], files: Mapping[str, str]) -> Manifest:
@@ -254,11 +265,11 @@ def _people(stored: _Stored, person: np.ndarray, score: np.ndarray) -> pa.Table:
     """A row for every stored photo. A copy of an indexed photo, byte for byte, is where that one is."""
     row, was = stored.row, stored.was
     number, score = np.append(person, -1)[row], np.append(score, np.float32(np.nan))[row]
-    role = np.where(row < 0, "unembedded", np.where(number < 0, "single", "grouped"))
+    inside = pc.if_else(pa.array(number < 0), "single", "grouped")
     columns = {
         "image_id": stored.ids,
         "person": pa.array(number, pa.int32(), mask=number < 0),
-        "role": pa.array(role.tolist(), pa.string()),
+        "role": pc.if_else(pa.array(row < 0), "unembedded", inside),
         "score": pa.array(score, pa.float32(), mask=np.isnan(score)),
         "was": pa.array(was, pa.int32(), mask=was < 0),
     }

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval.artifacts.folder import Folder
-from retrieval.geometry.stages import links_name, read_where
+from retrieval.geometry.stages import links_name
 
 _MEMBERS, _LINKS = "keyed/members.parquet", "keyed/links.parquet"
 _READ_TOGETHER = 1 << 12  # rows, 100 KB
@@ -78,7 +78,7 @@ def _write(out: Folder, name: str, table: pa.Table) -> None:
 
 def members_of(out: Folder, number: int) -> Members:
     """The photos of a group."""
-    table = read_where(out, _MEMBERS, "group", number)
+    table = out.read_where(_MEMBERS, "group", number)
     places = list(zip(table["part"].to_pylist(), table["row"].to_pylist(), strict=True))
     return Members(
         rows=table["photo"].to_numpy().astype(np.int64), image_ids=table["image_id"].to_pylist(), places=places
@@ -87,7 +87,7 @@ def members_of(out: Folder, number: int) -> Members:
 
 def links_of(out: Folder, number: int) -> list[Linked]:
     """The links of a group, in order of their photos. Reads the blocks that hold some."""
-    table = read_where(out, _LINKS, "group", number)
+    table = out.read_where(_LINKS, "group", number)
     found: dict[tuple[int, int], np.ndarray] = {}
     blocks = zip(table["round"].to_pylist(), table["block"].to_pylist(), strict=True)
     for round_, block in sorted(set(blocks)):

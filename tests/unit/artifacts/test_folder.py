@@ -120,6 +120,23 @@ def test_a_table_is_read_group_by_group(tmp_path: Path) -> None:
         list(folder.read_groups("other.parquet"))
 
 
+@pytest.mark.parametrize("of", [[0, 0, 1, 1, 1, 1, 1, 3, 3, 4], [4, 1, 0, 3, 1, 1, 0, 1, 3, 1]])
+def test_rows_of_one_number_are_found(of: list[int], tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    folder.write_table("t.parquet", pa.table({"of": of, "x": range(10), "y": range(10)}), row_group_size=2)
+    for number in range(6):
+        wanted = [at for at, own in enumerate(of) if own == number]
+        assert folder.read_where("t.parquet", "of", number, ["x"]).to_pydict() == {"x": wanted}
+        assert folder.read_where("t.parquet", "of", number)["y"].to_pylist() == wanted
+
+
+@pytest.mark.parametrize(("start", "size", "found"), [(0, 3, b"012"), (7, 3, b"789"), (8, 5, b"89"), (10, 2, b"")])
+def test_some_bytes_of_a_file_are_read(start: int, size: int, found: bytes, bucket: Folder, tmp_path: Path) -> None:
+    for folder in (bucket, Folder.of(tmp_path)):
+        folder.write_bytes("file", b"0123456789")
+        assert folder.read_range("file", start, size) == found
+
+
 def test_an_object_store_is_written_and_read_as_a_disk_is(
     bucket: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,13 +68,5 @@ def test_rows_are_read_whatever_groups_they_lie_in(start: int, num: int, tmp_pat
     assert stages.read_rows(out, "t.parquet", start, num)["x"].to_pylist() == rows[start : start + num]
 
 
-def test_rows_of_one_number_are_found_among_sorted_ones(tmp_path: Path) -> None:
-    out, of = Folder.of(tmp_path), [0, 0, 1, 1, 1, 1, 1, 3, 3, 4]
-    out.write_table("t.parquet", pa.table({"of": of, "x": range(10)}), row_group_size=2)
-    for number in range(6):
-        wanted = [at for at, own in enumerate(of) if own == number]
-        assert stages.read_where(out, "t.parquet", "of", number)["x"].to_pylist() == wanted
-
-
 def test_each_round_has_a_name() -> None:
     assert [stages.pairs_name(round_) for round_ in (0, 2)] == ["pairs/round-0.parquet", "pairs/round-2.parquet"]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
 
-from retrieval.grouping.merging import cohesion, merge, roots
+from retrieval.grouping import merging
+from retrieval.grouping.merging import cohesion, distinct, roots, split_keys
 from retrieval.search.index import flat_search
 from tests.support.vectors import clustered
+
+
+def merge(vectors: np.ndarray, *how: Any, **more: Any) -> np.ndarray:
+    """Without adding the vectors up where they lie."""
+    return merging.merge(vectors.copy(), *how, **more)
 
 
 def all_pairs(num: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,15 +115,35 @@ def test_progress_ends_at_the_number_of_links() -> None:
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
 
 
+@pytest.mark.parametrize("start", [None, np.array([0, 1, 1, 1, *range(4, 60)])])
+def test_of_each_group_the_sum_of_its_photos_is_left(start: np.ndarray | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "_BLOCK", 7)
+    vectors = clustered(60, dim=12)
+    sums = vectors.copy()
+    groups = merging.merge(sums, *all_pairs(60), 0.4, start)
+    assert 1 < len(partition(groups)) < 60 and groups.dtype == np.int32
+    for group in partition(groups):
+        assert sums[min(group)] == pytest.approx(vectors[sorted(group)].astype(np.float64).sum(axis=0), abs=1e-5)
+
+
 def test_cohesion_is_the_mean_cosine_with_the_others() -> None:
-    vectors, groups = clustered(30, seed=1), np.repeat([0, 3, 4], [3, 1, 26])
-    found = cohesion(vectors, groups)
+    vectors, groups = clustered(30, seed=1), np.repeat([0, 3, 4], [3, 1, 26]).astype(np.int32)
+    sums = np.stack([vectors[groups == row].sum(axis=0) for row in range(30)])
+    parts = [(rows, vectors[rows]) for rows in (np.arange(0, 30, 2), np.arange(1, 30, 2))]
+    found = cohesion(parts, groups, sums)
     for row in range(30):
         others = [other for other in range(30) if groups[other] == groups[row] and other != row]
         if others:
             assert found[row] == pytest.approx(np.mean([vectors[row] @ vectors[other] for other in others]), abs=1e-6)
         else:
             assert np.isnan(found[row])
+
+
+def test_pairs_as_numbers_come_once_in_order_and_back() -> None:
+    keys = distinct(np.array([7, 3, 7, 19, 3, 12]))
+    assert keys.tolist() == [3, 7, 12, 19]
+    assert [ends.tolist() for ends in split_keys(keys, 5)] == [[0, 1, 2, 3], [3, 2, 2, 4]]
+    assert len(distinct(np.empty(0, np.int64))) == 0
 
 
 def test_roots_follows_ways_of_any_length() -> None:

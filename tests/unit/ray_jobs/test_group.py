@@ -42,6 +42,10 @@ def test_people_and_copies_are_found_drawn_scored_and_sealed(tmp_path: Path, mon
     assert [call["name"] for call in cluster.parts] == ["link", "thumbnails", "compare"]
     assert (made.counts["people"], made.counts["grouped"], made.counts["same_picture"]) == (6, 29, 5)
     assert (made.counts["bcubed_precision"], made.counts["bcubed_recall"], made.counts["pair_f"]) == (1.0, 1.0, 1.0)
+    num_links = sum(out.num_rows(name) for name in out.list() if name.startswith("links/"))
+    held = cluster.needs["write_people"].memory - group.holding(0).memory
+    assert num_links > made.counts["links"] > 0
+    assert held == 29 * (4 * 32 + group._MERGED) + num_links * group._LINK, "the vectors, and links as parts count them"
     twice = out.read_table(people.DUPLICATES).to_pylist()
     pairs = [tuple(sorted((row["image_id"], row["duplicate_of"]))) for row in twice]
     assert sorted(pairs) == sorted((f"copy of {one.image_id}", one.image_id) for one in photos[:5])

@@ -55,19 +55,27 @@ def test_members_come_from_the_most_typical_to_the_least(tmp_path: Path) -> None
     photos = people(3, 3)
     where = make_folders(tmp_path, photos)
     ids = sorted(one.image_id for one in photos)
-    members = report._members(tables(ids)[0].slice(0, 7))
-    assert [name for name, _ in members[3]] == [ids[0], ids[2], ids[3], ids[1]]
+    members = report._Members(tables(ids)[0].slice(0, 7))
+    assert [name for name, _ in members.some(3)] == [ids[0], ids[2], ids[3], ids[1]]
     (line,) = report._lines(where["collection"], members, [8], "place")
     assert (line.name, line.said) == ("place 8", "3 photos")
     assert [said for _, said in line.photos] == [f"0.50  {ids[4]}", f"0.40  {ids[5]}", f"0.30  {ids[6]}"]
 
 
+def test_groups_come_by_size_and_by_their_least_typical_photo_and_equal_ones_by_number() -> None:
+    numbers, scores = [9, 4, 9, 4, 2, 2, 2, 7, 7], [0.9, 0.6, 0.5, 0.8, 0.7, 0.6, 0.9, 0.5, 0.8]
+    columns = {"image_id": [str(n) for n in range(9)], "person": pa.array(numbers, pa.int32()), "score": scores}
+    members = report._Members(pa.table(columns))
+    assert members.largest() == [2, 4, 7, 9]
+    assert members.unsure() == [7, 9, 2, 4]
+    assert [members.size(number) for number in (2, 9)] == [3, 2]
+
+
 def test_of_many_photos_the_first_and_the_last_are_drawn() -> None:
-    photos = [(str(n), 1 - n / 100) for n in range(57)]
-    drawn = [int(name) for name, _ in report._spread(photos)]
+    drawn = report._spread(57)
     assert len(drawn) == 10 and drawn[0] == 0 and drawn[-1] == 56
     assert np.diff(drawn).min() >= 6
-    assert report._spread(photos[:3]) == photos[:3]
+    assert report._spread(3).tolist() == [0, 1, 2]
 
 
 def test_copies_that_are_none_byte_for_byte_come_first(tmp_path: Path) -> None:
