@@ -119,9 +119,11 @@ def find_by_words(collection: Folder, out: Folder, config: ReconstructConfig) ->
     parts = sorted(set(read_catalog(collection, SPLITS)["part"].to_pylist()))
     for part in parts:
         pairing.assign_part(out, part)
-    vectors = pairing.gather(collection, out, SPLITS)
-    pairing.look_up_block(out, 0, len(vectors), vectors, config)
-    pairing.join_blocks(out, 1)
+    num = pairing.list_photos(collection, out, SPLITS)
+    for number in range(-(-num // pairing.SLICE)):
+        pairing.write_slice(out, number)
+    pairing.look_up_block(out, 0, num, num, config)
+    pairing.join_blocks(out, num, num)
 
 
 def take_all(words: Folder, out: Folder) -> None:

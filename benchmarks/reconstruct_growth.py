@@ -39,7 +39,7 @@ from retrieval.geometry.settings import FeatureConfig, ReconstructConfig
 from retrieval.images.pixels import Pixels, encode_jpeg
 
 SPLITS = ("train",)
-_PART, _PAIRS, _PHOTOS = 256, 256, 512  # as ingest cuts a large collection, and the job its work
+_PART, _PAIRS, _PHOTOS = 256, 256, 4096  # as ingest cuts a large collection, and the job its work
 _A_PLACE = 8
 
 
@@ -105,13 +105,14 @@ def grown(cfg: Config, num: int) -> tuple[dict[str, Cost], dict[str, int]]:
     stage("features", extraction.extract_part, [(collection, out, part, SPLITS, sift) for part in parts])
     stage("vocabulary", pairing.train_vocabulary, [(collection, out, SPLITS, config)])
     stage("words", pairing.assign_part, [(out, part) for part in parts])
-    (vectors,) = stage("gathered", pairing.gather, [(collection, out, SPLITS)])
+    stage("listed", pairing.list_photos, [(collection, out, SPLITS)])
+    stage("vectors", pairing.write_slice, [(out, number) for number in range(-(-num // pairing.SLICE))])
     blocks = range(-(-num // _PHOTOS))
-    stage("candidates", pairing.look_up_block, [(out, block, _PHOTOS, vectors, config) for block in blocks])
+    stage("candidates", pairing.look_up_block, [(out, block, _PHOTOS, num, config) for block in blocks])
     pairs = 0
     for round_ in range(1 + config.rounds):
         find, call = (
-            (pairing.follow_links, (out, round_, config)) if round_ else (pairing.join_blocks, (out, len(blocks)))
+            (pairing.follow_links, (out, round_, config)) if round_ else (pairing.join_blocks, (out, _PHOTOS, num))
         )
         (more,) = stage("pairs", find, [call])
         pairs += more

@@ -33,13 +33,14 @@ from benchmarks import scale_runs
 from benchmarks.scale_costs import COSTS, JOBS, Collection, Costs, read_costs, worth
 from benchmarks.scale_meter import Cost, pace
 from benchmarks.scale_model import in_parts
-from benchmarks.scale_runs import LISTS, QUERIES
+from benchmarks.scale_runs import ASKED, LISTS, QUERIES
 
 STEPS = {
     **JOBS,
     "build_index": ("rows", "index"),
     "build_index, few lists": JOBS["build_index"],
     "build_index, many lists": JOBS["build_index"],
+    **dict.fromkeys(ASKED, JOBS["evaluate"]),
     "group": ("link", "merge"),
     **{name: (name,) for name in ("plan", "catalogue", "rows", "merge", "copies", "map")},
     "queries": ("query",),
@@ -108,7 +109,7 @@ def show(costs: Costs, road: str, num: int, done: Mapping[str, Cost], slower: fl
     whole = (Pair(0, 0), Pair(0, 0))
     print(f"{num:>9,} {road:<21}{'processor s':>22}{'':>7}{'clock s':>18}{'':>7}{'MB held':>16}{'MB left':>19}")
     for name, cost in done.items():
-        of = Collection(photos=num, lists=LISTED.get(name, 0))
+        of = Collection(photos=num, lists=LISTED.get(name, 0), asked=ASKED.get(name, 0))
         processor, wall, stored = compared(costs, name, of, cost, slower)
         asked = max(worth(step.held, of) for step in (costs.steps[step] for step in STEPS[name]))
         told = f"{asked / 1e6:9.0f}" if asked else f"{'':>9}"

@@ -182,7 +182,7 @@ INSTEAD = {
     "map": "one core of each node of the service, once a version",
     "train": "fewer lists; a GPU trains 30 times as fast",
     "query": "an inverted file; --index-parts",
-    "reconstruct": "nodes with more memory; lists for candidates are not built",
+    "reconstruct": "one node with more memory, where pairs are joined; several collections",
 }
 
 

@@ -29,6 +29,8 @@ LISTS = (64, 1024)
 """Of the inverted files that are built beside the exact index: what they differ by is what a list costs."""
 QUERIES = 500
 """That are asked one by one."""
+ASKED = {"evaluate, some ask": 4_000, "evaluate, many ask": 16_000}
+"""Of the road of tables, photos that ask: what many take more than some is what pairs cost."""
 
 
 Costs = dict[str, Cost]
@@ -106,6 +108,7 @@ def photos_road(out: Path, model: Path, num: int, part: int = PART) -> Costs:
     config = embed.EmbedConfig(**made, out=str(out / "embeddings"), precision="fp32")
     costs = {"embed": measured(lambda: embed.main(config), out / "embeddings")}
     build(out, "Flat")
+    group(out, model, False, out / "people-first")  # whose workers import what the others use
     without, compared = (group(out, model, wanted, out / f"people-{wanted}") for wanted in (False, True))
     processor, wall = compared.processor - without.processor, compared.wall - without.wall
     return costs | {"copies": Cost(processor=processor, wall=wall, held=compared.held)}
@@ -128,6 +131,7 @@ def tables_road(out: Path, model: Path, num: int, part: int = PART) -> Costs:
     costs["build_index"] = build(out, "Flat")
     costs["build_index, few lists"] = build(out, f"IVF{few},Flat", "again")
     costs["build_index, many lists"] = build(out, f"IVF{many},Flat")
+    costs |= {name: evaluate(out, model, asked) for name, asked in ASKED.items()}
     costs["map"] = apart(scale_rows.map_rows, out)
     few_, many_ = (apart(scale_rows.ask, out, queries) for queries in (50, 50 + QUERIES))
     costs["queries"] = Cost(processor=many_.processor - few_.processor, wall=many_.wall - few_.wall, held=many_.held)
@@ -155,7 +159,7 @@ def build(out: Path, factory: str, name: str = "") -> Cost:
     return measured(lambda: build_index.main(config), where)
 
 
-def evaluate(out: Path, model: Path) -> Cost:
+def evaluate(out: Path, model: Path, asked: int | None = None) -> Cost:
     from ray_jobs import evaluate
     from retrieval.artifacts.folder import Folder
     from retrieval.evaluation.settings import System
@@ -166,9 +170,10 @@ def evaluate(out: Path, model: Path) -> Cost:
         systems=(system,),
         protocol="leave-one-out",
         subject="person",
-        out=str(out / "report"),
+        out=str(out / f"report-{asked}"),
+        max_queries=asked,
     )
-    return measured(lambda: evaluate.main(config), out / "report")
+    return measured(lambda: evaluate.main(config), out / f"report-{asked}")
 
 
 def group(out: Path, model: Path, compared: bool, where: Path) -> Cost:

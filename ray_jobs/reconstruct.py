@@ -23,7 +23,7 @@ from ray_jobs.runtime.inputs import must_be_there
 from ray_jobs.runtime.parallel.limits import Limits
 from ray_jobs.runtime.parallel.parts import run_parts
 from ray_jobs.runtime.parallel.placement import GB, Needs, holding
-from ray_jobs.runtime.session import on_cluster, session, started
+from ray_jobs.runtime.session import on_cluster, session
 from retrieval.artifacts import tuples
 from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder
@@ -33,9 +33,10 @@ from retrieval.geometry.settings import FeatureConfig, ReconstructConfig
 
 logger = logging.getLogger(__name__)
 _DESCRIPTOR = 2000  # bytes of each descriptor of the sample while words are trained; reckoned
-_VECTOR = 20_000  # bytes of each photo while vectors are gathered
+_LISTED = 500  # bytes of each photo while all are listed
+_PAIRED = 1000  # bytes of each while pairs are joined or followed, or groups are made: benchmarks/bench_pairs.py
 _PAIRS_PER_BLOCK = 256
-_PHOTOS_PER_BLOCK = 512
+_PHOTOS_PER_BLOCK = 4096  # a block reads all vectors, and holds 100 MB of its own
 _PLACES = ("collection", "out", "features", "cpus_per_task", "limits")
 
 
@@ -144,10 +145,10 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
         extract = {"out": out, "config": sift, "collection": collection, "splits": cfg.splits}
         told = {"fixed": extract, "attempt": extraction.try_features, "listed": out / "rejected", **options}
         list(run_parts("features", parts, extraction.extract_part, total_items=num, **told))
-    pairs, possible = 0, num * (num - 1) // 2
+    pairs, possible, paired = 0, num * (num - 1) // 2, holding(_PAIRED, num)
     for round_ in range(1 + config.rounds):
         more = (
-            on_cluster(pairing.follow_links, out, round_, config, says="pairs")
+            on_cluster(pairing.follow_links, out, round_, config, says="pairs", needs=paired)
             if round_
             else _pairs(cfg, collection, out, described, parts, num)
         )
@@ -156,11 +157,12 @@ def _look(cfg: ReconstructJobConfig, collection: Folder, out: Folder) -> dict[st
         blocks, check = range(-(-more // _PAIRS_PER_BLOCK)), fixed | {"round_": round_, "size": _PAIRS_PER_BLOCK}
         verify = reconstruction.verify_block
         list(run_parts("links", blocks, verify, takes="block", total_items=more, fixed=check, **options))
-    joined = on_cluster(reconstruction.group, out, config, says="groups")
+    joined = on_cluster(reconstruction.group, out, config, says="groups", needs=paired)
     logger.info("groups: %(groups)d, joined by %(strong)d strong links of %(links)d", joined)
     groups = range(joined["groups"])
     mapped = {"fixed": fixed, "attempt": reconstruction.try_mapping, "listed": out / "rejected", **options}
     list(run_parts("models", groups, reconstruction.map_group, takes="number", **mapped))
+    on_cluster(pairing.remove_vectors, out)
     counts = on_cluster(reconstruction.assemble, out, joined["groups"], config, described, says="tuples")
     return counts | {"pairs": pairs, "pairs_possible": possible, "links": joined["links"]}
 
@@ -178,12 +180,13 @@ def _pairs(
     on_cluster(pairing.train_vocabulary, collection, out, cfg.splits, config, described, says="vocabulary", needs=words)
     assigned = {"out": out, "described": described}
     list(run_parts("words", parts, pairing.assign_part, total_items=num, fixed=assigned, **options))
-    # They stay in the cluster's memory, once a node, where all tasks read them without a copy.
-    vectors = started(pairing.gather, collection, out, cfg.splits, needs=holding(_VECTOR, num))
-    fixed = {"out": out, "config": config, "vectors": vectors, "size": _PHOTOS_PER_BLOCK}
+    on_cluster(pairing.list_photos, collection, out, cfg.splits, says="photos", needs=holding(_LISTED, num))
+    slices, each = range(-(-num // pairing.SLICE)), {"takes": "number", "fixed": {"out": out}, "total_items": num}
+    list(run_parts("vectors", slices, pairing.write_slice, **each, **options))
+    fixed = {"out": out, "config": config, "num": num, "size": _PHOTOS_PER_BLOCK}
     blocks, look_up = -(-num // _PHOTOS_PER_BLOCK), pairing.look_up_block
     list(run_parts("candidates", range(blocks), look_up, takes="block", total_items=num, fixed=fixed, **options))
-    return on_cluster(pairing.join_blocks, out, blocks, says="pairs")
+    return on_cluster(pairing.join_blocks, out, _PHOTOS_PER_BLOCK, num, says="pairs", needs=holding(_PAIRED, num))
 
 
 if __name__ == "__main__":

@@ -64,6 +64,12 @@ def test_pages_are_plain_ascii_without_paths_of_one_machine(page: Path) -> None:
     assert not re.findall(r"(?<![\w.~])/(?:home|root|work|Users|tmp)/\w+", text)
 
 
+def test_a_line_that_follows_a_table_is_not_drawn_as_a_row_of_it() -> None:
+    for page in PAGES:
+        prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        assert re.findall(r"^\|.*\n(?!\|)(.+)", prose, flags=re.MULTILINE) == [], f"{page_id(page)}: no empty line"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_commands_exist(page: Path) -> None:
     text = page.read_text()

@@ -109,6 +109,14 @@ def read_catalog(
     return _in_chunks(_read_sorted(collection, splits, columns))
 
 
+def read_catalog_of_part(collection: Folder, part: int, splits: Sequence[str]) -> pa.Table:
+    """image_id, label, part and row of the photos in `splits` that lie in one part, sorted by image_id. Of the catalog
+    what may hold them is read: little, where parts follow the order of names."""
+    photos = collection.read_where(CATALOG, "part", part, ["image_id", "label", "part", "row", "split"])
+    inside = pc.is_in(photos["split"], pa.array(list(splits), pa.string()))
+    return photos.filter(inside).drop_columns("split").sort_by("image_id")
+
+
 def _read_sorted(collection: Folder, splits: Sequence[str] | None, columns: Sequence[str]) -> pa.Table:
     """The same with names of 64-bit offsets: those of 32 bits, which a file has, end at 2 GiB of letters a column."""
     needed = [name for name in (*CATALOG_SCHEMA.names, ADDED) if name in {*columns, "image_id", "split"}]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -20,11 +21,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrieval.artifacts.collection import read_catalog
+from retrieval.artifacts.collection import read_catalog, read_catalog_of_part
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import read_manifest
 from retrieval.artifacts.progress import Progress, counted, silent
 from retrieval.artifacts.storage.patience import patiently
+from retrieval.artifacts.writing.done import Done
 from retrieval.geometry.extractors.sift import sift
 from retrieval.geometry.features import NONE, Extractor, Features, extract
 from retrieval.geometry.settings import FeatureConfig
@@ -38,6 +40,7 @@ NETWORK = "network.safetensors"
 NOBODY: Mapping[int, BadImage] = MappingProxyType({})
 _AS_KEPT: dict[str, Any] = {"compression": "none", "row_group_size": 1, "write_statistics": False}
 """How features are written: photos of pairs lie all over the collection, so each is read alone, 300 to 600 KB."""
+_ROWS = b"rows"  # in a file's footer: of each photo in it, the row in the collection's part
 _HELD = 512  # photos whose features stay in memory
 _FOOTERS = 256  # parts whose footers do: 300 KB each
 
@@ -76,8 +79,14 @@ def extract_part(
         write_left_out(out, "features", part, {image_ids[at]: bad for at, bad in without.items()})
         table = features_table(image_ids, found, photos["row"].to_pylist())
         counts = {"taken": len(table), "broken": len(without), "features": sum(len(one.keypoints) for one in found)}
-        done = out.write_table(name, table, about=counts, **_AS_KEPT)
+        done = _keep(out, name, table, counts)
     return {"part": part, **done.about, "resumed": int(resumed)}
+
+
+def _keep(out: Folder, name: str, table: pa.Table, counts: dict[str, int]) -> Done:
+    """The footer says which rows there are, so that who looks for one reads no column for it."""
+    known = table.replace_schema_metadata({_ROWS: json.dumps(table["row"].to_pylist())})
+    return out.write_table(name, known, about=counts, **_AS_KEPT)
 
 
 def copy_part(before: Folder, collection: Folder, out: Folder, part: int, splits: Sequence[str]) -> dict[str, Any]:
@@ -87,7 +96,7 @@ def copy_part(before: Folder, collection: Folder, out: Folder, part: int, splits
     """
     name, taken = f"features/{part_name(part)}", 0
     if out.done(name) is None and before.exists(name):
-        photos, old = _listed(collection, part, splits), before.read_table(name)
+        photos, old = read_catalog_of_part(collection, part, splits), before.read_table(name)
         row_of = {image_id: row for row, image_id in enumerate(old["image_id"].to_pylist())}
         image_ids = photos["image_id"].to_pylist()
         if row_of.keys() >= set(image_ids):
@@ -99,7 +108,7 @@ def copy_part(before: Folder, collection: Folder, out: Folder, part: int, splits
             write_left_out(out, "features", part, left)
             taken, num = len(table), sum(table["num"].to_pylist())
             counts = {"taken": taken, "broken": len(left), "features": num}
-            out.write_table(name, table.combine_chunks(), about=counts, **_AS_KEPT)
+            _keep(out, name, table.combine_chunks(), counts)
     return {"part": part, "taken": taken}
 
 
@@ -135,14 +144,9 @@ def _network(out: Folder) -> Extractor:
 
 def _photos(collection: Folder, part: int, splits: Sequence[str]) -> tuple[pa.Table, list[bytes]]:
     """The catalog's lines of a part's photos, and their JPEGs."""
-    photos = _listed(collection, part, splits)
+    photos = read_catalog_of_part(collection, part, splits)
     jpegs = collection.read_table(f"images/{part_name(part)}", columns=["jpeg"]).take(photos["row"])["jpeg"]
     return photos, jpegs.to_pylist()
-
-
-def _listed(collection: Folder, part: int, splits: Sequence[str]) -> pa.Table:
-    photos = read_catalog(collection, splits)
-    return photos.filter(pa.array(photos["part"].to_numpy() == part))
 
 
 class KeptFeatures:
@@ -189,7 +193,10 @@ class KeptFeatures:
             return None, {}
         with self._folder.fs.open_input_file(self._folder.file(name)) as stream:
             footer = pq.read_metadata(stream)
-        rows = self._folder.read_table(name, columns=["row"])["row"].to_pylist()
+        if (said := (footer.metadata or {}).get(_ROWS)) is not None:
+            rows = json.loads(said)
+        else:  # kept by an earlier release
+            rows = self._folder.read_table(name, columns=["row"])["row"].to_pylist()
         return footer, {row: at for at, row in enumerate(rows)}
 
     def _read(self, part: int, row: int) -> dict[tuple[int, int], Features]:

@@ -2,14 +2,16 @@
 
     vocabulary   words, of a sample of photos' descriptors            vocabulary.f32
     words        of each part's descriptors                           words/part-N.parquet
-    gathered     each photo's histogram of words less the mean        photos.parquet, and an array in memory
-    candidates   the k most alike of each of a block of photos        candidates/block-N.parquet
+    listed       all photos, and the mean of their histograms         photos.parquet, mean.f32
+    vectors      each photo's histogram of words less the mean        vectors/slice-N.f16
+    candidates   the k most alike of each of a block of photos        candidates/from-ROW.parquet
     pairs        all of them, each once                               pairs/round-0.parquet
     followed     once those are checked, photos with a link to one    pairs/round-R.parquet
                  and the same photo
 
 Every file appears whole under its name, made from the same inputs to the same bytes, so any stage may be done again.
-Its done-marker says what was counted.
+Its done-marker says what was counted. Vectors are 8 KB a photo, so no process holds more than two slices of them, and
+they are taken away at the end.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ from retrieval.artifacts.collection import read_catalog
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.geometry.extraction import KeptFeatures
 from retrieval.geometry.settings import ReconstructConfig
-from retrieval.geometry.stages import PAIRS, features_of_part, links_of_rounds, pairs_name
+from retrieval.geometry.stages import PAIRS, features_of_part, links_of_rounds, pairs_name, read_rows
 from retrieval.geometry.vocabulary import Quantiser, apart, histogram, nearest, train_words
 
-_VOCABULARY = "vocabulary.f32"
+_VOCABULARY, _MEAN = "vocabulary.f32", "mean.f32"
+
+SLICE = 8192  # photos whose vectors are one file: 64 MB of 4,096 words
 
 _ROWS_AT_ONCE = 4096  # photos whose neighbours' neighbours are counted together
 
@@ -103,23 +107,57 @@ def assign_part(out: Folder, part: int, described: Folder | None = None) -> dict
     return {"part": part, **done.about, "resumed": int(resumed)}
 
 
-def gather(collection: Folder, out: Folder, splits: Sequence[str]) -> np.ndarray:
-    """(N, K + 1) float16 of all photos, in the order of photos.parquet, which is written: see `vocabulary.apart`.
+def list_photos(collection: Folder, out: Folder, splits: Sequence[str]) -> int:
+    """Write which photos there are, and the mean of their histograms, unless they are there. Returns how many photos.
 
     Raises: ValueError if one has not been described.
     """
+    if (done := out.done(_MEAN)) is not None:
+        return done.about["photos"]
     photos, num_words = read_catalog(collection, splits), len(_vocabulary(out))
     total, counts = np.zeros(num_words), np.zeros(len(photos), dtype=np.int32)
     for rows, words in _words_of_parts(out, photos):
         counts[rows] = [len(own) for own in words]
         total += _histograms(words, num_words).sum(axis=0, dtype=np.float64)
-    mean = (total / max(1, int((counts > 0).sum()))).astype(np.float32)
-    vectors = np.empty((len(photos), num_words + 1), dtype=np.float16)
-    for rows, words in _words_of_parts(out, photos):
-        vectors[rows] = apart(_histograms(words, num_words), mean)
     columns = {name: photos[name] for name in ("image_id", "label", "part", "row")} | {"num": counts}
-    out.write_table("photos.parquet", pa.table(columns).cast(_PHOTOS), about={})
-    return vectors
+    out.write_table("photos.parquet", pa.table(columns).cast(_PHOTOS), about={}, row_group_size=SLICE)
+    mean = (total / max(1, int((counts > 0).sum()))).astype(np.float32)
+    return out.write_bytes(_MEAN, mean.tobytes(), about={"photos": len(photos)}).about["photos"]
+
+
+def write_slice(out: Folder, number: int) -> dict[str, int]:
+    """Vectors of photos [number * SLICE, ...), as `vocabulary.apart` has them, unless they are there. Returns number,
+    taken, resumed."""
+    name = _slice_name(number)
+    resumed = (done := out.done(name)) is not None
+    if done is None:
+        photos = read_rows(out, "photos.parquet", number * SLICE, SLICE)
+        mean = _mean(out)
+        vectors = np.empty((len(photos), len(mean) + 1), dtype=np.float16)
+        for rows, words in _words_of_parts(out, photos):
+            vectors[rows] = apart(_histograms(words, len(mean)), mean)
+        done = out.write_bytes(name, vectors.tobytes(), about={"taken": len(photos)})
+    return {"number": number, **done.about, "resumed": int(resumed)}
+
+
+def _mean(out: Folder) -> np.ndarray:
+    return np.frombuffer(out.read_bytes(_MEAN), np.float32)
+
+
+def slices(out: Folder, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Where each slice that holds some of photos [start, stop) begins, and the vectors of those, (n, K + 1) float16."""
+    row = 2 * (len(_mean(out)) + 1)  # bytes
+    for first in range(start // SLICE * SLICE, stop, SLICE):
+        begin, end = max(start, first), min(stop, first + SLICE)
+        data = out.read_range(_slice_name(first // SLICE), (begin - first) * row, (end - begin) * row)
+        yield begin, np.frombuffer(data, np.float16).reshape(end - begin, row // 2)
+
+
+def remove_vectors(out: Folder) -> None:
+    """Take away what was only needed to find candidates."""
+    for name in list(out.list()):
+        if name.startswith("vectors/"):
+            out.remove(name)
 
 
 def _histograms(words: Sequence[np.ndarray], num_words: int) -> np.ndarray:
@@ -144,22 +182,23 @@ def _words_of_parts(out: Folder, photos: pa.Table) -> Iterator[tuple[np.ndarray,
         yield rows, [np.frombuffer(own, np.int32) for own in words]
 
 
-def look_up_block(out: Folder, block: int, size: int, vectors: np.ndarray, config: ReconstructConfig) -> dict[str, Any]:
-    """Candidates of photos [block * size, ...), unless they are there. Returns block, taken, resumed."""
-    name = _block_name(block)
-    photos = range(block * size, min((block + 1) * size, len(vectors)))
+def look_up_block(out: Folder, block: int, size: int, num: int, config: ReconstructConfig) -> dict[str, Any]:
+    """Candidates of photos [block * size, ...) of `num`, unless they are there. Returns block, taken, resumed."""
+    start, stop = block * size, min((block + 1) * size, num)
+    name = _block_name(start)
     resumed = out.done(name) is not None
     if not resumed:
-        pairs = nearest(vectors, photos, config.num_candidates)
+        asked = np.concatenate([vectors for _, vectors in slices(out, start, stop)])
+        pairs = nearest(start, asked, slices(out, 0, num), num, config.num_candidates)
         out.write_table(name, pa.table({"a": pairs[:, 0], "b": pairs[:, 1]}, schema=_CANDIDATES), about={})
-    return {"block": block, "taken": len(photos), "resumed": int(resumed)}
+    return {"block": block, "taken": stop - start, "resumed": int(resumed)}
 
 
-def join_blocks(out: Folder, num_blocks: int) -> int:
+def join_blocks(out: Folder, size: int, num: int) -> int:
     """All candidates, each pair once, as the pairs of round 0. Returns how many."""
-    tables = [out.read_table(_block_name(block)) for block in range(num_blocks)]
-    both = np.concatenate([np.stack([t["a"].to_numpy(), t["b"].to_numpy()], axis=1) for t in tables])
-    return write_pairs(out, 0, np.unique(both, axis=0))
+    tables = [out.read_table(_block_name(start)) for start in range(0, num, size)]
+    keys = np.unique(np.concatenate([t["a"].to_numpy().astype(np.int64) * num + t["b"].to_numpy() for t in tables]))
+    return write_pairs(out, 0, np.stack([keys // num, keys % num], axis=1))
 
 
 def follow_links(out: Folder, round_: int, config: ReconstructConfig) -> int:
@@ -210,5 +249,9 @@ def write_pairs(out: Folder, round_: int, pairs: np.ndarray) -> int:
     return len(a)
 
 
-def _block_name(block: int) -> str:
-    return f"candidates/block-{block:05d}.parquet"
+def _block_name(start: int) -> str:
+    return f"candidates/from-{start:09d}.parquet"
+
+
+def _slice_name(number: int) -> str:
+    return f"vectors/slice-{number:05d}.f16"

@@ -1,17 +1,17 @@
 """Bags of visual words: which photographs may show the same things, without comparing all pairs   (Sivic & Zisserman).
 
 Local descriptors are quantised to words by k-means (FAISS). A photo is the histogram of its words less the mean of all
-photos; what remains is searched exhaustively.
+photos; what remains is searched exhaustively, slice by slice.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import faiss
 import numpy as np
 
 _ITERATIONS = 12
-
-_TILE = 8192  # photos that are compared at once: 128 MB of 4,096 words
 
 _FAR = 4.0  # what a photo without words is less than others, whose cosines are -1 to 1
 
@@ -65,22 +65,27 @@ def apart(histograms: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return np.hstack([left, -nothing.astype(np.float32)]).astype(np.float16)
 
 
-def nearest(vectors: np.ndarray, photos: range, k: int) -> np.ndarray:
-    """The k photos most like each of a range of them: (n, 2) int32 pairs, the smaller row first, each once.
+def nearest(start: int, vectors: np.ndarray, gallery: Iterable[tuple[int, np.ndarray]], num: int, k: int) -> np.ndarray:
+    """The k photos most like each of some: (n, 2) int32 pairs, the smaller row first, each once.
 
-    Photos without words are like none. Takes no copy of the vectors, which all tasks of a machine share.
+    Photos without words are like none.
 
-    Args: vectors: (N, K + 1) float16 of `apart`.
+    Args:
+        start, vectors: the row of the first, and (m, K + 1) float16 of `apart` of it and those behind it.
+        gallery: the row where each slice begins, and its vectors; `num` in all.
     """
-    asked = np.arange(photos.start, photos.stop)
-    asked = asked[vectors[asked, -1] == 0]
-    k = min(k, len(vectors) - 1)
+    has = vectors[:, -1] == 0
+    asked, queries = start + np.flatnonzero(has), vectors[has].astype(np.float32)
+    k = min(k, num - 1)
     if not len(asked) or not k:
         return np.empty((0, 2), np.int32)
-    queries = vectors[asked].astype(np.float32)
     queries[:, -1] = _FAR
-    tiles = [_nearest_from(queries, vectors, start, k + 1) for start in range(0, len(vectors), _TILE)]
-    scores, found = (np.hstack(columns) for columns in zip(*tiles, strict=True))
+    scores, found = np.empty((len(asked), 0), np.float32), np.empty((len(asked), 0), np.int64)
+    for first, some in gallery:
+        more = _nearest_from(queries, first, some, k + 1)
+        scores, found = (np.hstack(columns) for columns in zip((scores, found), more, strict=True))
+        best = np.lexsort((found, -scores), axis=1)[:, : k + 1]
+        scores, found = (np.take_along_axis(columns, best, axis=1) for columns in (scores, found))
     scores[found == asked[:, None]] = -np.inf  # a photo itself comes last, or is not there: of k + 1, k are others
     order = np.lexsort((found, -scores), axis=1)[:, :k]
     other, kept = np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1) > 1 - _FAR
@@ -88,8 +93,7 @@ def nearest(vectors: np.ndarray, photos: range, k: int) -> np.ndarray:
     return np.unique(np.sort(pairs, axis=1), axis=0).astype(np.int32)
 
 
-def _nearest_from(queries: np.ndarray, vectors: np.ndarray, start: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and rows, (n, <= k) each, of the most alike in one tile."""
-    some = vectors[start : start + _TILE].astype(np.float32)
-    scores, found = faiss.knn(queries, some, min(k, len(some)), metric=faiss.METRIC_INNER_PRODUCT)
+def _nearest_from(queries: np.ndarray, start: int, some: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and rows, (n, <= k) each, of the most alike in one slice."""
+    scores, found = faiss.knn(queries, some.astype(np.float32), min(k, len(some)), metric=faiss.METRIC_INNER_PRODUCT)
     return scores, found + start

@@ -81,7 +81,9 @@ def find_pairs_here(
     pairing.train_vocabulary(collection, out, ("train",), config, described)
     for part in parts:
         pairing.assign_part(out, part, described)
-    vectors = pairing.gather(collection, out, ("train",))
+    num = pairing.list_photos(collection, out, ("train",))
+    for number in range(-(-num // pairing.SLICE)):
+        pairing.write_slice(out, number)
     for block in range(blocks):
-        pairing.look_up_block(out, block, size, vectors, config)
-    pairing.join_blocks(out, blocks)
+        pairing.look_up_block(out, block, size, num, config)
+    pairing.join_blocks(out, size, min(num, blocks * size))

@@ -21,7 +21,7 @@ from retrieval.search.ranking import Neighbours
 SLICE = 64 << 20
 """Bytes of embeddings that a task holds, beside a copy to search and a tile of scores."""
 
-TIMED = 1024
+TIMED = 256
 """Queries that say what a search takes."""
 
 

@@ -26,6 +26,7 @@ from retrieval.artifacts.collection import (
     keep_detector,
     localise,
     read_catalog,
+    read_catalog_of_part,
 )
 from retrieval.artifacts.folder import Folder, part_name
 from retrieval.artifacts.manifest import seal
@@ -133,6 +134,17 @@ def test_the_catalog_is_read_by_split_sorted_by_name(tmp_path: Path) -> None:
         for row in sorted(stored, key=lambda row: row["image_id"])
         if row["split"] == "val"
     ]
+
+
+def test_of_the_catalog_the_photos_of_one_part_are_read(tmp_path: Path) -> None:
+    make_patterns(tmp_path / "collection", train=9, val=2, query=2, shots=3)
+    folder, splits = Folder.of(tmp_path / "collection"), ("train", "query")
+    whole = read_catalog(folder, splits)
+    parts = sorted(set(whole["part"].to_pylist()))
+    assert len(parts) > 1
+    for part in [*parts, 99]:
+        found = read_catalog_of_part(folder, part, splits)
+        assert found.to_pylist() == [row for row in whole.to_pylist() if row["part"] == part]
 
 
 def test_names_are_sorted_by_their_bytes(tmp_path: Path) -> None:

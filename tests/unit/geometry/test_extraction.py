@@ -80,6 +80,15 @@ def test_what_is_read_is_what_was_taken(
         assert len(found.keypoints) > 20
 
 
+def test_for_a_photo_no_column_of_all_is_read(places: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Folder.of(tmp_path)
+    extract_part(places, out, 1, ("train",), FeatureConfig(max_features=10, max_side=64))
+    monkeypatch.setattr(Folder, "read_table", None)
+    assert KeptFeatures(out)[1, 2].width > 64
+    with pytest.raises(ValueError, match="no features of row 77 of part 1"):
+        KeptFeatures(out)[1, 77]
+
+
 def test_few_photos_stay_in_memory(places: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, config = Folder.of(tmp_path), FeatureConfig(max_features=10, max_side=64)
     for part in range(3):

@@ -146,29 +146,48 @@ def test_a_photo_that_was_not_described_is_named(collected: tuple[Folder, Folder
         pairing.train_vocabulary(collection, out, ("train",), CONFIG, kept)
 
 
-def test_what_is_there_is_not_made_again(collected: tuple[Folder, Folder], tmp_path: Path) -> None:
+def test_what_is_there_is_not_made_again(
+    collected: tuple[Folder, Folder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairing, "SLICE", 5)
     collection, out = collected[0], copied(collected[1], tmp_path)
     pairing.train_vocabulary(collection, out, ("train",), CONFIG)
     assert pairing.assign_part(out, 1) == {"part": 1, "taken": 7, "resumed": 0}
     assert pairing.assign_part(out, 1) == {"part": 1, "taken": 7, "resumed": 1}
     for part in (0, 2):
         pairing.assign_part(out, part)
-    vectors = pairing.gather(collection, out, ("train",))
+    assert [pairing.list_photos(collection, out, ("train",)) for _ in range(2)] == [18, 18]
+    made = [pairing.write_slice(out, number) for number in (0, 1, 2, 3, 2)]
+    assert [(row["number"], row["taken"], row["resumed"]) for row in made] == [
+        (0, 5, 0),
+        (1, 5, 0),
+        (2, 5, 0),
+        (3, 3, 0),
+        (2, 5, 1),
+    ]
+    found = list(pairing.slices(out, 0, 18))
+    assert [first for first, _ in found] == [0, 5, 10, 15]
+    vectors = np.concatenate([some for _, some in found])
     words = out.done("vocabulary.f32")
     assert words is not None and vectors.shape == (18, words.about["words"] + 1)
+    for start, stop in ((0, 3), (4, 11), (15, 18), (7, 8)):
+        some = np.concatenate([some for _, some in pairing.slices(out, start, stop)])
+        assert np.array_equal(some, vectors[start:stop])
     mean = np.delete(vectors, -1, axis=1).astype(np.float32).mean(axis=0)
     assert np.abs(mean).max() < 0.15, "the mean is taken off"
-    done = [pairing.look_up_block(out, block, 7, vectors, CONFIG) for block in (0, 1, 2, 2)]
+    done = [pairing.look_up_block(out, block, 7, 18, CONFIG) for block in (0, 1, 2, 2)]
     assert [(row["block"], row["taken"], row["resumed"]) for row in done] == [
         (0, 7, 0),
         (1, 7, 0),
         (2, 4, 0),
         (2, 4, 1),
     ]
-    each = [
-        pairs for block in range(3) for pairs in out.read_table(f"candidates/block-{block:05d}.parquet").to_pylist()
-    ]
-    assert pairing.join_blocks(out, 3) == len({(row["a"], row["b"]) for row in each}) < len(each)
+    each = [pair for start in (0, 7, 14) for pair in out.read_table(f"candidates/from-{start:09d}.parquet").to_pylist()]
+    assert pairing.join_blocks(out, 7, 18) == len({(row["a"], row["b"]) for row in each}) < len(each)
+    kept = {name for name in out.list() if not name.startswith("vectors/")}
+    pairing.remove_vectors(out)
+    pairing.remove_vectors(out)
+    assert set(out.list()) == kept
     before = out.read_bytes("vocabulary.f32")
     out.write_bytes("vocabulary.f32", before[: 128 * 4 * 3], about={"words": 3})
     assert pairing.train_vocabulary(collection, out, ("train",), CONFIG) == 3  # it is read, not trained
@@ -184,8 +203,9 @@ def test_a_photo_that_was_not_described_is_named_however_many_are(
     missed = next(name for name in table["image_id"].to_pylist() if name not in ("04.jpg", "07.jpg", "11.jpg"))
     kept = [at for at, name in enumerate(table["image_id"].to_pylist()) if name != missed]
     out.write_table("words/part-00001.parquet", table.take(pa.array(kept)))
+    out.remove("mean.f32")
     with pytest.raises(ValueError, match=f"no local features of {missed}: .*Describe it too"):
-        pairing.gather(collected[0], out, ("train",))
+        pairing.list_photos(collected[0], out, ("train",))
 
 
 def test_photos_without_any_feature_make_no_vocabulary(tmp_path: Path) -> None:

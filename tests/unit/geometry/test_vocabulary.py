@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrieval.geometry import vocabulary
 from retrieval.geometry.vocabulary import Quantiser, apart, histogram, nearest, train_words
 
 
@@ -42,11 +41,8 @@ def test_a_photo_without_words_lies_nowhere_and_photos_that_are_all_alike_say_no
 
 @pytest.mark.parametrize("tile", [7, 1 << 13])
 @pytest.mark.parametrize(("num", "k"), [(40, 6), (40, 60), (7, 6), (2, 1), (1, 3)])
-def test_the_nearest_are_those_of_the_slow_definition(
-    num: int, k: int, tile: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_nearest_are_those_of_the_slow_definition(num: int, k: int, tile: int) -> None:
     """Photos 5 and 11 have no words: they are near to none, and none is to them."""
-    monkeypatch.setattr(vocabulary, "_TILE", tile)
     vectors = np.random.default_rng(0).standard_normal((num, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     nothing = [at for at in (5, 11) if at < num]
@@ -60,7 +56,8 @@ def test_the_nearest_are_those_of_the_slow_definition(
                 others = [other for other in range(num) if other != photo and other not in nothing]
                 best = sorted(others, key=lambda other: -float(vectors[photo] @ vectors[other]))[:k]
                 wanted |= {(min(photo, other), max(photo, other)) for other in best}
-        found = nearest(vectors, photos, k)
+        slices = ((start, vectors[start : start + tile]) for start in range(0, num, tile))
+        found = nearest(photos.start, vectors[photos.start : photos.stop], slices, num, k)
         assert found.dtype == np.int32 and [tuple(pair) for pair in found.tolist()] == sorted(wanted)
     assert np.array_equal(vectors, before)
 
@@ -68,7 +65,7 @@ def test_the_nearest_are_those_of_the_slow_definition(
 def test_of_photos_that_are_the_same_each_has_the_others() -> None:
     """However many lie at the same place, none is its own neighbour."""
     vectors = np.repeat(np.eye(3, 4, dtype=np.float32), 4, axis=0)
-    found = nearest(vectors, range(12), 3)
+    found = nearest(0, vectors, [(0, vectors[:5]), (5, vectors[5:])], 12, 3)
     assert [tuple(pair) for pair in found.tolist()] == [
         (a, b) for a in range(12) for b in range(a + 1, 12) if a // 4 == b // 4
     ]

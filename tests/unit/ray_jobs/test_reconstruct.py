@@ -61,9 +61,11 @@ def stages_of(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         note(reconstruction, name, {"taken": 1})
     note(pairing, "train_vocabulary")
     note(pairing, "assign_part", {"taken": 1})
-    note(pairing, "gather", "the vectors")
+    note(pairing, "list_photos", 6)
+    note(pairing, "write_slice", {"taken": 6})
     note(pairing, "look_up_block", {"taken": 1})
     note(pairing, "join_blocks", 600)
+    note(pairing, "remove_vectors")
     note(pairing, "follow_links", lambda *_: found.pop(0))
     note(reconstruction, "group", {"groups": 2, "strong": 5, "links": 9})
     note(reconstruction, "assemble", lambda *_: dict(COUNTS))
@@ -80,19 +82,20 @@ def test_all_stages_run_over_all_their_parts(
     cluster = install(monkeypatch, reconstruct)
     cfg = job(collection, splits=("train", "val"), cpus_per_task=0.5, reconstruct=ReconstructConfig(rounds=2))
     made = reconstruct.main(cfg)
-    assert names(cluster) == ["features", "words", "candidates", "links", "links", "links", "models"]
-    features, words, candidates, first, second, third, models = cluster.parts
+    assert names(cluster) == ["features", "words", "vectors", "candidates", "links", "links", "links", "models"]
+    features, words, vectors, candidates, first, second, third, models = cluster.parts
     assert features["parts"] == words["parts"] == [0, 2, 5] and features["total_items"] == words["total_items"] == 6
     assert features["fixed"]["splits"] == ("train", "val") and features["fixed"]["collection"] == collection
-    assert candidates["parts"] == [0] and candidates["fixed"]["vectors"] == "the vectors"
+    assert candidates["parts"] == vectors["parts"] == [0] and candidates["fixed"]["num"] == 6
     assert (first["parts"], second["parts"], third["parts"]) == ([0, 1, 2], [0], []), "256 pairs a block"
     assert [call["fixed"]["round_"] for call in (first, second, third)] == [0, 1, 2]
     assert [call["total_items"] for call in (first, second, third)] == [600, 10, 0]
     assert models["parts"] == [0, 1] and models["takes"] == "number"
     assert first["takes"] == candidates["takes"] == "block"
-    assert first["fixed"]["size"] == 256 and candidates["fixed"]["size"] == 512
+    assert first["fixed"]["size"] == 256 and candidates["fixed"]["size"] == 4096
     assert {call["needs"].cpus for call in cluster.parts} == {0.5}
-    assert cluster.needs["gather"].memory - (1 << 29) > 6 * 2 * 2 * 4096, "twice the vectors of six photos"
+    asked = [cluster.needs[name].memory - (1 << 29) for name in ("list_photos", "join_blocks")]
+    assert asked == [6 * reconstruct._LISTED, 6 * reconstruct._PAIRED]
     extra = {"pairs": 610, "pairs_possible": 15, "links": 9}
     assert {name: made.counts[name] for name in extra} == extra
     assert [args[1:] for name, args, _ in stages_of if name == "follow_links"] == [
@@ -100,6 +103,7 @@ def test_all_stages_run_over_all_their_parts(
         (2, cfg.reconstruct),
     ]
     assert [args[1] for name, args, _ in stages_of if name == "assemble"] == [2]
+    assert [name for name, *_ in stages_of][-2:] == ["remove_vectors", "assemble"]
 
 
 def test_features_that_were_kept_go_to_every_stage_and_none_is_taken(
@@ -109,8 +113,8 @@ def test_features_that_were_kept_go_to_every_stage_and_none_is_taken(
     of = {"collection": read_manifest(collection).fingerprint}
     seal(kept, kind="features", config={"features": {"max_features": 99}}, inputs=of, counts={})
     made = reconstruct.main(job(collection, features=kept.uri, reconstruct=ReconstructConfig(rounds=0)))
-    assert names(cluster) == ["words", "candidates", "links", "models"]
-    found = [call["fixed"].get("described") for call in cluster.parts if call["name"] != "candidates"]
+    assert names(cluster) == ["words", "vectors", "candidates", "links", "models"]
+    found = [call["fixed"].get("described") for call in cluster.parts if call["name"] not in ("vectors", "candidates")]
     assert set(found) == {kept}
     assert [args[-1] for name, args, _ in stages_of if name in {"train_vocabulary", "assemble"}] == [kept, kept]
     assert made.inputs == of | {"features": read_manifest(kept).fingerprint}
