@@ -39,7 +39,7 @@ demo: setup ## Drawn faces by the best free network, then by one trained on them
 serve: setup ## Serve the demo's result on http://127.0.0.1:8000 until Ctrl-C
 	$(BIN)/python -m serve --workspace $(WORKSPACE)-people
 
-test: setup ## All tests but those that need the network or ../shared/data (CPU, about 25 minutes on 2 cores)
+test: setup ## All tests but those that need the network or ../shared/data (CPU, 25 to 35 minutes on 2 cores)
 	@BIN=$(BIN) sh tests/run.sh -m "$(MARKS)" --durations=15 $(PYTEST_ARGS)
 
 mutants: setup ## Make careless changes to the code, one at a time, and say which of them no test notices (ROOMS="search serve": some)

@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/bench_merge.py --photos 1000000 4000000
 
 Photos of 128 numbers, six of a person, and ten links each, of which five are strangers'; tables as bench_tables.py has
-them. `group` is the task that merges, `show` the one that reckons figures and draws, each in a process of its own. How
+them. `group` is the task that merges, `pairs` says what is to be compared, `twice` writes what is there twice, `show`
+reckons figures and draws, each in a process of its own. How
 long it takes to find links, and how right groups are, is bench_group.py's.
 """
 
@@ -86,15 +87,26 @@ def merged(where: dict[str, str], names: list[str]) -> dict[str, int]:
     return write_people(plan_of(where), [*names])
 
 
+def paired(where: dict[str, str], names: list[str]) -> dict[str, int]:
+    """Which photos are to be compared."""
+    from retrieval.grouping.duplicates import write_pairs
+
+    plan = plan_of(where)
+    return write_pairs(plan.index, plan.out, names, plan.config.duplicate_neighbours)
+
+
+def doubled(where: dict[str, str]) -> None:
+    """What is there twice, once all pairs were compared."""
+    from retrieval.grouping.people import write_duplicates
+
+    write_duplicates(plan_of(where), 0)
+
+
 def shown(where: dict[str, str]) -> dict[str, float]:
     """Figures and page, as the job's task makes them."""
     from ray_jobs.group import _show
-    from retrieval.artifacts.folder import Folder
-    from retrieval.grouping.people import DUPLICATES, DUPLICATES_SCHEMA
 
-    Folder.of(where["out"]).write_table(DUPLICATES, DUPLICATES_SCHEMA.empty_table())
-    counts = {"people": 1, "grouped": 1, "num": 1}
-    return _show(plan_of(where), counts)
+    return _show(plan_of(where), {"people": 1, "grouped": 1, "num": 1})
 
 
 def plan_of(where: dict[str, str]) -> Any:
@@ -136,6 +148,10 @@ def run(root: Path, photos: int, strangers: int) -> None:
     links, num = make_links(where["out"], where["index"], strangers)
     found, cost = measured(merged, where, links)
     say("group", photos, cost, f"{num:,} links, {found['people']:,} people, {found['grouped']:,} photos in them")
+    asked, cost = measured(paired, where, links)
+    say("pairs", photos, cost, f"{asked['pairs']:,} pairs")
+    _, cost = measured(doubled, where)
+    say("twice", photos, cost)
     figures, cost = measured(shown, where)
     say("show", photos, cost, f"BCubed {figures['bcubed_precision']:.4f}, {figures['bcubed_recall']:.4f}")
 

@@ -1,9 +1,10 @@
-"""Memory and rate of what reconstruction does in one task each: joining candidates, following links, making groups.
+"""Memory and rate of what reconstruction does in one task each: listing photos, joining candidates, following links,
+making groups.
 
     OMP_NUM_THREADS=1 python benchmarks/bench_pairs.py --photos 250000 1000000
 
-Drawn, not found: each photo proposes 15 others, most of them near by name, and two of five have a link to the next.
-Each step runs in a process of its own. What finding all that costs is reconstruct_growth.py's.
+Drawn, not found: each photo has 200 words and proposes 15 others, most of them near by name, and two of five have a
+link to the next. Each step runs in a process of its own. What finding all that costs is reconstruct_growth.py's.
 """
 
 from __future__ import annotations
@@ -38,14 +39,23 @@ class BenchPairsConfig:
 
 
 def make(root: str, num: int) -> None:
-    """photos.parquet, candidates and links, as the stages before leave them."""
-    from retrieval.artifacts.folder import Folder
+    """Words, candidates and links, as the stages before leave them."""
+    from retrieval.artifacts.collection import CATALOG, CATALOG_SCHEMA
+    from retrieval.artifacts.folder import Folder, part_name
     from retrieval.geometry.stages import LINKS, links_name
 
-    out, rows, rng = Folder.of(root), np.arange(num), np.random.default_rng(0)
-    known = {"image_id": [name_of(row) for row in rows.tolist()], "label": pa.nulls(num, pa.string())}
-    places = {"part": rows // _PART, "row": rows % _PART, "num": np.full(num, 200)}
-    out.write_table("photos.parquet", pa.table(known | {name: of.astype(np.int32) for name, of in places.items()}))
+    out, rows, rng, lines = Folder.of(root), np.arange(num), np.random.default_rng(0), list[pa.Table]()
+    out.write_bytes("vocabulary.f32", np.zeros((4096, 128), np.float32).tobytes(), about={"words": 4096})
+    for part, start in enumerate(range(0, num, _PART)):
+        mine = rows[start : start + _PART].tolist()
+        known = {"image_id": [name_of(row) for row in mine], "split": ["train"] * len(mine)}
+        known |= {"part": [part] * len(mine), "row": list(range(len(mine)))}
+        nothing = {field.name: pa.nulls(len(mine), field.type) for field in CATALOG_SCHEMA}
+        lines.append(pa.table(nothing | known, schema=CATALOG_SCHEMA))
+        words = rng.integers(0, 4096, (len(mine), 200), np.int32)
+        table = {"image_id": known["image_id"], "words": [own.tobytes() for own in words]}
+        out.write_table(f"words/{part_name(part)}", pa.table(table), compression="none")
+    out.write_table(CATALOG, pa.concat_tables(lines))
     for start in range(0, num, _BLOCK):
         own = np.repeat(rows[start : start + _BLOCK], _EACH)
         near = np.clip(own + rng.integers(-_A_PLACE, _A_PLACE + 1, len(own)), 0, num - 1)
@@ -57,6 +67,13 @@ def make(root: str, num: int) -> None:
         a = first[start : start + _LINKS_OF_A_FILE].astype(np.int32)
         table = {"a": a, "b": a + 1, "num_inliers": np.full(len(a), 40, np.int32), "matches": [b""] * len(a)}
         out.write_table(links_name(0, block), pa.table(table, schema=LINKS))
+
+
+def listed(root: str) -> int:
+    from retrieval.artifacts.folder import Folder
+    from retrieval.geometry.pairing import list_photos
+
+    return list_photos(Folder.of(root), Folder.of(root), ("train",))
 
 
 def join(root: str, num: int) -> int:
@@ -86,6 +103,8 @@ def main(cfg: BenchPairsConfig) -> None:
     for num in cfg.photos:
         with tempfile.TemporaryDirectory(dir=cfg.folder) as root:
             make(root, num)
+            _, cost = measured(listed, root)
+            say("list", num, cost)
             pairs, cost = measured(join, root, num)
             say("join", num, cost, f"{pairs:,} pairs")
             more, cost = measured(follow, root)

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.metrics import Metrics
@@ -120,6 +121,7 @@ def new_api(metrics: Metrics | None = None) -> FastAPI:
     api.add_exception_handler(HTTPException, _on_http)
     for storage in STORAGE:
         api.add_exception_handler(storage, _on_storage)
+    api.add_exception_handler(ClientDisconnect, _on_gone)
     api.add_exception_handler(Exception, _on_crash)
     return api
 
@@ -211,6 +213,11 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 async def _on_storage(request: Request, error: Exception) -> Response:
     return await _on_refusal(request, storage_fails(error))
+
+
+async def _on_gone(_: Request, error: Exception) -> Response:
+    """Nobody hears it; it is counted, and is no failure of the server. 499: as nginx names it."""
+    return Response(status_code=499)
 
 
 async def _on_crash(_: Request, error: Exception) -> Response:

@@ -235,6 +235,12 @@ class Folder:
         if self.exists(name):
             self._delete(name)
 
+    def remove_all(self, below: str) -> None:
+        """All files whose names begin with `below` and a slash."""
+        for name in self.list():
+            if name.startswith(f"{below}/"):
+                self.remove(name)
+
     def remove_marks(self) -> None:
         """Of all files below this folder: its seal says what they said."""
         inside = (name.split("/") for name, _ in self._below())

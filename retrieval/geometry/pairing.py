@@ -155,9 +155,7 @@ def slices(out: Folder, start: int, stop: int) -> Iterator[tuple[int, np.ndarray
 
 def remove_vectors(out: Folder) -> None:
     """Take away what was only needed to find candidates."""
-    for name in list(out.list()):
-        if name.startswith("vectors/"):
-            out.remove(name)
+    out.remove_all("vectors")
 
 
 def _histograms(words: Sequence[np.ndarray], num_words: int) -> np.ndarray:

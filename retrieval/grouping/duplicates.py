@@ -8,7 +8,8 @@ looked at, since the embeddings propose. What is held of the collection is a thu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ PAIR_SCHEMA = pa.schema(
 COMPARED_SCHEMA = pa.schema([("low", pa.int32()), ("high", pa.int32()), ("likeness", pa.float32())])
 _PAIRS_AT_ONCE = 20_000
 _TELL_EVERY = 100
-_NEAR = 16  # thumbnails that are read though nobody asks for them, rather than by two reads
+_AT_ONCE = 8  # reads: an object store takes long for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Copies:
 
 def thumbnails_name(part: int) -> str:
     """The file of a part's thumbnails, one behind the other; it is taken away when the groups are sealed."""
-    return f"compared/thumbnails/part-{part:05d}.bin"
+    return f"compared/thumbnails/{part_name(part).removesuffix('.parquet')}.bin"
 
 
 def pairs_name(block: int) -> str:
@@ -163,25 +164,25 @@ def read_copies(out: Folder, blocks: int, num_rows: int) -> Copies:
 
 def remove_thumbnails(out: Folder) -> None:
     """Take away what was only needed to compare."""
-    for name in list(out.list()):
-        if name.startswith("compared/"):
-            out.remove(name)
+    out.remove_all("compared")
 
 
 def _read_thumbnails(out: Folder, wanted: np.ndarray, side: int) -> np.ndarray:
-    """(K, side, side) uint8. Args: wanted: (K, 2) int, part and place in it, in order. Reads little else."""
+    """(K, side, side) uint8. Of each part that holds some, what lies between the first and the last of them is read.
+
+    Args: wanted: (K, 2) int, part and place in it, in order.
+    """
     found, size = np.empty((len(wanted), side, side), dtype=np.uint8), side * side
-    for run in _runs(wanted):
-        (part, first), (_, last) = wanted[run[0]].tolist(), wanted[run[-1]].tolist()
+
+    def read(mine: np.ndarray) -> None:
+        part, first, last = (int(number) for number in (*wanted[mine[0]], wanted[mine[-1], 1]))
         name, num = thumbnails_name(part), last - first + 1
         data = np.frombuffer(out.read_range(name, first * size, num * size), dtype=np.uint8)
         if len(data) < num * size:
             raise ValueError(f"{out / name} has no thumbnail {last}. Group again, into a new folder.")
-        found[run] = data.reshape(num, side, side)[wanted[run, 1] - first]
+        found[mine] = data.reshape(num, side, side)[wanted[mine, 1] - first]
+
+    parts = np.split(np.arange(len(wanted)), np.flatnonzero(np.diff(wanted[:, 0])) + 1)
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="read-thumbnails") as pool:
+        list(pool.map(read, parts))
     return found
-
-
-def _runs(wanted: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows of `wanted` that are read together: of one part, and not far from each other."""
-    cuts = (np.diff(wanted[:, 0]) != 0) | (np.diff(wanted[:, 1]) > _NEAR)
-    yield from np.split(np.arange(len(wanted)), np.flatnonzero(cuts) + 1) if len(wanted) else ()

@@ -7,7 +7,7 @@ groups that are each other's best, as reciprocal agglomerative clustering does (
 where all pairs are linked that is average linkage itself, because a merger of two is never closer to a third than the
 closer of the two was. For the same reason a link below the threshold is let go for good.
 
-Memory: a vector and about 60 bytes a photo, about 40 bytes a link, since arrays are made smaller one after another.
+Memory: a vector and 75 bytes a photo, 15 a link (benchmarks/bench_merge.py), as arrays are made smaller one by one.
 Shapes: N photos, E links, D dimensions.
 """
 

@@ -133,6 +133,7 @@ def write_people(plan: PeoplePlan, names: Sequence[str], progress: Progress = si
         sums[rows] = vectors
     groups = merge(sums, links.low, links.high, plan.threshold.value, start, progress)
     del links
+    # Read once more rather than held twice.
     score = cohesion(part_by_part(plan.embeddings, *where, dim), groups, sums)
     del sums
     person, numbered = _numbered(groups, stored.earlier, before)

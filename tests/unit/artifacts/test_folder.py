@@ -120,6 +120,15 @@ def test_a_table_is_read_group_by_group(tmp_path: Path) -> None:
         list(folder.read_groups("other.parquet"))
 
 
+def test_all_below_a_name_is_removed_and_nothing_beside_it(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    for name in ("a/b", "a/c/d", "ab", "b/a/e"):
+        folder.write_bytes(name, b"", about={})
+    for _ in range(2):
+        folder.remove_all("a")
+        assert list(folder.list()) == ["ab", "b/a/e"] and folder.done("a/b") is None
+
+
 @pytest.mark.parametrize("of", [[0, 0, 1, 1, 1, 1, 1, 3, 3, 4], [4, 1, 0, 3, 1, 1, 0, 1, 3, 1]])
 def test_rows_of_one_number_are_found(of: list[int], tmp_path: Path) -> None:
     folder = Folder.of(tmp_path)

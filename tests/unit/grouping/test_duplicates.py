@@ -99,7 +99,6 @@ def test_few_parts_lie_in_a_block_and_little_is_read_that_nobody_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(duplicates, "_PAIRS_AT_ONCE", 3)
-    monkeypatch.setattr(duplicates, "_NEAR", 1)
     photos = sorted(people(4, 3), key=lambda one: one.image_id)
     where, out = make_folders(tmp_path, photos, part_size=3), Folder.of(tmp_path / "out")
     low, high = [0, 1, 2, 3, 6, 9], [11, 4, 10, 5, 7, 11]
@@ -117,8 +116,10 @@ def test_few_parts_lie_in_a_block_and_little_is_read_that_nobody_asked_for(
     monkeypatch.setattr(Folder, "read_range", lambda of, *what: asked.append(what) or read(of, *what))
     duplicates.compare(out, 1, SIDE, likeness, 0.97)  # 3 and 5, 6 and 7, 9 and 11
     size = SIDE * SIDE
-    ranges = [(1, 0, 1), (1, 2, 1), (2, 0, 2), (3, 0, 1), (3, 2, 1)]
-    assert asked == [(duplicates.thumbnails_name(part), start * size, num * size) for part, start, num in ranges]
+    ranges = [(1, 0, 3), (2, 0, 2), (3, 0, 3)]
+    assert sorted(asked) == [
+        (duplicates.thumbnails_name(part), start * size, num * size) for part, start, num in ranges
+    ]
 
 
 def test_of_thumbnails_that_are_read_together_those_of_the_pair_are_compared(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import httpx
 import pytest
+from fastapi import Request
 
 import serve.routes.page
 from serve.edge import (
@@ -165,6 +167,28 @@ def test_a_crash_is_logged_with_its_stack(caplog: pytest.LogCaptureFixture) -> N
     (record,) = [record for record in caplog.records if record.name == "serve.edge"]
     assert record.levelname == "ERROR" and record.exc_info is not None
     assert "secret path" in str(record.exc_info[1])
+
+
+def test_who_goes_away_while_sending_is_no_failure_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    metrics = Metrics("r1")
+    api, pieces, answers = new_api(metrics), [b"half a pho"], list[Any]()
+
+    @api.post("/photo")
+    async def photo(request: Request) -> int:
+        return len(await request.body())
+
+    async def receive() -> dict[str, Any]:
+        if pieces:
+            return {"type": "http.request", "body": pieces.pop(), "more_body": True}
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/photo", "headers": [], "query_string": b""}
+    asyncio.run(api(scope, receive, send))
+    assert answers[0]["status"] == 499 and not caplog.records
+    assert 'retrieval_requests_total{replica="r1",route="/photo",status="499"} 1.0' in metrics.text().decode()
 
 
 def test_requests_are_counted_by_route_and_status_and_refusals_by_reason() -> None:
